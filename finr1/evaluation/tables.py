@@ -1,0 +1,210 @@
+"""From samples to the two tables of the benchmark: how good each model is, and how sure each step is.
+
+Rows are plain dicts, so that they go to `metrics.json`, to a data frame and to the figures as they are. Shares are in
+[0, 1]; only the renderings speak of percent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from finr1.evaluation.samples import MODELS, Sample
+from finr1.evaluation.statistics import (
+    CONFIDENCE,
+    cells,
+    clustered_interval,
+    decompose,
+    decomposition_intervals,
+    mcnemar,
+    paired_bootstrap,
+    smallest_detectable_difference,
+)
+
+DECODINGS = ("greedy", "sampled")
+PARTS = ("format_part", "given_format_part", "without_format_part")
+
+
+def _group(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]]:
+    """Samples by the values of `keys`; models and decodings in the recipe's order, the rest sorted."""
+    groups = defaultdict(list)
+    for sample in samples:
+        groups[tuple(getattr(sample, key) for key in keys)].append(sample)
+    order = {name: rank for rank, name in enumerate((*MODELS, *DECODINGS))}
+    return {key: groups[key] for key in sorted(groups, key=lambda key: [(order.get(v, 99), str(v)) for v in key])}
+
+
+def _by_item(samples: Iterable[Sample], field: str) -> dict[str, list[float]]:
+    """Problem id -> its samples' values of `field`; undecided ones (None) are left out. Sorted, for determinism."""
+    values = defaultdict(list)
+    for sample in samples:
+        value = getattr(sample, field)
+        if value is not None:
+            values[sample.problem_id].append(float(value))
+    return dict(sorted(values.items()))
+
+
+def item_scores(samples: Iterable[Sample], field: str = "correct") -> dict[str, float]:
+    """Problem id -> mean of `field` over its decided samples, in the order of the ids."""
+    return {item: sum(values) / len(values) for item, values in _by_item(samples, field).items()}
+
+
+def _share(samples: Sequence[Sample], field: str, confidence: float) -> tuple[float | None, float | None, float | None]:
+    """Mean over items of `field` with its interval; three None when no sample was decided."""
+    values = _by_item(samples, field)
+    if not values:
+        return None, None, None
+    scores = [sum(v) / len(v) for v in values.values()]
+    low, high = clustered_interval(scores, sum(map(len, values.values())), confidence)
+    return float(np.mean(scores)), low, high
+
+
+def _result_row(samples: Sequence[Sample], confidence: float) -> dict:
+    accuracy, low, high = _share(samples, "correct", confidence)
+    formatted, format_low, format_high = _share(samples, "format", confidence)
+    lenient, lenient_low, lenient_high = _share(samples, "lenient_correct", confidence)
+    in_format = [s.correct for s in samples if s.format and s.correct is not None]
+    tokens = [s.tokens for s in samples if s.tokens is not None]
+    return {
+        "n": len({s.problem_id for s in samples if s.correct is not None}),
+        "samples": len(samples),
+        "undecided": sum(s.correct is None for s in samples),
+        "accuracy": accuracy, "low": low, "high": high,
+        "format": formatted, "format_low": format_low, "format_high": format_high,
+        "accuracy_given_format": sum(in_format) / len(in_format) if in_format else None,
+        "in_format": len(in_format),
+        "lenient": lenient, "lenient_low": lenient_low, "lenient_high": lenient_high,
+        "truncated": sum(s.finish_reason == "length" for s in samples) / len(samples),
+        "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
+    }  # fmt: skip
+
+
+def results_table(samples: Iterable[Sample], by: str | None = None, confidence: float = CONFIDENCE) -> list[dict]:
+    """One row a model and decoding (and value of `by`: "capability", "family", "language", "source").
+
+    `n` items, `samples` answers, `undecided` ones that the rules could not grade (in no accuracy); `accuracy`,
+    `format` and `lenient` with intervals; `accuracy_given_format` over the `in_format` answers; the share `truncated`
+    at the token limit; `mean_tokens`.
+    """
+    keys = ("model", "decoding", *([by] if by else []))
+    return [
+        dict(zip(keys, key, strict=True)) | _result_row(group, confidence)
+        for key, group in _group(samples, *keys).items()
+    ]
+
+
+def _columns(samples: Sequence[Sample], items: Sequence[str]) -> np.ndarray:
+    """(items, 3): share in the format, share in the format and right, share right; decided samples only."""
+    rows = defaultdict(list)
+    for s in samples:
+        if s.correct is not None:
+            rows[s.problem_id].append((s.format, s.format and s.correct, s.correct))
+    return np.array([np.mean(rows[item], axis=0) for item in items])
+
+
+def _check_same_prompts(before: Sequence[Sample], after: Sequence[Sample]) -> None:
+    """Raise `ValueError` unless both models saw the same items under the same prompts."""
+    first = {s.problem_id: s.prompt_sha256 for s in before}
+    second = {s.problem_id: s.prompt_sha256 for s in after}
+    if first.keys() != second.keys():
+        odd = sorted(first.keys() ^ second.keys())
+        raise ValueError(f"paired models need the same items; {len(odd)} are with one model only, e.g. {odd[0]!r}")
+    changed = sorted(item for item in first if first[item] != second[item])
+    if changed:
+        raise ValueError(f"paired models need the same prompts; {len(changed)} differ, e.g. that of {changed[0]!r}")
+
+
+def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int, resamples: int = 10_000) -> dict:
+    """The step from one model's samples to another's: difference in accuracy, its parts, and how sure it is.
+
+    Items that are undecided for either model drop out. `gained`, `lost` and `p` (McNemar) only with one answer an
+    item. Raises `ValueError` when the two saw different items or prompts.
+    """
+    _check_same_prompts(before, after)
+    a, b = item_scores(before), item_scores(after)
+    items = [item for item in a if item in b]
+    first, second = np.array([a[i] for i in items]), np.array([b[i] for i in items])
+    accuracy = paired_bootstrap(first, second, seed, resamples)
+    base, new = _columns(before, items), _columns(after, items)
+    parts = decompose(cells(base), cells(new))
+    row = accuracy._asdict() | {"inside_noise": accuracy.inside_noise}
+    for name, (low, high) in zip(PARTS, decomposition_intervals(base, new, seed, resamples), strict=True):
+        row |= {name: getattr(parts, name), f"{name}_low": low, f"{name}_high": high}
+    for field in ("format", "lenient_correct"):
+        old, late = item_scores(before, field), item_scores(after, field)
+        shared = [item for item in old if item in late]
+        change = paired_bootstrap([old[i] for i in shared], [late[i] for i in shared], seed, resamples)
+        name = field.removesuffix("_correct")
+        row |= {f"{name}_difference": change.difference, f"{name}_low": change.low, f"{name}_high": change.high}
+    row["detectable"] = smallest_detectable_difference(len(items), float(np.std(second - first, ddof=1)))
+    single = len(before) == len({s.problem_id for s in before}) and len(after) == len({s.problem_id for s in after})
+    row |= mcnemar(first, second)._asdict() if single else {"gained": None, "lost": None, "p": None}
+    return row
+
+
+def paired_table(samples: Iterable[Sample], seed: int, resamples: int = 10_000) -> list[dict]:
+    """`paired_row` for each step of the recipe (base -> sft -> grpo) and for all of it, a decoding at a time."""
+    rows = []
+    for (decoding,), group in _group(samples, "decoding").items():
+        models = {key[0]: members for key, members in _group(group, "model").items()}
+        names = list(models)
+        steps = list(pairwise(names)) + ([(names[0], names[-1])] if len(names) > 2 else [])
+        for before, after in steps:
+            row = {"before": before, "after": after, "decoding": decoding}
+            rows.append(row | paired_row(models[before], models[after], seed, resamples))
+    return rows
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.125 -> "12.5"; a missing value is a dash."""
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def points(value: float) -> str:
+    """A difference in percentage points with its sign: 0.125 -> "+12.5"."""
+    return f"{100 * value:+.1f}"
+
+
+def _align(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
+    """A text table; the first `left` columns to the left, the rest to the right."""
+    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        .rstrip()
+        for line in (header, *lines)
+    )  # fmt: skip
+
+
+def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
+    """Both tables as plain text for a terminal, in percent and percentage points."""
+    by = [key for key in rows[0] if key in ("capability", "family", "language", "source")] if rows else []
+    header = ["model", "decoding", *by, "items", "answers", "accuracy [95 %]", "format", "right in format", "lenient",
+              "cut off", "tokens"]  # fmt: skip
+    lines = [
+        [row["model"], row["decoding"], *(str(row[key]) for key in by), str(row["n"]), str(row["samples"]),
+         f"{percent(row['accuracy'])} [{percent(row['low'])}, {percent(row['high'])}]", percent(row["format"]),
+         percent(row["accuracy_given_format"]), percent(row["lenient"]), percent(row["truncated"]),
+         "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}"]
+        for row in rows
+    ]  # fmt: skip
+    text = _align(header, lines, 2 + len(by))
+    undecided = sum(row["undecided"] for row in rows)
+    if undecided:
+        text += f"\n{undecided} answers could not be graded by rules and are in no accuracy."
+    return text + ("\n\n" + render_steps(steps) if steps else "")
+
+
+def render_steps(steps: Sequence[dict]) -> str:
+    """The paired differences as plain text, in percentage points; an interval that contains zero says so."""
+    header = ["step", "decoding", "items", "accuracy [95 %]", "by format", "in format", "outside", "lenient", "p", ""]
+    lines = [
+        [f"{row['before']} -> {row['after']}", row["decoding"], str(row["n"]),
+         f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]",
+         *(points(row[part]) for part in PARTS), points(row["lenient_difference"]),
+         "-" if row["p"] is None else f"{row['p']:.3g}", "inside the noise" if row["inside_noise"] else ""]
+        for row in steps
+    ]  # fmt: skip
+    return _align(header, lines, 2)

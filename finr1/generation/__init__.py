@@ -1,0 +1,32 @@
+"""Text generation behind one function, for the teacher, the judge, pass-rate sampling and the benchmark.
+
+    store = AnswerStore("answers.jsonl")
+    backend = EndpointBackend("https://api.deepseek.com", "deepseek-reasoner")
+    completions = generate(requests, SamplingParams(temperature=0.6), backend, store, on_progress=print)
+
+`generate` asks a backend only for what the store does not hold and stores each answer as it arrives, so a run that was
+killed goes on by running it again. Backends: an OpenAI-compatible endpoint, a local transformers model, and a plain
+function (offline teachers and judges, tests).
+"""
+
+from finr1.generation.answering import Backend, GenerationError, Progress, generate
+from finr1.generation.endpoint import EndpointBackend
+from finr1.generation.local import ScriptedBackend, TransformersBackend
+from finr1.generation.request import Completion, Job, Request, SamplingParams, request_key
+from finr1.generation.store import AnswerStore
+
+__all__ = [
+    "AnswerStore",
+    "Backend",
+    "Completion",
+    "EndpointBackend",
+    "GenerationError",
+    "Job",
+    "Progress",
+    "Request",
+    "SamplingParams",
+    "ScriptedBackend",
+    "TransformersBackend",
+    "generate",
+    "request_key",
+]

@@ -1,0 +1,121 @@
+"""Answers on disk, one JSON object a line, so that a killed run never pays twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finr1.generation.request import Completion
+
+_LINE_START = b'{"key":"'
+
+
+class AnswerStore:
+    """Append-only JSONL file of `Completion`s, keyed by `Completion.key`; the first answer to a key stays.
+
+    `put` returns when its lines are with the operating system: they survive `kill -9` of this process (not a power
+    cut; that would take an fsync for each answer). Writers hold `flock`, so several processes may share a store.
+    A fragment without a newline was left by a writer that died: the next one drops it. Memory: the keys and where
+    their lines stand, not the answers.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open `path`, creating it and its folder.
+
+        Warns about whole lines that are no answers and leaves them alone; raises `ValueError` when the last line is a
+        fragment of something else.
+        """
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lines: dict[str, tuple[int, int]] = {}  # key -> (offset, length), bytes
+        self._end = 0  # everything before this byte is in `_lines`
+        self._threads = threading.Lock()  # flock excludes processes, not the threads of one
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self.refresh()
+
+    def get(self, key: str) -> Completion | None:
+        """The answer stored under `key`, or None."""
+        if key not in self._lines:
+            return None
+        offset, length = self._lines[key]
+        return Completion.model_validate_json(os.pread(self._fd, length, offset))
+
+    def put(self, completions: Iterable[Completion]) -> None:
+        """Append the answers whose keys are new, all in one write.
+
+        Raises `ValueError` for a completion with an error (a failure is no answer) and `OSError` when the disk is full;
+        the file then is as it was before.
+        """
+        lines: dict[str, bytes] = {}
+        for completion in completions:
+            if completion.error is not None:
+                raise ValueError(f"request {completion.id!r} failed; only answers are stored")
+            lines.setdefault(completion.key, completion.model_dump_json().encode() + b"\n")
+        with self._locked():
+            self._append(b"".join(line for key, line in lines.items() if key not in self._lines))
+
+    def refresh(self) -> None:
+        """See what other processes have stored since."""
+        with self._locked():
+            pass
+
+    def close(self) -> None:
+        """Close the file; the store can't be used afterwards."""
+        os.close(self._fd)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the file alone; inside, it ends with a whole line and `_lines` is up to date."""
+        with self._threads:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                self._drop_torn_line()
+                self._read_new_lines()
+                yield
+                self._read_new_lines()
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _drop_torn_line(self) -> None:
+        """Cut the file after its last newline. Under the lock nobody else is in the middle of a line."""
+        size = keep = os.fstat(self._fd).st_size
+        while keep > self._end and os.pread(self._fd, 1, keep - 1) != b"\n":
+            start = max(self._end, keep - 65536)
+            keep = start + os.pread(self._fd, keep - start, start).rfind(b"\n") + 1
+        if keep == size:
+            return
+        if not _LINE_START.startswith(os.pread(self._fd, len(_LINE_START), keep)):
+            raise ValueError(f"{self.path} is no store of answers: its last line is something else")
+        os.ftruncate(self._fd, keep)
+
+    def _read_new_lines(self) -> None:
+        strange: list[int] = []
+        with os.fdopen(os.dup(self._fd), "rb") as file:
+            file.seek(self._end)
+            for line in file:
+                try:
+                    self._lines.setdefault(json.loads(line)["key"], (self._end, len(line)))
+                except (ValueError, LookupError, TypeError):
+                    strange.append(self._end)
+                self._end += len(line)
+        if strange:
+            where = f"{len(strange)} lines, the first at byte {strange[0]},"
+            warnings.warn(f"{self.path}: {where} are no answers; they are ignored", stacklevel=5)
+
+    def _append(self, lines: bytes) -> None:
+        written = os.write(self._fd, lines) if lines else 0
+        if written < len(lines):
+            os.ftruncate(self._fd, self._end)
+            raise OSError(f"{self.path}: only {written} of {len(lines)} bytes could be written; is the disk full?")

@@ -1,0 +1,116 @@
+"""Undress an answer: LaTeX, markdown, full-width forms and typographic signs become plain text.
+
+`plain` keeps the meaning of numbers and operators and is what the readers of numbers, letters and verdicts work on.
+`normalise` throws away everything that two equal texts may differ in, and is for comparing texts only.
+Every pattern is linear in the length of its input: answers are written by a policy that may write anything.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_DRESS = re.compile(r"[\\{}*`_^$<>#~=!]|->")
+_DOLLAR = "\ue000"  # stands for an escaped dollar (a currency) while the bare ones may still delimit LaTeX
+
+_SIGNS = str.maketrans(
+    {
+        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\u2015\u2043", "-"),  # minus sign, hyphens, dashes
+        **dict.fromkeys("⋅∙✕✖", "×"),
+        **dict.fromkeys("⁄∕", "/"),
+        **dict.fromkeys("≈≃≅≒⇒⟹", "="),  # what follows "is about" is the result, as after "is"
+        **dict.fromkeys("∼〜", "~"),
+        **dict.fromkeys("≤≦⩽", "<"),
+        **dict.fromkeys("≥≧⩾", ">"),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", None),  # zero-width characters
+    }
+)
+_SUPERSCRIPT = re.compile(r"(?<=[0-9])[⁺⁻⁰¹²³⁴-⁹]+")
+_VULGAR = re.compile(r"(?<=[0-9])(?=[¼-¾⅐-⅞])")  # 5½ is 5 1/2, not 51/2
+_THIN_SPACE = re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
+
+_MARKDOWN = re.compile(r"\*\*|__|`+|^[ \t]*[#>]+[ \t]|</?[a-z]{1,10} ?/?>|(?<![0-9)%\s])\*|\*(?![0-9(\s])", re.M | re.I)
+_MATH_DELIMITER = re.compile(r"\$(?=\S)([^$\n]{1,80})(?<=\S)\$(?![0-9])")
+_NEWLINE = re.compile(r"(?<!\\)\\++[nrt](?![A-Za-z])")
+_OVERESCAPED = re.compile(r"(?<!\\)\\{2,}+(?=[A-Za-z%$,;:!(){}\[\]])")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|operatorname|[mhf]box|boxed|bm|boldsymbol|(?:under|over)line)"
+    r"\s{0,9}\{([^{}]{0,200})\}"
+)
+_FRACTION = re.compile(r"\\[dtc]?frac\s{0,9}(?:\{([^{}]{1,60})\}\s{0,9}\{([^{}]{1,60})\}|([0-9])\s?([0-9]))")
+_COMMAND = re.compile(r"\\([A-Za-z]{1,30})")
+_COMMANDS = {
+    **dict.fromkeys(("times", "cdot", "ast"), "×"),
+    **dict.fromkeys(("approx", "simeq", "cong", "doteq", "implies", "Rightarrow", "Longrightarrow"), "="),
+    **dict.fromkeys(("sqrt", "log", "ln", "exp", "sum", "prod", "int"), "√"),  # a formula that nobody has worked out
+    **dict.fromkeys(("le", "leq", "leqslant", "lt"), "<"),
+    **dict.fromkeys(("ge", "geq", "geqslant", "gt"), ">"),
+    **dict.fromkeys(("ne", "neq", "not"), "≠"),
+    **dict.fromkeys(("to", "rightarrow", "longrightarrow"), "→"),
+    **{"div": "÷", "sim": "~", "pm": "±", "infty": "∞", "pounds": "£", "euro": "€", "yen": "¥", "textdollar": "$"},
+    **dict.fromkeys(("left", "right", "big", "Big", "bigl", "bigr", "limits"), ""),
+    **dict.fromkeys(("displaystyle", "textstyle", "rm", "bf", "it", "newline", "nolimits", "nonumber"), " "),
+}
+_NOT_A_NEWLINE = {"nu", "nabla", "notin"}
+
+
+def _command(match: re.Match[str]) -> str:
+    """The plain text of one LaTeX command, or its name; `\\nmillion` is a literal `\\n` in front of a word."""
+    name = match[1]
+    if name in _COMMANDS:
+        return _COMMANDS[name]
+    return f" {name[1:] if name[0] == 'n' and name not in _NOT_A_NEWLINE else name} "
+
+
+def _fraction(match: re.Match[str]) -> str:
+    numerator, denominator = match[1] or match[3], match[2] or match[4]
+    before = match.string[match.start() - 1 : match.start()]
+    return f"{' ' if before.isdigit() else ''}{numerator}/{denominator}"  # 2\frac14 is 2 1/4
+
+
+def _without_latex(text: str) -> str:
+    text = _NEWLINE.sub(" ", text)
+    text = _OVERESCAPED.sub(lambda _: "\\", text).replace("\\$", _DOLLAR).replace("$$", " ")
+    text = _MATH_DELIMITER.sub(r" \1 ", text).replace(_DOLLAR, "$")
+    text = re.sub(r"(?<=[0-9])(?:\{,\}|,?\\[,!:; ])(?=[0-9]{3}(?![0-9]))", "", text)  # 1{,}234 and 1\,234
+    text = re.sub(r"\\(?:[,;:! ]|q?quad)", " ", text).replace("\\%", "%").replace("\\#", "#").replace("\\&", "&")
+    text = _TEXT_COMMAND.sub(r" \1 ", text)
+    text = re.sub(r"\\[()\[\]]", " ", text)
+    text = _FRACTION.sub(_fraction, _FRACTION.sub(_fraction, text))
+    text = _COMMAND.sub(_command, text)
+    text = re.sub(r"\^\s?\{([^{}]{0,20})\}", r"^\1", text)
+    text = re.sub(r"_\s?\{[^{}]{0,40}\}", " ", text)
+    return re.sub(r"[\\{}]", " ", text)
+
+
+def plain(text: str) -> str:
+    """`text` in NFKC without LaTeX, markdown and typographic signs; `≈` and `⇒` become `=`, every dash becomes `-`."""
+    if not text.isascii():
+        text = _THIN_SPACE.sub("", _VULGAR.sub(" ", text))
+        text = _SUPERSCRIPT.sub(lambda match: "^" + match[0], text)
+        text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
+    if _DRESS.search(text):
+        text = _MARKDOWN.sub("", text)
+        if "\\" in text or "$" in text or "{" in text:
+            text = _without_latex(text)
+        text = text.replace("=>", "=").replace("==", "=").replace("->", "→")
+        text = text.replace("<=", "<").replace(">=", ">").replace("!=", "≠")
+    return text.strip()
+
+
+# Between digits and in front of them a sign is part of the value: 1.5 is not 15 and -5 is not 5.
+_PUNCTUATION = re.compile(r"(?<=[0-9])[.:/](?=[0-9])|-(?=[.$]?[0-9])|(?<=[0-9])%")
+# Numbers of a list stay apart: (I), (II), (IV) is not (III), (IV).
+_LIST = re.compile(r"(?<![a-z0-9])([ivx]{1,5})[^\w%+×÷=<>-]+(?=[ivx]{1,5}(?![a-z0-9]))|(?<=[0-9])[\s,;、]+(?=[0-9])")
+
+
+def normalise(text: str) -> str:
+    """`text` after NFKC, without case, white space and punctuation; what makes the value of a number stays."""
+    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", plain(text)).casefold()
+    text = re.sub(r"(?<=[0-9])\s++(?=%)", "", _LIST.sub(r"\1|", text))
+    kept = {match.start() for match in _PUNCTUATION.finditer(text)}
+    return "".join(
+        character
+        for position, character in enumerate(text)
+        if position in kept or unicodedata.category(character)[0] not in "PZC"
+    )

@@ -1,0 +1,107 @@
+"""Choices: which options does an answer name, by letter or by their own text?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from finr1.grading.cleaning import normalise, plain
+from finr1.grading.matching import exactly
+from finr1.grading.numbers import lone_quantity
+
+MAX_CHARS = 4000
+MAX_SEGMENTS = 40  # lines, or parts between semicolons
+DEFAULT_LETTERS = frozenset("ABCDEFGH")
+
+_LEAD = re.compile(
+    r"(?:\s|:|(?:the|my|correct|final|best|right|so|thus|therefore|is|are)\b"
+    r"|(?:answers?|options?|choices?|(?:i\s)?(?:choose|select))\b"
+    r"|因此|所以|综上|故|应该?|我?选(?:择|项)?|(?:正确|最终|最佳)?(?:答案|选项)|[是为](?=\s*[:(]?\s*[A-H]))*",
+    re.I,
+)
+_SEPARATORS = re.compile(r"[\s,;、。.:/&+()\[\]【】'\"“”]+|\band\b|[和与及]|选?项", re.I)
+_LETTER_THEN_TEXT = re.compile(r"[\s(\[【]*(?!e\.g)([A-Ha-h])\s*[.、:)\]】]+\s*(?=\S)(.*)", re.S)
+_LETTER_AND_TEXT = re.compile(r"[\s(\[【]*([A-H])[\s.、:,)\]】-]{0,5}(.+)", re.S)
+_REASON = re.compile(
+    r"(?i:\b(?:because|since|as|due to|explanation|reason(?:ing)?|rationale)\b)"
+    r"|因为|由于|理由|原因|解析|解释|分析|说明"
+)
+_FURTHER = re.compile(  # a second letter that is claimed behind the first: `A. No, B`
+    r"(?m:^|[,;、/&\n]|\b(?:or|and)\b|[或和与及])\s*\(?([A-H])\)?"
+    r"(?m:(?=\s*(?:[.,;、:。)/&\n]|$|\b(?:or|and)\b|[或和与及])))"
+)
+# A letter in a sentence counts only where an answer would put it: `Class B shares` names no option.
+_ALONE = re.compile(
+    r"(?:^|[:;,、(/&]|\b(?:options?|choices?|answers?|is|are|be|say|with|pick|select|choose|both|and|or|but)\b|'s\b"
+    r"|(?<!不)[选是]|[为和与及或案项有])\s*\(?(?<![A-Za-z0-9])(?P<letters>[A-H]{1,8})(?![A-Za-z0-9])"
+    r"(?:(?=选|项|是(?!错|不)|为|正确|对|和|与|及|或)|(?![\u4e00-\u9fff])"
+    r"(?!\s+(?!is\b|are\b|and\b|or\b)[a-z])(?!\s*(?:is|are)?\s*(?:wrong|incorrect|false|not)\b))"
+)
+
+
+def _bare(text: str, known: frozenset[str]) -> frozenset[str]:
+    """The letters of a text that is nothing but letters and what separates them: `ABD`, `A, B and D`, `(b)`."""
+    pieces = [piece for piece in _SEPARATORS.split(text) if piece]
+    if not pieces or len(pieces) > len(known) or not known.issuperset("".join(pieces).upper()):
+        return frozenset()
+    run = max(pieces, key=len)
+    if len(set(run.upper())) < len(run) or run.islower() and "".join(sorted(run)) != run:
+        return frozenset()  # AA is a rating, `bad` is a word
+    return frozenset("".join(pieces).upper())
+
+
+def _by_text(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    """The options whose own text `text` is."""
+    wanted = normalise(text)
+    return frozenset(letter for letter, option in options.items() if wanted and normalise(option) == wanted)
+
+
+def _spelled(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    """The option whose own text `text` is, with its letter in front (`E. A+B+C` names one option, not four) or not."""
+    match = _LETTER_AND_TEXT.match(text)
+    own = frozenset(match[1]) & _by_text(match[2], options) if match else frozenset()
+    return own or _by_text(text, options)
+
+
+def _by_number(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    """The one option that states the same number: `2.50%` for the option `2.5%`."""
+    number = lone_quantity(text)
+    if not number:
+        return frozenset()
+    stated = {letter: lone_quantity(option) for letter, option in options.items()}
+    return frozenset(letter for letter, other in stated.items() if other and exactly(number[0], other[0]))
+
+
+def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    """The letters of one segment of an answer, whatever their dress; explanations behind them do not count."""
+    known = DEFAULT_LETTERS | options.keys()
+    rest = text[_LEAD.match(text).end() :] or text
+    for part in (text, rest):
+        bare = _bare(part, known)
+        if len(bare) == 1 and bare <= options.keys():
+            return bare  # `A` is the letter, even where another option reads "A"
+        if found := _spelled(part, options) or bare:
+            return found
+    if first := _LETTER_THEN_TEXT.match(rest):
+        letter, explained = frozenset(first[1].upper()), first[2]
+        claimed = _by_text(explained, options) | frozenset(_FURTHER.findall(_REASON.split(explained)[0]))
+        return letter | claimed
+    runs = _ALONE.findall(_REASON.split(rest)[0])
+    return frozenset("".join(run for run in runs if len(set(run)) == len(run)))
+
+
+def read_letters(text: str, choices: Mapping[str, str] | None = None) -> frozenset[str]:
+    """The set of option letters that `text` names; empty when it names none, or one that is not on offer.
+
+    `choices` maps a letter to its option; without it the letters A to H are on offer and options have no text.
+    """
+    options = {letter.strip().upper(): option for letter, option in (choices or {}).items()}
+    offered = frozenset(options) or DEFAULT_LETTERS
+    text = plain(text[:MAX_CHARS])
+    segments = [part for part in re.split(r"[\n;]", text, maxsplit=MAX_SEGMENTS) if part.strip()]
+    letters = frozenset()
+    if len(segments) > 1:  # an option may hold a semicolon
+        letters = _spelled(text, options) or _spelled(text[_LEAD.match(text).end() :], options)
+    letters = letters or frozenset().union(*(_segment(segment, options) for segment in segments))
+    letters = letters or _by_number(text, options)
+    return letters if letters <= offered else frozenset()

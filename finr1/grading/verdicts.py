@@ -1,0 +1,117 @@
+"""Booleans: does an answer say yes or no?
+
+A verdict at the head counts and a reason behind it does not, but an answer that gives both verdicts gives none.
+"""
+
+from __future__ import annotations
+
+import re
+
+from finr1.grading.cleaning import plain
+
+MAX_CHARS = 4000  # what follows is reason, not verdict
+
+# family: (words for yes, words for no); negated forms (不合规, not true) come from `_NEGATION`
+_WORDS = {
+    "yes": ("yes yeah yep y 是的 是", "no nope n 否"),
+    "true": (
+        "true t correct right 正确的 正确 对的 对 真 √ ✓ ✔",
+        "false f untrue incorrect wrong 错误的 错误 有误 错的 错 假 ✗ ✘ ✕ ×",
+    ),
+    "compliant": ("compliant 合规的 合规", "incompliant noncompliant 违规的 违规"),
+}
+_READ = {
+    word: (family, polarity)
+    for family, sides in _WORDS.items()
+    for polarity, words in zip((True, False), sides, strict=True)
+    for word in words.split()
+}
+_STRONG = ("true", "false", "untrue", "correct", "incorrect", "wrong", "compliant", "incompliant", "noncompliant")
+_STRONG += ("正确的", "正确", "错误的", "错误", "合规的", "合规", "违规的", "违规")  # words that do not fill sentences
+
+
+def _any_of(words: tuple[str, ...] | dict) -> str:
+    longest_first = sorted(words, key=len, reverse=True)
+    return "|".join(rf"\b{word}\b" if word.isascii() and word.isalpha() else re.escape(word) for word in longest_first)
+
+
+_NEGATION = (
+    r"(?P<not>(?:(?:\b(?:is|are|was|does|do)n't|\bnot|\bnever|\bno longer|\bnon)"
+    r"(?:[\s-]+(?:an?|fully|entirely|strictly|quite))?[\s-]+"
+    r"|不是|并非|并不|不|非|未|没){0,4})"
+)
+_VERDICT = re.compile(f"{_NEGATION}(?P<word>{_any_of(_READ)})")
+_PREDICATE = re.compile(
+    rf"(?:\b(?:is|are|was|were|be|as|deemed|considered|seems?|appears?|remains?)\s+|(?<![于但还总可])是|(?<![因认])为|属于|算)?"
+    rf"{_NEGATION}(?P<word>{_any_of(_STRONG)})"
+)
+_COPULA = re.compile(r"(?:is|are|was|were|be|as|deemed|considered|seems?|appears?|remains?)\s|[是为]|属于|算")
+_LEAD = re.compile(
+    r"(?:\s|(?:the|my|our|final|correct|so|thus|hence|therefore|otherwise|else|i think|i believe|that|it|this)\b(?=.)"
+    r"|(?:it's|that's|answer|statement|claim|verdict|conclusion|judge?ment|result|conduct|practice|transaction)\b(?=.)"
+    r"|(?:is|are|would be|should be)\b(?=.)|因此|所以|综上|故|我认为|应该?|属于"
+    r"|(?:正确|最终|最后)?(?:答案|结论|判断|结果)(?:应?[是为])?"
+    r"|[该这此](?:种|个|项)?(?:说法|行为|做法|陈述|表述|交易|操作)"
+    r"|(?!^)[是为](?=[不否对错正合违真假]))*"
+)
+_TAIL = re.compile(r"\s*(?:的|otherwise|indeed|statement|of course|了)?\s*")
+_REASON = re.compile(
+    r"\s*$|\s+(?:because|since|as|it|the|this|that|they|there|he|she|we|due|under|given|with|for|if)\b"
+    r"|\s*(?:因为|由于|因|理由|原因|根据|按照|依据|该|这|其)"
+)
+_CLAUSE = re.compile(r"[,.;:!?/|\n()、。·\"“”「」【】\[\]]+|\s-\s|\b(?:and|or|but|also)\b|以及|但是|[和或但也又]")
+_QUESTION = re.compile(r"(?<!答案)(?<!结论)(?<!结果)是否|是不是|对不对|能否|可否|whether")
+
+
+def _polarity(match: re.Match[str]) -> tuple[str, bool]:
+    """Family and polarity of a verdict; every negation in front of the word turns it round."""
+    family, polarity = _READ[match["word"]]
+    negations = re.findall(r"n't|not|never|no longer|non|不是|并非|并不|不|非|未|没", match["not"])
+    return family, polarity ^ (len(negations) % 2 == 1)
+
+
+def _clauses(text: str) -> list[tuple[str, re.Match[str] | None]]:
+    """The clauses of `text`, each with the verdict that it opens with; one that asks whether is left out."""
+    clauses = []
+    for clause in _CLAUSE.split(text):
+        if clause.strip() and not _QUESTION.search(clause):
+            clause = clause.strip()
+            clause = clause[_LEAD.match(clause).end() :].strip() or clause
+            clauses.append((clause, _VERDICT.match(clause)))
+    return clauses
+
+
+def _head(clauses: list[tuple[str, re.Match[str] | None]]) -> tuple[tuple[str, bool] | None, list]:
+    """The verdict with which the first clause opens, a reason or nothing behind it; and what is left to read."""
+    clause, verdict = clauses[0]
+    if not verdict:
+        return None, clauses
+    rest = clause[verdict.end() :]
+    spoken = verdict["word"] in ("yes", "yeah", "yep") and rest[:1].isspace()
+    if not (_TAIL.fullmatch(rest) or _REASON.match(rest) or spoken):
+        return None, clauses
+    return _polarity(verdict), [(rest.strip(), _VERDICT.match(rest.strip())), *clauses[1:]]
+
+
+def read_verdict(text: str, family: str | None = None) -> tuple[str, bool] | None:
+    """Family and polarity of the verdict that `text` gives; None when it gives none, or both.
+
+    `family` is that of the gold: there a contradiction behind the head counts (`yes, it is not compliant`).
+    """
+    text = text.strip().replace("×", "✗")  # `plain` would read a multiplication
+    clauses = _clauses(plain(text[:MAX_CHARS]).lower().replace("\u2019", "'"))
+    if not clauses:
+        return None
+    head, rest = _head(clauses)
+    exact = [_polarity(verdict) for clause, verdict in rest if verdict and _TAIL.fullmatch(clause, verdict.end())]
+    finals = [_polarity(m) for clause, _ in rest for m in _PREDICATE.finditer(clause) if _predicates(clause, m)]
+    if head:
+        relevant = [v for v in exact if v[0] in (head[0], family)] + [v for v in finals if v[0] == family]
+        return head if all(polarity == head[1] for _, polarity in relevant) else None
+    found = exact or [v for v in finals if v[0] == family] or finals
+    return found[0] if found and len({polarity for _, polarity in found}) == 1 else None
+
+
+def _predicates(clause: str, match: re.Match[str]) -> bool:
+    """Whether a strong word says something of the subject: behind `is`, or at the end of its clause."""
+    return bool(_COPULA.match(match[0]) or _TAIL.fullmatch(clause, match.end()))

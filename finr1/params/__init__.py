@@ -1,0 +1,38 @@
+"""One pydantic model per notebook; YAML in and out. Wrong parameters stop a stage before any work."""
+
+from finr1.params.base import Params
+from finr1.params.errors import ParameterError
+from finr1.params.stages import (
+    API_KEY,
+    STAGES,
+    BenchmarkParams,
+    DataParams,
+    DistillationParams,
+    FilteringParams,
+    GRPOParams,
+    OverviewParams,
+    ReportParams,
+    SFTParams,
+    TrainingParams,
+)
+from finr1.params.yaml_file import FlatYaml, read_flat_yaml
+from finr1.paths import repository_root
+
+__all__ = [
+    "API_KEY",
+    "STAGES",
+    "BenchmarkParams",
+    "DataParams",
+    "DistillationParams",
+    "FilteringParams",
+    "FlatYaml",
+    "GRPOParams",
+    "OverviewParams",
+    "ParameterError",
+    "Params",
+    "ReportParams",
+    "SFTParams",
+    "TrainingParams",
+    "read_flat_yaml",
+    "repository_root",
+]

@@ -1,0 +1,256 @@
+"""The parameters of each notebook, with types and constraints. TRL's own names wherever TRL has the thing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from finr1 import paths
+from finr1.params.base import Params
+
+API_KEY = "FINR1_API_KEY"  # environment variable that holds the key of every endpoint
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=0)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+Text = Annotated[str, Field(min_length=1)]
+Source = Literal["synthetic", "tfns", "finqa", "convfinqa"]
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"]
+
+_ENDPOINT_NEEDS = {"model": "the model's name", "base_url": "a URL such as http://HOST:PORT/v1"}
+
+
+class OverviewParams(Params):
+    """00_overview: which preset's plan is printed."""
+
+    stage: ClassVar[str] = "00_overview"
+    preset: Text
+
+
+class DataParams(Params):
+    """01_data: sources and sizes. A null `data_dir` becomes `$FINR1_DATA` where that is set and a source is real."""
+
+    stage: ClassVar[str] = "01_data"
+    source_names: Annotated[list[Source], Field(min_length=1)]
+    data_dir: Text | None  # folder of the real records; null without $FINR1_DATA: the sources' public homes
+    num_train: Positive
+    num_dev: Positive
+    num_test: Positive
+    decontaminate_ngram: Positive  # words in a row that a training problem may not share with a test problem
+    max_context_chars: Positive | None  # longer contexts are cut to this; null: never
+
+    @field_validator("data_dir")
+    @classmethod
+    def _from_environment(cls, data_dir: str | None, info: Any) -> str | None:
+        real = set(info.data.get("source_names", ())) - {"synthetic"}
+        # Written into the parameters, so that other data is another fingerprint.
+        return os.environ.get("FINR1_DATA") or None if data_dir is None and real else data_dir
+
+    def requirements(self) -> Iterator[str]:
+        if self.data_dir is not None and not paths.resolve(self.data_dir).is_dir():
+            yield f'data_dir = "{self.data_dir}": no such folder; name the folder of real records here or in FINR1_DATA'
+
+
+class EndpointParams(Params):
+    """What distillation and filtering share: a model behind an OpenAI-compatible endpoint."""
+
+    concurrency: Positive  # requests under way at once
+
+    def endpoint(self) -> tuple[str, dict[str, str | None]] | None:
+        """Parameter that asks for the endpoint and the parameters that it needs; None when none is asked for."""
+        raise NotImplementedError
+
+    def conflicts(self) -> Iterator[str]:
+        if wanted := self.endpoint():
+            asking, needed = wanted
+            for name, value in needed.items():
+                if value is None:
+                    yield f'{name} = None: {asking} = "endpoint" needs {_ENDPOINT_NEEDS[name.partition("_")[2]]}'
+
+    def requirements(self) -> Iterator[str]:
+        if (wanted := self.endpoint()) and not os.environ.get(API_KEY):
+            yield (
+                f'{wanted[0]} = "endpoint": the environment variable {API_KEY} is not set; '
+                f"`export {API_KEY}=...` (any text for a server that asks for no key)"
+            )
+
+
+class DistillationParams(EndpointParams):
+    """02_distillation: who answers the training problems, and how often."""
+
+    stage: ClassVar[str] = "02_distillation"
+    data_stage: Text
+    teacher_backend: Literal["scripted", "derived", "endpoint", "transformers"]
+    teacher_model: Text | None
+    teacher_base_url: Text | None
+    temperature: Temperature
+    top_p: TopP
+    max_tokens: Positive
+    num_samples: Positive  # answers per problem
+    fault_rate: Share  # share of answers in which the scripted teacher plants a fault
+
+    def endpoint(self) -> tuple[str, dict[str, str | None]] | None:
+        needed = {"teacher_model": self.teacher_model, "teacher_base_url": self.teacher_base_url}
+        return ("teacher_backend", needed) if self.teacher_backend == "endpoint" else None
+
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.teacher_backend == "transformers" and self.teacher_model is None:
+            yield 'teacher_model = None: teacher_backend = "transformers" needs a hub id or a folder'
+        if self.teacher_backend in ("endpoint", "transformers") and self.num_samples > 1 and self.temperature == 0:
+            yield (
+                f"num_samples = {self.num_samples}: temperature = 0 gives the same answer each time; "
+                "num_samples = 1 or a temperature above 0 would work"
+            )
+
+
+class FilteringParams(EndpointParams):
+    """03_filtering: who judges, and how many rows SFT and RL get."""
+
+    stage: ClassVar[str] = "03_filtering"
+    data_stage: Text
+    distillation_stage: Text
+    judge_backend: Literal["rules", "endpoint"]
+    judge_model: Text | None
+    judge_base_url: Text | None
+    min_score: Annotated[int, Field(ge=0, le=7)]  # of the seven criteria of reasoning
+    num_sft: Positive
+    num_rl: Positive
+
+    def endpoint(self) -> tuple[str, dict[str, str | None]] | None:
+        needed = {"judge_model": self.judge_model, "judge_base_url": self.judge_base_url}
+        return ("judge_backend", needed) if self.judge_backend == "endpoint" else None
+
+
+class TrainingParams(Params):
+    """What SFT and GRPO share."""
+
+    data_stage: Text
+    filtering_stage: Text
+    peft: Literal["lora", "qlora", "full"]
+    lora_r: Positive
+    lora_alpha: Positive
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    lr_scheduler_type: Scheduler
+    warmup_steps: Annotated[float, Field(ge=0)]  # steps; below 1: share of all steps
+    max_steps: int  # optimiser steps
+    per_device_train_batch_size: Positive
+    gradient_accumulation_steps: Positive
+    bf16: bool
+    gradient_checkpointing: bool
+    save_steps: Positive
+    num_processes: Positive
+    eval_problems: Count
+    eval_max_tokens: Positive
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in one optimiser step, over all processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.num_processes
+
+    def conflicts(self) -> Iterator[str]:
+        if self.max_steps > 0 and self.warmup_steps > self.max_steps:
+            yield (
+                f"warmup_steps = {self.warmup_steps:g}: more than max_steps = {self.max_steps}; "
+                f"0 to {self.max_steps} would work, or a share below 1"
+            )
+        if self.warmup_steps > 1 and not self.warmup_steps.is_integer():
+            yield f"warmup_steps = {self.warmup_steps:g}: should be a whole number of steps, or a share below 1"
+
+
+class SFTParams(TrainingParams):
+    """04_sft: supervised fine-tuning."""
+
+    stage: ClassVar[str] = "04_sft"
+    model_name_or_path: Text
+    num_train_epochs: Annotated[float, Field(gt=0)]  # counts when max_steps is -1
+    max_length: Positive  # tokens of prompt and completion together
+    packing: bool
+
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.max_steps == 0 or self.max_steps < -1:
+            yield f"max_steps = {self.max_steps}: should be 1 or more, or -1 to train num_train_epochs"
+
+
+class GRPOParams(TrainingParams):
+    """05_grpo: group relative policy optimisation."""
+
+    stage: ClassVar[str] = "05_grpo"
+    sft_stage: Text
+    reward: Literal["sum", "gated"]
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+    beta: Annotated[float, Field(ge=0)]  # weight of the KL to the SFT policy
+    epsilon: Annotated[float, Field(gt=0)]  # clip of the probability ratio, both sides
+    num_iterations: Positive  # uses of each generation batch
+    scale_rewards: Literal["group", "batch", "none"]
+    temperature: Annotated[float, Field(gt=0)]
+    top_p: TopP
+    max_completion_length: Positive
+    num_generations: Annotated[int, Field(ge=2)]  # completions per problem: the group
+    pass_rate_candidates: Count  # problems tried with the SFT model to choose from; 0: no selection
+    pass_rate_samples: Positive
+
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.max_steps <= 0:
+            yield f"max_steps = {self.max_steps}: should be 1 or more"
+        if self.batch_size % self.num_generations:
+            work = [number for number in range(2, self.batch_size + 1) if self.batch_size % number == 0]
+            advice = f"{_some(work)} would work" if work else "raise gradient_accumulation_steps"
+            yield (
+                f"num_generations = {self.num_generations}: the generation batch per_device_train_batch_size x "
+                f"gradient_accumulation_steps x num_processes = {self.batch_size} is not divisible by it; {advice}"
+            )
+
+
+class BenchmarkParams(Params):
+    """06_benchmark: the three models on the same items with the same decoding."""
+
+    stage: ClassVar[str] = "06_benchmark"
+    data_stage: Text
+    sft_stage: Text
+    grpo_stage: Text
+    model_name_or_path: Text  # the base model
+    num_items: Positive
+    num_samples: Positive
+    temperature: Temperature
+    top_p: TopP
+    max_tokens: Positive
+    batch_size: Positive
+
+
+class ReportParams(Params):
+    """07_report: everything that the run has made."""
+
+    stage: ClassVar[str] = "07_report"
+    data_stage: Text
+    distillation_stage: Text
+    filtering_stage: Text
+    sft_stage: Text
+    grpo_stage: Text
+    benchmark_stage: Text
+
+
+def _some(numbers: list[int]) -> str:
+    shown = [str(number) for number in numbers]
+    return ", ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
+
+
+_CLASSES = (
+    OverviewParams,
+    DataParams,
+    DistillationParams,
+    FilteringParams,
+    SFTParams,
+    GRPOParams,
+    BenchmarkParams,
+    ReportParams,
+)
+STAGES: dict[str, type[Params]] = {params.stage: params for params in _CLASSES}  # in the order in which they run

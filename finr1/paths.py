@@ -1,0 +1,48 @@
+"""Where things are: every path is resolved from the repository's root, never from the working folder.
+
+papermill works in the shell's folder and JupyterLab in `notebooks/`; a path must mean the same in both.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def repository_root() -> Path:
+    """The folder of `pyproject.toml` above this package; `$FINR1_ROOT` overrides it.
+
+    Raises FileNotFoundError when the package was installed away from its clone: notebooks and presets lie there.
+    """
+    if override := os.environ.get("FINR1_ROOT"):
+        return Path(override).resolve()
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "pyproject.toml").exists():
+        raise FileNotFoundError(
+            f"no pyproject.toml in {root}: install finr1 from its clone with `pip install -e .`, or set FINR1_ROOT"
+        )
+    return root
+
+
+def outputs_root() -> Path:
+    """The folder that holds all runs: `outputs/` in the root; `$FINR1_OUTPUTS` overrides it."""
+    return repository_root() / os.environ.get("FINR1_OUTPUTS", "outputs")
+
+
+def cache_dir() -> Path:
+    """What several runs share and any of them can make again, such as the converted embedded model."""
+    return outputs_root() / "cache"
+
+
+def resolve(path: str) -> Path:
+    """`path` from the root; one that starts with `outputs/` from `outputs_root()`; an absolute one as it is."""
+    parts = Path(path).parts
+    if parts and parts[0] == "outputs":
+        return outputs_root().joinpath(*parts[1:])
+    return repository_root() / path
+
+
+def shown(path: Path) -> str:
+    """`path` as a person wants to read it: from the root where it lies below it."""
+    root = repository_root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

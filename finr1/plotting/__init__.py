@@ -1,0 +1,39 @@
+"""The style sheet and every figure of the suite: plain rows that were read from files in, a figure out."""
+
+from finr1.plotting.benchmark import accuracy_by, benchmark_bars, beside_the_paper, decomposition_bars, paired_forest
+from finr1.plotting.data import dataset_overview, filter_audit, funnel, pass_rate_histogram, score_distribution
+from finr1.plotting.style import (
+    MODEL_COLOURS,
+    MODEL_NAMES,
+    placeholders,
+    safe_text,
+    save_figure,
+    show_source,
+    use_style,
+)
+from finr1.plotting.training import grpo_curves, live_curve, show_live, toy_grpo, training_curves
+
+__all__ = [
+    "MODEL_COLOURS",
+    "MODEL_NAMES",
+    "accuracy_by",
+    "benchmark_bars",
+    "beside_the_paper",
+    "dataset_overview",
+    "decomposition_bars",
+    "filter_audit",
+    "funnel",
+    "grpo_curves",
+    "live_curve",
+    "paired_forest",
+    "pass_rate_histogram",
+    "placeholders",
+    "safe_text",
+    "save_figure",
+    "score_distribution",
+    "show_live",
+    "show_source",
+    "toy_grpo",
+    "training_curves",
+    "use_style",
+]

@@ -1,0 +1,200 @@
+"""Figures of the benchmark: every bar and dot with its 95 % interval and n, accuracies in percent.
+
+Rows are those of `evaluation.results_table`, steps those of `evaluation.paired_table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Patch
+
+from finr1.plotting.data import label_rows
+from finr1.plotting.style import (
+    GREEN,
+    MODEL_COLOURS,
+    MODEL_HATCHES,
+    MODEL_MARKERS,
+    MODEL_NAMES,
+    ORANGE,
+    PINK,
+    WIDTH,
+    safe_text,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = {
+    "accuracy": ("low", "high"),
+    "lenient": ("lenient_low", "lenient_high"),
+    "format": ("format_low", "format_high"),
+}
+TITLES = {"accuracy": "accuracy", "lenient": "answer read leniently", "format": "in the format"}
+PARTS = {  # part of the gain -> (label, colour, hatch)
+    "format_part": ("more answers in the format", PINK, "///"),
+    "given_format_part": ("better answers in the format", GREEN, ""),
+    "without_format_part": ("better answers outside it", ORANGE, "..."),
+}
+DECODING_MARKERS = {"greedy": "o", "sampled": "s"}
+
+
+def _ordered(values, order: Sequence[str]) -> list:
+    """Distinct `values`, those in `order` first and in that order."""
+    found = list(dict.fromkeys(values))
+    return sorted(found, key=lambda value: order.index(value) if value in order else len(order))
+
+
+def _models(rows: Sequence[Mapping]) -> list[str]:
+    return _ordered((row["model"] for row in rows), list(MODEL_COLOURS))
+
+
+def _interval(ax: Axes, x: float, row: Mapping, value: str) -> None:
+    low, high = (100 * row[bound] for bound in PANELS[value])
+    ax.plot([x, x], [low, high], color="black", linewidth=1)
+    ax.text(x, high + 1.5, f"{100 * row[value]:.0f}", ha="center", fontsize=7)
+
+
+def _bars(ax: Axes, rows: Sequence[Mapping], value: str, decodings: Sequence[str], models: Sequence[str]) -> None:
+    width = 0.8 / len(models)
+    for row in rows:
+        if row[value] is None:
+            continue
+        model = row["model"]
+        x = decodings.index(row["decoding"]) + (models.index(model) - (len(models) - 1) / 2) * width
+        ax.bar(x, 100 * row[value], width, color=MODEL_COLOURS[model], hatch=MODEL_HATCHES[model], edgecolor="white")
+        _interval(ax, x, row, value)
+    ax.set_xticks(range(len(decodings)), decodings)
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylim(0, 112)
+    ax.set_yticks(range(0, 101, 20))
+
+
+def _patches(models: Sequence[str]) -> list[Patch]:
+    return [
+        Patch(facecolor=MODEL_COLOURS[model], hatch=MODEL_HATCHES[model], edgecolor="white", label=MODEL_NAMES[model])
+        for model in models
+    ]
+
+
+def _model_legend(fig: Figure, models: Sequence[str]) -> None:
+    fig.legend(handles=_patches(models), loc="outside upper center", ncols=len(models))
+
+
+def _size(rows: Sequence[Mapping], decoding: str) -> str:
+    """The size of a benchmark in words: "greedy: 240 items", "sampled: 240 items × 4 answers"."""
+    row = next(row for row in rows if row["decoding"] == decoding)
+    each = (row["samples"] - row["undecided"]) / row["n"] if row["n"] else 0
+    return f"{decoding}: {row['n']} items" + (f" × {each:.0f} answers" if each > 1 else "")
+
+
+def benchmark_bars(rows: Sequence[Mapping]) -> Figure:
+    """Accuracy, leniently read accuracy and share in the format, by model and decoding, with 95 % intervals."""
+    models, decodings = _models(rows), _ordered((row["decoding"] for row in rows), ["greedy", "sampled"])
+    fig, axs = plt.subplots(1, len(PANELS), figsize=(WIDTH, 2.6), sharey=True)
+    for ax, value in zip(axs, PANELS, strict=True):
+        _bars(ax, rows, value, decodings, models)
+        ax.set_title(TITLES[value])
+    axs[0].set_ylabel("held-out problems (%)")
+    fig.supxlabel("; ".join(_size(rows, decoding) for decoding in decodings) + "; lines: 95 % intervals", fontsize=8)
+    _model_legend(fig, models)
+    return fig
+
+
+def paired_forest(steps: Sequence[Mapping]) -> Figure:
+    """Difference in accuracy of each step on the same items; hollow where the interval contains zero."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.75 + 0.32 * len(steps)))
+    ax.axvline(0, color="black", linewidth=0.8)
+    for place, row in enumerate(steps):
+        colour = MODEL_COLOURS[row["after"]]
+        ax.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour)
+        ax.plot(100 * row["difference"], place, DECODING_MARKERS.get(row["decoding"], "o"), color=colour,
+                markerfacecolor="white" if row["inside_noise"] else colour)  # fmt: skip
+        text = f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+        ax.text(1.02, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+    label_rows(ax, [f"{_step_name(row)}, n = {row['n']}" for row in steps])
+    ax.set_xlabel("difference in accuracy (percentage points), paired 95 % interval")
+    ax.margins(x=0.08)
+    return fig
+
+
+def _step_name(row: Mapping) -> str:
+    return f"{MODEL_NAMES[row['before']]} → {MODEL_NAMES[row['after']]}, {row['decoding']}"
+
+
+def accuracy_by(rows: Sequence[Mapping], key: str, decoding: str = "greedy") -> Figure:
+    """Accuracy of each model by `key` ("capability", "family", "language", "source"), dots with 95 % intervals."""
+    rows = [row for row in rows if row["decoding"] == decoding and row["accuracy"] is not None]
+    models, groups = _models(rows), list(dict.fromkeys(sorted(row[key] for row in rows)))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + (0.12 + 0.08 * len(models)) * len(groups)))
+    step = 0.7 / max(len(models), 1)
+    for row in rows:
+        model = row["model"]
+        y = groups.index(row[key]) + (models.index(model) - (len(models) - 1) / 2) * step
+        colour = MODEL_COLOURS[model]
+        ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour, linewidth=1.1)
+        ax.plot(100 * row["accuracy"], y, MODEL_MARKERS[model], color=colour, markersize=4, clip_on=False)
+    sizes = {row[key]: row["n"] for row in rows}
+    label_rows(ax, [f"{safe_text(g).replace('_', ' ')}, n = {sizes[g]}" for g in groups])
+    for edge in np.arange(0.5, len(groups) - 1):
+        ax.axhline(edge, color="0.9", linewidth=0.6)
+    ax.set(xlim=(-2, 102), xlabel=f"accuracy (%), {decoding} decoding, 95 % interval")
+    handles = [
+        plt.Line2D([], [], color=MODEL_COLOURS[m], marker=MODEL_MARKERS[m], markersize=4, label=MODEL_NAMES[m])
+        for m in models
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=max(len(models), 1))
+    return fig
+
+
+def decomposition_bars(steps: Sequence[Mapping]) -> Figure:
+    """Each step's gain taken apart: what comes from keeping the format, what from better answers."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.0 + 0.34 * len(steps)))
+    for place, row in enumerate(steps):
+        ends = {1: 0.0, -1: 0.0}  # parts of either sign pile up on their own side of zero
+        for part, (_, colour, hatch) in PARTS.items():
+            value = 100 * row[part]
+            side = 1 if value >= 0 else -1
+            ax.barh(place, value, left=ends[side], height=0.6, color=colour, hatch=hatch, edgecolor="white")
+            ends[side] += value
+        ax.plot(100 * row["difference"], place, "D", color="black", markersize=4)
+    ax.axvline(0, color="black", linewidth=0.8)
+    label_rows(ax, [_step_name(row) for row in steps])
+    ax.set_xlabel("difference in accuracy (percentage points)")
+    handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for label, c, h in PARTS.values()]
+    handles.append(plt.Line2D([], [], color="black", marker="D", markersize=4, linestyle="", label="sum"))
+    fig.legend(handles=handles, loc="outside upper center", ncols=2)
+    return fig
+
+
+def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_run: str) -> Figure:
+    """This run (left) and the paper's own numbers (right): two panels, because they must not be compared.
+
+    `rows`: greedy or sampled rows of `results_table`; `reported`: {"model": str, "scores": {benchmark: percent}} in
+    the order base, SFT, Fin-R1; `this_run`: what the left panel was measured on and with.
+    """
+    decodings = _ordered((row["decoding"] for row in rows), ["greedy", "sampled"])
+    models = _models(rows)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.0), gridspec_kw={"width_ratios": [1, 1.9]})
+    _bars(left, rows, "accuracy", decodings, models)
+    left.set(ylabel="accuracy (%), 95 % interval")
+    left.set_title(f"this run\n{safe_text(this_run)}", fontsize=8)
+    left.legend(handles=_patches(models), loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    benchmarks = list(reported[0]["scores"])
+    width = 0.8 / len(reported)
+    looks = [(0.35, ""), (0.65, "///"), (1.0, "xxx")]
+    for place, (row, (alpha, hatch)) in enumerate(zip(reported, looks, strict=True)):
+        x = [i + (place - (len(reported) - 1) / 2) * width for i in range(len(benchmarks))]
+        right.bar(x, [row["scores"][name] for name in benchmarks], width, color=MODEL_COLOURS["reported"], alpha=alpha,
+                  hatch=hatch, edgecolor="white", label=row["model"])  # fmt: skip
+    right.set_xticks(range(len(benchmarks)), [name.replace("-", "-\n").replace("_", "_\n") for name in benchmarks])
+    right.tick_params(axis="x", labelsize=7, length=0)
+    right.set(ylim=(0, 112), yticks=range(0, 101, 20))
+    right.set_title("reported by the paper\n7B; other tasks, other protocol", fontsize=8)
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1)
+    fig.suptitle("Not comparable with each other", fontsize=9, fontweight="bold")
+    return fig

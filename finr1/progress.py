@@ -1,0 +1,82 @@
+"""One line of progress, read from the metrics file that a trainer writes; nothing that floods a notebook or a log."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+METRICS_FILE = "metrics.jsonl"
+_SHOWN = ("loss", "reward", "mean_token_accuracy")  # of a row, those that are there
+
+
+def read_metrics(stage_dir: Path) -> list[dict[str, Any]]:
+    """The rows that the trainer has logged so far; a line that is being written is left for the next look."""
+    path = Path(stage_dir) / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text("utf8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 05 s`, `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def describe(rows: list[dict[str, Any]], seconds: float) -> str:
+    """`step 3/12, loss 0.123, reward 1.5, 2 min 05 s`; `starting` until the trainer has logged something."""
+    if not rows:
+        return f"starting, {duration(seconds)}"
+    row = rows[-1]
+    of = f"/{row['max_steps']}" if "max_steps" in row else ""
+    numbers = [f"{name} {row[name]:.4g}" for name in _SHOWN if isinstance(row.get(name), int | float)]
+    return ", ".join([f"step {row.get('step', len(rows))}{of}", *numbers, duration(seconds)])
+
+
+class ProgressLine:
+    """A line that is replaced in a notebook or on a terminal (at most once a second), or one line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._in_notebook = _in_notebook()
+        self._replaces = self._in_notebook or sys.stdout.isatty()
+        self._handle: Any = None
+        self._last = float("-inf")
+
+    def show(self, line: str, last: bool = False) -> None:
+        """Show `line`, unless it comes too soon after the one before; the `last` one always is shown."""
+        now = time.monotonic()
+        if not last and now - self._last < (1 if self._replaces else 10):
+            return
+        self._last = now
+        if self._in_notebook:
+            self._display(line)
+        elif self._replaces:
+            print(f"\r{line}\x1b[K", end="\n" if last else "", flush=True)
+        else:
+            print(line, flush=True)
+
+    def _display(self, line: str) -> None:
+        # An updated display is stored once, with its last text; carriage returns would all be kept in the file.
+        from IPython.display import display
+
+        content = {"text/plain": line}
+        if self._handle is None:
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")

@@ -1,0 +1,123 @@
+"""The records that flow through the suite, and the chat format in which a model sees them.
+
+`Problem` (sources, synthetic) -> `Trace` = problem + reasoning + answer (generation) -> rows for TRL (curation).
+The response format is Fin-R1's: one think block, then one answer block that holds a `\\boxed{}` (arXiv 2503.16252).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", "code"]
+Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
+Split = Literal["train", "dev", "test"]
+
+# Short on purpose: every token of it is paid for in every prompt of a run.
+SYSTEM_PROMPT = "Reason step by step in <think></think>, then give the result in <answer>\\boxed{}</answer>."
+
+
+class Record(BaseModel):
+    """Base of what is stored as one JSON object a line."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Turn(Record):
+    """An earlier question of the same conversation and its gold answer."""
+
+    question: str
+    answer: str
+
+
+class Problem(Record):
+    """One question with a gold answer, from any source, before anybody has answered it."""
+
+    id: str  # unique over all sources: "<source>/<its own id>"
+    source: str  # "synthetic", "finqa", ...
+    module: str  # the paper's grouping of sources, e.g. "reasoning business knowledge"
+    language: Literal["en", "zh"]
+    capability: Capability
+    answer_kind: AnswerKind
+    context: str = ""  # page, table (markdown) or code that the question is about
+    history: list[Turn] = []  # earlier turns, oldest first; the context belongs to the first one
+    question: str
+    choices: dict[str, str] | None = None  # {"A": "option text"}
+    labels: dict[str, str] | None = None  # {"0": "bearish"}
+    gold: str
+    alternatives: list[str] = []  # further golds; right against any of them is right
+    split: Split
+    group: str  # problems of one group (page, template instance) never sit in two splits
+    family: str = ""  # template family (synthetic) or sub-task (real sources)
+    level: int | None = None  # difficulty, 1 = easiest; None where the source states none
+    reference: str = ""  # worked reasoning that the source itself supports (synthetic steps, FinQA's gold program)
+
+
+class Trace(Record):
+    """One teacher's answer to one problem."""
+
+    id: str  # "<problem id>#<sample>"
+    problem: Problem
+    teacher: str
+    completion: str  # the text as it came, tags included
+    reasoning: str
+    answer: str | None  # as extracted by `grading.extract_answer`; None = no readable answer
+    finish_reason: str = "stop"
+    tokens: int | None = None  # completion tokens, where the teacher reports them
+    fault: str | None = None  # planted by the scripted teacher; None for every other teacher
+
+
+def render_question(problem: Problem) -> str:
+    """The user turn that asks `problem`: context, question, then its options or label names."""
+    parts = [] if problem.history else [problem.context]
+    parts.append(problem.question)
+    if problem.choices:
+        parts.append("\n".join(f"{letter}. {text}" for letter, text in problem.choices.items()))
+    return "\n\n".join(part for part in parts if part)
+
+
+def messages(problem: Problem, system_prompt: str = SYSTEM_PROMPT) -> list[dict[str, str]]:
+    """`problem` as a chat, ready for `apply_chat_template`; earlier turns become real turns.
+
+    An empty `system_prompt` leaves the system turn out (DeepSeek-R1 is to be asked without one).
+    """
+    chat = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    for number, turn in enumerate(problem.history):
+        question = f"{problem.context}\n\n{turn.question}" if number == 0 and problem.context else turn.question
+        chat += [{"role": "user", "content": question}, {"role": "assistant", "content": turn.answer}]
+    return [*chat, {"role": "user", "content": render_question(problem)}]
+
+
+def render_completion(reasoning: str, answer: str) -> str:
+    """Reasoning and answer in Fin-R1's response format."""
+    return f"<think>{reasoning}</think><answer>\\boxed{{{answer}}}</answer>"
+
+
+R = TypeVar("R", bound=Record)
+
+
+def write_jsonl(path: Path, rows: Iterable[Record | dict]) -> int:
+    """Write `rows` one JSON object a line, atomically; returns how many. UTF-8, Chinese kept readable."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    count = 0
+    with temporary.open("w", encoding="utf8") as file:
+        for row in rows:
+            data = row.model_dump(mode="json") if isinstance(row, Record) else row
+            file.write(json.dumps(data, ensure_ascii=False) + "\n")
+            count += 1
+    os.replace(temporary, path)
+    return count
+
+
+def read_jsonl(path: Path, record: type[R]) -> Iterator[R]:
+    """Yield the rows of `path` as `record`; raises pydantic's `ValidationError` at the first bad one."""
+    with Path(path).open(encoding="utf8") as file:
+        for line in file:
+            yield record.model_validate_json(line)

@@ -1,0 +1,74 @@
+"""Supervised fine-tuning with TRL's `SFTTrainer`: full, LoRA or QLoRA, loss on the completion only.
+
+`launch("finr1.sft", run)` starts this module in a process of its own; by hand it is
+`python -m finr1.sft outputs/demo/04_sft`.
+The paper states no hyperparameter of its SFT; `params/paper/04_sft.yaml` says where each value comes from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finr1.params import SFTParams
+from finr1.run import cache_dir, child_main
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
+
+
+def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
+    """TRL's trainer for the rows `{prompt, completion}` of `<filtering stage>/sft.jsonl`."""
+    import torch
+    from datasets import load_dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from finr1 import training
+    from finr1.models import load_tokenizer, resolve_model
+
+    path = resolve_model(params.model_name_or_path, cache_dir())
+    tokenizer = load_tokenizer(path)
+    rows = load_dataset("json", data_files=str(params.inputs()["filtering_stage"] / "sft.jsonl"), split="train")
+    config = SFTConfig(
+        output_dir=str(stage_dir / "checkpoints"),
+        learning_rate=params.learning_rate,
+        lr_scheduler_type=params.lr_scheduler_type,
+        warmup_steps=params.warmup_steps,
+        num_train_epochs=params.num_train_epochs,
+        max_steps=params.max_steps,
+        per_device_train_batch_size=params.per_device_train_batch_size,
+        gradient_accumulation_steps=params.gradient_accumulation_steps,
+        max_length=params.max_length,
+        packing=params.packing,
+        completion_only_loss=True,  # the prompt is given, only the answer is learned
+        bf16=params.bf16,
+        use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
+        gradient_checkpointing=params.gradient_checkpointing,
+        save_steps=params.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        seed=params.seed,
+        data_seed=params.seed,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    return SFTTrainer(
+        model=training.load_policy(path, params),
+        args=config,
+        train_dataset=rows.select_columns(["prompt", "completion"]),
+        processing_class=tokenizer,
+        peft_config=training.peft_config(params),
+    )
+
+
+def train(params: SFTParams, stage_dir: Path) -> None:
+    """Fine-tune, from the last checkpoint if there is one, and save `<stage>/model` (an adapter merged)."""
+    from finr1 import training
+
+    trainer = make_trainer(params, stage_dir)
+    training.check_world_size(trainer, params.num_processes)
+    training.train_and_save(trainer, stage_dir)
+
+
+if __name__ == "__main__":
+    child_main(train, SFTParams)

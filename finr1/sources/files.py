@@ -1,0 +1,110 @@
+"""Reading what a source publishes: JSON lists, JSONL, CSV, their .gz, and zip archives of them; and the download.
+
+A file becomes a list of raw records, nothing is interpreted here. What cannot be read at all raises `SourceError`
+with the file's name; a single broken line of a JSONL file becomes an `Unreadable`, which the loader counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
+DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
+
+Files = dict[str, list]  # file name relative to the source's folder -> its raw records, in the file's order
+
+
+class SourceError(RuntimeError):
+    """A source cannot be read: missing folder, damaged file, unreachable home. The message says what to do."""
+
+
+class Unreadable(str):
+    """A record that is no JSON; the text says where it stands."""
+
+
+def read_folder(folder: Path) -> Files:
+    """Read every data file below `folder`, in the order of their names; other files (README.md) are left alone.
+
+    Raises `SourceError` if the folder is missing or holds no data file, or if a file is damaged.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"there is no folder {folder}")
+    files: Files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name.endswith(SUFFIXES):
+            files |= read_file(path, str(path.relative_to(folder)))
+    if not files:
+        raise SourceError(f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
+    return files
+
+
+def read_file(path: Path, name: str | None = None) -> Files:
+    """The records of one file under `name` (default: the file's own); an archive gives one entry a member."""
+    name = name or path.name
+    try:
+        if not name.endswith(".zip"):
+            return {name: _parse(name, path.read_bytes())}
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.namelist() if m.endswith(SUFFIXES) and not m.startswith("__MACOSX")]
+            return {f"{name}/{member}": _parse(member, archive.read(member)) for member in members}
+    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+        raise SourceError(f"{path} is damaged or cut short: {error}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise SourceError(f"{path} cannot be read as {name.removesuffix('.gz').rsplit('.', 1)[-1]}: {error}") from error
+
+
+def _parse(name: str, data: bytes) -> list:
+    if name.endswith(".gz"):
+        name, data = name.removesuffix(".gz"), gzip.decompress(data)
+    text = data.decode("utf-8-sig")  # some homes publish with a byte order mark
+    if name.endswith(".csv"):
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    if name.endswith(".json"):
+        content = json.loads(text)
+        return content if isinstance(content, list) else [content]
+    return [_parse_line(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _parse_line(number: int, line: str) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        return Unreadable(f"line {number}: {error}")
+
+
+def download(urls: dict[str, str], folder: Path) -> Files:
+    """Fetch `urls` ({file name: URL}) into `folder` unless they lie there already, and read them.
+
+    A file appears under its name only when it is complete. Raises `SourceError` if a home cannot be reached.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files: Files = {}
+    for name, url in urls.items():
+        path = folder / name
+        if not path.exists():
+            try:
+                with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
+                    content = response.read()
+            except (urllib.error.URLError, OSError) as error:
+                raise SourceError(f"{url} cannot be reached ({error}); download it by hand to {path}") from error
+            temporary = path.with_name(path.name + ".part")
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        files |= read_file(path)
+    return files
+
+
+def split_in_name(name: str) -> str | None:
+    """The split that a file's name states: `train_turn.json` -> "train", `sent_valid.csv` -> "dev"; None if none."""
+    found = re.search(r"(?<![a-z])(train|dev|valid|validation|test)(?![a-z])", name.rsplit("/", 1)[-1].lower())
+    return {"valid": "dev", "validation": "dev"}.get(found[1], found[1]) if found else None

@@ -1,0 +1,136 @@
+"""What SFT and GRPO share: adapters, the metrics file, resuming, and how a finished model is saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback
+
+from finr1.models import load_model
+from finr1.progress import METRICS_FILE
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, Trainer
+
+    from finr1.params import GRPOParams, SFTParams
+
+
+class MetricsFile(TrainerCallback):
+    """Appends each log of the trainer to `metrics.jsonl`, from which the notebook draws its curves.
+
+    A resumed run first drops the rows that lie behind its checkpoint, so that every step stands there once.
+    """
+
+    def __init__(self, stage_dir: Path):
+        self.path = stage_dir / METRICS_FILE
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and self.path.exists():
+            lines = self.path.read_text("utf8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
+            self.path.write_text("".join(kept), "utf8")
+        self.started = time.monotonic()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero:
+            row = {"step": state.global_step, "max_steps": state.max_steps, **logs}
+            row["elapsed_s"] = round(time.monotonic() - self.started, 3)
+            with self.path.open("a", encoding="utf8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def peft_config(params: SFTParams | GRPOParams) -> LoraConfig | None:
+    """LoRA on every linear layer (QLoRA: the same on a 4-bit base); None for full fine-tuning."""
+    if params.peft == "full":
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=params.lora_r,
+        lora_alpha=params.lora_alpha,
+        lora_dropout=params.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def load_policy(path: str, params: SFTParams | GRPOParams) -> PreTrainedModel:
+    """The model to train: fp32 master weights (bf16 is autocast), or an NF4 base for QLoRA."""
+    if params.peft != "qlora":
+        return load_model(path, "float32")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    # The QLoRA recipe of Dettmers et al. 2023 (arXiv 2305.14314): NF4, double quantisation, bf16 compute.
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return load_model(path, "bfloat16", quantization_config=quantization)
+
+
+def check_world_size(trainer: Trainer, num_processes: int) -> None:
+    """Raise `RuntimeError` when a launcher started another number of processes than was asked for."""
+    actual = trainer.accelerator.num_processes
+    if actual != num_processes:
+        raise RuntimeError(f"num_processes = {num_processes}, but {actual} are running: start this stage with `launch`")
+
+
+def train_and_save(trainer: Trainer, stage_dir: Path) -> None:
+    """Train from the last checkpoint, if there is one, then write `<stage>/model` and drop the checkpoints.
+
+    The model is written beside its place and renamed, so that the folder `model` is complete or absent.
+    """
+    trainer.add_callback(MetricsFile(stage_dir))
+    checkpoints = Path(trainer.args.output_dir)
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
+    if trainer.accelerator.is_main_process:
+        if (checkpoints / "completions").exists():  # TRL's record of every sampled group
+            shutil.rmtree(stage_dir / "completions", ignore_errors=True)
+            os.replace(checkpoints / "completions", stage_dir / "completions")
+        _save_merged(trainer, stage_dir / "model")
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint below `folder` that was written to its end; None without one.
+
+    The trainer writes `trainer_state.json` last, so a checkpoint without it is what a kill left behind.
+    """
+    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.partition("-")[2]))) if complete else None
+
+
+def _save_merged(trainer: Trainer, folder: Path) -> None:
+    from peft import PeftModel
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, PeftModel):
+        model = _merge_adapter(model)
+    temporary = folder.with_name("model.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    trainer.processing_class.save_pretrained(temporary)
+    os.replace(temporary, folder)
+
+
+def _merge_adapter(model):
+    """Fold the adapter into full-precision weights; a 4-bit base is loaded again unquantised for that."""
+    if not getattr(model.base_model.model, "is_quantized", False):
+        return model.merge_and_unload()
+    from peft import PeftModel
+
+    with tempfile.TemporaryDirectory() as adapter:
+        model.save_pretrained(adapter)
+        base = load_model(model.peft_config["default"].base_model_name_or_path, "float32")
+        return PeftModel.from_pretrained(base, adapter).merge_and_unload()

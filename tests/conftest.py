@@ -1,0 +1,49 @@
+"""What the tests share. All of them run offline, and write only into pytest's temporary folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before any test module imports transformers or datasets.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test sets what it needs; what the shell exports must not change its result."""
+    for name in ("FINR1_ROOT", "FINR1_OUTPUTS", "FINR1_API_KEY", "FINR1_LAUNCHED"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real records: `$FINR1_DATA`, or `../shared/data` beside the clone."""
+    folder = Path(os.environ.get("FINR1_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real records: FINR1_DATA is not set and there is no {folder}")
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty outputs folder, in place of the clone's."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    monkeypatch.setenv("FINR1_OUTPUTS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty repository in place of the clone: tests put their own notebooks and presets there."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").touch()
+    monkeypatch.setenv("FINR1_ROOT", str(folder))
+    return folder

@@ -1,0 +1,284 @@
+"""Curation on handmade problems, then on the real sources where they are at hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finr1.curation import (
+    Funnel,
+    LeakError,
+    assert_no_leak,
+    decontaminate,
+    drop_duplicates,
+    hash_share,
+    rl_rows,
+    sft_rows,
+    split_by_group,
+    stratified_sample,
+    tokens,
+)
+from finr1.grading import has_format
+from finr1.records import Problem, Trace, Turn, render_completion
+from finr1.sources import SOURCES, load_source
+from finr1.synthetic import generate_problems
+
+PAGE = "net revenue was 5829 in 2015 and 5735 in 2014 , while costs were 4100 and 4000 , as the company stated ."
+LONG = "what was the percentage change in net revenue of the company from the year 2014 to the year 2015 in total"
+
+
+def problem(identifier: str = "a", **changes) -> Problem:
+    fields = dict(
+        id=f"finqa/{identifier}", source="finqa", module="m", language="en", capability="calculation",
+        answer_kind="number", context=PAGE, question=LONG, gold="1", split="train", group=f"group {identifier}",
+    )  # fmt: skip
+    return Problem(**fields | changes)
+
+
+def trace(completion: str, answer: str | None = "1", **changes) -> Trace:
+    fields = dict(id="t#0", problem=problem(), teacher="x", completion=completion, reasoning="1 + 0 = 1", answer=answer)
+    return Trace(**fields | changes)
+
+
+# ---------------------------------------------------------------------------
+# Tokens and duplicates
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "why"),
+    [
+        ("Net  REVENUE, 2015!", ["net", "revenue", "2015"], "case and punctuation"),
+        ("up 4.5% to $1,200", ["up", "4.5", "to", "1,200"], "a number is one token"),
+        ("１２％", ["12"], "full-width digits"),
+        ("净利润 12 万", ["净", "利", "润", "12", "万"], "each Chinese character"),
+        ("see https://t.co/abc", ["see"], "links are no text"),
+        ("", [], "nothing"),
+    ],
+)
+def test_tokens(text, expected, why):
+    assert tokens(text) == expected, why
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "why"),
+    [
+        ({}, "exact duplicate", "the same under another id"),
+        ({"question": LONG.upper() + " ?"}, "exact duplicate", "case and punctuation do not count"),
+        ({"question": LONG + " please"}, "near duplicate", "one word more"),
+        ({"context": PAGE + " indeed"}, "near duplicate", "one word more on the page"),
+        ({"question": LONG.replace("2014", "2013")}, None, "another year is another question"),
+        ({"question": "what were the costs in 2015 and in the year before ?"}, None, "another question on the page"),
+        ({"context": "costs were 5829 5735 4100 4000 2015 2014"}, None, "the same question on another page"),
+        ({"history": [Turn(question="what was net revenue?", answer="5829")]}, None, "another conversation"),
+        ({"choices": {"A": "one percent", "B": "two percent"}}, None, "options make another question"),
+    ],
+)
+def test_a_repetition_is_dropped_and_a_like_question_kept(changes, reason, why):
+    kept, dropped = drop_duplicates([problem("a"), problem("b", **changes)])
+    assert [p.id for p in kept] == ["finqa/a"] + (["finqa/b"] if reason is None else []), why
+    assert dropped == {"exact duplicate": 0, "near duplicate": 0} | ({reason: 1} if reason else {})
+
+
+def test_a_later_turn_of_a_conversation_is_no_near_duplicate_of_the_turn_before():
+    turns = [Turn(question=f"{LONG} for unit {unit}?", answer="1") for unit in ("north", "south", "west")]
+    earlier = Turn(question="and in sum?", answer="3")
+    problems = [problem("a", history=turns, question=earlier.question)]
+    problems += [problem("b", history=[*turns, earlier], question="and how much is that of all?")]
+    assert len(drop_duplicates(problems)[0]) == 2
+
+
+def test_near_duplicates_can_be_left_in():
+    assert len(drop_duplicates([problem("a"), problem("b", question=LONG + " please")], min_similarity=1.1)[0]) == 2
+
+
+def test_near_duplicates_agree_with_comparing_every_pair():
+    problems = generate_problems(120, "train", seed=3)
+    twins = [p.model_copy(update={"id": p.id + "/twin", "question": p.question + " Thanks"}) for p in problems[::5]]
+    kept, dropped = drop_duplicates(problems + twins)
+
+    def grams(text):
+        words = tokens(text)
+        return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
+
+    def repeats(a, b):
+        parts = [(a.context, b.context), (a.question, b.question)]
+        alike = [len(grams(x) & grams(y)) >= 0.8 * len(grams(x) | grams(y)) for x, y in parts]
+        return all(alike) and [t.question for t in a.history] == [t.question for t in b.history]
+
+    expected = [twin for twin in twins if any(repeats(twin, p) for p in problems if p.id + "/twin" == twin.id)]
+    assert dropped["near duplicate"] == len(expected) > 0
+    assert [p.id for p in kept[:120]] == [p.id for p in problems]
+
+
+# ---------------------------------------------------------------------------
+# Contamination
+
+
+@pytest.mark.parametrize(
+    ("changes", "leaks", "why"),
+    [
+        ({"context": "another page"}, True, "the question itself"),
+        ({"question": "so, " + LONG + " ?"}, True, "the question within another"),
+        ({"question": "what were the costs of the company in the year 2015 , in millions , after tax and fees"}, False,
+         "only the page is shared, and pages never cross splits"),
+        ({"source": "fincorpus", "question": "how many ?"}, True, "a source without shared pages: its context counts"),
+        ({"source": "fincorpus", "context": "a b", "question": "c d"}, False, "nothing in common"),
+    ],
+)  # fmt: skip
+def test_a_training_problem_that_shares_a_long_n_gram_with_a_test_one_is_dropped(changes, leaks, why):
+    held_out = [problem("test", split="test"), problem("other", source="fincorpus", split="test", question="who ?")]
+    kept, matches = decontaminate([problem("train", **changes)], held_out, ngram=13)
+    assert bool(matches) is leaks and len(kept) == 1 - leaks, why
+    if leaks:
+        assert matches[0].train_id == "finqa/train" and len(matches[0].ngram.split()) == 13
+
+
+def test_twelve_shared_words_are_no_leak_at_thirteen():
+    held_out = [problem("test", context="", question=" ".join(f"w{n}" for n in range(20)))]
+    train = [problem("train", context="", question=" ".join(f"w{n}" for n in range(12)) + " and on it goes")]
+    assert decontaminate(train, held_out, ngram=13)[1] == [] and decontaminate(train, held_out, ngram=12)[1]
+
+
+def test_a_short_text_counts_whole_unless_it_rests_on_its_page():
+    short = dict(context="", question="and in 2008?")
+    tweets = [problem(i, **short, source="tfns") for i in "ab"], [problem(i, **short) for i in "ab"]
+    assert len(decontaminate(tweets[0][:1], tweets[0][1:])[1]) == 1
+    assert decontaminate(tweets[1][:1], tweets[1][1:])[1] == []
+
+
+def test_a_phrase_of_many_held_out_groups_is_a_template_and_no_leak():
+    held_out = [problem(f"test{n}", context=f"page {n}", source="tfns") for n in range(10)]
+    assert decontaminate([problem("train", context="x", source="tfns")], held_out)[1] == []
+    assert decontaminate([problem("train", context="x", source="tfns")], held_out[:3])[1]
+
+
+def test_chinese_is_compared_by_characters():
+    text = "某公司去年营业收入为三百万元其中成本占比为六成请计算该公司的净利润是多少万元"
+    held_out = [problem("test", language="zh", context="", question=text, source="fincuge")]
+    train = [problem("train", language="zh", context="", question="已知" + text[:25], source="fincuge")]
+    (match,) = decontaminate(train, held_out)[1]
+    assert match.ngram == text[:20]
+    assert decontaminate(train, held_out, ngram_zh=26)[1] == []
+
+
+def test_synthetic_training_problems_are_not_taken_for_leaks():
+    train, held_out = generate_problems(300, "train", seed=0), generate_problems(100, "test", seed=0)
+    assert decontaminate(train, held_out)[1] == []
+
+
+def test_a_group_in_two_splits_is_named():
+    assert_no_leak([problem("a", group="g"), problem("b", group="g"), problem("c", group="h", split="test")])
+    with pytest.raises(LeakError, match="1 groups .* g: test, train"):
+        assert_no_leak([problem("a", group="g"), problem("b", group="g", split="test")])
+
+
+# ---------------------------------------------------------------------------
+# Splits and samples
+
+
+def test_a_split_keeps_groups_together_and_near_its_shares():
+    problems = [problem(str(n), group=f"page {n // 3}") for n in range(3000)]
+    split = split_by_group(problems, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1)
+    assert_no_leak(split)
+    assert sum(p.split == "train" for p in split) == pytest.approx(2400, abs=120)
+    assert split == split_by_group(problems[::-1], {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1)[::-1]
+    assert split != split_by_group(problems, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=2)
+
+
+def test_shares_that_do_not_add_up_are_refused():
+    with pytest.raises(ValueError, match="add up to 0.9"):
+        split_by_group([problem()], {"train": 0.8, "test": 0.1}, seed=0)
+
+
+def test_hash_shares_are_the_same_everywhere():
+    assert hash_share("a", 0) == pytest.approx(0.6170009362330673, abs=1e-12)
+    assert all(0 <= hash_share(str(n), 0) < 1 for n in range(100))
+
+
+def mixed() -> list[Problem]:
+    sources = ["finqa"] * 60 + ["tfns"] * 30 + ["synthetic"] * 10
+    return [problem(str(n), source=source) for n, source in enumerate(sources)]
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [
+        (50, {"finqa": 30, "tfns": 15, "synthetic": 5}),
+        (7, {"finqa": 4, "tfns": 2, "synthetic": 1}),
+        (1000, {"finqa": 60, "tfns": 30, "synthetic": 10}),
+        (0, {}),
+        ({"finqa": 5, "synthetic": 99}, {"finqa": 5, "synthetic": 10}),
+    ],
+)
+def test_a_sample_keeps_proportions_or_takes_what_is_asked_of_each_source(size, counts):
+    sample = stratified_sample(mixed(), size, seed=0)
+    assert {s: sum(p.source == s for p in sample) for s in {p.source for p in sample}} == counts
+    assert [p.id for p in sample] == [p.id for p in mixed() if p in sample], "the order stays"
+
+
+def test_a_smaller_sample_is_part_of_a_larger_one_and_the_seed_matters():
+    small, large = (stratified_sample(mixed(), size, seed=0) for size in (10, 50))
+    assert {p.id for p in small} <= {p.id for p in large}
+    assert stratified_sample(mixed(), 10, seed=1) != small
+
+
+# ---------------------------------------------------------------------------
+# The funnel and the rows
+
+
+def test_the_funnel_counts_by_source_and_survives_json():
+    funnel = Funnel()
+    funnel.add("raw", {"finqa": 10, "tfns": 5})
+    funnel.add("loaded", [problem("a"), problem("b", source="tfns")], {"no gold": 13, "duplicate id": 0})
+    funnel.add("kept", [trace("x")])
+    assert Funnel.from_json(funnel.to_json()) == funnel
+    assert funnel.rows() == [
+        {"stage": "raw", "count": 15, "finqa": 10, "tfns": 5, "dropped": ""},
+        {"stage": "loaded", "count": 2, "finqa": 1, "tfns": 1, "dropped": "no gold 13"},
+        {"stage": "kept", "count": 1, "finqa": 1, "tfns": 0, "dropped": ""},
+    ]
+
+
+def test_sft_rows_are_conversational_and_in_the_response_format():
+    told = render_completion("1 + 0 = 1", "1")
+    rows = sft_rows([trace(told), trace("<think>1 + 0 = 1</think> It is \\boxed{1}.")])
+    assert [row["completion"][0]["content"] for row in rows] == [told, told], "a foreign format is rendered into ours"
+    assert rows[0]["completion"][0]["role"] == "assistant" and has_format(told)
+    assert [message["role"] for message in rows[0]["prompt"]] == ["system", "user"]
+
+
+def test_a_trace_without_an_answer_is_no_sft_row():
+    with pytest.raises(ValueError, match="t#0 has no answer"):
+        sft_rows([trace("I give up", answer=None)])
+
+
+def test_rl_rows_survive_datasets_with_different_labels_and_choices():
+    datasets = pytest.importorskip("datasets")
+    labelled = problem("a", answer_kind="label", labels={"0": "bearish"}, gold="bearish")
+    chosen = problem("b", answer_kind="choice", choices={"A": "涨", "B": "跌"}, gold="A", alternatives=["B"], level=2)
+    rows = rl_rows([labelled, chosen])
+    back = datasets.Dataset.from_list(rows).to_list()
+    assert back == rows
+    assert json.loads(back[0]["labels"]) == {"0": "bearish"} and back[0]["choices"] == ""
+    assert json.loads(back[1]["choices"]) == {"A": "涨", "B": "跌"} and "涨" in back[1]["choices"]
+    assert set(back[0]) == {"id", "prompt", "solution", "answer_kind", "alternatives", "choices", "labels", "family",
+                            "level", "language", "capability"}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------
+# The real sources
+
+
+@pytest.mark.slow
+def test_real_training_problems_are_freed_of_test_tweets_and_questions(real_data: Path):
+    problems = [p for name in SOURCES for p in load_source(name, real_data).problems]
+    assert_no_leak(problems)
+    train, held_out = ([p for p in problems if (p.split == "train") is wanted] for wanted in (True, False))
+    kept, matches = decontaminate(train, held_out)
+    assert len(kept) + len(matches) == len(train) and 10 < len(matches) < 0.02 * len(train)
+    assert decontaminate(kept, held_out)[1] == []
+    tweets = [p for p in train if p.source == "tfns"]
+    unique, dropped = drop_duplicates(tweets)
+    assert len(unique) + sum(dropped.values()) == len(tweets) and dropped["near duplicate"] > 10

@@ -1,0 +1,166 @@
+"""The benchmark loop and its tables: what a verdict asks, exact sums, pairing, determinism."""
+
+from __future__ import annotations
+
+import pytest
+
+from finr1.evaluation import Sample, evaluate, paired_table, render_table, results_table
+from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend
+from finr1.records import Problem, read_jsonl, write_jsonl
+
+
+def make_sample(model="base", item="p0", *, correct=True, format=True, decoding="greedy", sample=0, **other) -> Sample:
+    fields = {
+        "source": "synthetic", "family": "growth", "capability": "calculation", "language": "en", "question": "?",
+        "gold": "1", "prompt_sha256": "same", "text": "t", "tokens": 10, "finish_reason": "stop", "answer": "1",
+        "lenient_answer": "1", "lenient_correct": bool(correct),
+    } | other  # fmt: skip
+    return Sample(
+        model=model, problem_id=item, correct=correct, format=format, decoding=decoding, sample=sample, **fields
+    )
+
+
+def many(model: str, right: str, formatted: str, **other) -> list[Sample]:
+    """One greedy sample an item; "1" marks the right ones and those in the format."""
+    pairs = enumerate(zip(right, formatted, strict=True))
+    return [make_sample(model, f"p{i:03d}", correct=r == "1", format=f == "1", **other) for i, (r, f) in pairs]
+
+
+# ---- the loop -------------------------------------------------------------------------------------------------------
+
+
+def problem(number: int, gold: str) -> Problem:
+    return Problem(
+        id=f"synthetic/{number}", source="synthetic", module="reasoning", language="en", capability="calculation",
+        answer_kind="number", question=f"How much is {gold}?", gold=gold, split="test", group=str(number),
+        family="echo",
+    )  # fmt: skip
+
+
+TEXTS = {  # what the scripted model writes -> correct, format, lenient_correct
+    "<think>It is 42.</think><answer>\\boxed{42}</answer>": (True, True, True),
+    "So \\boxed{42} it is": (True, False, True),  # an answer that is read, out of the format
+    "The answer is 42": (False, False, True),  # only a lenient reader finds it
+    "<think>It is 41.</think><answer>\\boxed{41}</answer>": (False, True, False),
+    "": (False, False, False),
+}
+
+
+@pytest.mark.parametrize(("text", "verdicts"), TEXTS.items())
+def test_each_verdict_asks_its_own_question(text, verdicts):
+    backend = ScriptedBackend(lambda request, sampling, sample: text, name="one")
+    [sample] = evaluate([problem(0, "42")], backend, SamplingParams(), "base")
+    assert (sample.correct, sample.format, sample.lenient_correct) == verdicts
+    assert (sample.text, sample.gold, sample.decoding) == (text, "42", "greedy")
+
+
+def test_evaluate_goes_on_where_it_was_killed(tmp_path):
+    asked = []
+
+    def answer(request, sampling, sample):
+        asked.append((request.id, sample))
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return f"\\boxed{{{sample}}}"
+
+    problems = [problem(i, str(i)) for i in range(3)]
+    sampling = SamplingParams(temperature=1.0, num_samples=2)
+    run = {"problems": problems, "sampling": sampling, "model": "sft"}
+    backend = ScriptedBackend(answer, name="counting")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(backend=backend, store=AnswerStore(tmp_path / "a.jsonl"), **run)
+    samples = evaluate(backend=backend, store=AnswerStore(tmp_path / "a.jsonl"), **run)
+    assert len(asked) == 7  # 6 answers, and the one that was cut off is asked again
+    assert [(s.problem_id[-1], s.sample) for s in samples] == [(i, k) for i in "012" for k in (0, 1)]
+    assert {s.decoding for s in samples} == {"sampled"}
+    assert [s.correct for s in samples] == [True, False, False, True, False, False]
+    write_jsonl(tmp_path / "samples.jsonl", samples)
+    assert list(read_jsonl(tmp_path / "samples.jsonl", Sample)) == samples
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_counts_items_answers_and_what_was_undecided():
+    samples = [
+        make_sample(item="p0", decoding="sampled", correct=True, sample=0),
+        make_sample(item="p0", decoding="sampled", correct=False, sample=1, format=False, finish_reason="length"),
+        make_sample(item="p1", decoding="sampled", correct=False, sample=0, tokens=30),
+        make_sample(item="p1", decoding="sampled", correct=None, sample=1, lenient_correct=None),
+    ]
+    [row] = results_table(samples)
+    assert (row["n"], row["samples"], row["undecided"]) == (2, 4, 1)
+    assert row["accuracy"] == pytest.approx(0.25)  # items of 1/2 and 0/1
+    assert row["format"] == pytest.approx(0.75)
+    assert (row["accuracy_given_format"], row["in_format"]) == (0.5, 2)
+    assert (row["truncated"], row["mean_tokens"]) == (0.25, 15)
+    assert row["low"] < 0.25 < row["high"]
+
+
+def test_a_model_without_any_verdict_has_dashes_and_no_crash():
+    rows = results_table([make_sample(correct=None, format=False, tokens=None, lenient_correct=None)])
+    assert (rows[0]["accuracy"], rows[0]["accuracy_given_format"], rows[0]["mean_tokens"]) == (None, None, None)
+    assert "could not be graded" in render_table(rows)
+
+
+def test_rows_come_in_the_order_of_the_recipe_and_by_group():
+    samples = [make_sample(m, decoding=d) for m in ("grpo", "sft", "base") for d in ("sampled", "greedy")]
+    order = [(row["model"], row["decoding"]) for row in results_table(samples)]
+    assert order == [(m, d) for m in ("base", "sft", "grpo") for d in ("greedy", "sampled")]
+    by_family = results_table([make_sample(family="b"), make_sample(family="a", item="p1")], by="family")
+    assert [row["family"] for row in by_family] == ["a", "b"]
+    assert "family" in render_table(by_family)
+
+
+def three_models() -> list[Sample]:
+    return [
+        *many("base", "1000000000" * 8, "1100000000" * 8),
+        *many("sft", "1111000000" * 8, "1111111000" * 8),
+        *many("grpo", "1111000000" * 4 + "1111000001" * 4, "1111111111" * 8),
+    ]
+
+
+def test_steps_pair_the_items_and_split_the_gain():
+    steps = paired_table(three_models(), seed=0, resamples=1000)
+    assert [(s["before"], s["after"]) for s in steps] == [("base", "sft"), ("sft", "grpo"), ("base", "grpo")]
+    first, second, _ = steps
+    assert (first["difference"], first["n"], first["gained"], first["lost"]) == (pytest.approx(0.3), 80, 24, 0)
+    assert not first["inside_noise"]
+    for step in steps:
+        parts = step["format_part"] + step["given_format_part"] + step["without_format_part"]
+        assert parts == pytest.approx(step["difference"])
+    assert second["p"] == pytest.approx(2 / 2**4)
+    assert steps == paired_table(three_models()[::-1], seed=0, resamples=1000)  # whatever the order of the rows
+
+
+def test_the_table_names_noise():
+    samples = [*many("base", "10" * 20, "11" * 20), *many("sft", "01" + "10" * 19, "11" * 20)]
+    text = render_table(results_table(samples), paired_table(samples, seed=0, resamples=500))
+    assert "base -> sft" in text
+    assert "inside the noise" in text
+    assert "50.0 [35.2, 64.8]" in text
+
+
+def test_sampled_steps_have_no_mcnemar():
+    samples = [
+        make_sample(m, f"p{i}", decoding="sampled", sample=k, correct=(i + k) % 3 == 0)
+        for m in ("base", "sft")
+        for i in range(6)
+        for k in range(2)
+    ]
+    [step] = paired_table(samples, seed=0, resamples=200)
+    assert (step["p"], step["n"]) == (None, 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"problem_id": "other"}, "same items"),
+        ({"prompt_sha256": "other"}, "same prompts; 1 differ, e.g. that of 'p000'"),
+    ],
+)
+def test_models_that_saw_other_questions_are_not_paired(change, message):
+    base, sft = many("base", "1010", "1111"), many("sft", "1110", "1111")
+    sft[0] = sft[0].model_copy(update=change)
+    with pytest.raises(ValueError, match=message):
+        paired_table([*base, *sft], seed=0)

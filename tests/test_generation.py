@@ -1,0 +1,659 @@
+"""Generation: one interface, nothing paid twice, no key anywhere. Run alone: pytest tests/test_generation.py"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from loopback import DROP, HANG, Loopback
+from tiny_model import make_tiny_model
+
+from finr1.generation import (
+    AnswerStore,
+    EndpointBackend,
+    GenerationError,
+    Job,
+    Request,
+    SamplingParams,
+    ScriptedBackend,
+    TransformersBackend,
+    generate,
+    request_key,
+)
+
+KEY = "sk-planted-5f2b9c"
+GREEDY = SamplingParams(max_tokens=16)
+REPOSITORY = Path(__file__).parents[1]
+
+
+def ask(*questions: str) -> list[Request]:
+    return [Request(id=f"id {q}", messages=[{"role": "user", "content": q}]) for q in questions]
+
+
+def echo(request: Request, sampling: SamplingParams, sample: int) -> str:
+    return f"{request.messages[-1]['content']}/{sample}"
+
+
+class Counting:
+    """An echo that remembers what it was asked, and breaks before one question if told to."""
+
+    def __init__(self, breaks_at: str | None = None, error: type[BaseException] = KeyboardInterrupt):
+        self.asked, self.breaks_at, self.error = [], breaks_at, error
+        self.backend = ScriptedBackend(self, "counting")
+
+    def __call__(self, request, sampling, sample):
+        text = echo(request, sampling, sample)
+        if text == self.breaks_at:
+            raise self.error
+        self.asked.append(text)
+        return text
+
+
+def texts(completions) -> list[str]:
+    return [completion.text for completion in completions]
+
+
+# ---- generate --------------------------------------------------------------------------------------------------------
+
+
+def test_answers_come_in_the_order_of_the_requests_and_samples():
+    completions = generate(ask("b", "a"), SamplingParams(num_samples=2), ScriptedBackend(echo, "echo"))
+    assert texts(completions) == ["b/0", "b/1", "a/0", "a/1"]
+    assert [(c.id, c.sample) for c in completions] == [("id b", 0), ("id b", 1), ("id a", 0), ("id a", 1)]
+
+
+def test_no_requests_give_no_answers(tmp_path):
+    assert generate([], GREEDY, EndpointBackend("http://127.0.0.1:9", "nobody"), AnswerStore(tmp_path / "a")) == []
+
+
+def test_what_the_store_holds_is_not_asked_again(tmp_path):
+    first, second = Counting(), Counting()
+    generate(ask("a", "b"), GREEDY, first.backend, AnswerStore(tmp_path / "answers.jsonl"))
+    completions = generate(ask("c", "b", "a"), GREEDY, second.backend, AnswerStore(tmp_path / "answers.jsonl"))
+    assert second.asked == ["c/0"]
+    assert texts(completions) == ["c/0", "b/0", "a/0"]
+
+
+def test_equal_chats_are_asked_once_and_answered_under_each_id():
+    counting = Counting()
+    requests = [*ask("a"), Request(id="other", messages=[{"role": "user", "content": "a"}])]
+    completions = generate(requests, GREEDY, counting.backend)
+    assert counting.asked == ["a/0"]
+    assert [(c.id, c.text) for c in completions] == [("id a", "a/0"), ("other", "a/0")]
+
+
+def test_more_samples_reuse_the_ones_there_are(tmp_path):
+    store, counting = AnswerStore(tmp_path / "answers.jsonl"), Counting()
+    generate(ask("a"), SamplingParams(num_samples=2), counting.backend, store)
+    generate(ask("a"), SamplingParams(num_samples=3), counting.backend, store)
+    assert counting.asked == ["a/0", "a/1", "a/2"]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
+    interrupted, resumed = Counting(breaks_at="c/0"), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        generate(ask("a", "b", "c", "d"), GREEDY, interrupted.backend, AnswerStore(tmp_path / "answers.jsonl"))
+    completions = generate(ask("a", "b", "c", "d"), GREEDY, resumed.backend, AnswerStore(tmp_path / "answers.jsonl"))
+    assert resumed.asked == ["c/0", "d/0"]
+    assert texts(completions) == ["a/0", "b/0", "c/0", "d/0"]
+
+
+def test_progress_is_told_at_the_end_and_reads_as_one_line(tmp_path):
+    store, told = AnswerStore(tmp_path / "answers.jsonl"), []
+    generate(ask("a"), GREEDY, Counting().backend, store)
+    generate(ask("a", "b", "c"), GREEDY, Counting().backend, store, on_progress=lambda p: told.append(str(p)))
+    assert len(told) == 1  # it took less than a second
+    assert told[0].startswith("3/3 answers, 1 from the store, ")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"messages": [{"role": "user", "content": "other"}]}, "another question"),
+        ({"sampling": SamplingParams(temperature=0.5)}, "another decoding"),
+        ({"sampling": SamplingParams(seed=1)}, "another seed"),
+        ({"fingerprint": "other"}, "another model"),
+        ({"sample": 1}, "another sample"),
+    ],
+)
+def test_the_key_changes_with_everything_that_the_answer_depends_on(change, reason):
+    base = {
+        "messages": [{"role": "user", "content": "q"}],
+        "sampling": SamplingParams(),
+        "fingerprint": "f",
+        "sample": 0,
+    }
+
+    def key(messages, sampling, fingerprint, sample):
+        return request_key(Request(id="x", messages=messages), sampling, fingerprint, sample)
+
+    assert key(**base) != key(**{**base, **change}), reason
+    swapped = [{"content": "q", "role": "user"}]
+    assert key(**base) == key(**{**base, "messages": swapped}), "the order of the names is nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "tagged"),
+    [
+        ("<think> so </think>42", "so", "<think> so </think>42"),
+        ("so</think>42", "so", "so</think>42"),  # the template prefilled the opening tag
+        ("<think>so far", "so far", "<think>so far"),  # cut off
+        ("42", None, "42"),
+        ("", None, ""),
+    ],
+)
+def test_reasoning_is_read_from_the_think_block(text, reasoning, tagged):
+    [completion] = generate(ask("q"), GREEDY, ScriptedBackend(lambda *_: text, "fixed"))
+    assert (completion.text, completion.reasoning, completion.tagged) == (text, reasoning, tagged)
+
+
+# ---- store -----------------------------------------------------------------------------------------------------------
+
+
+def completion(key: str, text: str = "text"):
+    return Job(ask("q")[0], 0, key).completion(text)
+
+
+def test_a_stored_answer_comes_back_as_it_was(tmp_path):
+    answer = completion("k", 'line\nbreak, 中文, "quotes", \0')
+    AnswerStore(tmp_path / "deep" / "answers.jsonl").put([answer])
+    store = AnswerStore(tmp_path / "deep" / "answers.jsonl")
+    assert store.get("k") == answer
+    assert ("k" in store, "other" in store, store.get("other"), len(store)) == (True, False, None, 1)
+
+
+def test_the_first_answer_to_a_key_stays(tmp_path):
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    store.put([completion("k", "first"), completion("k", "second")])
+    store.put([completion("k", "third")])
+    assert store.get("k").text == "first"
+    with store.path.open("a") as file:  # a file put together by hand
+        file.write(completion("k", "fourth").model_dump_json() + "\n")
+    assert AnswerStore(store.path).get("k").text == "first"
+
+
+@pytest.mark.parametrize("kept", [1, 9, 60])  # bytes of the second line that reached the disk
+def test_a_torn_last_line_is_dropped(tmp_path, kept):
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    store.put([completion("a")])
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole + completion("b").model_dump_json().encode()[:kept])
+    store.put([completion("c")])  # a store that was open all the time repairs as well
+    reopened = AnswerStore(store.path)
+    assert ["a" in reopened, "b" in reopened, "c" in reopened] == [True, False, True]
+    assert store.path.read_bytes().startswith(whole)
+
+
+def test_a_file_that_is_no_store_is_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("a line\nthe end")
+    with pytest.raises(ValueError, match="no store of answers"):
+        AnswerStore(path)
+    assert path.read_text() == "a line\nthe end"
+
+
+def test_lines_that_are_no_answers_are_reported_and_passed_over(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("{broken\n[]\n" + completion("k").model_dump_json() + "\n")
+    with pytest.warns(UserWarning, match="2 lines, the first at byte 0, are no answers"):
+        store = AnswerStore(path)
+    assert store.get("k").text == "text"
+
+
+def test_a_failure_is_never_stored(tmp_path):
+    with pytest.raises(ValueError, match="only answers are stored"):
+        AnswerStore(tmp_path / "a").put([Job(ask("q")[0], 0, "k").failure("HTTP 500")])
+
+
+def test_a_store_sees_what_another_one_wrote(tmp_path):
+    mine, theirs = AnswerStore(tmp_path / "a"), AnswerStore(tmp_path / "a")
+    theirs.put([completion("k", "theirs")])
+    assert "k" not in mine
+    mine.refresh()
+    assert mine.get("k").text == "theirs"
+
+
+def run_python(code: str, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=REPOSITORY)
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_writer_waits_for_the_one_that_holds_the_file(tmp_path):
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    with store.path.open() as file, ThreadPoolExecutor() as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writing = pool.submit(store.put, [completion("k")])
+        with pytest.raises(TimeoutError):
+            writing.result(timeout=0.05)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        writing.result(timeout=5)
+    assert "k" in store
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from finr1.generation import AnswerStore, Job, Request
+store, name, start = AnswerStore(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+request = Request(id="q", messages=[{"role": "user", "content": "q"}])
+Path(start.with_name(name)).touch()
+while not start.exists():
+    pass
+for number in range(1000):
+    mine, both = Job(request, 0, f"{name}{number}"), Job(request, 0, f"both{number}")
+    store.put([mine.completion(name * 5000), both.completion(name)])
+"""
+
+
+def test_two_processes_share_a_store(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    writers = [run_python(WRITER, path, name, tmp_path / "start") for name in ("x", "y")]
+    wait_until(lambda: (tmp_path / "x").exists() and (tmp_path / "y").exists())
+    (tmp_path / "start").touch()
+    assert [writer.wait(timeout=30) for writer in writers] == [0, 0]
+    keys = [json.loads(line)["key"] for line in path.read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == 3000
+    assert AnswerStore(path).get("y999").text == "y" * 5000
+
+
+SLOW_TEACHER = """
+import sys, time
+from pathlib import Path
+from finr1.generation import AnswerStore, Request, SamplingParams, ScriptedBackend, generate
+folder, log = Path(sys.argv[1]), open(Path(sys.argv[1]) / sys.argv[2], "a", buffering=1)
+def slow(request, sampling, sample):
+    time.sleep(0.01)
+    log.write(request.id + "\\n")
+    return "answer to " + request.id
+requests = [Request(id=str(i), messages=[{"role": "user", "content": str(i)}]) for i in range(60)]
+answers = generate(requests, SamplingParams(), ScriptedBackend(slow, "slow"), AnswerStore(folder / "answers.jsonl"))
+(folder / "result").write_text("\\n".join(answer.model_dump_json() for answer in answers))
+"""
+
+
+def test_after_kill_9_no_answered_request_is_asked_again(tmp_path):
+    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
+    broken.mkdir(), unbroken.mkdir()
+    store = broken / "answers.jsonl"
+    for run, enough in enumerate((5, 15)):
+        process = run_python(SLOW_TEACHER, broken, f"asked{run}")
+        wait_until(lambda enough=enough: store.exists() and store.read_bytes().count(b"\n") >= enough)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    answered = {json.loads(line)["id"] for line in store.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")}
+    assert run_python(SLOW_TEACHER, broken, "asked2").wait(timeout=30) == 0
+    assert run_python(SLOW_TEACHER, unbroken, "asked").wait(timeout=30) == 0
+    assert 15 <= len(answered) < 60
+    assert not answered & set((broken / "asked2").read_text().split())
+    assert (broken / "result").read_text() == (unbroken / "result").read_text()
+
+
+# ---- endpoint --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("FINR1_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+SOON = {"Retry-After": "0.01"}
+NOT_A_REPLY = '{"error": {"message": "busy"}}'
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param([(429, SOON, "{}")] * 3, id="rate limit"),
+        pytest.param([(500, SOON, "{}")] * 2, id="server error"),
+        pytest.param([(503, SOON, "<html>")], id="overloaded"),
+        pytest.param([(408, SOON, "{}"), (409, SOON, "{}")], id="time-out and conflict"),
+        pytest.param([DROP], id="dropped connection"),
+        pytest.param([HANG], id="no answer within the time-out"),
+        pytest.param([(200, {}, '{"choices": [{"mess')], id="cut JSON"),
+        pytest.param([(200, {}, "")], id="empty body"),
+        pytest.param([(200, {}, '{"choices": []}')], id="no choices"),
+        pytest.param([(200, {}, '{"choices": [{"message": null}]}')], id="no message"),
+        pytest.param([(200, {}, NOT_A_REPLY), (500, SOON, "{}")], id="an error that calls itself a success"),
+    ],
+)
+def test_passing_faults_are_survived(key, faults):
+    with Loopback({"q": faults}) as server:
+        [answer] = generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher", timeout=0.3))
+    assert (answer.text, answer.reasoning) == ("<think>so</think>q!", "so")
+    assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 7, 3)
+    assert server.asked["q"] == len(faults) + 1
+
+
+def test_retry_after_is_honoured(key):
+    with Loopback({"q": [(429, {"Retry-After": "0.7"}, "{}")]}) as server:
+        start = time.monotonic()
+        generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher"))
+    assert 0.7 <= time.monotonic() - start < 5  # the library's own first pause is at most 0.5 s
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param((500, SOON, "{}"), id="status"),
+        pytest.param((200, {}, NOT_A_REPLY), id="nonsense"),
+    ],
+)
+def test_retries_end(key, fault):
+    with Loopback({"q": [fault] * 9}) as server:
+        backend = EndpointBackend(server.base_url, "teacher", max_retries=2)
+        [answer] = generate(ask("q"), GREEDY, backend, on_error="none")
+    assert (answer.finish_reason, answer.text) == ("error", "")
+    assert answer.error
+    assert server.asked["q"] == 3
+
+
+def test_requests_run_side_by_side_and_answers_keep_their_order(key):
+    questions = [f"q{number}" for number in range(24)]
+    with Loopback(delay=0.05) as server:
+        answers = generate(ask(*questions), GREEDY, EndpointBackend(server.base_url, "teacher", concurrency=8))
+    assert [answer.id for answer in answers] == [f"id {q}" for q in questions]
+    assert [answer.text.removeprefix("<think>so</think>") for answer in answers] == [f"{q}!" for q in questions]
+    assert 4 <= server.most_in_flight <= 8
+
+
+def test_the_request_says_what_was_asked_for(key):
+    sampling = SamplingParams(temperature=0.6, top_p=0.9, max_tokens=5, num_samples=2, seed=3)
+    extra = {"max_tokens": None, "max_completion_tokens": 5}
+    with Loopback() as server:
+        generate(ask("q"), sampling, EndpointBackend(server.base_url, "teacher", concurrency=1, extra=extra))
+    bodies = [json.loads(body) for _, _, body in server.requests]
+    same = {"model": "teacher", "messages": [{"role": "user", "content": "q"}], "temperature": 0.6, "top_p": 0.9}
+    assert bodies == [{**same, "max_completion_tokens": 5, "seed": 3}, {**same, "max_completion_tokens": 5, "seed": 4}]
+
+
+def test_reasoning_that_comes_apart_is_kept_apart(key):
+    message = {"content": "42", "reasoning_content": "six by seven"}
+    with Loopback(message=lambda question: message) as server:
+        [answer] = generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher"))
+    assert (answer.text, answer.reasoning) == ("42", "six by seven")
+    assert answer.tagged == "<think>six by seven</think>42"
+
+
+def test_works_inside_a_running_event_loop(key):
+    async def cell():
+        return generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher"))
+
+    with Loopback() as server:
+        assert texts(asyncio.run(cell())) == ["<think>so</think>q!"]
+
+
+REFUSED = (400, {}, '{"error": {"message": "too long"}}')
+
+
+def test_a_failure_is_raised_after_the_answers_under_way_are_stored(key, tmp_path):
+    questions = ["bad", *(f"q{number}" for number in range(20))]
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    with Loopback({"bad": [REFUSED]}, delay=0.2) as server:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=4)
+        with pytest.raises(GenerationError, match="1 of 21 requests failed; the first, 'id bad': .*too long") as caught:
+            generate(ask(*questions), GREEDY, backend, store)
+        assert 4 <= server.asked.total() <= 8  # those under way, and what began before the failure was noticed
+        assert len(store) == server.asked.total() - 1
+        assert [failure.id for failure in caught.value.failures] == ["id bad"]
+        answers = generate(ask(*questions), GREEDY, backend, store)
+    assert len(answers) == 21
+    assert server.asked == {**dict.fromkeys(questions, 1), "bad": 2}
+
+
+def test_failures_can_be_left_in_place_and_are_asked_again(key, tmp_path):
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    with Loopback({"bad": [REFUSED]}) as server:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=1)
+        first = generate(ask("a", "bad", "b"), GREEDY, backend, store, on_error="none")
+        second = generate(ask("a", "bad", "b"), GREEDY, backend, store, on_error="none")
+    assert [answer.finish_reason for answer in first] == ["stop", "error", "stop"]
+    assert "too long" in first[1].error
+    assert [answer.finish_reason for answer in second] == ["stop", "stop", "stop"]
+    assert server.asked == {"a": 1, "bad": 2, "b": 1}
+
+
+def test_an_interrupt_leaves_at_once_and_keeps_what_had_arrived(key, tmp_path):
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    with Loopback(delay=0.4) as server:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=2)
+        with pytest.raises(KeyboardInterrupt):
+            generate(ask(*"abcdefgh"), GREEDY, backend, store, on_progress=interrupt)  # comes after a second
+        assert 2 <= len(store) < 8
+        assert len(generate(ask(*"abcdefgh"), GREEDY, backend, store)) == 8
+
+
+# ---- endpoint: the key -----------------------------------------------------------------------------------------------
+
+
+def test_the_key_goes_into_the_authorization_header_and_nowhere_else(key, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-planted")
+    caplog.set_level(logging.DEBUG)
+    echoing = (401, {}, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    with Loopback({"bad": [echoing]}) as server:
+        backend = EndpointBackend(server.base_url, "teacher")
+        generate(ask("q"), GREEDY, backend, store)
+        with pytest.raises(GenerationError, match="the key in FINR1_API_KEY was refused") as caught:
+            generate(ask("bad"), GREEDY, backend, store)
+    for path, headers, body in server.requests:
+        assert headers.pop("authorization") == f"Bearer {KEY}"
+        assert KEY not in f"{path} {headers} {body}"
+        assert "org-planted" not in str(headers)  # the account at OpenAI is nobody else's business
+    seen = [str(caught.value), repr(caught.value.failures), str(caught.value.__cause__), str(caught.value.__context__)]
+    seen += [repr(backend), str(vars(backend)), backend.fingerprint, store.path.read_text(), caplog.text]
+    assert [text for text in seen if KEY in text] == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "expected"),
+    [
+        ({"FINR1_API_KEY": "a", "OPENAI_API_KEY": "b"}, {}, "a"),
+        ({"OPENAI_API_KEY": "b"}, {}, "b"),
+        ({"FINR1_API_KEY": " a\n"}, {}, "a"),  # as `$(cat file)` may leave it
+        ({"MINE": "c", "FINR1_API_KEY": "a"}, {"api_key_env": "MINE"}, "c"),
+        ({}, {}, "none"),  # a server on this machine may want none
+        ({"OPENAI_API_KEY": "b"}, {"api_key_env": "MINE"}, "none"),  # one provider's key is not for another
+    ],
+)
+def test_the_key_is_looked_up_in_order(monkeypatch, environment, arguments, expected):
+    for name in ("FINR1_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with Loopback() as server:
+        generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher", **arguments))
+    assert server.requests[0][1]["authorization"] == f"Bearer {expected}"
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "message"),
+    [
+        ({}, {}, "set the environment variable FINR1_API_KEY or OPENAI_API_KEY"),
+        ({}, {"api_key_env": "MINE"}, "set the environment variable MINE "),
+        ({"FINR1_API_KEY": "two\nlines"}, {}, "the key in FINR1_API_KEY has characters"),
+        ({"FINR1_API_KEY": "a"}, {"base_url": "https://user:secret@api.example.com"}, "bare address"),
+        ({"FINR1_API_KEY": "a"}, {"base_url": "https://api.example.com?key=secret"}, "bare address"),
+        ({"FINR1_API_KEY": "a"}, {"base_url": "api.example.com"}, "no address such as"),
+        ({"FINR1_API_KEY": "a"}, {"concurrency": 0}, "concurrency=0"),
+        ({"FINR1_API_KEY": "a"}, {"extra": {"stream": True}}, r"extra must not set \['stream'\]"),
+    ],
+)
+def test_a_wrong_set_up_stops_before_any_request(monkeypatch, environment, arguments, message):
+    for name in ("FINR1_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message) as caught:
+        EndpointBackend(**{"base_url": "https://api.example.com/v1", "model": "teacher", **arguments})
+    assert "secret" not in str(caught.value)
+    assert "two" not in str(caught.value)
+
+
+# ---- endpoint: check -------------------------------------------------------------------------------------------------
+
+
+def test_check_passes_without_a_token_when_the_model_is_listed(key):
+    with Loopback() as server:
+        EndpointBackend(server.base_url, "teacher").check()
+    assert [path for path, _, _ in server.requests] == ["/v1/models"]
+
+
+@pytest.mark.parametrize("models", [(404, {}, "{}"), (200, {}, "hello"), (200, {}, '{"data": []}')])
+def test_check_asks_for_one_token_where_the_list_does_not_help(key, models):
+    with Loopback() as server:
+        server.models = models
+        EndpointBackend(server.base_url, "teacher").check()
+    assert json.loads(server.requests[-1][2])["max_tokens"] == 1
+
+
+def test_check_names_a_dead_endpoint():
+    with Loopback() as server:
+        base_url = server.base_url
+    start = time.monotonic()
+    with pytest.raises(GenerationError, match=f"{base_url}.*no connection"):
+        EndpointBackend(base_url, "teacher").check()
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("models", "fault", "message"),
+    [
+        ((401, {}, f'{{"error": {{"message": "no {KEY}"}}}}'), None, "the key in FINR1_API_KEY was refused"),
+        ((404, {}, "{}"), (404, {}, '{"error": {"message": "no such model"}}'), "no such model"),
+    ],
+)
+def test_check_names_a_bad_key_and_a_wrong_model(key, models, fault, message):
+    with Loopback({"1": [fault]}) as server:
+        server.models = models
+        with pytest.raises(GenerationError, match=message) as caught:
+            EndpointBackend(server.base_url, "teacher").check()
+    assert KEY not in str(caught.value)
+
+
+# ---- transformers ----------------------------------------------------------------------------------------------------
+
+
+QUESTIONS = ["What is 2 + 2?", "Hi", "Revenue rose from 120 to 150. What is the growth in percent?", "净利润?", "7?"]
+SAMPLED = SamplingParams(temperature=1.0, max_tokens=12, num_samples=2, seed=1)
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several fight over so small a model: 100 times slower on a busy machine
+    yield make_tiny_model(tmp_path_factory.mktemp("tiny_model"))
+    torch.set_num_threads(threads)
+
+
+def local(folder: Path, batch_size: int = 4) -> TransformersBackend:
+    return TransformersBackend(folder, dtype="float32", batch_size=batch_size, device="cpu")
+
+
+def test_greedy_answers_equal_those_of_one_prompt_at_a_time(tiny_model):
+    batched = generate(ask(*QUESTIONS), GREEDY, local(tiny_model))
+    single = [generate(ask(question), GREEDY, local(tiny_model))[0] for question in QUESTIONS]
+    assert texts(batched) == texts(single)
+    assert [answer.id for answer in batched] == [f"id {question}" for question in QUESTIONS]
+    assert len(set(texts(batched))) > 1
+
+
+def test_the_text_ends_at_the_end_token_and_is_counted(tiny_model):
+    answers = generate(ask(*QUESTIONS), SamplingParams(temperature=2.0, max_tokens=300), local(tiny_model))
+    stopped = [answer for answer in answers if answer.finish_reason == "stop"]
+    cut = [answer for answer in answers if answer.finish_reason == "length"]
+    assert stopped
+    assert all(answer.completion_tokens < 300 and "<|im_" not in answer.text for answer in stopped)
+    assert all(answer.completion_tokens == 300 for answer in cut)
+    assert answers[2].prompt_tokens > answers[1].prompt_tokens > 0
+
+
+def test_the_same_seed_gives_the_same_text_and_another_one_does_not(tiny_model):
+    first, again = (generate(ask(*QUESTIONS), SAMPLED, local(tiny_model)) for _ in range(2))
+    other = generate(ask(*QUESTIONS), SAMPLED.model_copy(update={"seed": 2}), local(tiny_model))
+    assert texts(first) == texts(again)
+    assert texts(first) != texts(other)
+    assert first[0].text != first[1].text  # two samples of one question
+
+
+def test_sampling_leaves_the_callers_random_state_alone(tiny_model):
+    import torch
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    generate(ask("Hi"), SAMPLED, local(tiny_model))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_a_run_that_goes_on_equals_an_unbroken_one(tiny_model, tmp_path, sampling):
+    class Broken(TransformersBackend):
+        def complete(self, *arguments):
+            batches = super().complete(*arguments)
+            yield next(batches)
+            raise KeyboardInterrupt
+
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        generate(ask(*QUESTIONS), sampling, Broken(tiny_model, "float32", batch_size=2, device="cpu"), store)
+    assert len(store) == 2  # the first batch, whole
+    resumed = generate(ask(*QUESTIONS), sampling, local(tiny_model, batch_size=2), store)
+    assert resumed == generate(ask(*QUESTIONS), sampling, local(tiny_model, batch_size=2))
+
+
+def test_the_folders_own_decoding_settings_are_ignored(tiny_model, tmp_path):
+    folder = make_tiny_model(tmp_path / "model")
+    settings = {"top_k": 1, "repetition_penalty": 9.0, "max_length": 5, "temperature": 0.1, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    for sampling in (GREEDY, SAMPLED):
+        expected = generate(ask(*QUESTIONS), sampling, local(tiny_model))
+        assert texts(generate(ask(*QUESTIONS), sampling, local(folder))) == texts(expected)
+
+
+def test_a_prompt_without_room_for_its_answer_is_an_error_and_the_others_are_answered(tiny_model):
+    answers = generate(ask("Hi", "1" * 2040), GREEDY, local(tiny_model), on_error="none")
+    assert [answer.finish_reason == "error" for answer in answers] == [False, True]
+    assert "max_tokens=16 leaves the model room for 2032" in answers[1].error
+
+
+def test_bfloat16_and_unload_work(tiny_model):
+    backend = TransformersBackend(tiny_model, batch_size=2, device="cpu", attn_implementation="sdpa")
+    first = generate(ask(*QUESTIONS), GREEDY, backend)
+    backend.unload()
+    assert texts(generate(ask(*QUESTIONS), GREEDY, backend)) == texts(first)
+
+
+def test_the_fingerprint_tells_models_apart_by_content(tiny_model, tmp_path):
+    same, other = make_tiny_model(tmp_path / "same"), make_tiny_model(tmp_path / "other", seed=1)
+    os.utime(same / "model.safetensors", (0, 0))
+    assert local(same).fingerprint == local(tiny_model).fingerprint
+    assert local(other).fingerprint != local(tiny_model).fingerprint
+    assert TransformersBackend(same, dtype="bfloat16").fingerprint != local(same).fingerprint
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "outputs/demo/04_sft/model", "{empty}"])
+def test_a_path_that_is_no_model_folder_is_an_error_at_once(tmp_path, path):
+    with pytest.raises(FileNotFoundError, match="no model folder"):
+        TransformersBackend(path.format(empty=tmp_path))

@@ -1,0 +1,211 @@
+"""Every notebook end to end on a tiny random model: the artefacts, the skips, the repeats and the failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from tiny_model import make_tiny_model
+
+from finr1.params import STAGES
+from finr1.run import read_manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+SMALL = {
+    "model_name_or_path": None,  # filled in: the tiny model
+    "num_train": 60, "num_dev": 20, "num_test": 20, "num_sft": 16, "num_rl": 24,
+    "eval_problems": 2, "eval_max_tokens": 8, "04_sft.max_steps": 2, "04_sft.save_steps": 1,
+    "max_completion_length": 8, "num_generations": 4,
+    "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
+    "05_grpo.max_steps": 2, "05_grpo.save_steps": 1, "05_grpo.warmup_steps": 0, "pass_rate_candidates": 0,
+    "num_items": 6, "max_tokens": 8, "06_benchmark.num_samples": 2,
+}  # fmt: skip
+
+
+# ---- what the files promise, without running them -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_keeps_the_house_rules(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert path.stat().st_size < 40_000
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} ")
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for cell in code:
+        assert "!pip" not in cell.source and "if False" not in cell.source and "try:" not in cell.source
+        if cell is not tagged[0]:
+            assert len(cell.source.splitlines()) <= 15, cell.source
+    assert "run.finish(" in code[-1].source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_reads_every_parameter_with_its_help(path):
+    found = papermill.inspect_notebook(str(path))
+    assert set(found) == set(STAGES[path.stem].model_fields)
+    assert all(entry["help"] for entry in found.values())
+
+
+def test_there_is_a_notebook_for_every_stage():
+    assert [path.stem for path in NOTEBOOKS] == list(STAGES)
+
+
+# ---- the whole recipe on a tiny model --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> dict:
+    """Environment and arguments with which every run of this file is made."""
+    folder = tmp_path_factory.mktemp("workshop")
+    model = make_tiny_model(folder / "tiny")
+    # One thread: tiny tensors only lose time in a pool, and two processes would fight over the cores.
+    env = os.environ | {"FINR1_OUTPUTS": str(folder / "outputs"), "OMP_NUM_THREADS": "1"}
+    settings = [f"--set={name}={model if value is None else value}" for name, value in SMALL.items()]
+    # 00 measures the speed of the embedded model; the tiny one would say nothing.
+    return {"folder": folder, "outputs": folder / "outputs", "env": env, "settings": settings}
+
+
+def finr1(workshop: dict, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "finr1", "run", "--preset", "demo", *workshop["settings"], *arguments]
+    return subprocess.run(command, cwd=ROOT, env=workshop["env"], capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def made(workshop) -> Path:
+    """Folder of a complete run on the tiny model."""
+    result = finr1(workshop, "--run", "tiny")
+    assert result.returncode == 0, result.stdout + result.stderr
+    workshop["printed"] = result.stdout
+    return workshop["outputs"] / "tiny"
+
+
+@pytest.mark.slow
+def test_the_run_ends_with_a_table_and_the_path_of_the_report(made, workshop):
+    printed = workshop["printed"]
+    assert "report.html" in printed
+    for word in ("base", "sft", "grpo", "greedy", "sampled"):
+        assert word in printed
+    assert (made / "07_report" / "report.html").stat().st_size > 50_000
+
+
+@pytest.mark.slow
+def test_each_stage_is_complete_with_figures_that_have_something_in_them(made):
+    import matplotlib.image
+
+    for stage in STAGES:
+        manifest = read_manifest(made / stage)
+        assert manifest["metrics"] and manifest["outputs"]
+        for figure in (made / stage / "figures").glob("*.png"):
+            assert matplotlib.image.imread(figure).std() > 0.01, figure
+            assert figure.with_suffix(".pdf").exists()
+    assert len(list(made.glob("*/figures/*.png"))) >= 10
+
+
+@pytest.mark.slow
+def test_executed_notebooks_hold_no_error_and_no_warning_flood(made):
+    for stage in STAGES:
+        notebook = nbformat.read(made / stage / f"{stage}.ipynb", as_version=4)
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error"]
+        stderr = "".join(output.text for output in outputs if output.get("name") == "stderr")
+        assert len(stderr) < 4_000, stderr[:2000]
+
+
+@pytest.mark.slow
+def test_every_sampled_group_is_kept(made):
+    import pandas as pd
+
+    files = sorted((made / "05_grpo" / "completions").glob("*.parquet"))
+    assert len(files) == 2
+    table = pd.read_parquet(files[0])
+    assert len(table) == 4 and {"prompt", "completion", "advantage"} <= set(table.columns)
+
+
+@pytest.mark.slow
+def test_running_again_skips_everything(made, workshop):
+    before = {stage: (made / stage / "manifest.json").stat().st_mtime_ns for stage in STAGES}
+    result = finr1(workshop, "--run", "tiny")
+    assert result.returncode == 0
+    assert result.stdout.count("complete and unchanged") == len(STAGES)
+    assert before == {stage: (made / stage / "manifest.json").stat().st_mtime_ns for stage in STAGES}
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_identical_metrics_and_weights(made, workshop):
+    result = finr1(workshop, "--run", "again")
+    assert result.returncode == 0, result.stdout + result.stderr
+    again = workshop["outputs"] / "again"
+    for stage in ("01_data", "02_distillation", "03_filtering", "04_sft", "05_grpo", "06_benchmark"):
+        assert read_manifest(made / stage)["metrics"] == read_manifest(again / stage)["metrics"], stage
+    for stage in ("04_sft", "05_grpo"):
+        weights = [(folder / stage / "model" / "model.safetensors").read_bytes() for folder in (made, again)]
+        assert weights[0] == weights[1], stage
+
+
+@pytest.mark.slow
+def test_papermill_alone_runs_a_preset_and_a_wrong_parameter_stops_it(made, workshop, tmp_path):
+    notebook = str(ROOT / "notebooks" / "06_benchmark.ipynb")
+    command = [sys.executable, "-m", "papermill", notebook, str(tmp_path / "out.ipynb"),
+               "-f", str(made / "06_benchmark" / "params.yaml"), "-p", "run", "alone",
+               "-p", "data_stage", "outputs/tiny/01_data", "-p", "sft_stage", "outputs/tiny/04_sft",
+               "-p", "grpo_stage", "outputs/tiny/05_grpo", "-p", "seed", "1"]  # fmt: skip
+    good = subprocess.run(command, cwd=tmp_path, env=workshop["env"], capture_output=True, text=True)
+    assert good.returncode == 0, good.stderr
+    assert read_manifest(workshop["outputs"] / "alone" / "06_benchmark")["seed"] == 1
+    bad = subprocess.run(
+        [*command, "-p", "num_itmes", "3"], cwd=tmp_path, env=workshop["env"], capture_output=True, text=True
+    )
+    assert bad.returncode != 0 and "did you mean num_items" in bad.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its_checkpoint(made, workshop):
+    """kill -9 in the middle of GRPO, then the same command: same weights as the run that was never killed."""
+    settings = ["--set=05_grpo.max_steps=8", "--set=05_grpo.save_steps=2"]
+    unbroken = finr1(workshop, "--run", "tiny", "--until", "05_grpo", *settings)
+    assert unbroken.returncode == 0, unbroken.stderr
+    expected = (made / "05_grpo" / "model" / "model.safetensors").read_bytes()
+    expected_rewards = _rewards(made / "05_grpo")
+
+    victim = workshop["outputs"] / "victim"
+    for stage in list(STAGES)[:5]:
+        shutil.copytree(made / stage, victim / stage)
+    arguments = ["--run", "victim", "--until", "05_grpo", *settings]
+    command = [sys.executable, "-m", "finr1", "run", "--preset", "demo", *workshop["settings"], *arguments]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=workshop["env"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics, lock = victim / "05_grpo" / "metrics.jsonl", victim / "05_grpo" / "train.lock"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 5) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(int(lock.read_text()), signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "SIGKILL" in errors, errors
+    assert not (victim / "05_grpo" / "manifest.json").exists()
+
+    again = finr1(workshop, *arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    log = (victim / "05_grpo" / "train.log").read_text()
+    assert [row["step"] for row in _rewards(victim / "05_grpo")] == list(range(1, 9)), log
+    assert _rewards(victim / "05_grpo") == expected_rewards
+    assert (victim / "05_grpo" / "model" / "model.safetensors").read_bytes() == expected
+
+
+def _rewards(stage: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+    return [{"step": row["step"], "reward": row["reward"], "loss": row["loss"]} for row in rows if "reward" in row]

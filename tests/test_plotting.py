@@ -1,0 +1,277 @@
+"""Every figure from realistic rows, warnings as errors: no missing glyph, no failed layout, no label cut off."""
+
+from __future__ import annotations
+
+import ast
+import math
+import random
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+from fontTools.fontBuilder import FontBuilder  # noqa: E402
+from fontTools.pens.ttGlyphPen import TTGlyphPen  # noqa: E402
+from matplotlib import font_manager  # noqa: E402
+
+from finr1 import plotting, reported  # noqa: E402
+from finr1.evaluation import Sample, paired_table, results_table  # noqa: E402
+from finr1.plotting.style import MODEL_HATCHES, MODEL_MARKERS, WIDTH, _glyphs  # noqa: E402
+from finr1.plotting.training import series, trailing_mean  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+KINDS, LANGUAGES, SPLITS = ["number", "percent", "label"], ["en", "zh"], ["train", "dev", "test"]
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context():
+        plotting.use_style()
+        yield
+    plt.close("all")
+
+
+def samples(items: int = 40) -> list[Sample]:
+    rng = random.Random(0)
+    rows = []
+    for number in range(items):
+        for model, (formatted, right) in {"base": (0.05, 0.02), "sft": (0.7, 0.2), "grpo": (1.0, 0.4)}.items():
+            for decoding, answers in (("greedy", 1), ("sampled", 4)):
+                for k in range(answers):
+                    correct = rng.random() < right
+                    rows.append(
+                        Sample(
+                            model=model, decoding=decoding, problem_id=f"synthetic/{number}", sample=k, source="s",
+                            family=["利率计算", "price_$_change", "growth"][number % 3],
+                            capability=["calculation", "risk", "esg"][number % 3], language="en", question="?",
+                            gold="1", prompt_sha256="x", text="t", tokens=30, finish_reason="stop", answer="1",
+                            lenient_answer="1", format=rng.random() < formatted, correct=correct,
+                            lenient_correct=correct or rng.random() < 0.1,
+                        )
+                    )  # fmt: skip
+    return rows
+
+
+SAMPLES = samples()
+RESULTS, STEPS = results_table(SAMPLES), paired_table(SAMPLES, seed=0, resamples=200)
+
+
+def sft_rows(steps: int = 60) -> list[dict]:
+    rng = random.Random(1)
+    rows = [
+        {"step": s, "loss": 2 * math.exp(-s / 20) + rng.random() / 10, "mean_token_accuracy": 1 - math.exp(-s / 20) / 2,
+         "learning_rate": 1e-4 * (1 - s / steps), "grad_norm": 1 + rng.random(), "epoch": s / steps}
+        for s in range(1, steps + 1)
+    ]  # fmt: skip
+    return [*rows, {"step": steps, "train_runtime": 90.0, "train_loss": 0.5}]  # the trainer's last line
+
+
+def grpo_rows(steps: int = 12, **other) -> list[dict]:
+    rng = random.Random(2)
+    rows = [
+        {"step": s, "rewards/format_reward/mean": 0.6 + s / 40, "rewards/accuracy_reward/mean": 0.2 + rng.random() / 10,
+         "reward": 0.8 + s / 40, "reward_std": 0.4, "frac_reward_zero_std": 0.3, "completions/mean_length": 35.0 - s,
+         "completions/clipped_ratio": 0.2, "entropy": 1 / s, "clip_ratio/region_mean": 0.001 * s, "step_time": 40.0,
+         "loss": 0.0} | other
+        for s in range(1, steps + 1)
+    ]  # fmt: skip
+    return [*rows, {"step": steps, "train_runtime": 500.0}]
+
+
+PHASES = {"kl": 0.01, "time/generation": 25.0, "time/rewards": 0.2, "time/update": 15.0}
+FUNNEL = [{"stage": s, "count": c} for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]]
+AUDIT = [
+    {"fault": f, "planted": n, "rejected": k}
+    for f, n, k in [("wrong_answer", 41, 41), ("off_domain", 0, 0), ("none", 800, 7)]
+]
+FIGURES = {
+    "funnel": lambda: plotting.funnel(FUNNEL),
+    "funnel of one stage": lambda: plotting.funnel([{"stage": "raw", "count": 0}]),
+    "data set": lambda: plotting.dataset_overview(
+        [{"answer_kind": KINDS[i % 3], "language": LANGUAGES[i % 2], "split": SPLITS[i % 3], "tokens": 40 + i % 50}
+         for i in range(300)]),
+    "data set of one kind": lambda: plotting.dataset_overview(
+        [{"answer_kind": "number", "language": "en", "split": "train", "tokens": 40}]),
+    "audit": lambda: plotting.filter_audit(AUDIT),
+    "scores": lambda: plotting.score_distribution([{"consistency": i % 9 > 0, "three_steps": True} for i in range(90)]),
+    "pass rates": lambda: plotting.pass_rate_histogram([i % 5 / 4 for i in range(64)], 0.25, 0.75, 4),
+    "sft": lambda: plotting.training_curves(sft_rows()),
+    "sft of one step": lambda: plotting.training_curves(sft_rows(1)),
+    "live": lambda: plotting.live_curve(grpo_rows(5), ["reward", "kl", "completions/mean_length"]),
+    "live before the first row": lambda: plotting.live_curve([], ["loss"]),
+    "grpo": lambda: plotting.grpo_curves(grpo_rows()),
+    "grpo with KL and phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES)),
+    "grpo without rows": lambda: plotting.grpo_curves([]),
+    "toy": lambda: plotting.toy_grpo({"format": [1, 1, 0, 1], "accuracy": [1, 0, 0, 1]}, [0.9, -0.3, -1.4, 0.9]),
+    "benchmark": lambda: plotting.benchmark_bars(RESULTS),
+    "benchmark, one model": lambda: plotting.benchmark_bars([RESULTS[0]]),
+    "forest": lambda: plotting.paired_forest(STEPS),
+    "by capability": lambda: plotting.accuracy_by(results_table(SAMPLES, by="capability"), "capability"),
+    "by family": lambda: plotting.accuracy_by(results_table(SAMPLES, by="family"), "family", "sampled"),
+    "decomposition": lambda: plotting.decomposition_bars(STEPS),
+    "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic problems, 135M"),
+}  # fmt: skip
+
+
+def beyond_limits(ax) -> set[int]:
+    """The labels of ticks that lie beyond the limits of their axis, and so are never drawn."""
+    return {
+        id(label)
+        for axis in (ax.xaxis, ax.yaxis)
+        for tick in axis.get_major_ticks()
+        for label in (tick.label1, tick.label2)
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+    }
+
+
+def texts(fig) -> list:
+    """Every text that `fig` shows."""
+    fig.canvas.draw()
+    hidden = set().union(*(beyond_limits(ax) for ax in fig.axes))
+    found = [text for text in fig.findobj(matplotlib.text.Text) if text.get_text() and text.get_visible()]
+    return [text for text in found if id(text) not in hidden and (text.axes is None or text.axes.get_visible())]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_draws_without_warning_and_cuts_no_text(name):
+    fig = FIGURES[name]()
+    assert fig.get_figwidth() == WIDTH
+    for text in texts(fig):
+        box = text.get_window_extent()
+        assert box.x0 >= -2 and box.x1 <= fig.bbox.width + 2, f"{text.get_text()!r} is cut off: {box}"
+        assert box.y0 >= -2 and box.y1 <= fig.bbox.height + 2, f"{text.get_text()!r} is cut off: {box}"
+
+
+def panel_texts(fig) -> str:
+    return "\n".join(text.get_text() for text in texts(fig))
+
+
+def test_a_run_without_kl_says_so_in_the_panel():
+    assert "no KL term in this run (beta = 0)" in panel_texts(plotting.grpo_curves(grpo_rows()))
+    assert "no KL term" not in panel_texts(plotting.grpo_curves(grpo_rows(kl=0.01)))
+
+
+def test_each_reward_has_its_panel():
+    shown = panel_texts(plotting.grpo_curves(grpo_rows()))
+    assert "format reward" in shown and "accuracy reward" in shown
+    gated = [{"step": 1, "rewards/gated_reward/mean": 0.1, "reward": 0.1}]
+    assert "gated reward" in panel_texts(plotting.grpo_curves(gated))
+
+
+def test_the_paper_stands_apart():
+    shown = panel_texts(plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic problems, 135M"))
+    assert "Not comparable" in shown and "this run" in shown and "reported by the paper" in shown
+
+
+def test_the_trailing_mean_looks_back_only():
+    assert trailing_mean([4, 2, 0, 6], 2).tolist() == [4, 3, 1, 3]
+    assert trailing_mean([1, 3], 10).tolist() == [1, 2]
+    assert trailing_mean([], 3).tolist() == []
+
+
+def test_a_value_that_was_not_logged_is_left_out():
+    rows = [{"step": 1, "kl": None}, {"step": 2, "kl": float("nan")}, {"step": 3, "kl": 0.5}, {"step": 4}]
+    assert series(rows, "kl") == ([3], [0.5])
+
+
+def test_every_model_has_its_own_colour_hatch_and_marker():
+    for codes in (plotting.MODEL_COLOURS, MODEL_HATCHES, MODEL_MARKERS):
+        assert set(codes) == {"base", "sft", "grpo", "reported"}
+        assert len(set(codes.values())) == 4
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_chinese_font(monkeypatch):
+    monkeypatch.setattr("finr1.plotting.style.CJK_FONTS", ())
+    plotting.use_style()
+
+
+def test_text_without_a_font_becomes_a_stable_id(no_chinese_font):
+    drawn = plotting.safe_text("债券 A")
+    assert drawn.startswith("zh-") and drawn.endswith(" A") and drawn.isascii()
+    assert drawn == plotting.safe_text("债券 A") != plotting.safe_text("股票 A")
+    assert plotting.placeholders(["债券 A", "bond", "$5"]) == {drawn: "债券 A"}
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("growth → 5 %", "growth → 5 %"),  # DejaVu has the arrow
+        ("$5 to $7", r"\$5 to \$7"),  # two dollars would start TeX
+        ("two\nlines", "two lines"),
+        ("", ""),
+        (7, "7"),
+    ],
+)
+def test_text_that_can_be_drawn_stays(no_chinese_font, text, drawn):
+    assert plotting.safe_text(text) == drawn
+
+
+def test_an_installed_chinese_font_is_used(tmp_path, monkeypatch):
+    file = tmp_path / "tiny.ttf"
+    tiny_font(file, "Noto Sans SC", "债券")
+    entries = list(font_manager.fontManager.ttflist)
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+    monkeypatch.setattr("finr1.plotting.style.CJK_FONTS", ("Noto Sans SC",))
+    _glyphs.cache_clear()
+    font_manager.fontManager.addfont(file)
+    plotting.use_style()
+    assert plotting.safe_text("债券 A") == "债券 A"
+    fig = plotting.funnel([{"stage": "债券", "count": 3}, {"stage": "债券", "count": 1}])
+    fig.canvas.draw()  # a missing glyph would warn, and warnings are errors here
+    _glyphs.cache_clear()
+
+
+def tiny_font(file: Path, family: str, characters: str) -> None:
+    """A font that has `characters` as black squares and nothing else."""
+    pen = TTGlyphPen(None)
+    for place, corner in enumerate([(0, 0), (0, 700), (700, 700), (700, 0)]):
+        (pen.lineTo if place else pen.moveTo)(corner)
+    pen.closePath()
+    names = [".notdef", *(f"u{ord(char):x}" for char in characters)]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(char): f"u{ord(char):x}" for char in characters})
+    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (800, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(file)
+
+
+# ---- files and notebooks --------------------------------------------------------------------------------------------
+
+
+def test_a_saved_figure_is_two_files_and_the_same_each_time(tmp_path):
+    for folder in ("a", "b"):
+        assert plotting.save_figure(plotting.funnel(FUNNEL), tmp_path / folder, "funnel") is None
+    for name in ("funnel.pdf", "funnel.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert b"CreationDate" not in (tmp_path / "a" / "funnel.pdf").read_bytes()  # the second may be the same by chance
+
+
+def test_show_source_is_highlighted_and_complete():
+    shown = plotting.show_source(trailing_mean)
+    assert "def trailing_mean" in shown.data
+    assert ast.parse(shown.data)
+    assert 'class="highlight"' in shown._repr_html_()
+
+
+def test_the_live_curve_redraws_and_leaves_no_figure_open(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("IPython.display.display", drawn.append)
+    monkeypatch.setattr("IPython.display.clear_output", lambda wait: None)
+    callback = plotting.show_live(["loss"], seconds=3600)
+    callback(sft_rows(3))
+    callback(sft_rows(4))  # too soon: not drawn
+    assert len(drawn) == 1
+    assert plt.get_fignums() == []

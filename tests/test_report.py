@@ -1,0 +1,256 @@
+"""The report is one file that needs nothing else, escapes what models wrote, and says noise when it is noise."""
+
+from __future__ import annotations
+
+import base64
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import pandas
+import pytest
+
+matplotlib.use("Agg")
+
+from finr1 import plotting, reported  # noqa: E402
+from finr1.evaluation import Sample, paired_table, results_table  # noqa: E402
+from finr1.manifest import write_json  # noqa: E402
+from finr1.records import write_jsonl  # noqa: E402
+from finr1.report import build_report, early_and_late, summary_sentences, summary_text  # noqa: E402
+
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
+
+
+def samples(rates: dict[str, tuple[float, float]], items: int = 60, text: str = ATTACK) -> list[Sample]:
+    """Two decodings; `rates`: model -> (share in the format, share right)."""
+    rng = random.Random(0)
+    return [
+        Sample(
+            model=model, decoding=decoding, problem_id=f"synthetic/{number:03d}", sample=k, source="synthetic",
+            family=f"f{number % 4}", capability="risk", language="en", question=ATTACK, gold="1", prompt_sha256="x",
+            text=text, tokens=30, finish_reason="stop", answer="1", lenient_answer="1",
+            format=rng.random() < formatted, correct=rng.random() < right, lenient_correct=rng.random() < right,
+        )
+        for number in range(items)
+        for model, (formatted, right) in rates.items()
+        for decoding, answers in (("greedy", 1), ("sampled", 2))
+        for k in range(answers)
+    ]  # fmt: skip
+
+
+GAIN = {"base": (0.05, 0.02), "sft": (0.7, 0.3), "grpo": (1.0, 0.8)}
+FLAT = {"base": (0.5, 0.3), "sft": (0.5, 0.3), "grpo": (0.5, 0.3)}
+
+
+def manifest(stage: str, metrics: dict) -> dict:
+    return {
+        "stage": stage, "run": "demo", "seed": 3, "metrics": metrics,
+        "inputs": {"data_stage": {"path": "outputs/demo/01_data", "sha256": "ab" * 32}},
+        "parameters": {"learning_rate": 3e-5, "bf16": True, "note": ATTACK, "data_dir": None},
+        "outputs": {"train.jsonl": {"sha256": "cd" * 32, "bytes": 10, "rows": 640}},
+        "code": {"commit": "0123456789abcdef", "dirty": True}, "versions": {"torch": "2.13.0"},
+        "hardware": {"cpu": "a cpu", "cores": 2, "gpus": []}, "phases_s": {"generation": 301.2, "update": 88.1},
+        "peak_memory_gib": {"notebook": 1.2}, "started": "2026-01-01T10:00:00+00:00",
+        "finished": "2026-01-01T10:12:00+00:00",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> dict[str, Path]:
+    """A run of all stages but one, two of them with a figure."""
+    root = tmp_path_factory.mktemp("run")
+    stages = {name: root / name for name in ("01_data", "02_distillation", "04_sft", "05_grpo", "06_benchmark")}
+    funnel = [{"stage": "raw", "count": 1000}, {"stage": ATTACK, "count": 900}]
+    metrics = {"01_data": {"funnel": funnel, "by": {"en": 3}}}
+    for name, folder in stages.items():
+        folder.mkdir()
+        if name != "02_distillation":  # under way: no manifest yet
+            write_json(folder / "manifest.json", manifest(name, metrics.get(name, {})))
+    plotting.use_style()
+    for name in ("01_data", "05_grpo"):
+        plotting.save_figure(plotting.funnel(funnel), stages[name] / "figures", "the_funnel")
+    write_jsonl(stages["06_benchmark"] / "samples.jsonl", samples(GAIN))
+    rollouts(stages["05_grpo"] / "completions")
+    return stages
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def rollouts(folder: Path) -> None:
+    folder.mkdir()
+    for step in (1, 12):
+        rows = [
+            {"step": step, "prompt": [turn("system", "Be brief."), turn("user", f"question {i // 2}")],
+             "completion": [turn("assistant", f"step {step} {ATTACK}")],
+             "format_reward": float(i % 2), "accuracy_reward": None if i else 1.0, "advantage": 0.5}
+            for i in range(8)
+        ]  # fmt: skip
+        pandas.DataFrame(rows).to_parquet(folder / f"completions_{step:05d}.parquet")
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, run and show."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def shown(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def html(run: dict[str, Path], tmp_path_factory) -> str:
+    return build_report(
+        run, tmp_path_factory.mktemp("out") / "07_report" / "report.html", measured_on="synthetic problems"
+    ).read_text("utf8")
+
+
+def test_nothing_is_fetched_from_anywhere(html):
+    for tag, attrs in Page(html).tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed")
+        assert not any(name.startswith("on") for name in attrs)
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert attrs.get(name, "#").startswith(("#", "data:image/png;base64,"))
+    assert "url(" not in html and "@import" not in html
+
+
+def test_links_lead_to_headings_that_exist(html):
+    tags = Page(html).tags
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {attrs["href"][1:] for tag, attrs in tags if tag == "a"} <= set(ids)
+
+
+def test_figures_are_inlined_whole_and_described(html, run):
+    images = [attrs for tag, attrs in Page(html).tags if tag == "img"]
+    assert len(images) == 2
+    for attrs in images:
+        data = base64.b64decode(attrs["src"].partition(",")[2], validate=True)
+        assert data == (run["01_data"] / "figures" / "the_funnel.png").read_bytes()
+        assert attrs["alt"] == "the funnel"
+
+
+def test_what_models_and_data_say_is_text_and_not_markup(html):
+    assert "<script" not in html and "<img src=x" not in html
+    shown = Page(html).shown()
+    assert ATTACK in shown  # shown as it was written, and not as 49
+    assert shown.count(ATTACK) >= 4  # in a table of metrics, a parameter, a rollout and a sample
+
+
+def test_each_number_stands_with_its_interval_and_n(html):
+    shown = Page(html).shown()
+    rows = results_table(samples(GAIN))
+    for row in rows:
+        interval = f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        assert f"{row['n']} {row['samples']} {interval}" in shown
+
+
+def test_the_papers_numbers_stand_apart(html):
+    shown = Page(html).shown()
+    own, _, paper = shown.rpartition("Reported by the paper, not measured here")
+    assert "must not be compared" in paper
+    assert "DeepSeek-R1" in paper and "DeepSeek-R1" not in own
+    for row in reported.RESULTS:
+        scores = " ".join(f"{row['scores'][name]:.1f}" for name in reported.BENCHMARKS)
+        assert f"{row['model']} {scores} {row['mean']:.1f}" in paper
+
+
+def test_costs_and_provenance_are_there(html):
+    shown = Page(html).shown()
+    for text in ("389", "generation 301.2", "seed 3, commit 0123456789 with uncommitted changes", "3e-05", "cd" * 32):
+        assert text in shown
+
+
+def test_a_stage_that_is_not_complete_says_so(html):
+    assert Page(html).shown().count("This stage is not complete in this run.") == 2  # under way, and not given
+
+
+def test_a_run_with_nothing_in_it_still_gives_a_report(tmp_path):
+    shown = Page(build_report({}, tmp_path / "report.html").read_text("utf8")).shown()
+    assert "The benchmark has not run" in shown and "This run has kept none." in shown
+
+
+def test_the_same_run_gives_the_same_report(run, tmp_path):
+    first, second = (build_report(run, tmp_path / name, seed=1).read_bytes() for name in ("a.html", "b.html"))
+    assert first == second
+
+
+# ---- the sentences --------------------------------------------------------------------------------------------------
+
+
+def sentences(rates: dict) -> list[str]:
+    own = samples(rates)
+    return summary_sentences(results_table(own), paired_table(own, seed=0, resamples=500), "synthetic problems")
+
+
+def test_five_sentences_hold_levels_steps_format_and_limits():
+    told = sentences(GAIN)
+    assert len(told) == 5
+    assert told[0].startswith("On 60 held-out problems (synthetic problems), greedy accuracy is: base ")
+    assert "From base to SFT" in told[1] and "with sampled decoding" in told[1]
+    assert "From SFT to SFT + GRPO" in told[2]
+    assert "% of the gain" in told[3] and "read leniently" in told[3]
+    assert "not another training seed" in told[4] and "compared with the paper" in told[4]
+    assert all(re.search(r"[.]$", sentence) for sentence in told)
+
+
+def test_no_difference_is_called_noise_and_no_gain_is_shared_out():
+    told = sentences(FLAT)
+    assert "inside the noise" in told[1] and "inside the noise" in told[2]
+    assert "of the gain" not in told[3]
+
+
+def test_a_clear_gain_is_not_called_noise():
+    assert "noise" not in " ".join(sentences(GAIN)[1:3])
+
+
+def test_one_model_alone_has_no_steps():
+    told = sentences({"base": GAIN["base"]})
+    assert len(told) == 2
+    assert "difference" not in told[1]
+
+
+def test_the_summary_fits_a_terminal():
+    own = samples(GAIN)
+    text = summary_text(results_table(own), paired_table(own, seed=0, resamples=200))
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_early_and_late_show_one_completion_of_each_problem(tmp_path):
+    rollouts(tmp_path / "completions")
+    early, late = early_and_late(tmp_path)
+    assert (early["when"], early["step"], late["when"], late["step"]) == ("early", 1, "late", 12)
+    assert [text["prompt"] for text in early["texts"]] == ["question 0", "question 1", "question 2"]
+    assert early["texts"][0]["rewards"] == {"format reward": 0.0, "accuracy reward": 1.0, "advantage": 0.5}
+    assert early["texts"][1]["rewards"]["accuracy reward"] is None
+    assert early_and_late(tmp_path / "nothing") == []
+
+
+# ---- the paper's numbers --------------------------------------------------------------------------------------------
+
+
+def test_the_reported_table_is_consistent():
+    for row in reported.RESULTS:
+        mean = sum(row["scores"].values()) / len(row["scores"])
+        printed_otherwise = row["model"] == "R1-Distill-Llama-70B"  # 69.2 is printed, 68.8 is the row's mean
+        assert (abs(mean - row["mean"]) < 0.06) != printed_otherwise
+        assert row["place"]
+    assert [row["model"] for row in reported.recipe_rows()] == ["Qwen2.5-7B-Instruct", "Fin-R1-SFT", "Fin-R1"]
+
+
+def test_the_ten_sources_sum_to_the_data_set():
+    assert len(reported.SOURCES) == 10
+    assert sum(row["kept"] for row in reported.SOURCES) == reported.RECORDS

@@ -1,0 +1,366 @@
+"""The run folder: complete or not, resumed or afresh; and training in a child process that may die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finr1 import manifest
+from finr1.child import is_locked
+from finr1.launch import clean_lines, last_error
+from finr1.params import DataParams, DistillationParams, ParameterError
+from finr1.progress import describe, duration
+from finr1.run import MissingStage, Run, StageBusy, TrainingFailed, launch, read_manifest, stage_lock
+
+DATA = DataParams(
+    run="demo", seed=42, source_names=["synthetic"], data_dir=None, num_train=8, num_dev=4, num_test=4,
+    decontaminate_ngram=8, max_context_chars=None,
+)  # fmt: skip
+DISTILLATION = DistillationParams(
+    run="demo", seed=42, data_stage="outputs/{run}/01_data", teacher_backend="scripted", teacher_model=None,
+    teacher_base_url=None, temperature=0.6, top_p=0.95, max_tokens=256, num_samples=1, concurrency=8, fault_rate=0.3,
+)  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("outputs")
+
+
+def changed(params, **values):
+    return type(params)(**{**params.model_dump(), **values})
+
+
+def finished_data(rows: str = '{"id": 1}\n') -> Run:
+    run = Run(DATA)
+    run.path("rows.jsonl").write_text(rows, "utf8")
+    run.finish({"rows": rows.count("\n")}, outputs=["rows.jsonl"])
+    return run
+
+
+# The folder.
+
+
+def test_a_missing_input_names_parameter_value_notebook_and_command():
+    with pytest.raises(MissingStage) as caught:
+        Run(DISTILLATION)
+    for words in (
+        'data_stage = "outputs/demo/01_data"',
+        "notebooks/01_data.ipynb",
+        "python -m finr1 run --preset PRESET --run demo --until 01_data",
+    ):
+        assert words in str(caught.value)
+
+
+def test_a_stage_without_manifest_is_no_input_even_if_its_files_are_there():
+    Run(DATA).path("rows.jsonl").write_text("{}\n", "utf8")
+    with pytest.raises(MissingStage, match="no manifest.json"):
+        Run(DISTILLATION)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(lambda path: path.unlink(), "is gone"), (lambda path: path.write_text("{}\n{}\n", "utf8"), "was changed")],
+)
+def test_an_input_whose_files_were_lost_or_changed_is_refused(damage, words):
+    damage(finished_data().dir / "rows.jsonl")
+    with pytest.raises(MissingStage, match=f"rows.jsonl {words}.*--force 01_data"):
+        Run(DISTILLATION)
+
+
+def test_the_manifest_says_what_went_in_and_what_came_out():
+    finished_data()
+    run = Run(DISTILLATION)
+    run.path("model/weights.bin").write_bytes(b"12")
+    run.path("model/config.json").write_text("{}", "utf8")
+    run.path("traces.jsonl").write_text('{"a": 1}\n{"a": 2}\n', "utf8")
+    with run.phase("ask"):
+        pass
+    run.finish({"accuracy": 0.5, "undefined": float("nan")}, outputs=["traces.jsonl", "model"])
+    record = read_manifest(run.dir)
+    assert record["parameters"] == DISTILLATION.model_dump() and record["seed"] == 42
+    assert record["inputs"]["data_stage"]["sha256"] == read_manifest(run.inputs["data_stage"])["outputs_sha256"]
+    assert list(record["outputs"]) == ["traces.jsonl", "model/config.json", "model/weights.bin"]
+    assert record["outputs"]["traces.jsonl"]["rows"] == 2
+    assert record["outputs"]["model/weights.bin"]["sha256"] == manifest.file_sha256(run.dir / "model" / "weights.bin")
+    assert record["metrics"] == {"accuracy": 0.5, "undefined": None}
+    assert set(record["phases_s"]) == {"ask"} and record["sessions"] == 1
+    assert record["versions"]["pydantic"] and record["hardware"]["cores"] >= 1
+    assert record["peak_memory_gib"]["notebook"] > 0 and record["started"] <= record["finished"]
+
+
+def test_finish_prints_a_short_summary(capsys):
+    finished_data()
+    text = capsys.readouterr().out
+    assert text.startswith("01_data is complete:") and "rows.jsonl (1 rows)" in text and text.count("\n") < 10
+
+
+def test_an_output_that_was_not_written_leaves_the_stage_incomplete():
+    run = Run(DATA)
+    with pytest.raises(FileNotFoundError, match="rows.jsonl"):
+        run.finish({}, outputs=["rows.jsonl"])
+    assert not (run.dir / "manifest.json").exists()
+
+
+def test_starting_a_stage_again_makes_it_incomplete_and_keeps_what_it_made():
+    first = finished_data()
+    again = Run(DATA)
+    assert not (again.dir / "manifest.json").exists(), "a stage under way is not complete"
+    assert (again.dir / "rows.jsonl").exists() and again.fingerprint == first.fingerprint
+    again.finish({}, outputs=["rows.jsonl"])
+    assert read_manifest(again.dir)["sessions"] == 2
+
+
+def test_other_parameters_remove_artefacts_but_neither_answers_nor_the_running_notebook():
+    run = finished_data()
+    run.path("model/weights.bin").write_bytes(b"1")
+    run.path("teacher.answers.jsonl").write_text("{}\n", "utf8")
+    run.path("01_data.ipynb").write_text("{}", "utf8")
+    again = Run(changed(DATA, num_train=9))
+    left = sorted(path.name for path in again.dir.iterdir())
+    assert left == ["01_data.ipynb", "params.yaml", "state.json", "teacher.answers.jsonl"]
+    assert DataParams.from_yaml(again.dir / "params.yaml").num_train == 9
+
+
+def test_other_content_of_an_input_removes_artefacts_too():
+    finished_data()
+    Run(DISTILLATION).path("traces.jsonl").touch()
+    finished_data()
+    assert Run(DISTILLATION).path("traces.jsonl").exists(), "made again, but with the same content"
+    finished_data('{"id": 2}\n')
+    assert not Run(DISTILLATION).path("traces.jsonl").exists()
+
+
+def test_phases_add_up_over_sessions_and_count_when_they_fail():
+    for _ in range(2):
+        run = Run(DATA)
+        with pytest.raises(KeyError), run.phase("work"):
+            time.sleep(0.02)
+            raise KeyError
+    assert run.state["phases"]["work"] >= 0.04
+
+
+def test_identical_runs_have_identical_metrics_and_outputs():
+    records = []
+    for name in ("first", "second"):
+        run = Run(changed(DATA, run=name))
+        run.path("rows.jsonl").write_text("{}\n", "utf8")
+        run.finish({"share": 0.25}, outputs=["rows.jsonl"])
+        records.append(read_manifest(run.dir))
+    assert records[0]["metrics"] == records[1]["metrics"]
+    assert records[0]["outputs_sha256"] == records[1]["outputs_sha256"]
+
+
+def test_no_key_of_the_environment_reaches_the_run_folder(monkeypatch, outputs):
+    monkeypatch.setenv("FINR1_API_KEY", "sk-planted")
+    monkeypatch.setenv("HF_TOKEN", "hf-planted")
+    finished_data()
+    texts = [path.read_bytes() for path in outputs.rglob("*") if path.is_file()]
+    assert texts and not any(b"planted" in text for text in texts)
+
+
+def test_a_folder_that_is_no_clone_has_no_commit(project):
+    assert manifest.commit() == {"commit": None, "dirty": None}
+
+
+def test_a_notebooks_hash_follows_its_code_and_nothing_else(project):
+    def write(code: str, parameter: str = "run = 1", prose: str = "words") -> str:
+        cells = [
+            {"cell_type": "markdown", "metadata": {}, "source": [prose]},
+            {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": [parameter], "outputs": []},
+            {"cell_type": "code", "metadata": {}, "source": code, "outputs": []},
+        ]
+        (project / "notebooks").mkdir(exist_ok=True)
+        (project / "notebooks" / "01_data.ipynb").write_text(json.dumps({"cells": cells}), "utf8")
+        return manifest.notebook_sha256("01_data")
+
+    first = write("a = 1")
+    assert write("a = 1", parameter="run = 2", prose="other words") == first
+    assert write("a = 2") != first
+    assert manifest.notebook_sha256("02_distillation") is None
+
+
+def test_one_trainer_at_a_time():
+    run = Run(DATA)
+    assert not is_locked(run.dir)
+    with stage_lock(run.dir):
+        assert is_locked(run.dir)
+        with pytest.raises(RuntimeError, match=f"another trainer \\(process {os.getpid()}\\)"), stage_lock(run.dir):
+            pass
+        with pytest.raises(StageBusy, match="a trainer is at work"):
+            Run(changed(DATA, num_train=9))
+    assert not is_locked(run.dir)
+
+
+# The child.
+
+TRAINER = """
+import json, os, pathlib, signal, sys, time
+from finr1.params import DataParams
+from finr1.run import child_main
+
+def train(params, stage_dir):
+    rows = stage_dir / "metrics.jsonl"
+    steps = len(rows.read_text().splitlines()) if rows.exists() else 0
+    with rows.open("a") as file:
+        for step in range(steps + 1, 4):
+            file.write(json.dumps({"step": step, "max_steps": 3, "loss": 1 / step}) + chr(10))
+            file.flush()
+            BODY
+    (stage_dir / "model").mkdir()
+
+if __name__ == "__main__":
+    child_main(train, DataParams)
+"""
+
+
+def trainer(project: Path, body: str = "pass") -> str:
+    (project / "a_trainer.py").write_text(TRAINER.replace("BODY", body), "utf8")
+    return "a_trainer"
+
+
+def test_launch_returns_the_childs_metrics_and_shows_them_live(project, capsys):
+    seen = []
+    rows = launch(trainer(project), Run(DATA), on_progress=lambda rows: seen.append(len(rows)))
+    assert [row["step"] for row in rows] == [1, 2, 3] and seen[-1] == 3
+    assert "step 3/3, loss 0.3333" in capsys.readouterr().out
+
+
+def test_a_model_that_is_complete_is_not_trained_again(project, capsys):
+    run = Run(DATA)
+    launch(trainer(project), run)
+    rows = launch(trainer(project, "raise ValueError"), run)
+    assert len(rows) == 3 and "no training" in capsys.readouterr().out
+
+
+def test_a_child_that_dies_leaves_its_own_error_and_running_again_resumes(project):
+    run = Run(DATA)
+    with pytest.raises(TrainingFailed) as caught:
+        launch(trainer(project, "raise ValueError('batch of size 3 is odd')"), run)
+    message = str(caught.value)
+    assert "a_trainer ended with exit code 1\nValueError: batch of size 3 is odd\n" in message
+    assert "The end of" in message and "Traceback (most recent call last):" in message
+    assert not (run.dir / "manifest.json").exists() and not (run.dir / "model").exists()
+    again = Run(DATA)
+    assert [row["step"] for row in launch(trainer(project), again)] == [1, 2, 3], "the first step is kept"
+
+
+def test_only_the_last_sessions_log_is_searched_for_the_error(project):
+    with pytest.raises(TrainingFailed):
+        launch(trainer(project, "raise ValueError('old')"), Run(DATA))
+    with pytest.raises(TrainingFailed) as caught:
+        launch(trainer(project, "sys.exit('new words')"), Run(DATA))
+    assert "old" not in str(caught.value) and "\nnew words\n" in str(caught.value)
+
+
+def test_a_killed_child_is_told_from_one_that_failed(project):
+    with pytest.raises(TrainingFailed, match=r"was killed by SIGKILL \(out of memory\?\)"):
+        launch(trainer(project, "os.kill(os.getpid(), signal.SIGKILL)"), Run(DATA))
+
+
+def test_changed_training_data_makes_the_model_again(project, capsys):
+    run = Run(DATA)
+    run.path("train.jsonl").write_text("{}\n", "utf8")
+    launch(trainer(project), run, reads=["train.jsonl"])
+    launch(trainer(project, "raise ValueError"), run, reads=["train.jsonl"])
+    run.path("train.jsonl").write_text("{}\n{}\n", "utf8")
+    assert len(launch(trainer(project), run, reads=["train.jsonl"])) == 3
+    assert "the training data changed" in capsys.readouterr().out
+
+
+def test_an_interrupted_cell_leaves_no_trainer_behind(project):
+    def interrupt(rows):
+        raise KeyboardInterrupt
+
+    run = Run(DATA)
+    with pytest.raises(KeyboardInterrupt):
+        launch(trainer(project, "time.sleep(60)"), run, on_progress=interrupt)
+    assert not is_locked(run.dir)
+
+
+def test_a_trainer_ends_with_the_notebook_that_started_it(project, outputs):
+    module = trainer(project, "time.sleep(60)")
+    code = (
+        "from finr1.params import DataParams; from finr1.run import Run, launch\n"
+        f"launch({module!r}, Run(DataParams(**{DATA.model_dump()!r})))"
+    )
+    notebook = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    folder = outputs / "demo" / "01_data"
+    wait_until(lambda: (folder / "metrics.jsonl").exists())
+    assert is_locked(folder)
+    notebook.send_signal(signal.SIGKILL)
+    notebook.wait()
+    wait_until(lambda: not is_locked(folder))
+
+
+def wait_until(condition, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_child_started_by_hand_without_a_folder_says_how(project):
+    trainer(project)
+    result = subprocess.run([sys.executable, "-m", "a_trainer"], cwd=project, capture_output=True, text=True)
+    assert result.returncode == 1 and "usage: python -m" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_are_two_and_their_own_error_comes_through(project):
+    """torchrun's closing traceback speaks of itself; the reason stands further up."""
+    body = """
+import os, time
+from finr1.params import DataParams
+from finr1.run import child_main
+
+def train(params, stage_dir):
+    (stage_dir / f"rank{os.environ['RANK']}").touch()
+    while len(list(stage_dir.glob("rank?"))) < 2:
+        time.sleep(0.05)
+    int("no number")
+
+if __name__ == "__main__":
+    child_main(train, DataParams)
+"""
+    (project / "a_trainer.py").write_text(body, "utf8")
+    with pytest.raises(TrainingFailed) as caught:
+        launch("a_trainer", Run(DATA), num_processes=2)
+    assert "\nValueError: invalid literal for int() with base 10: 'no number'\n" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("log", "expected", "reason"),
+    [
+        (
+            "Traceback (most recent call last):\n  File\nValueError: a\n\nDuring handling\n"
+            "Traceback (most recent call last):\n  File\nKeyError: b\n",
+            "KeyError: b",
+            "the outermost of a chain",
+        ),
+        ("\x1b[31mTraceback (most recent call last):\x1b[0m\n  x\n\x1b[1mOSError: c\x1b[0m\n", "OSError: c", "colours"),
+        (
+            "[rank1]: Traceback (most recent call last):\n[rank1]:   File\n[rank1]: OSError: d\n",
+            "OSError: d",
+            "torchrun",
+        ),
+        ("1%\r50%\r100%\nkilled\n", "killed", "no traceback: the last line, progress bars as they end"),
+        ("", "(it wrote no log)", "nothing at all"),
+    ],
+)
+def test_the_last_error_of_a_log_is_found(log, expected, reason):
+    assert last_error(clean_lines(log)) == expected, reason
+
+
+def test_progress_reads_as_a_person_would_say_it():
+    assert describe([], 3) == "starting, 3 s"
+    assert describe([{"step": 2, "max_steps": 9, "loss": 0.12345}], 61) == "step 2/9, loss 0.1235, 1 min 01 s"
+    assert [duration(seconds) for seconds in (59.6, 3599, 7500)] == ["1 min 00 s", "59 min 59 s", "2 h 05 min"]
+
+
+def test_missing_stages_are_parameter_errors():
+    assert issubclass(MissingStage, ParameterError), "the pipeline tells both in the same way"

@@ -1,0 +1,738 @@
+"""The three real sources: handmade records of every published shape, then the real files where they are at hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import urllib.error
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from finr1 import grading
+from finr1.judge.rules import false_equations
+from finr1.records import Problem, messages
+from finr1.sources import SOURCES, Loaded, Source, SourceError, files, load_source, retrieved_context, tfns
+from finr1.sources.cues import label_by_rule, rationale
+from finr1.sources.finqa import page_of
+from finr1.sources.golds import Golds, choose_golds
+from finr1.sources.pages import Page, clean_text, markdown_table
+from finr1.sources.programs import execute, parse_program, worked_reasoning
+
+TABLE = [["", "2015", "2014"], ["net revenue", "$ 5829", "$ 5735"], ["other", "-14 ( 14 )", "8.5% ( 8.5 % )"]]
+PRE = ["the company sells pipes .", ". . ."]
+POST = ["its staff grew to 120 people ."]
+PAGE = Page.from_lists(PRE, TABLE, POST)
+
+
+def finqa_record(identifier="AB/2015/page_1.pdf-1", page=(PRE, TABLE, POST), **qa) -> dict:
+    """A record of FinQA's official schema; `qa` overrides parts of the question."""
+    asked = {
+        "question": "what was the growth rate of net revenue in 2015?",
+        "answer": "1.64%",
+        "exe_ans": 0.01639,
+        "program": "subtract(5829, 5735), divide(#0, 5735)",
+    }
+    pre, table, post = page
+    return {"id": identifier, "pre_text": pre, "table": table, "post_text": post, "qa": asked | qa}
+
+
+def conversation(identifier="Single_AB/2015/page_1.pdf-1", **changes) -> dict:
+    """A record of ConvFinQA's official schema, Type I, three turns."""
+    qa = {"answer": "1.64%", "steps": [{"res": "94"}, {"res": "1.64%"}]}
+    programs = ["5829", "subtract(5829, 5735)", "subtract(5829, 5735), divide(#0, 5735)"]
+    note = {
+        "dialogue_break": ["what was net revenue in 2015?", "how much did it change from 2014?", "and in percent?"],
+        "turn_program": programs,
+        "exe_ans_list": [5829.0, 94.0, 0.01639],
+        "qa_split": [0, 0, 0],
+        "answer_list": ["5829", "A0", "A1"],
+    }
+    record = {"id": identifier, "pre_text": PRE, "table": TABLE, "post_text": POST, "qa": qa, "annotation": note}
+    record["annotation"] = note | changes
+    return record
+
+
+def write(folder: Path, name: str, records: list) -> None:
+    """`records` as a JSON list, or one a line, gzipped where the name says so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(records) if ".jsonl" not in name else "\n".join(json.dumps(record) for record in records)
+    data = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+    (folder / name).write_bytes(data)
+
+
+def load(tmp_path: Path, source: str, **by_name: list) -> Loaded:
+    """Load `source` from a folder of files given as `name__suffix=records`."""
+    for name, records in by_name.items():
+        write(tmp_path / source, name.replace("__", "."), records)
+    return load_source(source, tmp_path)
+
+
+def dropped(loaded: Loaded) -> dict[str, int]:
+    return {reason: count for row in loaded.rows() for reason, count in row["dropped"].items()}
+
+
+def assert_accounted(loaded: Loaded) -> None:
+    for row in loaded.rows():
+        assert row["raw"] == row["kept"] + sum(row["dropped"].values()), row
+    assert sum(row["kept"] for row in loaded.rows()) == len(loaded.problems)
+
+
+# ---------------------------------------------------------------------------
+# Pages
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned", "why"),
+    [
+        ("-8.7 ( 8.7 )", "-8.7", "a negative number stands twice"),
+        ("$ -369 ( 369 )", "$ -369", "with a currency before it"),
+        ("23.6% ( 23.6 % )", "23.6%", "a percentage stands twice"),
+        ("rose 14% ( 14 % ) and fell -3% ( 3 % ) .", "rose 14% and fell -3% .", "in the middle of a sentence"),
+        ("( 5.93% ( 5.93 % ) ) due 2022", "( 5.93% ) due 2022", "within brackets"),
+        ("3.25%-3.65% ( 3.25%-3.65 % ) above libor", "3.25%-3.65% above libor", "a range of percentages"),
+        ("( 2 ) % ( % )", "( 2 ) %", "a bare percent sign"),
+        ("dividend declared ( 2 )", "dividend declared ( 2 )", "a footnote stays"),
+        ("2 ( 2 )", "2 ( 2 )", "a footnote that happens to repeat a positive number stays"),
+        ("-119 ( 19 )", "-119 ( 19 )", "another number stays"),
+        ("visa 2019s  201cplan 201d", 'visa\'s "plan"', "code points that lost their backslash"),
+        ("in 2013 2014 dash", "in 2013 2014 dash", "a dash or a year: left alone"),
+    ],
+)
+def test_page_text_is_cleaned(text, cleaned, why):
+    assert clean_text(text) == cleaned, why
+
+
+def test_a_context_is_text_then_a_markdown_table_then_text():
+    assert PAGE.context() == (
+        "the company sells pipes .\n\n"
+        "|  | 2015 | 2014 |\n| --- | --- | --- |\n| net revenue | $ 5829 | $ 5735 |\n| other | -14 | 8.5% |\n\n"
+        "its staff grew to 120 people ."
+    )
+
+
+def test_ragged_rows_are_filled_and_pipes_in_cells_replaced():
+    assert markdown_table((("a", "b"), ("x|y",))).splitlines() == ["| a | b |", "| --- | --- |", "| x/y |  |"]
+
+
+def test_a_flattened_page_gives_the_same_context():
+    table = " | 2015 | 2014\nnet revenue | $ 5829 | $ 5735\nother | -14 ( 14 ) | 8.5%"
+    flat = f"{PRE[0]}\n\n{table}\n\n{POST[0]}"
+    assert Page.from_text(flat).context() == PAGE.context()
+
+
+# ---------------------------------------------------------------------------
+# Golds
+
+
+@pytest.mark.parametrize(
+    ("text", "executed", "question", "expected", "why"),
+    [
+        ("1.64%", 0.01639, "", Golds("1.64%", ["0.01639"], "percent"), "the text has the sign"),
+        ("94", 94.0, "", Golds("94", [], "number"), "both the same"),
+        ("38316\\n", 38316.32653, "", Golds("38316", ["38316.32653"], "number"), "newline debris"),
+        ("4.9\\", "4.85514", "", Golds("4.9", ["4.85514"], "number"), "backslash debris"),
+        (".3%", 0.00302, "", Golds("0.3%", ["0.00302"], "percent"), "leading dot"),
+        ("", "yes", "", Golds("yes", [], "boolean"), "no text answer"),
+        ("", 0.14136, "what percent is it?", Golds("0.14136", [], "percent"), "without a text the question tells"),
+        ("67.88", 0.67877, "what percent was kept?", Golds("67.88", ["0.67877"], "percent"), "only the sign lacks"),
+        ("67.88", 0.67877, "what was kept?", "contradictory golds", "nobody asked for a percentage"),
+        ("380", 3.8, "", "contradictory golds", "a factor of 100"),
+        ("10%", -0.09709, "", "contradictory golds", "another sign"),
+        ("yes", 471.0, "", "contradictory golds", "yes and a number"),
+        ("apple never booked it but 856 it is", 856.0, "", Golds("856", [], "number"), "a sentence is a poor gold"),
+        ("see the note", None, "", "unreadable gold", "no number in it"),
+        (None, None, "", "no gold", "the private test set"),
+    ],
+)
+def test_the_text_answer_is_the_gold_unless_it_is_unreadable_or_contradicted(text, executed, question, expected, why):
+    chosen = choose_golds(text, executed, question)
+    if isinstance(chosen, Golds) and isinstance(expected, Golds) and not expected.alternatives:
+        assert (chosen.gold, chosen.kind) == (expected.gold, expected.kind), why
+    else:
+        assert chosen == expected, why
+
+
+# ---------------------------------------------------------------------------
+# Programs
+
+
+@pytest.mark.parametrize(
+    ("program", "result", "why"),
+    [
+        ("subtract(5829, 5735), divide(#0, 5735)", 94 / 5735, "a reference to an earlier step"),
+        ("multiply(8.5%, const_100)", 8.5, "a percentage is a fraction; a constant"),
+        ("add(-14, const_m1)", -15.0, "minus one"),
+        ("exp(1.1, const_2)", 1.1**2, "a power"),
+        ("greater(5829, 5735)", "yes", "a comparison"),
+        ("table_average(net revenue, none)", 5782.0, "a row of the table"),
+        ("table_max(net revenue, none), subtract(#0, 5735)", 94.0, "a row, then on"),
+        ("table_sum(no such row, none)", None, "an unknown row"),
+        ("divide(1, 0)", None, "division by zero"),
+        ("exp(10, 400)", None, "overflow"),
+        ("add(#3, 1)", None, "a step that does not exist"),
+        ("frobnicate(1, 2)", None, "an unknown operation"),
+        ("60.94", 60.94, "a look-up"),
+        ("", None, "nothing"),
+    ],
+)
+def test_programs_are_executed_as_the_source_defines_them(program, result, why):
+    assert execute(program, PAGE.table) == (pytest.approx(result) if isinstance(result, float) else result), why
+
+
+def test_a_row_name_with_brackets_and_commas_is_one_argument():
+    (step,) = parse_program("table_sum(costs ( net , 2009 ), none)")
+    assert (step.first, step.second) == ("costs ( net , 2009 )", "none")
+
+
+@pytest.mark.parametrize(
+    ("program", "gold", "executed", "lines"),
+    [
+        (
+            "subtract(5829, 5735), divide(#0, 5735)", "1.64%", "0.01639",
+            ["The table gives 5829 for net revenue (2015) and 5735 for net revenue (2014).",
+             "The difference is 5829 - 5735 = 94.", "The quotient is 94 / 5735 = 0.016391.",
+             "As a percentage that is 0.016391 * 100 = 1.6391.", "So the answer is 1.64%."],
+        ),
+        (
+            "subtract(120, -14)", "134", "134.0",
+            ['The table gives -14 for other (2015). The text says "its staff grew to 120 people".',
+             "The difference is 120 - (-14) = 134.", "So the answer is 134."],
+        ),
+        (
+            "greater(5735, 5829)", "no", "no",
+            ["The table gives 5735 for net revenue (2014) and 5829 for net revenue (2015).",
+             "5735 is not greater than 5829.", "The first value is not greater, so the answer is no."],
+        ),
+        (
+            "table_average(net revenue, none)", "5782", "5782.0",
+            ['The row "net revenue" holds 5829, 5735.', "Adding up, 5829 + 5735 = 11564.",
+             "The average is 11564 / 2 = 5782.", "So the answer is 5782."],
+        ),
+        (
+            "5829", "5829", "5829.0",
+            ["The question asks for a value that the page states.",
+             "The table gives 5829 for net revenue (2015).", "So the answer is 5829."],
+        ),
+    ],
+)  # fmt: skip
+def test_a_program_is_told_in_true_steps_that_end_at_the_gold(program, gold, executed, lines):
+    assert worked_reasoning(program, gold, executed, PAGE, "what is it?").splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("program", "gold", "executed", "why"),
+    [
+        ("subtract(5829, 5735)", "95", "95.0", "our execution gives another result than the source's"),
+        ("add(577.8, 540.2), add(#0, const_2), divide(#1, const_2)", "559", "560.0", "560 is not 559, 1 % or not"),
+        ("add(const_3, const_2)", "5", "5.0", "two sentences are no reasoning"),
+        ("what is this", "94", "94.0", "no program"),
+        ("", "94", "94.0", "no program at all"),
+        ("subtract(5829, 5735)", "94", "", "no executed answer to check ours against"),
+    ],
+)
+def test_what_cannot_be_told_honestly_is_left_empty(program, gold, executed, why):
+    assert worked_reasoning(program, gold, executed, PAGE, "what is it?") == "", why
+
+
+def test_rounded_steps_do_not_carry_the_result_away():
+    # 1.0000001 - 1 needs more digits than are printed at first.
+    program = "divide(10000001, 10000000), subtract(#0, const_1), multiply(#1, const_1000000)"
+    told = worked_reasoning(program, "0.1", "0.1", PAGE, "how much?")
+    assert told.endswith("So the answer is 0.1.") and not false_equations(told)
+
+
+# ---------------------------------------------------------------------------
+# FinQA
+
+
+def test_an_official_record_becomes_a_problem(tmp_path):
+    (problem,) = load(tmp_path, "finqa", train__json=[finqa_record()]).problems
+    assert problem.id == "finqa/AB/2015/page_1.pdf-1"
+    assert (problem.split, problem.group, problem.capability) == ("train", "AB/2015/page_1.pdf", "calculation")
+    assert (problem.gold, problem.alternatives, problem.answer_kind) == ("1.64%", ["0.01639"], "percent")
+    assert (problem.family, problem.level) == ("divide", 2)
+    assert problem.context == PAGE.context() and problem.reference.endswith("So the answer is 1.64%.")
+
+
+@pytest.mark.parametrize("name", ["train__json", "train__jsonl", "train__json__gz", "train__jsonl__gz"])
+def test_lists_and_lines_load_alike_gzipped_or_not(tmp_path, name):
+    assert len(load(tmp_path, "finqa", **{name: [finqa_record()]}).problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "reason"),
+    [
+        ("train__json", finqa_record(page=([], [], [])), "no context"),
+        ("train__json", finqa_record(answer="", exe_ans=None), "no gold"),
+        ("train__json", finqa_record(answer="see above", exe_ans=None), "unreadable gold"),
+        ("train__json", finqa_record(answer="12%"), "contradictory golds"),
+        ("train__json", finqa_record(question=" "), "no question"),
+        ("part1__json", finqa_record(), "unknown split"),
+        ("train__json", {"a": 1}, "unknown schema"),
+        ("train__json", ["a"], "unknown schema"),
+        ("test__json", {"id": "x", "generation": "<think>", "prediction": 1, "pre_text": []}, "answers of a model"),
+        ("pairs__json", {"q_uid": "Z/1/page_1.pdf-1", "question": "?", "answer_1": "1", "answer_2": "1"}, "no context"),
+        ("dev_prompts__json", {"text": "Question: q\n Output: add(1, 2)"}, "used for its program only"),
+        ("ids__json", {"train": [], "dev": [], "test": []}, "list of split ids"),
+    ],
+)
+def test_a_finqa_record_that_cannot_be_used_is_counted_under_its_reason(tmp_path, name, record, reason):
+    loaded = load(tmp_path, "finqa", **{name: [record]})
+    assert dropped(loaded) == {reason: 1}
+    assert_accounted(loaded)
+
+
+def test_of_two_copies_the_official_one_stays_even_when_it_is_dropped(tmp_path):
+    flat = {"id": "AB/2015/page_1.pdf-1", "question": "?", "context": "a page", "gold_raw": "0.01639", "program": ""}
+    loaded = load(tmp_path, "finqa", a_train__jsonl=[flat], b_train__json=[finqa_record(answer="12%")])
+    assert not loaded.problems, "the copy without the text answer would hide the contradiction"
+    assert dropped(loaded) == {"duplicate id": 1, "contradictory golds": 1}
+
+
+def test_a_broken_line_is_counted_and_the_rest_loads(tmp_path):
+    folder = tmp_path / "finqa"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(json.dumps(finqa_record()) + '\n{"id": "cut', encoding="utf8")
+    loaded = load_source("finqa", tmp_path)
+    assert len(loaded.problems) == 1 and dropped(loaded) == {"broken record": 1}
+    assert_accounted(loaded)
+
+
+FLAT_PAGE = f"{PRE[0]}\n\n | 2015 | 2014\nnet revenue | $ 5829 | $ 5735\n\n{POST[0]}"
+QUESTION, PROGRAM = finqa_record()["qa"]["question"], finqa_record()["qa"]["program"]
+REUPLOADS = {
+    "uda": {"q_uid": "AB/2015/page_1.pdf-1", "question": QUESTION, "program": PROGRAM,
+            "answers": {"str_answer": "1.64%", "exe_answer": 0.01639},
+            "context": {"pre_text": PRE, "table": TABLE, "post_text": POST}},
+    "lists": {"id": "AB/2015/page_1.pdf-1", "question": QUESTION, "program": PROGRAM, "answer": 0.01639,
+              "pre_text": PRE, "table": TABLE, "post_text": POST},
+    "flat": {"id": "AB/2015/page_1.pdf-1", "question": QUESTION, "program": PROGRAM, "answer": "0.01639",
+             "gold_raw": "0.01639", "context": FLAT_PAGE},
+    "verl": {"prompt": [{"content": f"Context: {FLAT_PAGE}\nQuestion: {QUESTION}\n\nPlease answer.", "role": "user"}],
+             "reward_model": {"ground_truth": "1.64"}, "extra_info": {"id": "AB/2015/page_1.pdf-1"}},
+}  # fmt: skip
+PAIR = {"q_uid": "AB/2015/page_1.pdf-1", "question": QUESTION, "answer_1": "1.64%", "answer_2": "0.01639"}
+IDS = {"train": ["AB/2015/page_1.pdf-1"], "dev": [], "test": []}
+
+
+@pytest.mark.parametrize("shape", REUPLOADS)
+def test_a_reupload_joined_with_the_pairs_gives_what_the_official_record_gives(tmp_path, shape):
+    prompt = {"text": f"Table: []\n    Question: {QUESTION}\n    \n\n    Output: {PROGRAM} </s>\n"}
+    loaded = load(tmp_path, "finqa", pairs__jsonl=[PAIR], ids__json=[IDS], train_prompts__jsonl=[prompt],
+                  copy__jsonl=[REUPLOADS[shape]])  # fmt: skip
+    (problem,) = loaded.problems
+    assert (problem.gold, problem.alternatives, problem.answer_kind) == ("1.64%", ["0.01639"], "percent")
+    assert problem.split == "train" and problem.question == QUESTION
+    assert "| net revenue | $ 5829 | $ 5735 |" in problem.context and "Please" not in problem.context
+    assert problem.reference.endswith("So the answer is 1.64%.")
+
+
+def test_without_the_pairs_a_lossy_gold_is_not_used_but_the_program_executed(tmp_path):
+    prompt = {"text": f"Question: {QUESTION}\n\n Output: {PROGRAM} </s>"}
+    loaded = load(tmp_path, "finqa", ids__json=[IDS], train_prompts__jsonl=[prompt], copy__jsonl=[REUPLOADS["verl"]])
+    assert [problem.gold for problem in loaded.problems] == ["0.01639"]
+
+
+def test_a_pair_gets_the_page_of_another_question_on_it(tmp_path):
+    pair = {"q_uid": "AB/2015/page_1.pdf-2", "question": "how many people?", "answer_1": "120", "answer_2": "120.0"}
+    loaded = load(tmp_path, "finqa", pairs__jsonl=[pair], train__json=[finqa_record()])
+    assert [problem.gold for problem in loaded.problems] == ["1.64%", "120"]
+    assert loaded.problems[1].context == PAGE.context() and loaded.problems[1].reference == ""
+
+
+def test_golds_are_joined_only_under_the_same_question(tmp_path):
+    other = PAIR | {"question": "another question", "answer_1": "7", "answer_2": "7"}
+    loaded = load(tmp_path, "finqa", pairs__jsonl=[other], train__jsonl=[REUPLOADS["flat"]])
+    assert [problem.gold for problem in loaded.problems] == ["0.01639"]
+
+
+# ---------------------------------------------------------------------------
+# ConvFinQA
+
+
+def test_every_turn_is_a_problem_with_the_earlier_turns_as_a_real_chat(tmp_path):
+    problems = load(tmp_path, "convfinqa", train__json=[conversation()]).problems
+    assert [problem.gold for problem in problems] == ["5829", "94", "1.64%"]
+    last = problems[2]
+    assert last.id == "convfinqa/Single_AB/2015/page_1.pdf-1_2" and last.group == "AB/2015/page_1.pdf"
+    assert [(turn.question, turn.answer) for turn in last.history][1] == ("how much did it change from 2014?", "94")
+    assert [message["role"] for message in messages(last)] == ["system", *["user", "assistant"] * 2, "user"]
+    assert [problem.level for problem in problems] == [1, 2, 3]
+    assert all(problem.reference for problem in problems)
+
+
+def test_type_two_conversations_take_each_half_from_its_own_question(tmp_path):
+    record = conversation("Double_AB/2015/page_1.pdf", qa_split=[0, 1, 1], answer_list=["5829", "#1", "#2"])
+    del record["qa"]
+    record["qa_0"] = {"answer": "5829", "steps": [{"res": "5829"}]}
+    record["qa_1"] = {"answer": "1.64%", "steps": [{"res": "94"}, {"res": "1.6%"}]}
+    assert [p.gold for p in load(tmp_path, "convfinqa", dev__json=[record]).problems] == ["5829", "94", "1.64%"]
+
+
+def test_step_results_are_not_used_where_turns_were_merged(tmp_path):
+    record = conversation(answer_list=["5829", "#0", "7", "#1"])
+    problems = load(tmp_path, "convfinqa", dev__json=[record]).problems
+    assert [problem.gold for problem in problems] == ["5829", "94", "1.64%"], "the second from exe_ans_list"
+
+
+@pytest.mark.parametrize("identifier", ["V/2008/p_1.pdf-1", "Single_V/2008/p_1.pdf-1", "Double_V/2008/p_1.pdf"])
+def test_both_sources_name_a_page_alike(identifier):
+    assert page_of(identifier) == "V/2008/p_1.pdf"
+
+
+def turn_record(number: int) -> dict:
+    """The official one-record-a-turn schema."""
+    whole = conversation()
+    note = whole["annotation"]
+    whole["id"] += f"_{number}"
+    whole["annotation"] = {
+        "cur_dial": note["dialogue_break"][: number + 1],
+        "cur_program": note["turn_program"][number],
+        "exe_ans": note["exe_ans_list"][number],
+        "turn_ind": number,
+    }
+    return whole
+
+
+def test_official_turn_files_give_the_same_ids_and_histories(tmp_path):
+    turns = load(tmp_path / "a", "convfinqa", train_turn__json=[turn_record(n) for n in range(3)]).problems
+    whole = load(tmp_path / "b", "convfinqa", train__json=[conversation()]).problems
+    assert [p.id for p in turns] == [p.id for p in whole]
+    assert [t.question for t in turns[2].history] == [t.question for t in whole[2].history]
+
+
+LISTS = {
+    "id": "Single_AB/2015/page_1.pdf-1",
+    "financial_report": {"pre_text": PRE, "table": TABLE, "post_text": POST},
+    "conversation": [
+        {"question": "what was net revenue in 2015?", "expected_program": "5829", "expected_answer": 5829.0,
+         "predicted_program": "1", "predicted_answer": 1.0},
+    ],
+}  # fmt: skip
+DERIVED = {
+    "id": "Single_AB/2015/page_1.pdf-1_0", "turn_ind": 0, "cur_dial": ["what was net revenue in 2015?"],
+    "cur_program": "5829", "exe_ans": 5829.0, "answer": "5829", "text": PRE[0],
+    "table": "- | 2015 | 2014\nnet revenue | $ 5829 | $ 5735\n",
+}  # fmt: skip
+LAST_TURN = {"id": "Single_AB/2015/page_1.pdf-1", "questions": ["what was net revenue in 2015?"], "answer": 5829.0,
+             "text": PRE[0], "table": DERIVED["table"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("record", [LISTS, DERIVED, LAST_TURN], ids=["lists", "derived turn", "last turn"])
+def test_convfinqa_reuploads_give_the_same_turn(tmp_path, record):
+    (problem,) = load(tmp_path, "convfinqa", train__jsonl__gz=[record]).problems
+    assert (problem.id, problem.gold) == ("convfinqa/Single_AB/2015/page_1.pdf-1_0", "5829")
+    assert "|  | 2015 | 2014 |\n| --- | --- | --- |\n| net revenue | $ 5829 | $ 5735 |" in problem.context
+
+
+@pytest.mark.parametrize(
+    ("name", "records", "reasons"),
+    [
+        ("train__json", [conversation() | {"pre_text": [], "table": [], "post_text": []}], {"no context": 3}),
+        ("test_private__json", [conversation(turn_program=None, exe_ans_list=None) | {"qa": {}}], {"no gold": 3}),
+        ("part__json", [conversation()], {"unknown split": 3}),
+        ("train__json", [conversation(exe_ans_list=[5829.0, 95.5, 0.01639])], {"contradictory golds": 1}),
+        ("train__json", [conversation(dialogue_break=["a?", "", "c?"])], {"no question": 1}),
+        ("train_turn__json", [turn_record(0), turn_record(2)], {"no gold in an earlier turn": 1}),
+        ("dev__jsonl", [LAST_TURN | {"questions": ["a?", "b?"]}], {"no gold": 1, "no gold in an earlier turn": 1}),
+        ("train__json", [conversation(), conversation()], {"duplicate id": 3}),
+        ("train__json", [{"doc": {}, "dialogue": {"conv_questions": ["a?", "b?"]}, "id": "x"}], {"damaged table": 2}),
+        ("train__json", [{"question_id": "x_q0", "conv_questions": "a?"}], {"answers of a model": 1}),
+        ("train__json", [{"question": "a?", "answer": "1"}], {"no context": 1}),
+        ("train__json", [{"a": 1}, "text"], {"unknown schema": 2}),
+    ],
+)  # fmt: skip
+def test_a_turn_that_cannot_be_used_is_counted_under_its_reason(tmp_path, name, records, reasons):
+    loaded = load(tmp_path, "convfinqa", **{name: records})
+    assert dropped(loaded) == reasons
+    assert_accounted(loaded)
+
+
+def test_after_a_contradiction_the_history_goes_on_from_the_executed_answer(tmp_path):
+    problems = load(tmp_path, "convfinqa", train__json=[conversation(exe_ans_list=[5829.0, 95.5, 0.01639])]).problems
+    assert [turn.answer for turn in problems[-1].history] == ["5829", "95.5"]
+
+
+def test_the_official_archive_is_read_as_it_is(tmp_path):
+    (tmp_path / "convfinqa").mkdir()
+    with zipfile.ZipFile(tmp_path / "convfinqa" / "data.zip", "w") as archive:
+        archive.writestr("data/dev.json", json.dumps([conversation()]))
+        archive.writestr("__MACOSX/data/._dev.json", b"\x00\x05")
+    loaded = load_source("convfinqa", tmp_path)
+    assert [row["file"] for row in loaded.rows()] == ["data.zip/data/dev.json"]
+    assert {problem.split for problem in loaded.problems} == {"dev"}
+
+
+# ---------------------------------------------------------------------------
+# TFNS
+
+
+def tweets(tmp_path: Path, train: str, valid: str = "text,label\nOpening today,2\n") -> Loaded:
+    (tmp_path / "tfns").mkdir(parents=True)
+    (tmp_path / "tfns" / "sent_train.csv").write_text(train, encoding="utf-8-sig")
+    (tmp_path / "tfns" / "sent_valid.csv").write_text(valid, encoding="utf8")
+    return load_source("tfns", tmp_path)
+
+
+def test_tweets_load_from_csv_with_a_byte_order_mark(tmp_path):
+    loaded = tweets(tmp_path, 'text,label\n"$ALLY - Ally pulls outlook, again https://t.co/x",0\n')
+    problem = next(p for p in loaded.problems if p.split != "test")
+    assert problem.context == "$ALLY - Ally pulls outlook, again https://t.co/x"
+    assert (problem.gold, problem.answer_kind, problem.labels) == ("bearish", "label", tfns.LABELS)
+    assert problem.reference.startswith('The tweet says "pulls outlook".')
+    assert grading.grade("Bearish", problem.gold, "label", labels=problem.labels) is True
+
+
+def test_tweets_that_differ_in_their_link_are_one_and_test_wins(tmp_path):
+    train = "text,label\nShares up https://t.co/a,1\nSHARES up https://t.co/b,1\nopening  today,2\n"
+    loaded = tweets(tmp_path, train, "text,label\nOpening today https://t.co/c,2\n")
+    assert sorted(problem.context for problem in loaded.problems if problem.split == "test") == [
+        "Opening today https://t.co/c"
+    ]
+    assert dropped(loaded) == {"duplicate id": 2}
+    assert_accounted(loaded)
+
+
+def test_tweets_that_cannot_be_used_are_counted(tmp_path):
+    write(tmp_path / "tfns", "test.jsonl.gz", [{"context": "Input: up", "target": "positive"}, {"x": 1}])
+    write(tmp_path / "tfns", "valid.jsonl", [{"text": "https://t.co/a", "label": 1}, {"text": "up", "label": "7"}])
+    write(tmp_path / "tfns", "part.jsonl", [{"text": "up", "label": 1}])
+    loaded = load_source("tfns", tmp_path)
+    assert dropped(loaded) == {
+        "words in place of labels": 1,
+        "unknown schema": 1,
+        "no text but a link": 1,
+        "unreadable gold": 1,
+        "unknown split": 1,
+    }
+
+
+def test_dev_is_the_same_tenth_of_train_in_any_order(tmp_path):
+    lines = [f"tweet number {n},2" for n in range(500)]
+    first = tweets(tmp_path / "a", "\n".join(["text,label", *lines]))
+    second = tweets(tmp_path / "b", "\n".join(["text,label", *lines[::-1]]))
+    dev = [{p.id for p in loaded.problems if p.split == "dev"} for loaded in (first, second)]
+    assert dev[0] == dev[1] and 30 < len(dev[0]) < 70
+
+
+@pytest.mark.parametrize(
+    ("tweet", "label", "why"),
+    [
+        ("acme downgraded to sell at citi", "bearish", "a downgrade"),
+        ("acme eps beats by $0.02, beats on revenue", "bullish", "a beat"),
+        ("acme eps beats by $0.02, misses on revenue", None, "both: no verdict"),
+        ("acme shares -4.5% after results", "bearish", "a drop in percent"),
+        ("acme declares $0.20 dividend", "neutral", "routine"),
+        ("acme moves its office to ohio", "neutral", "no cue at all"),
+        ("the lowering of the flag", "neutral", "no substring of a cue"),
+    ],
+)
+def test_the_lexicon_labels_by_whole_cues(tweet, label, why):
+    assert label_by_rule(tweet) == label, why
+
+
+def test_a_rationale_exists_only_where_the_rule_agrees_with_the_gold():
+    assert rationale("acme downgraded to sell", "bullish") == ""
+    told = rationale("acme downgraded to sell", "bearish").splitlines()
+    assert len(told) == 3 and told[-1] == "So the sentiment is bearish."
+
+
+# ---------------------------------------------------------------------------
+# Retrieval
+
+
+def long_problem(**changes) -> Problem:
+    filler = [f"paragraph {n} is about something else entirely ." for n in range(60)]
+    page = Page.from_lists(filler, TABLE, ["net revenue rose because of pipes .", *filler])
+    fields = dict(
+        id="x/1", source="finqa", module="m", language="en", capability="calculation", answer_kind="number",
+        context=page.context(), question="what was net revenue in 2015?", gold="5829", split="dev", group="g",
+    )  # fmt: skip
+    return Problem(**fields | changes)
+
+
+def test_retrieval_keeps_header_and_related_lines_in_page_order():
+    lines = retrieved_context(long_problem(), 200).splitlines()
+    assert lines[0] == "|  | 2015 | 2014 |"
+    assert "| net revenue | $ 5829 | $ 5735 |" in lines and lines[-1] == "net revenue rose because of pipes ."
+    assert not any("something else" in line for line in lines)
+
+
+def test_retrieval_never_looks_at_the_gold():
+    problem = long_problem()
+    changed = long_problem(gold="8.5%", alternatives=["other"], reference="other other other")
+    assert retrieved_context(problem, 200) == retrieved_context(changed, 200)
+
+
+@pytest.mark.parametrize("room", [0, 10, 60, 200, 1000])
+def test_retrieval_stays_within_its_room(room):
+    assert len(retrieved_context(long_problem(), room)) <= room
+
+
+def test_a_context_that_fits_is_returned_unchanged():
+    problem = long_problem()
+    assert retrieved_context(problem, len(problem.context)) == problem.context
+
+
+# ---------------------------------------------------------------------------
+# Folders, damaged files, the public homes
+
+
+def test_a_missing_folder_says_where_the_files_come_from(tmp_path):
+    with pytest.raises(SourceError, match=r"finqa: there is no folder .*github.com/czyssrs/FinQA.*finqa"):
+        load_source("finqa", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 50)[:-20], "cut short"),
+        ("train.jsonl.gz", b"no gzip", "damaged"),
+        ("train.json", b'[{"id": 1},', "cannot be read as json"),
+        ("train.csv", "text,label\nM\xfcll,1".encode("latin-1"), "cannot be read as csv"),
+        ("data.zip", b"PK no archive", "damaged"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, message):
+    (tmp_path / "finqa").mkdir()
+    (tmp_path / "finqa" / name).write_bytes(content)
+    with pytest.raises(SourceError, match=rf"{re.escape(name)}.*{message}"):
+        load_source("finqa", tmp_path)
+
+
+def test_an_unknown_source_is_a_key_error(tmp_path):
+    with pytest.raises(KeyError):
+        load_source("nosuch", tmp_path)
+
+
+def test_a_download_is_kept_and_read_from_the_cache_the_next_time(tmp_path):
+    write(tmp_path, "home.json", [finqa_record()])
+    urls = {"train.json": (tmp_path / "home.json").as_uri()}
+    assert files.download(urls, tmp_path / "cache") == {"train.json": [finqa_record()]}
+    (tmp_path / "home.json").unlink()
+    assert files.download(urls, tmp_path / "cache") == {"train.json": [finqa_record()]}
+
+
+@pytest.mark.parametrize("name", ["finqa", "convfinqa"])
+def test_an_unreachable_home_says_what_to_download_to_where(tmp_path, monkeypatch, name):
+    def offline(url, timeout):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(files.urllib.request, "urlopen", offline)
+    with pytest.raises(SourceError, match=rf"czyssrs.*no network.*by hand to {tmp_path}"):
+        load_source(name, cache_dir=tmp_path)
+
+
+def test_an_unreachable_hub_says_what_to_download(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(SourceError, match="no hub.*sent_train.csv"):
+        load_source("tfns", cache_dir=tmp_path)
+
+
+def test_the_hub_s_two_splits_become_train_dev_and_test(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    train = [{"text": f"tweet {n}", "label": 2} for n in range(100)]
+    splits = {"train": train, "validation": [{"text": "up", "label": 1}]}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: splits)
+    loaded = load_source("tfns", cache_dir=tmp_path)
+    assert {problem.split for problem in loaded.problems} == {"train", "dev", "test"}
+    assert [problem.gold for problem in loaded.problems if problem.split == "test"] == ["bullish"]
+
+
+def test_a_further_source_is_one_function_and_one_entry(tmp_path, monkeypatch):
+    def read(record: dict, file: str) -> Problem | str:
+        return long_problem(id=f"mine/{record['n']}", source="mine") if record["n"] else "no number"
+
+    entry = Source("mine", "m", "en", "MIT", "https://example.org", 4, 1, read, fetch=lambda cache: {})
+    monkeypatch.setitem(SOURCES, "mine", entry)
+    loaded = load(tmp_path, "mine", records__jsonl=[{"n": 1}, {"n": 0}, {"n": 1}, {"n": 2}])
+    assert [problem.id for problem in loaded.problems] == ["mine/1", "mine/2"]
+    assert dropped(loaded) == {"no number": 1, "duplicate id": 1}
+
+
+# ---------------------------------------------------------------------------
+# The real files
+
+RECORDS = {  # as the files' own documentation counts them
+    "tfns": {"sent_train.jsonl.gz": 9543, "sent_valid.jsonl.gz": 2388, "finlora_tfns_test.jsonl.gz": 2388},
+    "finqa": {"original_train_100.jsonl.gz": 100, "original_dev_457.jsonl.gz": 457, "original_test_583.jsonl.gz": 583,
+              "dev_838_flat.jsonl.gz": 838, "test_full_verl_1147.jsonl.gz": 1147, "qa_pairs_all_8190.jsonl.gz": 6143},
+    "convfinqa": {"dev_original_schema_293.jsonl.gz": 293, "dev_turns_derived.jsonl.gz": 1490,
+                  "train_original_schema_50.jsonl.gz": 50, "train_first100_with_docs.jsonl.gz": 100},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def real(real_data: Path) -> dict[str, Loaded]:
+    return {name: load_source(name, real_data) for name in SOURCES}
+
+
+def test_every_real_record_is_kept_or_counted(real):
+    for name, loaded in real.items():
+        assert_accounted(loaded)
+        records = {row["file"]: row["records"] for row in loaded.rows()}
+        assert RECORDS[name].items() <= records.items()
+        assert "unknown schema" not in dropped(loaded)
+        assert len({problem.id for problem in loaded.problems}) == len(loaded.problems)
+
+
+def test_enough_real_problems_are_kept_in_every_split(real):
+    least = {("tfns", "train"): 8000, ("tfns", "test"): 2300, ("finqa", "train"): 1500, ("finqa", "dev"): 750,
+             ("finqa", "test"): 1000, ("convfinqa", "train"): 500, ("convfinqa", "dev"): 1400}  # fmt: skip
+    for (name, split), count in least.items():
+        assert sum(problem.split == split for problem in real[name].problems) >= count, (name, split)
+
+
+def test_no_real_page_crosses_splits_even_between_sources(real):
+    splits: dict[str, set[str]] = {}
+    for problem in (problem for loaded in real.values() for problem in loaded.problems):
+        splits.setdefault(problem.group, set()).add(problem.split)
+    assert not [group for group, found in splits.items() if len(found) > 1]
+
+
+def test_every_real_gold_can_be_graded_and_its_alternatives_agree(real):
+    for problem in (problem for loaded in real.values() for problem in loaded.problems):
+        golds = [problem.gold, *problem.alternatives]
+        verdicts = [grading.grade(g, problem.gold, problem.answer_kind, alternatives=problem.alternatives,
+                                  labels=problem.labels) for g in golds]  # fmt: skip
+        assert verdicts == [True] * len(golds), problem.id
+
+
+def test_every_real_reference_has_true_equations_and_ends_at_an_accepted_answer(real):
+    for problem in (problem for loaded in real.values() for problem in loaded.problems if problem.reference):
+        *steps, last = problem.reference.splitlines()
+        assert len(steps) >= 2 and not false_equations(problem.reference), problem.id
+        stated = re.search(r"(?:answer|sentiment) is (.+)\.$", last)[1]
+        assert grading.grade(stated, problem.gold, problem.answer_kind, labels=problem.labels) is True, problem.id
+
+
+def test_most_real_problems_with_a_program_have_a_reference(real):
+    with_program = [p for name in ("finqa", "convfinqa") for p in real[name].problems if p.level]
+    assert sum(bool(problem.reference) for problem in with_program) > 0.95 * len(with_program)
+
+
+def test_no_doubled_number_is_left_on_a_real_page(real):
+    doubled = re.compile(r"(?:-(\S+)|(\S+)%) \( (?:\1|\2)(?: %)? \)")
+    contexts = {problem.context for name in ("finqa", "convfinqa") for problem in real[name].problems}
+    assert not [found[0] for context in contexts if (found := doubled.search(context))]
+
+
+def test_retrieval_finds_the_numbers_of_most_real_programs(real):
+    problems = [p for p in real["finqa"].problems if p.split == "dev" and p.reference]
+    found = 0
+    for problem in problems:
+        equations = " ".join(line for line in problem.reference.splitlines() if " = " in line)
+        used, page, short = (
+            set(re.findall(r"\d+(?:\.\d+)?", text))
+            for text in (equations, problem.context, retrieved_context(problem, 1000))
+        )
+        found += used & page <= short
+    assert found > 0.7 * len(problems)

@@ -1,0 +1,229 @@
+"""The numbers of `evaluation.statistics` against textbooks, other libraries and simulations."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from finr1.evaluation import (
+    Cells,
+    cells,
+    clustered_interval,
+    decompose,
+    decomposition_intervals,
+    mcnemar,
+    paired_bootstrap,
+    smallest_detectable_difference,
+    wilson_interval,
+)
+
+# ---- intervals ------------------------------------------------------------------------------------------------------
+
+NEWCOMBE = [  # Newcombe 1998, Statistics in Medicine 17:857, table I, score method without correction
+    (81, 263, 0.2553, 0.3662),
+    (15, 148, 0.0624, 0.1605),
+    (0, 20, 0.0, 0.1611),
+    (1, 29, 0.0061, 0.1718),
+]
+
+
+@pytest.mark.parametrize(("k", "n", "low", "high"), [*NEWCOMBE, (8, 10, 0.4902, 0.9433)])
+def test_wilson_agrees_with_the_textbook(k, n, low, high):
+    assert wilson_interval(k, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (8, 10), (0, 300), (300, 300), (150, 300)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_wilson_agrees_with_scipy(k, n, confidence):
+    expected = binomtest(k, n).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(k, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_wilson_and_mcnemar_agree_with_statsmodels():
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    for k, n in [(8, 10), (3, 40), (240, 240)]:
+        assert wilson_interval(k, n) == pytest.approx(proportion.proportion_confint(k, n, method="wilson"), abs=1e-9)
+    before, after = [1] * 30 + [0] * 20, [1] * 27 + [0] * 3 + [1] * 12 + [0] * 8
+    assert mcnemar(before, after).p == pytest.approx(tables.mcnemar([[27, 3], [12, 8]], exact=True).pvalue)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_impossible_counts(k, n):
+    with pytest.raises(ValueError, match=f"k={k}, n={n}"):
+        wilson_interval(k, n)
+
+
+def test_one_answer_an_item_gives_wilsons_interval():
+    scores = [1] * 30 + [0] * 70
+    assert clustered_interval(scores, 100) == pytest.approx(wilson_interval(30, 100))
+
+
+def test_answers_that_never_differ_within_an_item_are_worth_one_each():
+    scores = [1] * 30 + [0] * 70  # 4 answers each, always alike
+    assert clustered_interval(scores, 400) == pytest.approx(wilson_interval(30, 100))
+
+
+def test_equal_items_do_not_collapse_the_interval():
+    assert clustered_interval([0.5] * 50, 200) == pytest.approx(wilson_interval(25, 50))
+    assert clustered_interval([0.0] * 50, 200)[1] > 0.05
+    with pytest.raises(ValueError, match="at least one item"):
+        clustered_interval([], 0)
+
+
+def coverage(interval, truth: float, draws: int, rng) -> float:
+    """Share of simulated benchmarks (60 items of very different difficulty x 4 answers) whose interval has `truth`."""
+    hits = 0
+    for _ in range(draws):
+        items = rng.binomial(4, rng.beta(0.6, 1.4, size=60)) / 4  # mean 0.3
+        low, high = interval(items)
+        hits += low <= truth <= high
+    return hits / draws
+
+
+def test_clustered_interval_covers_where_pooled_answers_do_not():
+    clustered = coverage(lambda items: clustered_interval(items, 240), 0.3, 400, np.random.default_rng(0))
+    pooled = coverage(lambda items: wilson_interval(items.sum() * 4, 240), 0.3, 400, np.random.default_rng(0))
+    assert 0.92 <= clustered <= 0.98
+    assert pooled < 0.88  # what ignoring the clusters would cost
+
+
+# ---- paired differences ---------------------------------------------------------------------------------------------
+
+
+def test_paired_bootstrap_is_a_function_of_its_seed():
+    rng = np.random.default_rng(1)
+    a, b = rng.random(80), rng.random(80)
+    first = paired_bootstrap(a, b, seed=7)
+    assert first == paired_bootstrap(a, b, seed=7)
+    assert first != paired_bootstrap(a, b, seed=8)
+    assert first.difference == pytest.approx(b.mean() - a.mean())
+    assert first.n == 80
+
+
+def test_paired_bootstrap_is_close_to_the_normal_interval():
+    change = np.array([1] * 40 + [-1] * 10 + [0] * 150)
+    result = paired_bootstrap(np.zeros(200), change, seed=0)
+    half = 1.96 * change.std() / 200**0.5
+    assert (result.low, result.high) == pytest.approx((0.15 - half, 0.15 + half), abs=0.01)
+    assert not result.inside_noise
+
+
+def test_paired_bootstrap_covers_the_truth():
+    rng, hits = np.random.default_rng(2), 0
+    for draw in range(150):
+        skill = rng.random(60)
+        a, b = rng.binomial(1, 0.3 * skill), rng.binomial(1, 0.3 * skill + 0.2)
+        result = paired_bootstrap(a, b, seed=draw, resamples=400)
+        hits += result.low <= 0.2 <= result.high
+    assert 0.88 <= hits / 150 <= 0.99
+
+
+def test_two_equal_models_are_inside_the_noise():
+    assert paired_bootstrap([0, 1, 1, 0], [0, 1, 1, 0], seed=0).inside_noise
+
+
+@pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([1], [0]), ([], [])])
+def test_paired_scores_of_different_length_are_refused(a, b):
+    with pytest.raises(ValueError, match="equally long"):
+        paired_bootstrap(a, b, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"),
+    [
+        (10, 2, 2 * 79 / 4096),  # 2 * P(X <= 2), X ~ Binomial(12, 1/2)
+        (5, 5, 1.0),  # as many gained as lost
+        (0, 0, 1.0),  # nothing changed
+        (6, 0, 2 / 64),
+    ],
+)
+def test_mcnemar_is_the_exact_binomial_test(gained, lost, p):
+    before, after = [0] * gained + [1] * lost + [1, 0], [1] * gained + [0] * lost + [1, 0]
+    result = mcnemar(before, after)
+    assert (result.gained, result.lost) == (gained, lost)
+    assert result.p == pytest.approx(p)
+
+
+def test_mcnemar_refuses_item_means():
+    with pytest.raises(ValueError, match="paired_bootstrap"):
+        mcnemar([0.5, 1.0], [1.0, 1.0])
+
+
+def test_smallest_detectable_difference_is_the_usual_formula():
+    assert smallest_detectable_difference(100, 0.5) == pytest.approx((1.959964 + 0.841621) * 0.05, abs=1e-6)
+    assert smallest_detectable_difference(400, 0.5) == pytest.approx(smallest_detectable_difference(100, 0.5) / 2)
+    with pytest.raises(ValueError, match="n=0"):
+        smallest_detectable_difference(0, 0.5)
+
+
+# ---- format against answers -----------------------------------------------------------------------------------------
+
+
+def accuracy(cell: Cells) -> float:
+    return cell.format * (cell.accuracy_given_format or 0) + (1 - cell.format) * (cell.accuracy_without_format or 0)
+
+
+def test_the_parts_sum_to_the_difference_and_swap_their_sign():
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        base, new = Cells(*rng.random(3)), Cells(*rng.random(3))
+        parts, back = decompose(base, new), decompose(new, base)
+        assert sum(parts[1:]) == pytest.approx(accuracy(new) - accuracy(base), abs=1e-12)
+        assert parts.difference == pytest.approx(accuracy(new) - accuracy(base), abs=1e-12)
+        assert list(back) == pytest.approx([-part for part in parts], abs=1e-12)
+
+
+def test_the_parts_are_shapley_values():
+    base, new = (0.6, 0.2, 0.1), (0.9, 0.5, 0.3)
+
+    def value(changed: set[int]) -> float:
+        return accuracy(Cells(*(new[i] if i in changed else base[i] for i in range(3))))
+
+    shapley = [
+        np.mean(
+            [value(set(o[: o.index(i) + 1])) - value(set(o[: o.index(i)])) for o in itertools.permutations(range(3))]
+        )
+        for i in range(3)
+    ]
+    assert list(decompose(Cells(*base), Cells(*new))[1:]) == pytest.approx(shapley)
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "format_part"),
+    [
+        ((0.5, 0.4, 0.0), (1.0, 0.4, None), 0.2),  # the same skill, more obedience: all of it is format
+        ((1.0, 0.2, None), (1.0, 0.5, None), 0.0),  # the format was there before: none of it is
+        ((0.0, None, 0.0), (1.0, 0.4, None), 0.4),  # cannot be told apart: counts as format
+        ((0.0, None, 0.1), (0.0, None, 0.3), 0.0),  # the format never came
+    ],
+)
+def test_the_format_part_of_clear_cases(base, new, format_part):
+    parts = decompose(Cells(*base), Cells(*new))
+    assert parts.format_part == pytest.approx(format_part)
+    assert parts.difference == pytest.approx(accuracy(Cells(*new)) - accuracy(Cells(*base)))
+
+
+def test_cells_of_items_with_several_answers():
+    # format, format and right, right: one item with 3 of 4 in the format, 2 of them right, 1 right outside it.
+    assert cells([[0.75, 0.5, 0.75], [0.25, 0.0, 0.0]]) == Cells(0.5, 0.5, 0.25)
+    assert cells([[1, 1, 1], [1, 0, 0]]) == Cells(1.0, 0.5, None)
+    assert cells([[0, 0, 1], [0, 0, 0]]) == Cells(0.0, None, 0.5)
+
+
+def test_intervals_of_the_parts_hold_the_parts_and_repeat():
+    rng = np.random.default_rng(4)
+
+    def model(f, q, r, items=120):
+        formatted = rng.random(items) < f
+        right = rng.random(items) < np.where(formatted, q, r)
+        return np.stack([formatted, formatted & right, right], axis=1).astype(float)
+
+    base, new = model(0.6, 0.2, 0.05), model(1.0, 0.5, 0.0)
+    intervals = decomposition_intervals(base, new, seed=0, resamples=2000)
+    for part, (low, high) in zip(decompose(cells(base), cells(new))[1:], intervals, strict=True):
+        assert low <= part <= high
+    assert intervals == decomposition_intervals(base, new, seed=0, resamples=2000)

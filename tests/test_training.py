@@ -1,0 +1,166 @@
+"""SFT and GRPO on a tiny random model: what is learned from, what is saved, what a group is worth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny_model import make_tiny_model
+
+from finr1 import curation, grpo, synthetic, teacher, training
+from finr1.params import GRPOParams, SFTParams
+from finr1.params.yaml_file import read_flat_yaml
+from finr1.paths import repository_root
+from finr1.records import write_jsonl
+
+SMALL = {
+    "max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "eval_problems": 0,
+    "warmup_steps": 0, "save_steps": 1, "run": "r",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    torch.set_num_threads(1)  # tiny tensors only lose time in a pool
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def folders(outputs, tiny):
+    """A run's folders with SFT and RL rows, and the tiny model where the SFT stage would leave its own."""
+    problems = synthetic.generate_problems(40, "train", seed=1)
+    write_jsonl(outputs / "r" / "03_filtering" / "sft.jsonl", curation.sft_rows(teacher.derived_traces(problems[:8])))
+    write_jsonl(outputs / "r" / "05_grpo" / grpo.TRAIN_FILE, curation.rl_rows(problems[8:]))
+    (outputs / "r" / "04_sft").mkdir(parents=True)
+    (outputs / "r" / "04_sft" / "model").symlink_to(tiny)
+    return outputs / "r"
+
+
+def demo(params_class, **changes):
+    values = read_flat_yaml(repository_root() / "params" / "demo" / f"{params_class.stage}.yaml").values
+    return params_class(**(values | SMALL | changes))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_sft_loss_sees_the_completion_and_nothing_else(folders, tiny, packing):
+    from finr1 import sft
+
+    params = demo(SFTParams, model_name_or_path=str(tiny), peft="full", bf16=False, packing=packing, max_length=1024)
+    trainer = sft.make_trainer(params, folders / "04_sft")
+    tokenizer = trainer.processing_class
+    batch = next(iter(trainer.get_train_dataloader()))
+    learned = tokenizer.decode(batch["labels"][batch["labels"] != -100])
+    assert "<think>" in learned and "\\boxed{" in learned and "<|im_end|>" in learned
+    assert "Reason step by step" not in learned and "<|im_start|>user" not in learned
+    assert learned.count("<think>") == learned.count("</answer>") >= 4
+
+
+@pytest.mark.parametrize("peft", ["full", "lora"])
+def test_sft_saves_a_plain_model_that_has_learned(folders, tiny, peft):
+    from transformers import AutoModelForCausalLM
+
+    from finr1 import sft
+
+    params = demo(SFTParams, model_name_or_path=str(tiny), peft=peft, bf16=False, learning_rate=1e-2)
+    sft.train(params, folders / "03_filtering")
+    saved = folders / "03_filtering" / "model"
+    assert not (saved / "adapter_config.json").exists()
+    before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tiny, saved))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert not (folders / "03_filtering" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_qlora_trains_on_this_cpu_and_saves_a_merged_model(folders, tiny):
+    from finr1 import sft
+
+    params = demo(SFTParams, model_name_or_path=str(tiny), peft="qlora", bf16=True)
+    sft.train(params, folders / "03_filtering")
+    config = json.loads((folders / "03_filtering" / "model" / "config.json").read_text())
+    assert "quantization_config" not in config
+
+
+@pytest.mark.parametrize("peft", ["full", "lora"])
+def test_the_sampling_copy_is_the_policy(folders, tiny, peft):
+    """After an update, the bf16 copy that samples must have the policy's weights, adapter included."""
+    params = demo(GRPOParams, peft=peft, num_generations=4, max_completion_length=4)
+    trainer = grpo.make_trainer(params, folders / "05_grpo")
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    trainer.rollout_func._refresh(policy)
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        expected, copied = policy(ids).logits, trainer.rollout_func.model(ids).logits.float()
+    assert torch.allclose(expected, copied, atol=0.1 * expected.abs().max().item())
+    assert torch.equal(expected.argmax(-1), copied.argmax(-1))
+
+
+def test_a_rollout_gives_each_prompt_its_own_completion(folders):
+    params = demo(GRPOParams, peft="full", num_generations=4, max_completion_length=6)
+    trainer = grpo.make_trainer(params, folders / "05_grpo")
+    prompts = [row["prompt"] for row in list(trainer.train_dataset)[:3]]
+    out = trainer.rollout_func(prompts, trainer)
+    texts = trainer.processing_class.batch_decode(out["prompt_ids"])
+    assert all(prompt[-1]["content"] in text for prompt, text in zip(prompts, texts, strict=True))
+    assert all(1 <= len(ids) <= 6 for ids in out["completion_ids"])
+
+
+def test_each_reward_variant_gets_its_functions():
+    assert [f.__name__ for f in grpo.reward_functions(demo(GRPOParams, num_generations=4))] == [
+        "format_reward", "accuracy_reward"
+    ]  # fmt: skip
+    gated = demo(GRPOParams, num_generations=4, reward="gated")
+    assert [f.__name__ for f in grpo.reward_functions(gated)] == ["gated_reward"]
+
+
+def test_pass_rates_count_right_answers_by_row():
+    rows = curation.rl_rows(synthetic.generate_problems(2, "train", seed=1))
+    right = f"\\boxed{{{rows[0]['solution']}}}"
+    assert grpo.pass_rates(rows, [right, "no", "no", "no"]) == [0.5, 0.0]
+    rows[1]["solution"] = "not readable"
+    assert grpo.pass_rates(rows, [right, right, "no", "no"]) == [1.0, None]
+    assert grpo.pass_rates([], []) == []
+
+
+def test_too_few_problems_say_how_to_get_more():
+    with pytest.raises(ValueError, match="pass_rate_candidates"):
+        grpo.check_enough([], demo(GRPOParams, num_generations=4))
+
+
+WARNINGS = [
+    ({"frac_reward_zero_std": 0.9}, "no spread"),
+    ({"completions/clipped_ratio": 0.8}, "max_completion_length"),
+    ({"entropy": 0.01}, "exploring"),
+    ({"reward": 0.1}, "half of its start"),
+]
+
+
+@pytest.mark.parametrize("late, words", WARNINGS, ids=[row[1] for row in WARNINGS])
+def test_a_run_that_goes_wrong_is_warned_about(late, words):
+    healthy = {"reward": 1.0, "entropy": 1.0, "frac_reward_zero_std": 0.1, "completions/clipped_ratio": 0.0}
+    assert grpo.warnings([healthy] * 8) == []
+    (warning,) = grpo.warnings([healthy] * 6 + [healthy | late] * 2)
+    assert words in warning
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    assert training.last_complete_checkpoint(tmp_path / "none") is None
+    for step, whole in ((9, True), (10, True), (11, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if whole:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    assert training.last_complete_checkpoint(tmp_path).endswith("checkpoint-10")
+
+
+def test_a_wrong_number_of_processes_is_refused():
+    class Trainer:
+        class accelerator:
+            num_processes = 1
+
+    with pytest.raises(RuntimeError, match="num_processes = 2"):
+        training.check_world_size(Trainer, 2)
