@@ -1,8 +1,8 @@
 """Group relative policy optimisation with TRL's `GRPOTrainer`, rewards from `finr1.rewards`.
 
 Fin-R1's objective is TRL's `loss_type="grpo"` with `beta > 0`, a symmetric clip and R = R_format + R_accuracy; TRL's
-own defaults differ (`loss_type="dapo"`, `beta=0`), so every preset states them. The paper gives no value for any of them.
-`launch("finr1.grpo", run)` starts this module in a process of its own; by hand it is
+own defaults differ (`loss_type="dapo"`, `beta=0`), so every preset states them. The paper gives no value for any of
+them. `launch("finr1.grpo", run)` starts this module in a process of its own; by hand it is
 `python -m finr1.grpo outputs/demo/05_grpo`.
 """
 
@@ -148,7 +148,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
 
 
 def train(params: GRPOParams, stage_dir: Path) -> None:
-    """Train, from the last checkpoint if there is one; save `<stage>/model` and every sampled group (`completions/`)."""
+    """Train, from the last checkpoint if there is one; save `model/` and every sampled group (`completions/`)."""
     from finr1 import training
 
     trainer = make_trainer(params, stage_dir)

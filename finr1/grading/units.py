@@ -80,7 +80,7 @@ def _any_of(names: Iterable[str], tail: str = "(?![a-z0-9])") -> str:
 SUFFIX = re.compile(
     rf"(\s{{0,4}}[()]?\s{{0,4}}(?:(?:in|of)\s)?)(?:(?P<rate>{_any_of(RATE_OF)})|(?P<currency>(?:{_any_of(CURRENCY_OF)})(?!\s?[.0-9]))"
     rf"|(?P<scale>{_any_of(SCALE_OF)})|(?<=[0-9.])(?P<letter>[kmb](?![a-z0-9]))"
-    r"|(?P<times>x(?![a-z0-9])|times(?![a-z])|-?fold(?![a-z])|倍)"
+    r"|(?P<times>x(?!\s?[.a-z0-9])|times(?!\s?[.a-z0-9])|-?fold(?![a-z])|倍)"
     rf"|-?(?:(?:per|an?|each|every)\s|[/每])?(?P<time>{_any_of(set(TIME_OF) - {'年'})}|年(?![化末初度均中底])))"
 )
 # Signs, brackets and currency in front of a number, however ordered: `-$`, `$-`, `($ `, `negative `, `hkd `, `人民币`.

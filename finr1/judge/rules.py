@@ -27,8 +27,8 @@ CRITERIA = {
 FINANCE_TERMS = frozenset(
     "asset assets average bank bond bonds bullish bearish neutral capital cash change cost costs credit debt deposit "
     "dividend earnings equity expense expenses fee finance financial fund gain growth income interest investment "
-    "investor liability liabilities loan loss margin market million percent percentage portfolio price principal profit ratio "
-    "rate return revenue risk sale sales share shares stock tax total value year years "
+    "investor liability liabilities loan loss margin market million percent percentage portfolio price principal "
+    "profit ratio rate return revenue risk sale sales share shares stock tax total value year years "
     "company limit rule environmental social governance nature people emissions "
     "股票 基金 利率 利息 利润 收入 成本 风险 资产 负债 上限 合规 公司 市场 投资 贷款 银行".split()
 )
