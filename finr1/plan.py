@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 from finr1.params import STAGES, Params
@@ -13,6 +14,7 @@ MEASURED_MODEL_PARAMETERS = 0.135e9  # of the embedded model, with which the rat
 CHARS_PER_TOKEN = 3.5  # English text under the embedded model's tokenizer
 PROMPT_TOKENS = 75  # mean chat of a synthetic problem under that tokenizer, system turn included
 ANSWER_TOKENS = 50  # mean worked solution of a synthetic problem
+PAGE_CHARS = 4_000  # median page of FinQA
 
 
 def machine() -> dict[str, str]:
@@ -48,7 +50,8 @@ def measure_rates(seed: int, batch: int = 16, tokens: int = 16) -> dict[str, flo
     ids = torch.randint(5, 40_000, (batch, PROMPT_TOKENS), generator=torch.Generator().manual_seed(seed)).to(device)
     model = load_model(path, "bfloat16").to(device)
     with torch.inference_mode():
-        decode = lambda: model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)  # noqa: E731
+        lengths = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+        decode = partial(model.generate, ids, attention_mask=torch.ones_like(ids), **lengths)
         sample = batch * tokens / min(_seconds(decode), _seconds(decode))
     model = load_model(path, "float32").to(device)
 
@@ -75,8 +78,9 @@ def costs(preset: str, rates: dict[str, float]) -> list[dict]:
     presets = read_preset(preset)
     sft, grpo, benchmark = presets["04_sft"], presets["05_grpo"], presets["06_benchmark"]
     context = presets["01_data"].max_context_chars
-    prompt = PROMPT_TOKENS + (context / CHARS_PER_TOKEN if context else 0)
-    rows = presets["03_filtering"].num_sft
+    pages = set(presets["01_data"].source_names) & {"finqa", "convfinqa"}
+    prompt = PROMPT_TOKENS + ((context or PAGE_CHARS) / CHARS_PER_TOKEN if pages else 0)
+    rows = min(presets["03_filtering"].num_sft, presets["01_data"].num_train)
     steps = sft.max_steps if sft.max_steps > 0 else sft.num_train_epochs * rows / sft.batch_size
     answers = benchmark.num_items * (1 + benchmark.num_samples) * 3
     tries = grpo.pass_rate_candidates * grpo.pass_rate_samples
@@ -85,8 +89,8 @@ def costs(preset: str, rates: dict[str, float]) -> list[dict]:
         "04 SFT": (0, steps * sft.batch_size * (prompt + ANSWER_TOKENS)),
         "05 pass rates": (tries * grpo.max_completion_length, 0),
         "05 GRPO": (
-            grpo.max_steps * grpo.batch_size * grpo.max_completion_length,
-            grpo.max_steps * grpo.num_iterations * grpo.batch_size * (prompt + grpo.max_completion_length),
+            grpo.max_steps / grpo.num_iterations * grpo.batch_size * grpo.max_completion_length,
+            grpo.max_steps * grpo.batch_size * (prompt + grpo.max_completion_length),
         ),
         "05 look before and after": (2 * grpo.eval_problems * grpo.eval_max_tokens, 0),
         "06 benchmark": (answers * benchmark.max_tokens, 0),
@@ -116,8 +120,8 @@ def read_preset(preset: str) -> dict[str, Params]:
 
 def model_parameters(name: str) -> float:
     """Number of parameters as a model's name states it ("...-7B-..."), else that of the embedded model."""
-    stated = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![a-z])", name)
-    return float(stated[1]) * {"B": 1e9, "M": 1e6}[stated[2]] if stated else MEASURED_MODEL_PARAMETERS
+    stated = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z])", name.lower())
+    return float(stated[1]) * {"b": 1e9, "m": 1e6}[stated[2]] if stated else MEASURED_MODEL_PARAMETERS
 
 
 def advice(preset: str, here: dict[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
 """What the Fin-R1 paper and its README report, each number with its place: to print beside a run, never to beat.
 
-Nothing here was measured by this project. The paper used a 7B model, real benchmarks of up to 1,000 questions and a
-judge model that it does not name; it states neither decoding, seeds nor intervals. A number of a small run stands
+Nothing here was measured by this project. The paper used a 7B model, real benchmarks (see
+`QUESTIONS`) and a judge model that it does not name; it states neither decoding, seeds nor intervals. A number of a small run stands
 beside these, not on their scale.
 """
 

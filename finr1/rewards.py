@@ -1,7 +1,7 @@
 """Reward functions with TRL's signature: `(completions, **columns) -> list[float | None]`.
 
 Fin-R1's reward is R = R_format + R_accuracy, each 0 or 1 (arXiv 2503.16252). The gated variant pays 1 only when both
-hold, as DianJin-R1 does. `None` means "cannot be judged": TRL leaves such a row out instead of punishing it.
+hold, as DianJin-R1 does. `None` means "cannot be judged": TRL then counts the row's other rewards alone.
 """
 
 from __future__ import annotations

@@ -60,18 +60,21 @@ def scripted_teacher(problems: Iterable[Problem], fault_rate: float, seed: int) 
 
     def answer(request: Request, sampling, sample: int) -> str:
         problem = by_id[request.id]
-        return write_answer(problem, planted_fault(problem, sample, fault_rate, seed), _rng(problem, sample, seed))
+        return write_answer(
+            problem, planted_fault(problem, sample, fault_rate, seed), _rng("text", problem, sample, seed)
+        )
 
     return ScriptedBackend(answer, name=f"scripted-teacher:fault_rate={fault_rate}:seed={seed}")
 
 
-def _rng(problem: Problem, sample: int, seed: int) -> random.Random:
-    return random.Random(f"{seed}:{problem.id}:{sample}")
+def _rng(purpose: str, problem: Problem, sample: int, seed: int) -> random.Random:
+    # From what is asked, not from the id: answers are stored by chat, and an id may move to another problem.
+    return random.Random(f"{purpose}:{seed}:{sample}:{messages(problem, system_prompt='')}")
 
 
 def planted_fault(problem: Problem, sample: int, fault_rate: float, seed: int) -> str | None:
     """The fault that `scripted_teacher` plants into this answer, or None; the truth the audit compares with."""
-    rng = random.Random(f"fault:{seed}:{problem.id}:{sample}")
+    rng = _rng("fault", problem, sample, seed)
     if rng.random() >= fault_rate:
         return None
     possible = [f for f in FAULTS if f != "arithmetic_slip" or EQUATION.search(problem.reference)]
@@ -106,7 +109,7 @@ def write_answer(problem: Problem, fault: str | None, rng: random.Random) -> str
 
 
 def _other_number(number: str, rng: random.Random) -> str:
-    """A number as long as `number` and at least 3 % away from it."""
+    """A number more than 3 % away from `number`, with decimals only where it has some."""
     value = float(number)
     while True:
         other = value + rng.choice([-1, 1]) * max(1.0, round(abs(value) * rng.uniform(0.03, 0.5)))
@@ -186,6 +189,11 @@ def distill(problems: Sequence[Problem], params: DistillationParams, store: Answ
     )
     faults: dict[tuple[str, int], str | None] = {}
     if params.teacher_backend == "scripted":
+        if without := [problem.id for problem in problems if not problem.reference]:
+            raise ValueError(
+                f"teacher_backend = 'scripted' writes worked solutions, and {len(without)} problems have none "
+                f"(the first: {without[0]}); real records need 'derived', 'endpoint' or 'transformers'"
+            )
         backend = scripted_teacher(problems, params.fault_rate, params.seed)
         faults = {
             (problem.id, sample): planted_fault(problem, sample, params.fault_rate, params.seed)

@@ -62,11 +62,13 @@ def peft_config(params: SFTParams | GRPOParams) -> LoraConfig | None:
 
 
 def load_policy(path: str, params: SFTParams | GRPOParams) -> PreTrainedModel:
-    """The model to train: fp32 master weights (bf16 is autocast), or an NF4 base for QLoRA."""
-    if params.peft != "qlora":
-        return load_model(path, "float32")
+    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, an NF4 one for QLoRA."""
     import torch
     from transformers import BitsAndBytesConfig
+
+    if params.peft != "qlora":
+        frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
+        return load_model(path, "bfloat16" if frozen_base else "float32")
 
     # The QLoRA recipe of Dettmers et al. 2023 (arXiv 2305.14314): NF4, double quantisation, bf16 compute.
     quantization = BitsAndBytesConfig(
@@ -95,8 +97,7 @@ def train_and_save(trainer: Trainer, stage_dir: Path) -> None:
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
     if trainer.accelerator.is_main_process:
         if (checkpoints / "completions").exists():  # TRL's record of every sampled group
-            shutil.rmtree(stage_dir / "completions", ignore_errors=True)
-            os.replace(checkpoints / "completions", stage_dir / "completions")
+            shutil.copytree(checkpoints / "completions", stage_dir / "completions", dirs_exist_ok=True)
         _save_merged(trainer, stage_dir / "model")
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

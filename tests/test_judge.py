@@ -27,12 +27,34 @@ EQUATIONS = [
     ("800 * 5 / 100 = 40。所以是40。", [], "Chinese around"),
     ("x = 5 and y = 6", [], "assignments are no arithmetic"),
     ("9" * 300 + " * 2 = 5", [], "an absurd length is left alone"),
+    ("(120 - 100) / 100 = 0.9", ["(120 - 100) / 100 = 0.9"], "brackets"),
+    ("growth is (120 - 100) / 100 = 0.2, so", [], "brackets, true"),
+    ("(5 + 3) * 2 = 99", ["(5 + 3) * 2 = 99"], "brackets in front"),
+    ("5 + 3 ≈ 9", ["5 + 3 ≈ 9"], "about is not anything"),
+    ("94 / 5735 ≈ 0.0165", [], "about, within 1 %"),
+    ("2 million + 3 million = 9 million", ["2e6 + 3e6 = 9e6"], "scale words"),
+    ("2 million + 3 million = 5 million", [], "scale words, true"),
+    ("2 million + 3 million = 5", [], "scale word left out"),
+    ("1.2 billion / 300 million = 4", [], "two scales"),
+    ("3 * 4 = 12 = 24 / 2", [], "a chain that ends in arithmetic"),
+    ("Total = 12 + 15 + 18 + 20 + 22 + 25 + 30 + 31 + 40 million.", [], "a sum without a result"),
 ]
 
 
 @pytest.mark.parametrize("text, wrong, why", EQUATIONS, ids=[row[2] for row in EQUATIONS])
 def test_equations_are_recomputed(text, wrong, why):
     assert judge.false_equations(text) == wrong
+
+
+def test_hostile_text_is_read_in_linear_time():
+    for text in (
+        "1 + " * 100_000,
+        "(" * 100_000 + "1 + 1 = 3",
+        "1 = " * 50_000,
+        "9" * 100_000 + " + 1 = 2",
+        "x " * 50_000,
+    ):
+        assert len(judge.false_equations(text)) <= 1
 
 
 def make_trace(reasoning, answer="60", gold="60", kind="number", completion=None, finish="stop", **fields):
@@ -56,7 +78,7 @@ CASES = [
     (SOUND.replace("So", "12 * 5 = 60. So"), {}, "diversity", "a step twice"),
     (SOUND.replace("So", "The goalkeeper saved a penalty. So"), {}, "relevance", "off topic"),
     ("Cost is shares times price. 12 * 5 = 60. So the cost is 61.", {}, "coherence", "arrives elsewhere"),
-    (SOUND, {"completion": f"{SOUND} 60"}, "instructions", "no tags"),
+    (SOUND, {"completion": f"<think>{SOUND}</think><answer>60"}, "instructions", "a tag is not closed"),
     (SOUND, {"finish": "length"}, "instructions", "cut off"),
     ("Cost is shares times price. The product follows. So it is clear.", {}, "gold_terms", "never says the answer"),
     (
@@ -76,6 +98,16 @@ def test_each_criterion_sees_its_own_fault(reasoning, changes, failing, why):
     else:
         assert scores.points[failing] is False, scores.reasons
         assert failing in scores.reasons
+
+
+def test_a_reply_shaped_like_a_real_teachers_can_get_full_marks():
+    """DeepSeek-R1 is asked for a box, not for tags; years, brackets and rounding are the grader's business."""
+    reasoning = "Revenue rose from 100 to 114.11. 14.11 / 100 = 14.11%. So sales grew 14% in 2015."
+    completion = f"<think>{reasoning}</think>The growth is \\boxed{{14.11\\%}}."
+    trace = make_trace(reasoning, answer="14.11%", gold="14%", kind="percent", completion=completion)
+    assert judge.score_reasoning(trace).total == 7, judge.score_reasoning(trace).reasons
+    loss = "The share lost value. 1.17 - 7 = -5.83. So the result is (5.83)."
+    assert judge.score_reasoning(make_trace(loss, answer="-5.83", gold="-5.83")).total == 7
 
 
 def scripted_traces(count=400, fault_rate=0.5, seed=3):

@@ -50,7 +50,10 @@ def test_the_plan_counts_what_the_preset_asks_for():
     grpo, benchmark = demo["05_grpo"], demo["06_benchmark"]
     sampled = grpo.max_steps * grpo.batch_size * grpo.max_completion_length
     assert rows["05 GRPO"]["sampled tokens"] == sampled
-    assert rows["06 benchmark"]["sampled tokens"] == benchmark.num_items * (1 + benchmark.num_samples) * 3 * 80
+    assert (
+        rows["06 benchmark"]["sampled tokens"]
+        == benchmark.num_items * (1 + benchmark.num_samples) * 3 * benchmark.max_tokens
+    )
     minutes = rows["05 GRPO"]["minutes here"]
     assert minutes == pytest.approx((sampled / 100 + rows["05 GRPO"]["trained tokens"] / 200) / 60)
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from loopback import Loopback
 from tiny_model import make_tiny_model
 
+from finr1 import judge
 from finr1.params import STAGES
 from finr1.run import read_manifest
 
@@ -29,7 +31,7 @@ SMALL = {
     "max_completion_length": 8, "num_generations": 4,
     "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
     "05_grpo.max_steps": 2, "05_grpo.save_steps": 1, "05_grpo.warmup_steps": 0, "pass_rate_candidates": 0,
-    "num_items": 6, "max_tokens": 8, "06_benchmark.num_samples": 2,
+    "06_benchmark.num_items": 6, "06_benchmark.max_tokens": 8, "06_benchmark.num_samples": 2,
 }  # fmt: skip
 
 
@@ -204,6 +206,38 @@ def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its
     assert [row["step"] for row in _rewards(victim / "05_grpo")] == list(range(1, 9)), log
     assert _rewards(victim / "05_grpo") == expected_rewards
     assert (victim / "05_grpo" / "model" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_an_endpoint_as_teacher_and_judge_and_its_key_is_nowhere(workshop):
+    """Notebooks 02 and 03 against a real HTTP server; the planted key may stand in no file of the run."""
+    key = "planted-key-7f3a"
+    full_marks = json.dumps(dict.fromkeys(judge.CRITERIA, 1))
+
+    def answer(question: str) -> dict:
+        if "one JSON object" in question:
+            return {"content": full_marks}
+        return {
+            "content": "<answer>\\boxed{bullish}</answer>",
+            "reasoning_content": "Good news. It helps. So it is bullish.",
+        }
+
+    with Loopback(message=answer) as server:
+        names = {"02_distillation": "teacher", "03_filtering": "judge"}
+        endpoint = [f"--set={stage}.{who}_backend=endpoint" for stage, who in names.items()]
+        endpoint += [f"--set={stage}.{who}_base_url={server.base_url}" for stage, who in names.items()]
+        endpoint += [f"--set={stage}.{who}_model=teacher" for stage, who in names.items()]
+        missing = finr1(workshop, "--run", "remote", "--until", "03_filtering", *endpoint)
+        assert missing.returncode == 2 and "FINR1_API_KEY" in missing.stderr
+        assert not (workshop["outputs"] / "remote").exists()
+        with_key = workshop | {"env": workshop["env"] | {"FINR1_API_KEY": key}}
+        result = finr1(with_key, "--run", "remote", "--until", "03_filtering", *endpoint)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert any(headers.get("authorization") == f"Bearer {key}" for _, headers, _ in server.requests)
+    metrics = read_manifest(workshop["outputs"] / "remote" / "03_filtering")["metrics"]
+    assert metrics["traces"] == 60 and metrics["good"] > 0
+    files = [path for path in (workshop["outputs"] / "remote").rglob("*") if path.is_file()]
+    assert not [path for path in files if key.encode() in path.read_bytes()]
 
 
 def _rewards(stage: Path) -> list[dict]:

@@ -266,12 +266,21 @@ def test_show_source_is_highlighted_and_complete():
     assert 'class="highlight"' in shown._repr_html_()
 
 
-def test_the_live_curve_redraws_and_leaves_no_figure_open(monkeypatch):
-    drawn = []
-    monkeypatch.setattr("IPython.display.display", drawn.append)
-    monkeypatch.setattr("IPython.display.clear_output", lambda wait: None)
-    callback = plotting.show_live(["loss"], seconds=3600)
+def test_the_live_curve_is_redrawn_in_its_place_and_leaves_no_figure_open(monkeypatch):
+    class Handle:
+        drawn = 0
+
+        def update(self, fig):
+            self.drawn += 1
+
+    handle = Handle()
+    monkeypatch.setattr("IPython.display.display", lambda fig, display_id: handle.update(fig) or handle)
+    callback = plotting.show_live(["loss"], seconds=0)
     callback(sft_rows(3))
-    callback(sft_rows(4))  # too soon: not drawn
-    assert len(drawn) == 1
+    callback(sft_rows(4))
+    assert handle.drawn == 2
+    slow = plotting.show_live(["loss"], seconds=3600)
+    slow(sft_rows(3))
+    slow(sft_rows(4))  # too soon: not drawn
+    assert handle.drawn == 3
     assert plt.get_fignums() == []

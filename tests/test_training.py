@@ -15,7 +15,7 @@ from finr1.paths import repository_root
 from finr1.records import write_jsonl
 
 SMALL = {
-    "max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "eval_problems": 0,
+    "max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "eval_problems": 2,
     "warmup_steps": 0, "save_steps": 1, "run": "r",
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """A model as judge, behind any backend of `finr1.generation`: the answer check where rules can't tell, the criteria.
 
 The answer check shows the judge its role, the gold and the given answer, the rules and the output format, but not the
-question: of the five orders that the paper tried, this one made the fewest errors (0.4 % on 100 FinQA items). The
+question: of the five variants that the paper tried, this one made the fewest errors (0.4 % on 100 FinQA items). The
 wording of the prompts is our own.
 """
 

@@ -22,7 +22,7 @@ CRITERIA = {
     "coherence": "what the reasoning arrives at is the gold answer",
     "diversity": "no step is said twice",
     "relevance": "every step has to do with the question or with finance",
-    "instructions": "one think block, one answer block, not cut off",
+    "instructions": "reasoning, then an answer where it was asked for; not cut off",
 }
 FINANCE_TERMS = frozenset(
     "asset assets average bank bond bonds bullish bearish neutral capital cash change cost costs credit debt deposit "
@@ -32,9 +32,14 @@ FINANCE_TERMS = frozenset(
     "company limit rule environmental social governance nature people emissions "
     "股票 基金 利率 利息 利润 收入 成本 风险 资产 负债 上限 合规 公司 市场 投资 贷款 银行".split()
 )
+DECISIONS = ("non-compliant", "compliant", "不合规", "合规", "yes", "no", "true", "false")
 STOP_WORDS = frozenset("the and for that this with from was are not has have its his her they you what which".split())
-_NUMBER = r"[$¥€]?\s*-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?\s*%?"
-_EQUATION = re.compile(rf"(?<![\d.)])({_NUMBER}(?:\s*[-+*/×÷x−]\s*\(?\s*{_NUMBER}\s*\)?)+)\s*=\s*({_NUMBER})")
+_SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
+_SCALE_WORD = re.compile(r"(?<=\d) ?(thousand|million|mn|billion|bn|trillion)\b", re.IGNORECASE)
+_RESULT = re.compile(r"\s*([$¥€]?\s?-?\d[\d,]*(?:\.\d+)?(?:e\d+)?\s?%?)(?!\s*[-+*/×÷−]\s*[\d(])")
+_OPERATION = re.compile(r"[\d%)]\s*[-+*/×÷−x]\s*[(\d$¥€-]")
+_ARITHMETIC = frozenset("0123456789.,%$¥€+-*/×÷−() ")
+_LONGEST = 200  # characters of one side of an equation
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
@@ -84,32 +89,67 @@ def split_steps(text: str) -> list[str]:
 
 
 def false_equations(text: str) -> list[str]:
-    """The equations `a op b ... = c` of `text` that are not true at the precision in which c is written."""
-    return [f"{m[1].strip()} = {m[2].strip()}" for m in _EQUATION.finditer(text) if not _holds(m[1], m[2])]
+    """The equations `a op b ... = c` of `text` that are not true at the precision in which c is written.
+
+    Brackets, percent, currency signs and scale words are read; `≈` may be off by 1 %. Linear in the text's length.
+    """
+    plain = _SCALE_WORD.sub(lambda match: f"e{_SCALES[match[1].lower()]}", text)
+    wrong = []
+    for sign in re.finditer("[=≈]", plain):
+        left, right = _left_side(plain, sign.start()), _RESULT.match(plain, sign.end())
+        if left and right and not _holds(left, right[1], 0.01 if sign[0] == "≈" else 1e-9):
+            wrong.append(f"{left} {sign[0]} {right[1].strip()}")
+    return wrong
 
 
-def _holds(left: str, right: str) -> bool:
-    stated, unit = _value(right)
+def _left_side(text: str, end: int) -> str:
+    """The arithmetic that ends at `end`; empty when there is no operation."""
+    start = end
+    while start > max(0, end - _LONGEST) and _is_arithmetic(text, start - 1):
+        start -= 1
+    if end - start >= _LONGEST:
+        return ""  # no person's step of arithmetic
+    left = re.split(r"[.,] ", text[start:end])[-1].lstrip(" ,.%)+*/×÷x−").rstrip()
+    while left.startswith("(") and left.count("(") > left.count(")"):
+        left = left[1:].lstrip()
+    return left if _OPERATION.search(left) and left.count("(") == left.count(")") else ""
+
+
+def _is_arithmetic(text: str, place: int) -> bool:
+    if text[place] == "x":  # a sign for "times" only behind a number
+        return text[:place].rstrip()[-1:].isdigit()
+    if text[place] == "e":  # of an exponent
+        return text[place - 1 : place].isdigit() and text[place + 1 : place + 2].isdigit()
+    return text[place] in _ARITHMETIC
+
+
+def _holds(left: str, right: str, tolerance: float) -> bool:
+    return _is_true(left, right, tolerance) or (
+        # "2 million + 3 million = 5": the word may be left out on one side.
+        "e" in left + right and _is_true(*(re.sub(r"e\d+", "", side) for side in (left, right)), tolerance)
+    )
+
+
+def _is_true(left: str, right: str, tolerance: float) -> bool:
     try:
-        computed = _evaluate(left)
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError):
+        computed, (stated, unit) = _evaluate(left), _value(right)
+    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
         return True  # not arithmetic after all; nothing to recompute
     # Half a unit in the last place written, and the same for a ratio that is stated as a percentage.
     candidates = [computed, computed * 100] if "%" in right else [computed]
-    return any(abs(value - stated) <= 0.5001 * unit + 1e-9 * abs(value) for value in candidates)
+    return any(abs(value - stated) <= 0.5001 * unit + tolerance * abs(value) for value in candidates)
 
 
 def _value(text: str) -> tuple[float, float]:
     """A written number and the value of one unit in its last place; a percent sign is left aside."""
-    digits = re.sub(r"[^\d.\-]", "", text)
-    return float(digits), 10.0 ** -len(digits.partition(".")[2])
+    digits, _, exponent = re.sub(r"[^\d.e\-]", "", text).partition("e")
+    scale = 10.0 ** int(exponent or 0)
+    return float(digits) * scale, 10.0 ** -len(digits.partition(".")[2]) * scale
 
 
 def _evaluate(expression: str) -> float:
     """Value of an arithmetic expression of numbers; `x%` is x/100. Raises `ValueError` for anything else."""
     text = re.sub(r"[$¥€,\s]", "", expression).translate(str.maketrans("×÷x−", "*/*-"))
-    if len(text) > 200:
-        raise ValueError("too long to be a step of arithmetic")
     return _compute(ast.parse(re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", text), mode="eval").body)
 
 
@@ -136,60 +176,67 @@ def _terms(text: str) -> set[str]:
     return words | set(re.findall(r"\d+(?:\.\d+)?", low)) | {r[i : i + 2] for r in chinese for i in range(len(r) - 1)}
 
 
+def _is_gold(text: str, trace: Trace) -> bool | None:
+    problem = trace.problem
+    return grading.grade(
+        text, problem.gold, problem.answer_kind,
+        alternatives=problem.alternatives, choices=problem.choices, labels=problem.labels,
+    )  # fmt: skip
+
+
+def _numbers(text: str) -> list[str]:
+    """Numbers as they are written, brackets for a minus included."""
+    return [
+        number.strip() for number in re.findall(r"\(\s?\$?\s?\d[\d,.]*\d?%?\s?\)|-?\$?\d[\d,]*(?:\.\d+)?\s?%?", text)
+    ]
+
+
 def _missing_gold(trace: Trace) -> str:
-    golds = [trace.problem.gold, *trace.problem.alternatives]
-    spoken = _terms(trace.reasoning)
-    if any(not _terms(gold) or _terms(gold) & spoken for gold in golds):
-        return ""
-    return f"{trace.problem.gold!r} does not occur"
+    if trace.problem.answer_kind in ("number", "percent"):
+        found = any(_is_gold(number, trace) for number in reversed(_numbers(trace.reasoning)[-500:]))
+    else:
+        golds = [trace.problem.gold, *trace.problem.alternatives]
+        spoken = _terms(trace.reasoning)
+        found = any(not _terms(gold) or _terms(gold) & spoken for gold in golds)
+    return "" if found else f"{trace.problem.gold!r} does not occur"
 
 
 def _other_conclusion(trace: Trace, sentences: list[str]) -> str:
-    """The last step that states an answer must state the gold one (numbers: the last number of the last steps)."""
-    problem = trace.problem
-    found = None
+    """The last step that states an answer must state the gold one."""
     for sentence in reversed(sentences[-2:]):
-        found = _stated_answer(sentence, trace)
-        if found is not None:
-            break
-    if found is None:
-        return "no conclusion is stated"
-    verdict = grading.grade(
-        found, problem.gold, problem.answer_kind,
-        alternatives=problem.alternatives, choices=problem.choices, labels=problem.labels,
-    )  # fmt: skip
-    return f"arrives at {found!r}" if verdict is False else ""
+        stated = _stated_answers(sentence, trace)
+        if stated:
+            return (
+                "" if any(_is_gold(answer, trace) is not False for answer in stated) else f"arrives at {stated[-1]!r}"
+            )
+    return "no conclusion is stated"
 
 
-def _stated_answer(sentence: str, trace: Trace) -> str | None:
+def _stated_answers(sentence: str, trace: Trace) -> list[str]:
+    """What `sentence` may be saying as the answer; empty when it states none."""
     kind = trace.problem.answer_kind
     if kind in ("number", "percent"):
-        numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?\s*%?", sentence)
-        return numbers[-1].strip().rstrip(",") if numbers else None
-    names = [
-        *(trace.problem.labels or {}).values(),
-        "non-compliant",
-        "compliant",
-        "不合规",
-        "合规",
-        "yes",
-        "no",
-        "true",
-        "false",
-    ]
+        numbers = _numbers(sentence)
+        amounts = [number for number in numbers if not re.fullmatch(r"(19|20)\d\d", number)]
+        # The sentence as a whole (the grader drops years and reads words of scale), the last amount, the last number.
+        return [sentence, *amounts[-1:], *numbers[-1:]] if numbers else []
+    if kind in ("text", "code"):
+        return [sentence]
     if kind == "choice":
         names = [*(trace.problem.choices or {}).values(), *(trace.problem.choices or {})]
+    else:
+        names = [*(trace.problem.labels or {}).values(), *DECISIONS]
     low = sentence.lower()
     found = [
-        (m.start(), -len(n), n)
-        for n in names
-        for m in re.finditer(rf"(?<![a-z\-]){re.escape(n.lower())}(?![a-z])", low)
+        (match.start(), -len(name), name)
+        for name in names
+        for match in re.finditer(rf"(?<![a-z\-]){re.escape(name.lower())}(?![a-z])", low)
     ]
     if not found:
-        return sentence if kind in ("text", "code") else None
+        return []
     # The last one named; where one name contains another (不合规, 合规), the longer of the two.
     end = max(start - size for start, size, _ in found)
-    return min((size, name) for start, size, name in found if start - size == end)[1]
+    return [min((size, name) for start, size, name in found if start - size == end)[1]]
 
 
 def _repeated(sentences: list[str]) -> str:
@@ -208,7 +255,7 @@ def _unrelated(trace: Trace, sentences: list[str]) -> str:
     strange = []
     for sentence in sentences:
         terms = _terms(sentence)
-        states_answer = trace.problem.answer_kind != "text" and _stated_answer(sentence, trace) is not None
+        states_answer = trace.problem.answer_kind not in ("text", "code") and _stated_answers(sentence, trace)
         if terms and not terms & known and not states_answer:
             strange.append(sentence)
         else:
@@ -218,8 +265,12 @@ def _unrelated(trace: Trace, sentences: list[str]) -> str:
 
 
 def _broken_form(trace: Trace) -> str:
+    """Answer tags must be used well where they are used; a teacher that was asked for a box alone needs none."""
     if trace.finish_reason == "length":
         return "cut off"
-    if not grading.has_format(trace.completion):
+    tagged = "<answer>" in trace.completion or "</answer>" in trace.completion
+    if tagged and not grading.has_format(trace.completion):
         return "not one think block and one answer block"
+    if not trace.reasoning:
+        return "no reasoning apart from the answer"
     return "" if trace.answer else "no answer"

@@ -31,6 +31,12 @@ class OverviewParams(Params):
     stage: ClassVar[str] = "00_overview"
     preset: Text
 
+    def requirements(self) -> Iterator[str]:
+        folder = paths.repository_root() / "params"
+        known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        if self.preset not in known:
+            yield f'preset = "{self.preset}": should be a folder of params/: {", ".join(known)}'
+
 
 class DataParams(Params):
     """01_data: sources and sizes. A null `data_dir` becomes `$FINR1_DATA` where that is set and a source is real."""
@@ -41,6 +47,7 @@ class DataParams(Params):
     num_train: Positive
     num_dev: Positive
     num_test: Positive
+    max_level: Annotated[int, Field(ge=1, le=2)]  # difficulty of synthetic problems
     decontaminate_ngram: Positive  # words in a row that a training problem may not share with a test problem
     max_context_chars: Positive | None  # longer contexts are cut to this; null: never
 
@@ -73,7 +80,7 @@ class EndpointParams(Params):
                     yield f'{name} = None: {asking} = "endpoint" needs {_ENDPOINT_NEEDS[name.partition("_")[2]]}'
 
     def requirements(self) -> Iterator[str]:
-        if (wanted := self.endpoint()) and not os.environ.get(API_KEY):
+        if (wanted := self.endpoint()) and not (os.environ.get(API_KEY) or os.environ.get("OPENAI_API_KEY")):
             yield (
                 f'{wanted[0]} = "endpoint": the environment variable {API_KEY} is not set; '
                 f"`export {API_KEY}=...` (any text for a server that asks for no key)"
@@ -146,7 +153,7 @@ class TrainingParams(Params):
     gradient_checkpointing: bool
     save_steps: Positive
     num_processes: Positive
-    eval_problems: Count
+    eval_problems: Annotated[int, Field(ge=2)]  # an interval needs two
     eval_max_tokens: Positive
 
     @property
@@ -201,6 +208,14 @@ class GRPOParams(TrainingParams):
         yield from super().conflicts()
         if self.max_steps <= 0:
             yield f"max_steps = {self.max_steps}: should be 1 or more"
+        needed = self.batch_size // self.num_generations
+        if 0 < self.pass_rate_candidates < needed:
+            yield (
+                f"pass_rate_candidates = {self.pass_rate_candidates}: one step draws {needed} problems; "
+                f"{4 * needed} or more would work, or 0 for no selection"
+            )
+        if self.pass_rate_candidates and self.pass_rate_samples < 2:
+            yield "pass_rate_samples = 1: no rate between 0 and 1 is possible; 2 or more would work"
         if self.batch_size % self.num_generations:
             work = [number for number in range(2, self.batch_size + 1) if self.batch_size % number == 0]
             advice = f"{_some(work)} would work" if work else "raise gradient_accumulation_steps"
@@ -218,9 +233,9 @@ class BenchmarkParams(Params):
     sft_stage: Text
     grpo_stage: Text
     model_name_or_path: Text  # the base model
-    num_items: Positive
+    num_items: Annotated[int, Field(ge=2)]  # an interval needs two
     num_samples: Positive
-    temperature: Temperature
+    temperature: Annotated[float, Field(gt=0)]  # of the sampled answers; the greedy ones come besides
     top_p: TopP
     max_tokens: Positive
     batch_size: Positive

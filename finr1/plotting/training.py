@@ -128,18 +128,20 @@ def live_curve(rows: Sequence[Mapping], keys: Sequence[str] = ("loss",)) -> Figu
 
 def show_live(keys: Sequence[str] = ("loss",), seconds: float = 5.0) -> Callable[[Sequence[Mapping]], None]:
     """`on_progress` for `launch`: redraws `live_curve` in the cell's output, at most once in `seconds`."""
-    drawn = -math.inf
+    drawn, handle = -math.inf, None
 
     def redraw(rows: Sequence[Mapping]) -> None:
-        nonlocal drawn
-        from IPython.display import clear_output, display
+        nonlocal drawn, handle
+        from IPython.display import display
 
         if time.monotonic() - drawn < seconds:
             return
         drawn = time.monotonic()
         fig = live_curve(rows, keys)
-        clear_output(wait=True)
-        display(fig)
+        if handle is None:
+            handle = display(fig, display_id=True)
+        else:
+            handle.update(fig)  # in its place, so that a progress line beside it stays
         plt.close(fig)  # or the cell shows it once more, and pyplot keeps them all
 
     return redraw

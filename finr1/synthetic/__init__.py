@@ -8,7 +8,10 @@ multi-turn questions over a small table, and sentiment. The splits never share
 
 * an instance: the numbers of a problem decide its split (by hash), so a number tuple of a family is in one split only;
 * a wording: train uses the first two wordings of a family, dev the third, test the fourth;
-* a name or an event: companies, news and incidents come from lists of their own for each split.
+* a name or an event: companies, news, incidents, variables and table rows have lists of their own for each split.
+
+What they do share is the form: the shape of a table or a program, the rule of a grade. Sentiment and ESG rest on some ten
+events a split, so their items are less independent than an interval assumes. Those two and the grade have one level.
 
 Each problem carries `reference`: a worked solution of three or more short steps whose equations are all true.
 """
@@ -36,6 +39,7 @@ class Family:
     capability: Capability
     answer_kind: AnswerKind
     language: str = "en"
+    levels: int = 2
 
 
 FAMILIES: dict[str, Family] = {
@@ -52,11 +56,11 @@ FAMILIES: dict[str, Family] = {
     "gift_rule": Family(decisions.gift_rule, "compliance", "boolean"),
     "position_rule": Family(decisions.position_rule, "compliance", "boolean"),
     "disclosure_zh": Family(decisions.disclosure_zh, "compliance", "boolean", "zh"),
-    "risk_ratio": Family(decisions.risk_ratio, "risk", "label"),
+    "risk_ratio": Family(decisions.risk_ratio, "risk", "label", levels=1),
     "default_loss": Family(calculations.default_loss, "risk", "number"),
-    "esg_topic": Family(decisions.esg_topic, "esg", "label"),
+    "esg_topic": Family(decisions.esg_topic, "esg", "label", levels=1),
     "emission_intensity": Family(calculations.emission_intensity, "esg", "number"),
-    "sentiment": Family(decisions.sentiment, "sentiment", "label"),
+    "sentiment": Family(decisions.sentiment, "sentiment", "label", levels=1),
     "table_change": Family(calculations.table_change, "multi_turn", "number"),
     "table_sum": Family(calculations.table_sum, "multi_turn", "number"),
 }
@@ -85,7 +89,7 @@ def generate_problems(count: int, split: Split, seed: int, max_level: int = 2) -
     rng = random.Random(f"{seed}:{split}")
     while len(problems) < count:
         name = names[len(problems) % len(names)]
-        level = 1 + (len(problems) // len(names)) % max_level
+        level = 1 + (len(problems) // len(names)) % min(max_level, FAMILIES[name].levels)
         for _ in range(2000):
             problem = _problem(name, split, level, rng, number=len(problems))
             identity = (name, numbers_of(problem))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from finr1.records import Split, Turn
-from finr1.synthetic.wording import COMPANIES, Draft
+from finr1.synthetic.wording import CODE_NAMES, COMPANIES, TABLE_ROW, Draft
 
 
 def percent_of(rng: random.Random, split: Split, level: int) -> Draft:
@@ -49,7 +49,7 @@ def simple_interest(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def percent_change(rng: random.Random, split: Split, level: int) -> Draft:
-    old = rng.randrange(20, 201, 20) if level == 1 else rng.randrange(30, 500, 10)
+    old = rng.randrange(20, 401, 20) if level == 1 else rng.randrange(30, 500, 10)
     rate = rng.choice([10, 20, 30, 50, 60, 70, 80, 90])
     new = old + old * rate // 100
     return Draft(
@@ -63,7 +63,7 @@ def percent_change(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def currency(rng: random.Random, split: Split, level: int) -> Draft:
-    rate, amount = rng.randrange(2, 10), rng.randrange(10, 60, 5) if level == 1 else rng.randrange(15, 150, 5)
+    rate, amount = rng.randrange(2, 10), rng.randrange(10, 100, 5) if level == 1 else rng.randrange(15, 150, 5)
     return Draft(
         [f"One dollar costs {rate} yuan. How many yuan are {amount} dollars?",
          f"The rate is {rate} yuan for a dollar. Change {amount} dollars into yuan.",
@@ -112,7 +112,8 @@ def profit_zh(rng: random.Random, split: Split, level: int) -> Draft:
 def code_total(rng: random.Random, split: Split, level: int) -> Draft:
     price, quantity = rng.randrange(3, 20 if level == 1 else 60), rng.randrange(2, 9)
     fee = rng.randrange(1, 10)
-    code = f"price = {price}\nquantity = {quantity}\nfee = {fee}\nprint(price * quantity + fee)"
+    first, second, third = CODE_NAMES[split]
+    code = f"{first} = {price}\n{second} = {quantity}\n{third} = {fee}\nprint({first} * {second} + {third})"
     return Draft(
         ["What does this Python code print?", "Read the code. What is its output?", "Which number does this program show?",
          "What value is printed?"],
@@ -124,7 +125,7 @@ def code_total(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def default_loss(rng: random.Random, split: Split, level: int) -> Draft:
-    exposure, rate = rng.randrange(100, 1000, 100), rng.randrange(1, 10 if level == 1 else 30)
+    exposure, rate = rng.randrange(100, 2000, 100), rng.randrange(1, 10 if level == 1 else 30)
     return Draft(
         [f"Loans of ${exposure} have a default rate of {rate}%. What loss is expected?",
          f"A bank lends ${exposure} and {rate}% is lost. What is the loss in dollars?",
@@ -150,8 +151,8 @@ def emission_intensity(rng: random.Random, split: Split, level: int) -> Draft:
 
 def _table(rng: random.Random, split: Split, level: int) -> tuple[int, int, str]:
     first, second = rng.sample(range(10, 60 if level == 1 else 300), 2)
-    name = rng.choice(COMPANIES[split])
-    return first, second, f"{name}, $ million\n\n||Q1|Q2|\n|---|---|---|\n|sales|{first}|{second}|"
+    name, row = rng.choice(COMPANIES[split]), TABLE_ROW[split]
+    return first, second, f"{name}, $ million\n\n||Q1|Q2|\n|---|---|---|\n|{row}|{first}|{second}|"
 
 
 def table_change(rng: random.Random, split: Split, level: int) -> Draft:
@@ -162,7 +163,7 @@ def table_change(rng: random.Random, split: Split, level: int) -> Draft:
          f"How many millions above {low} is that?", f"What is the difference to {low}?"],
         str(more - less),
         [f"{high} is {more}, {low} is {less}.", f"{more} - {less} = {more - less}.", f"So it is {more - less}."],
-        context=table, history=[Turn(question=f"What were sales in {high}?", answer=str(more))],
+        context=table, history=[Turn(question=f"What were {TABLE_ROW[split]} in {high}?", answer=str(more))],
     )  # fmt: skip
 
 
@@ -173,5 +174,5 @@ def table_sum(rng: random.Random, split: Split, level: int) -> Draft:
          "How much is it when Q2 is included?"],
         str(first + second),
         [f"Q1 is {first}, Q2 is {second}.", f"{first} + {second} = {first + second}.", f"So it is {first + second}."],
-        context=table, history=[Turn(question="What were sales in Q1?", answer=str(first))],
+        context=table, history=[Turn(question=f"What were {TABLE_ROW[split]} in Q1?", answer=str(first))],
     )  # fmt: skip

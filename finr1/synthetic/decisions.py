@@ -5,18 +5,19 @@ from __future__ import annotations
 import random
 
 from finr1.records import Split
-from finr1.synthetic.wording import COMPANIES, INCIDENTS, NEWS, Draft
+from finr1.synthetic.wording import CODE_NAMES, COMPANIES, INCIDENTS, NEWS, Draft
 
 
 def code_branch(rng: random.Random, split: Split, level: int) -> Draft:
     debt, limit = rng.sample(range(10, 40 if level == 1 else 90), 2)
     answer = "sell" if debt > limit else "buy"
-    code = f'debt = {debt}\nif debt > {limit}:\n    print("sell")\nelse:\n    print("buy")'
+    name = CODE_NAMES[split][0]
+    code = f'{name} = {debt}\nif {name} > {limit}:\n    print("sell")\nelse:\n    print("buy")'
     return Draft(
         ["What does this code print, buy or sell?", "Which word does the program show, buy or sell?",
          "Read the code. Does it print buy or sell?", "Will the output be buy or sell?"],
         answer,
-        [f"debt is {debt}.", f"{debt} is {'' if debt > limit else 'not '}greater than {limit}.", f"So it prints {answer}."],
+        [f"{name} is {debt}.", f"{debt} is {'' if debt > limit else 'not '}greater than {limit}.", f"So it prints {answer}."],
         context=code, labels=["buy", "sell"],
     )  # fmt: skip
 
@@ -36,7 +37,7 @@ def gift_rule(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def position_rule(rng: random.Random, split: Split, level: int) -> Draft:
-    limit, held = rng.sample(range(4, 31), 2)
+    limit, held = rng.sample(range(4, 31 if level == 1 else 90), 2)
     answer = "no" if held > limit else "yes"
     return Draft(
         [f"A fund may hold at most {limit}% in one stock. It holds {held}%. Is this allowed, yes or no?",
@@ -49,7 +50,7 @@ def position_rule(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def disclosure_zh(rng: random.Random, split: Split, level: int) -> Draft:
-    limit, held = rng.sample(range(2, 31), 2)
+    limit, held = rng.sample(range(2, 31 if level == 1 else 90), 2)
     answer = "不合规" if held > limit else "合规"
     return Draft(
         [f"规定上限{limit}%，实际持仓{held}%，合规还是不合规？", f"持仓不得超过{limit}%，现为{held}%，合规还是不合规？",
@@ -60,16 +61,15 @@ def disclosure_zh(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def risk_ratio(rng: random.Random, split: Split, level: int) -> Draft:
-    ratio = rng.randrange(5, 96)
+    ratio = rng.randrange(50, 960) / 10
     answer = "low" if ratio < 30 else "medium" if ratio < 60 else "high"
-    why = {"low": "below 30%", "medium": "from 30% to 59%", "high": "60% or more"}[answer]
-    rule = "Under 30% is low, 30-59% medium, 60% or more high."
-    number = rng.randrange(100, 999)
+    why = {"low": "below 30%", "medium": "from 30% to 60%", "high": "at least 60%"}[answer]
+    rule = "Below 30% is low, below 60% medium, the rest high."
     return Draft(
-        [f"{rule} Borrower {number} has a debt ratio of {ratio}%. Is the risk low, medium or high?",
-         f"{rule} Grade the risk of loan {number} with a debt ratio of {ratio}%: low, medium or high?",
-         f"{rule} Client {number} owes {ratio}% of assets. Which risk: low, medium or high?",
-         f"{rule} What is the risk grade of account {number} at {ratio}% debt: low, medium or high?"],
+        [f"{rule} A borrower has a debt ratio of {ratio}%. Is the risk low, medium or high?",
+         f"{rule} Grade the risk of a loan with a debt ratio of {ratio}%: low, medium or high?",
+         f"{rule} The client owes {ratio}% of assets. Which risk: low, medium or high?",
+         f"{rule} What is the risk grade at {ratio}% debt: low, medium or high?"],
         answer,
         [f"The ratio is {ratio}%.", f"{ratio}% is {why}.", f"So the risk is {answer}."],
         labels=["low", "medium", "high"],
