@@ -1,8 +1,8 @@
 """What the Fin-R1 paper and its README report, each number with its place: to print beside a run, never to beat.
 
 Nothing here was measured by this project. The paper used a 7B model, real benchmarks (see
-`QUESTIONS`) and a judge model that it does not name; it states neither decoding, seeds nor intervals. A number of a small run stands
-beside these, not on their scale.
+`QUESTIONS`) and a judge model that it does not name; it states neither decoding, seeds nor intervals. A number of a
+small run stands beside these, not on their scale.
 """
 
 from __future__ import annotations

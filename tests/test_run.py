@@ -20,7 +20,7 @@ from finr1.progress import describe, duration
 from finr1.run import MissingStage, Run, StageBusy, TrainingFailed, launch, read_manifest, stage_lock
 
 DATA = DataParams(
-    run="demo", seed=42, source_names=["synthetic"], data_dir=None, num_train=8, num_dev=4, num_test=4,
+    run="demo", seed=42, source_names=["synthetic"], data_dir=None, num_train=8, num_dev=4, num_test=4, max_level=1,
     decontaminate_ngram=8, max_context_chars=None,
 )  # fmt: skip
 DISTILLATION = DistillationParams(
