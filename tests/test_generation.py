@@ -653,7 +653,7 @@ def test_the_fingerprint_tells_models_apart_by_content(tiny_model, tmp_path):
     assert TransformersBackend(same, dtype="bfloat16").fingerprint != local(same).fingerprint
 
 
-@pytest.mark.parametrize("path", ["./nowhere", "outputs/demo/04_sft/model", "{empty}"])
+@pytest.mark.parametrize("path", ["./nowhere", "outputs/no-such-run/04_sft/model", "{empty}"])
 def test_a_path_that_is_no_model_folder_is_an_error_at_once(tmp_path, path):
     with pytest.raises(FileNotFoundError, match="no model folder"):
         TransformersBackend(path.format(empty=tmp_path))

@@ -222,6 +222,9 @@ def test_an_endpoint_as_teacher_and_judge_and_its_key_is_nowhere(workshop):
             "reasoning_content": "Good news. It helps. So it is bullish.",
         }
 
+    sizes = [setting for setting in workshop["settings"] if setting.startswith("--set=num_")]
+    sizes = [setting for setting in sizes if "num_generations" not in setting]
+    workshop = workshop | {"settings": sizes}  # the others belong to later stages
     with Loopback(message=answer) as server:
         names = {"02_distillation": "teacher", "03_filtering": "judge"}
         endpoint = [f"--set={stage}.{who}_backend=endpoint" for stage, who in names.items()]
