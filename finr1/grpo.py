@@ -105,6 +105,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
 
     path = str(params.inputs()["sft_stage"] / "model")
     tokenizer = load_tokenizer(path)
+    on_cpu = not torch.cuda.is_available()
     config = GRPOConfig(
         output_dir=str(stage_dir / "checkpoints"),
         loss_type=params.loss_type,
@@ -123,7 +124,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
         warmup_steps=params.warmup_steps,
         max_steps=params.max_steps,
         bf16=params.bf16,
-        use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
+        use_cpu=on_cpu,  # bf16 autocast on a CPU has to be asked for
         gradient_checkpointing=params.gradient_checkpointing,
         save_steps=params.save_steps,
         save_total_limit=1,
@@ -135,7 +136,6 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
         report_to="none",
         disable_tqdm=True,
     )
-    on_cpu = not torch.cuda.is_available()
     return GRPOTrainer(
         model=training.load_policy(path, params),
         reward_funcs=reward_functions(params),

@@ -66,11 +66,14 @@ class DataParams(Params):
 class EndpointParams(Params):
     """What distillation and filtering share: a model behind an OpenAI-compatible endpoint."""
 
+    role: ClassVar[str]  # "teacher" or "judge": the first word of its parameters
     concurrency: Positive  # requests under way at once
 
     def endpoint(self) -> tuple[str, dict[str, str | None]] | None:
         """Parameter that asks for the endpoint and the parameters that it needs; None when none is asked for."""
-        raise NotImplementedError
+        asking = f"{self.role}_backend"
+        needed = {name: getattr(self, name) for name in (f"{self.role}_model", f"{self.role}_base_url")}
+        return (asking, needed) if getattr(self, asking) == "endpoint" else None
 
     def conflicts(self) -> Iterator[str]:
         if wanted := self.endpoint():
@@ -91,6 +94,7 @@ class DistillationParams(EndpointParams):
     """02_distillation: who answers the training problems, and how often."""
 
     stage: ClassVar[str] = "02_distillation"
+    role: ClassVar[str] = "teacher"
     data_stage: Text
     teacher_backend: Literal["scripted", "derived", "endpoint", "transformers"]
     teacher_model: Text | None
@@ -100,10 +104,6 @@ class DistillationParams(EndpointParams):
     max_tokens: Positive
     num_samples: Positive  # answers per problem
     fault_rate: Share  # share of answers in which the scripted teacher plants a fault
-
-    def endpoint(self) -> tuple[str, dict[str, str | None]] | None:
-        needed = {"teacher_model": self.teacher_model, "teacher_base_url": self.teacher_base_url}
-        return ("teacher_backend", needed) if self.teacher_backend == "endpoint" else None
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
@@ -120,6 +120,7 @@ class FilteringParams(EndpointParams):
     """03_filtering: who judges, and how many rows SFT and RL get."""
 
     stage: ClassVar[str] = "03_filtering"
+    role: ClassVar[str] = "judge"
     data_stage: Text
     distillation_stage: Text
     judge_backend: Literal["rules", "endpoint"]
@@ -128,10 +129,6 @@ class FilteringParams(EndpointParams):
     min_score: Annotated[int, Field(ge=0, le=7)]  # of the seven criteria of reasoning
     num_sft: Positive
     num_rl: Positive
-
-    def endpoint(self) -> tuple[str, dict[str, str | None]] | None:
-        needed = {"judge_model": self.judge_model, "judge_base_url": self.judge_base_url}
-        return ("judge_backend", needed) if self.judge_backend == "endpoint" else None
 
 
 class TrainingParams(Params):
