@@ -1,8 +1,25 @@
-"""`python -m finr1 run --preset demo --run NAME`: the notebooks of a preset in order."""
+"""The commands: `python -m finr1 run | sources | generate`, each with `--help`."""
 
+from __future__ import annotations
+
+import argparse
 import sys
+from collections.abc import Sequence
 
-from finr1.pipeline import main
+from finr1 import pipeline
+from finr1.generation import command as generation_command
+from finr1.sources import command as sources_command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m finr1", description="The Fin-R1 recipe, from data to report.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (pipeline, sources_command, generation_command):
+        module.add_command(commands)
+    options = parser.parse_args(arguments)
+    return options.command(options)
+
 
 if __name__ == "__main__":
     sys.exit(main())

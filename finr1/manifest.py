@@ -25,7 +25,7 @@ MANIFEST_FILE = "manifest.json"
 # The packages whose version can change a result.
 _PACKAGES = (
     "torch transformers trl peft datasets accelerate bitsandbytes vllm tokenizers safetensors "
-    "numpy pandas scipy statsmodels openai pydantic papermill"
+    "numpy pandas scipy statsmodels aiohttp pydantic papermill"
 ).split()
 
 

@@ -27,9 +27,8 @@ from finr1.progress import duration
 from finr1.run import forget, how_to_make, input_hashes
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 a notebook failed, 2 wrong parameters, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+def command(options: argparse.Namespace) -> int:
+    """Exit code of `python -m finr1 run`: 0 done, 1 a notebook failed, 2 wrong parameters, 130 interrupted."""
     try:
         run_preset(options.preset, options.run or options.preset, options.until, options.set, options.force)
     except ParameterError as error:
@@ -44,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m finr1", description="The Fin-R1 recipe, from data to report.")
-    run = parser.add_subparsers(required=True, metavar="run").add_parser("run", help="run the notebooks of a preset")
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `run` to the commands of `python -m finr1`."""
+    run = commands.add_parser("run", help="run the notebooks of a preset")
+    run.set_defaults(command=command)
     stages = ", ".join(STAGES)
     run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
     run.add_argument("--run", metavar="NAME", help="folder of outputs/ (default: the preset's name)")
@@ -59,7 +59,6 @@ def _parser() -> argparse.ArgumentParser:
         help="change a parameter; without STAGE, everywhere",
     )
     run.add_argument("--force", metavar="STAGE", action="append", default=[], help="make a stage again, or all")
-    return parser
 
 
 def run_preset(

@@ -55,6 +55,7 @@ class Problem(Record):
     group: str  # problems of one group (page, template instance) never sit in two splits
     family: str = ""  # template family (synthetic) or sub-task (real sources)
     level: int | None = None  # difficulty, 1 = easiest; None where the source states none
+    flaw: str = ""  # what is known to be wrong with the record; such problems are not trained on
     reference: str = ""  # worked reasoning that the source itself supports (synthetic steps, FinQA's gold program)
 
 

@@ -149,7 +149,7 @@ def traces(
                 reasoning=completion.reasoning or "",
                 answer=grading.extract_answer(text),
                 finish_reason=completion.finish_reason,
-                tokens=completion.completion_tokens,
+                tokens=completion.usage.completion_tokens,
                 fault=faults.get((completion.id, completion.sample)),
             )
         )

@@ -337,7 +337,7 @@ def test_passing_faults_are_survived(key, faults):
     with Loopback({"q": faults}) as server:
         [answer] = generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher", timeout=0.3))
     assert (answer.text, answer.reasoning) == ("<think>so</think>q!", "so")
-    assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 7, 3)
+    assert (answer.finish_reason, answer.usage.prompt_tokens, answer.usage.completion_tokens) == ("stop", 7, 3)
     assert server.asked["q"] == len(faults) + 1
 
 
@@ -584,9 +584,9 @@ def test_the_text_ends_at_the_end_token_and_is_counted(tiny_model):
     stopped = [answer for answer in answers if answer.finish_reason == "stop"]
     cut = [answer for answer in answers if answer.finish_reason == "length"]
     assert stopped
-    assert all(answer.completion_tokens < 300 and "<|im_" not in answer.text for answer in stopped)
-    assert all(answer.completion_tokens == 300 for answer in cut)
-    assert answers[2].prompt_tokens > answers[1].prompt_tokens > 0
+    assert all(answer.usage.completion_tokens < 300 and "<|im_" not in answer.text for answer in stopped)
+    assert all(answer.usage.completion_tokens == 300 for answer in cut)
+    assert answers[2].usage.prompt_tokens > answers[1].usage.prompt_tokens > 0
 
 
 def test_the_same_seed_gives_the_same_text_and_another_one_does_not(tiny_model):

@@ -30,6 +30,7 @@ GRPO = {
     "per_device_train_batch_size": 16, "gradient_accumulation_steps": 4, "bf16": True, "gradient_checkpointing": False,
     "save_steps": 4, "num_processes": 1, "eval_problems": 40, "eval_max_tokens": 64, "reward": "sum",
     "loss_type": "grpo", "beta": 0.001, "epsilon": 0.2, "num_iterations": 1, "scale_rewards": "group",
+    "mask_truncated_completions": False,
     "temperature": 1.0, "top_p": 1.0,
     "max_completion_length": 64, "num_generations": 8, "pass_rate_candidates": 0, "pass_rate_samples": 4,
 }  # fmt: skip

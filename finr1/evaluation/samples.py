@@ -100,7 +100,7 @@ def grade_sample(
         gold=problem.gold,
         prompt_sha256=prompt_sha256,
         text=text,
-        tokens=completion.completion_tokens,
+        tokens=completion.usage.completion_tokens,
         finish_reason=completion.finish_reason,
         answer=answer,
         lenient_answer=lenient,

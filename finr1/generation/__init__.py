@@ -9,7 +9,7 @@ killed goes on by running it again. Backends: an OpenAI-compatible endpoint, a l
 function (offline teachers and judges, tests).
 """
 
-from finr1.generation.answering import Backend, GenerationError, Progress, generate
+from finr1.generation.answering import Backend, Budget, BudgetSpent, GenerationError, Progress, generate
 from finr1.generation.endpoint import EndpointBackend
 from finr1.generation.local import ScriptedBackend, TransformersBackend
 from finr1.generation.request import Completion, Job, Request, SamplingParams, request_key
@@ -18,6 +18,8 @@ from finr1.generation.store import AnswerStore
 __all__ = [
     "AnswerStore",
     "Backend",
+    "Budget",
+    "BudgetSpent",
     "Completion",
     "EndpointBackend",
     "GenerationError",

@@ -37,12 +37,30 @@ class GenerationError(RuntimeError):
         self.failures = list(failures)
 
 
+class BudgetSpent(GenerationError):
+    """The budget is spent; what is answered is stored, and running again with a larger one asks for the rest."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop asking. Requests under way are still answered, so `concurrency` of them may come on top."""
+
+    max_cost: float | None = None  # in the currency of the prices; None: no limit
+    prompt_price: float = 0.0  # for a million prompt tokens
+    completion_price: float = 0.0  # for a million completion tokens, reasoning included
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What so many tokens cost."""
+        return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
+
+
 @dataclass
 class Progress:
     """How far `generate` is; as text, one plain line."""
 
     total: int  # different answers needed
     reused: int  # of them, found in the store
+    budget: Budget = Budget()
     answered: int = 0
     failed: int = 0
     prompt_tokens: int = 0
@@ -58,17 +76,29 @@ class Progress:
         if self.failed:
             line += f", {self.failed} failed"
         line += f", {rate:.1f}/s, {self.completion_tokens} tokens"
+        if self.cost:
+            line += f", cost {self.cost:.2f}"
         if left and rate:
             line += f", {left / rate:.0f} s left"
         return line
+
+    @property
+    def cost(self) -> float:
+        """Of the answers of this run, those from the store apart."""
+        return self.budget.cost(self.prompt_tokens, self.completion_tokens)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is used up."""
+        return self.budget.max_cost is not None and self.cost >= self.budget.max_cost
 
     def count(self, completions: Sequence[Completion]) -> None:
         """Add freshly arrived `completions`."""
         for completion in completions:
             self.answered += completion.error is None
             self.failed += completion.error is not None
-            self.prompt_tokens += completion.prompt_tokens or 0
-            self.completion_tokens += completion.completion_tokens or 0
+            self.prompt_tokens += completion.usage.prompt_tokens or 0
+            self.completion_tokens += completion.usage.completion_tokens or 0
 
 
 def generate(
@@ -78,6 +108,8 @@ def generate(
     store: AnswerStore | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     on_error: Literal["raise", "none"] = "raise",
+    budget: Budget = Budget(),
+    give_up_after: int = 100,
 ) -> list[Completion]:
     """Answers to `requests`, in their order, `sampling.num_samples` in a row for each.
 
@@ -86,7 +118,11 @@ def generate(
 
     A request that fails for good (after the backend's retries) raises `GenerationError` once the requests under way are
     answered and stored; no further ones are begun. With `on_error="none"` all others are asked, and its place is taken
-    by a completion with `finish_reason="error"`, which is not stored: running again asks again.
+    by a completion with `finish_reason="error"`, which is not stored: running again asks again. Unless nothing is ever
+    answered: after `give_up_after` failures without one answer, no further request is begun.
+
+    When `budget` is spent, no further request is begun either; what is under way is stored. Then `BudgetSpent` is
+    raised, or with `on_error="none"` those not asked get such a completion.
     """
     jobs = _jobs(requests, sampling, backend.fingerprint)
     answers = _stored_answers(jobs, store)
@@ -94,10 +130,11 @@ def generate(
     for job in jobs:
         unique.setdefault(job.key, job)
     asked = [job for job in unique.values() if job.key not in answers]
-    progress, tell = Progress(total=len(unique), reused=len(answers)), _once_a_second(on_progress)
+    progress, tell = Progress(len(unique), reused=len(answers), budget=budget), _once_a_second(on_progress)
 
     def stop() -> bool:
-        return on_error == "raise" and progress.failed > 0
+        hopeless = progress.failed >= (1 if on_error == "raise" else give_up_after)
+        return progress.spent or (hopeless and (on_error == "raise" or not progress.answered))
 
     with closing(backend.complete(asked, sampling, stop)) as groups:
         for group in groups if asked else ():
@@ -105,8 +142,14 @@ def generate(
             progress.count(group)
             tell(progress)
     tell(progress, last=True)
-    if stop():
-        raise _error([answer for answer in answers.values() if answer.error is not None], progress, store)
+    failures = [answer for answer in answers.values() if answer.error is not None]
+    if on_error == "raise" and failures:
+        raise _error(failures, progress, store)
+    why = f"not asked: the budget of {budget.max_cost} is spent" if progress.spent else "not asked: nothing is answered"
+    not_asked = {key: job.failure(why) for key, job in unique.items() if key not in answers}
+    if on_error == "raise" and not_asked:
+        raise BudgetSpent(f"{progress}; {len(not_asked)} {why}", list(not_asked.values()))
+    answers.update(not_asked)
     return [answers[job.key].model_copy(update={"id": job.request.id, "sample": job.sample}) for job in jobs]
 
 

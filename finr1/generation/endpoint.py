@@ -1,9 +1,11 @@
 """Answers from any server that speaks OpenAI's chat completions: DeepSeek, vLLM, OpenAI, `transformers serve`.
 
-The `openai` package sends the requests and retries them: connection errors, time-outs, 408, 409, 429 and every 5xx,
-after the server's Retry-After (up to 120 s; a longer one means failure) or else after 0.5, 1, 2, 4, 8, 8 ... s less up
-to a quarter by chance. It does not look into a reply that arrived, so replies that make no sense (cut JSON, no choices)
-are asked for again here, out of the same budget of retries.
+One request is one attempt after another until it is answered: connection errors, time-outs, 408, 409, 429, 5xx and
+replies that make no sense (cut JSON, no choices) are tried again, after the server's Retry-After or after 0.5, 1, 2,
+4, 8, 8 ... s less up to a quarter by chance. A 429 also halves how many requests are under way, see `Throttle`.
+
+On aiohttp and not on the `openai` package: that spends some 2 ms of a core on each request, which is the whole budget
+of a core at 500 requests/s (see benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -13,23 +15,31 @@ import json
 import os
 import queue
 import random
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finr1.generation.answering import GenerationError
-from finr1.generation.request import Completion, Job, Request, SamplingParams
+from finr1.generation.request import Completion, Job, Request, SamplingParams, Usage
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from aiohttp import ClientSession
 
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
 _NO_KEY = "none"  # what a server without authentication is sent
 _CHECK_TIMEOUT = 30.0  # seconds
 _OURS = {"model", "messages", "stream", "n"}  # parts of the request that `extra` must not change
+_RETRIED = {408, 409, 429}  # and every 5xx
+_LONGEST_PAUSE = 120.0  # seconds; a server that asks for a longer one has closed for the day
+_RATE_LIMIT_PATIENCE = 900.0  # seconds for which a request puts up with 429s, which are no fault of its own
+_GROUP = 512  # answers handed over at once
 
 
 @dataclass
@@ -37,9 +47,9 @@ class EndpointBackend:
     """Chat completions of `model` at `base_url`, `concurrency` requests at a time.
 
     The key comes from the environment variable `api_key_env`; for the default name, OPENAI_API_KEY stands in. Servers
-    on this machine need none. It is read when it is used and kept nowhere. `timeout` (s) is the longest silence of the
-    server within one attempt. `extra` goes into every request's body as it is; None removes a field that we would send,
-    e.g. `{"max_tokens": None, "max_completion_tokens": 4096}`.
+    on this machine need none. It is read when it is used and kept nowhere. `timeout` (s) is for one attempt, from
+    the connection to the last byte. `extra` goes into every request's body as it is; None removes a field that we would
+    send, e.g. `{"max_tokens": None, "max_completion_tokens": 4096}`.
 
     Raises `ValueError` for a missing or unusable key, a URL that is none or holds a secret, and wrong numbers. May be
     used inside a running event loop (Jupyter): its own runs in a thread of its own.
@@ -93,80 +103,119 @@ class EndpointBackend:
         # Leaving the block early, by an exception or because the caller closes us, cancels what is under way.
         with start_blocking_portal() as portal:
             asking = portal.start_task_soon(self._ask_all, jobs, sampling, stop, answers)
-            while (answer := answers.get()) is not None:
-                yield [answer]
+            last = False
+            while not last:
+                group = [answers.get()]
+                while not answers.empty() and len(group) < _GROUP:
+                    group.append(answers.get())
+                last = group[-1] is None
+                if group := [answer for answer in group if answer is not None]:
+                    yield group
             asking.result()
 
     # ---- inside the event loop --------------------------------------------------------------------------------------
 
     async def _ask_all(self, jobs: Sequence[Job], sampling: SamplingParams, stop, answers: queue.SimpleQueue) -> None:
         """Put the answers to `jobs` into `answers` as they come, then None."""
-        waiting = iter(jobs)
+        waiting, throttle = iter(jobs), Throttle(self.concurrency)
 
-        async def work(client: AsyncOpenAI) -> None:
+        async def work(session: ClientSession) -> None:
             for job in waiting:  # shared: each worker takes the next one that nobody has
                 if stop():
                     return
-                answers.put(await self._ask(client, job, sampling))
+                answers.put(await self._ask(session, throttle, job, sampling))
 
         try:
-            async with self._client(self.timeout) as client, asyncio.TaskGroup() as workers:
+            async with self._session(self.timeout) as session, asyncio.TaskGroup() as workers:
                 for _ in range(min(self.concurrency, len(jobs))):
-                    workers.create_task(work(client))
+                    workers.create_task(work(session))
         finally:
             answers.put(None)
 
-    async def _ask(self, client: AsyncOpenAI, job: Job, sampling: SamplingParams) -> Completion:
-        from openai import OpenAIError
-
-        retries = self.max_retries
+    async def _ask(self, session: ClientSession, throttle: Throttle, job: Job, sampling: SamplingParams) -> Completion:
+        """Attempt after attempt, until there is an answer or a reason why there is none."""
+        try:
+            body = json.dumps(self._body(job, sampling)).encode()
+        except (TypeError, ValueError) as error:  # messages that no JSON can hold
+            return job.failure(f"{type(error).__name__}: {error}")
+        failures, started = 0, time.monotonic()
         while True:
-            try:
-                reply = await client.chat.completions.with_raw_response.create(
-                    model=self.model, messages=job.request.messages, extra_body=self._body(job, sampling)
-                )
-                return _read_reply(job, reply.content)
-            except ValidationError:
-                retries -= reply.retries_taken + 1
-                if retries < 0:
-                    return job.failure(self._redact(f"the server's reply makes no sense: {reply.content[:200]!r}"))
-                client = client.with_options(max_retries=retries)
-                await asyncio.sleep(random.uniform(0.4, 0.5))
-            except (OpenAIError, ValueError, TypeError) as error:  # the last two: messages that no JSON can hold
-                return job.failure(self._describe(error))
+            async with throttle:
+                outcome = await self._attempt(session, job, body)
+                throttle.adapt(limited=isinstance(outcome, _Failure) and outcome.status == 429)
+            if isinstance(outcome, Completion):
+                return outcome
+            waited = time.monotonic() - started
+            is_limit = outcome.status == 429 and waited < _RATE_LIMIT_PATIENCE
+            failures += not is_limit
+            if not outcome.passing or failures > self.max_retries or (outcome.pause or 0) > _LONGEST_PAUSE:
+                return job.failure(self._redact(outcome.text)[:500])
+            own = min(8.0, 0.5 * 2 ** max(0, failures - 1)) * random.uniform(0.75, 1.0)
+            await asyncio.sleep(own if outcome.pause is None else outcome.pause * random.uniform(1.0, 1.1))
+
+    async def _attempt(self, session: ClientSession, job: Job, body: bytes) -> Completion | _Failure:
+        import aiohttp
+
+        try:
+            async with session.post(self._url("chat/completions"), data=body, allow_redirects=False) as response:
+                content = await response.read()
+        except TimeoutError:
+            return _Failure("no answer before the time-out")
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # the last: a host that is no name
+            return _Failure(f"no connection to {self.base_url}: {error or type(error).__name__}")
+        if response.status != 200:
+            return self._refusal(response.status, response.headers, content)
+        try:
+            return _read_reply(job, content)
+        except ValidationError:
+            return _Failure(f"the server's reply makes no sense: {content[:200]!r}", status=200)
+
+    def _refusal(self, status: int, headers: Any, content: bytes) -> _Failure:
+        """A status other than 200, with what the server says about it."""
+        text = f"Error code: {status} - {content[:400].decode('utf8', 'replace')}"
+        if status in (401, 403):
+            text = f"the key in {self.api_key_env} was refused: {text}"
+        passing = status in _RETRIED or status >= 500
+        return _Failure(text, status, passing, _retry_after(headers))
 
     async def _find_problem(self) -> str | None:
-        import openai
+        import aiohttp
 
-        async with self._client(min(self.timeout, _CHECK_TIMEOUT), max_retries=1) as client:
+        async with self._session(min(self.timeout, _CHECK_TIMEOUT)) as session:
+            served: set[str] = set()
             try:
-                served = {model.id async for model in client.models.list()}
-            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.APIConnectionError) as error:
-                return self._describe(error)
-            except (openai.OpenAIError, ValueError, TypeError, AttributeError):
-                served = set()  # no such route, or a list of its own kind: the token decides
+                async with session.get(self._url("models"), allow_redirects=False) as response:
+                    content = await response.read()
+                    if response.status in (401, 403):
+                        return self._redact(self._refusal(response.status, response.headers, content).text)
+                    served = {model["id"] for model in json.loads(content)["data"]}
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                return self._redact(f"no connection to {self.base_url}: {error or 'no answer before the time-out'}")
+            except (ValueError, LookupError, TypeError):
+                pass  # no such route, or a list of its own kind: one token decides
             if self.model in served:
                 return None
             probe = Job(Request(id="check", messages=[{"role": "user", "content": "1"}]), sample=0, key="")
-            return (await self._ask(client, probe, SamplingParams(max_tokens=1))).error
+            return (await self._ask(session, Throttle(1), probe, SamplingParams(max_tokens=1))).error
 
-    def _client(self, timeout: float, max_retries: int | None = None) -> AsyncOpenAI:
-        import openai
+    def _session(self, timeout: float) -> ClientSession:
+        import aiohttp
 
-        # Unless told otherwise the library adds the ids of the user's OpenAI account to requests for any server.
-        account = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
-        return openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=self._key(),
-            max_retries=self.max_retries if max_retries is None else max_retries,
-            timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
-            default_headers=account,
+        return aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._key()}", "Content-Type": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=timeout, connect=None, sock_connect=min(timeout, 10.0)),
+            connector=aiohttp.TCPConnector(limit=0),  # `Throttle` is the limit
             # A proxy from the environment can't reach this machine's own servers.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not self._is_local()),
+            trust_env=not self._is_local(),
         )
+
+    def _url(self, route: str) -> str:
+        return f"{self.base_url.rstrip('/')}/{route}"
 
     def _body(self, job: Job, sampling: SamplingParams) -> dict[str, Any]:
         body = {
+            "model": self.model,
+            "messages": job.request.messages,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
@@ -199,20 +248,74 @@ class EndpointBackend:
         key = self._key()
         return text if key == _NO_KEY else text.replace(key, "***")
 
-    def _describe(self, error: Exception) -> str:
-        import openai
 
-        if isinstance(error, openai.APITimeoutError):
-            text = "no answer before the time-out"
-        elif isinstance(error, openai.APIConnectionError):
-            text = f"no connection to {self.base_url}: {error.__cause__ or error}"
-        elif isinstance(error, openai.OpenAIError):
-            text = str(error)
-        else:
-            text = f"{type(error).__name__}: {error}"
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            text = f"the key in {self.api_key_env} was refused: {text}"
-        return self._redact(text)[:500]
+class Throttle:
+    """`async with`: at most `limit` requests under way. A 429 halves the limit, each full round of successes adds one.
+
+    Additive increase, multiplicative decrease, as TCP shares a line. 429s that answer requests from before the last
+    halving do not count again.
+    """
+
+    def __init__(self, most: int):
+        self.most = self.limit = most
+        self.active = 0
+        self._successes = self._skip = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        while self.active >= self.limit:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        self.active += 1
+
+    async def __aexit__(self, *error: object) -> None:
+        self.active -= 1
+        self._wake()
+
+    def adapt(self, limited: bool) -> None:
+        """Count one reply, from inside the block."""
+        if self._skip:
+            self._skip -= 1
+        elif limited:
+            self.limit, self._successes = max(1, self.limit // 2), 0
+            self._skip = self.active - 1
+        elif self.limit < self.most:
+            self._successes += 1
+            if self._successes >= self.limit:
+                self.limit, self._successes = self.limit + 1, 0
+                self._wake()
+
+    def _wake(self) -> None:
+        free = self.limit - self.active
+        while self._waiting and free > 0:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An attempt without an answer."""
+
+    text: str
+    status: int | None = None
+    passing: bool = True  # worth another attempt
+    pause: float | None = None  # seconds that the server asks for
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds of `retry-after-ms` or `Retry-After` (seconds or a date); None without one that can be read."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("Retry-After", "")
+        if value.strip().replace(".", "", 1).isdigit():
+            return float(value)
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()) if value else None
+    except (ValueError, TypeError):
+        return None
 
 
 # ---- what we need of a reply; everything else in it is ignored ------------------------------------------------------
@@ -229,9 +332,8 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+class _Usage(Usage):
+    model_config = ConfigDict(extra="ignore")  # servers count more than we need
 
 
 class _Reply(BaseModel):

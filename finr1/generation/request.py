@@ -30,6 +30,15 @@ class SamplingParams(BaseModel):
     seed: int = 0
 
 
+class Usage(BaseModel):
+    """Tokens of one answer as the backend counts them; None where it does not."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
 class Completion(BaseModel):
     """One answer to one request, or with `error` set, the reason why there is none."""
 
@@ -41,8 +50,7 @@ class Completion(BaseModel):
     text: str  # as it came; without the reasoning where the endpoint sends that apart
     reasoning: str | None  # sent apart by the endpoint (`reasoning_content`), else what stands in <think>
     finish_reason: str  # "stop", "length", what else the endpoint says, or "error"
-    prompt_tokens: int | None = None  # None where the backend does not count
-    completion_tokens: int | None = None
+    usage: Usage = Usage()
     error: str | None = None
 
     @property
@@ -61,7 +69,14 @@ class Job(NamedTuple):
     key: str
 
     def completion(
-        self, text: str, *, reasoning: str | None = None, finish_reason: str = "stop", **other
+        self,
+        text: str,
+        *,
+        reasoning: str | None = None,
+        finish_reason: str = "stop",
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        error: str | None = None,
     ) -> Completion:
         """`text` as the answer to this job; without `reasoning`, its think block is looked up."""
         return Completion(
@@ -71,7 +86,8 @@ class Job(NamedTuple):
             text=text,
             reasoning=think_text(text) if reasoning is None else reasoning,
             finish_reason=finish_reason,
-            **other,
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            error=error,
         )
 
     def failure(self, error: str) -> Completion:

@@ -33,11 +33,26 @@ class AnswerStore:
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lines: dict[str, tuple[int, int]] = {}  # key -> (offset, length), bytes
-        self._end = 0  # everything before this byte is in `_lines`
         self._threads = threading.Lock()  # flock excludes processes, not the threads of one
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._open()
         self.refresh()
+
+    def rewrite(self, rows: Iterable[Completion]) -> None:
+        """Replace the file by `rows` in their order, failures included, and behind them every other answer it holds.
+
+        Atomic, and safe beside other writers: they see the new file at their next call.
+        """
+        with self._locked():
+            rows = list(rows)
+            others = self._lines.keys() - {row.key for row in rows if row.error is None}
+            temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+            with temporary.open("wb") as file:
+                for row in rows:
+                    file.write(row.model_dump_json().encode() + b"\n")
+                for key, (offset, length) in self._lines.items():
+                    if key in others:
+                        file.write(os.pread(self._fd, length, offset))
+            os.replace(temporary, self.path)
 
     def get(self, key: str) -> Completion | None:
         """The answer stored under `key`, or None."""
@@ -75,11 +90,24 @@ class AnswerStore:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def _open(self) -> None:
+        self._lines: dict[str, tuple[int, int]] = {}  # key -> (offset, length), bytes
+        self._end = 0  # everything before this byte is in `_lines`
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def _is_replaced(self) -> bool:
+        """Whether another file has taken the path, see `rewrite`."""
+        return not self.path.exists() or os.stat(self.path).st_ino != os.fstat(self._fd).st_ino
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the file alone; inside, it ends with a whole line and `_lines` is up to date."""
         with self._threads:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
+            while self._is_replaced():
+                os.close(self._fd)  # lets go of the lock, too
+                self._open()
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
             try:
                 self._drop_torn_line()
                 self._read_new_lines()
@@ -106,7 +134,9 @@ class AnswerStore:
             file.seek(self._end)
             for line in file:
                 try:
-                    self._lines.setdefault(json.loads(line)["key"], (self._end, len(line)))
+                    record = json.loads(line)
+                    if record["error"] is None:  # failures stand there for the reader alone
+                        self._lines.setdefault(record["key"], (self._end, len(line)))
                 except (ValueError, LookupError, TypeError):
                     strange.append(self._end)
                 self._end += len(line)

@@ -194,6 +194,7 @@ class GRPOParams(TrainingParams):
     epsilon: Annotated[float, Field(gt=0)]  # clip of the probability ratio, both sides
     num_iterations: Positive  # uses of each generation batch
     scale_rewards: Literal["group", "batch", "none"]
+    mask_truncated_completions: bool  # leave completions that were cut off out of the loss (DAPO)
     temperature: Annotated[float, Field(gt=0)]
     top_p: TopP
     max_completion_length: Positive

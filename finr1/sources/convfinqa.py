@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finr1.records import Problem
 from finr1.records import Turn as EarlierTurn
-from finr1.sources.files import Files, download, split_in_name
+from finr1.sources.files import MALFORMED, Files, attempt, download, split_in_name
 from finr1.sources.finqa import page_of
 from finr1.sources.golds import agree, answer_kind, choose_golds, clean_executed, clean_gold
 from finr1.sources.pages import Page
@@ -40,6 +40,7 @@ class Turn:
     program: str = ""
     executed: object = None
     text: str = ""
+    record: int = 0  # the number of the record that it stands in
 
     def shown_answer(self) -> str:
         """The gold as the history shows it: the text answer, unless the executed one contradicts it."""
@@ -69,7 +70,7 @@ def schema(raw: object) -> str:
     """Which of `SCHEMAS` a record has, told from its keys."""
     keys = raw.keys() if isinstance(raw, dict) else set()
     if {"id", "table", "annotation"} <= keys:
-        return "official turn" if "cur_dial" in raw["annotation"] else "official"
+        return "official turn" if "cur_dial" in (raw["annotation"] or ()) else "official"
     marks = {
         "lists": {"id", "financial_report", "conversation"},
         "turn": {"id", "cur_dial", "exe_ans", "text", "table"},
@@ -81,22 +82,25 @@ def schema(raw: object) -> str:
     return next((name for name, needed in marks.items() if needed <= keys), "other")
 
 
-def rows(files: Files) -> Iterator[tuple[str, dict | str]]:
-    """(file, {"conversation", "turn"} or a reason), one item a turn, the most complete copies first."""
-    by_schema: dict[tuple[int, str], list] = {}
+def rows(files: Files) -> Iterator[tuple[str, int, dict | str]]:
+    """(file, number of the record, {"conversation", "turn"} or a reason), one item a turn, the best copies first."""
+    by_schema: dict[tuple[int, str], list[tuple[int, dict]]] = {}
     for name, records in files.items():
-        for raw in records:
-            by_schema.setdefault((SCHEMAS.index(schema(raw)), name), []).append(raw)
+        for number, raw in enumerate(records):
+            by_schema.setdefault((SCHEMAS.index(schema(raw)), name), []).append((number, raw))
     seen: set[tuple[str, int]] = set()
     for (rank, name), records in sorted(by_schema.items(), key=lambda item: item[0][0]):
         if reason := _unusable(SCHEMAS[rank]):
-            yield from ((name, reason) for raw in records for _ in range(_turn_count(raw)))
+            yield from ((name, record, reason) for record, _ in records)
             continue
         for conversation in _conversations(SCHEMAS[rank], records):
-            for number in conversation.turns:
+            if isinstance(conversation, int):
+                yield name, conversation, MALFORMED
+                continue
+            for number, turn in conversation.turns.items():
                 repeated = (conversation.id, number) in seen
                 seen.add((conversation.id, number))
-                yield name, "duplicate id" if repeated else {"conversation": conversation, "turn": number}
+                yield name, turn.record, "duplicate id" if repeated else {"conversation": conversation, "turn": number}
 
 
 def read(row: dict, file: str) -> Problem | str:
@@ -124,6 +128,7 @@ def read(row: dict, file: str) -> Problem | str:
         question=turn.question,
         gold=golds.gold,
         alternatives=golds.alternatives,
+        flaw=golds.flaw,
         split=split,
         group=page_of(conversation.id),
         family="look-up" if steps == [] else steps[-1].operation if steps else "",
@@ -142,17 +147,19 @@ def _unusable(schema_name: str) -> str | None:
     return reasons.get(schema_name)
 
 
-def _turn_count(raw: object) -> int:
-    """How many turns a record stands for that is not used."""
-    return len(raw["dialogue"]["conv_questions"]) if schema(raw) == "damaged table" else 1
-
-
-def _conversations(schema_name: str, records: list) -> Iterator[Conversation]:
+def _conversations(schema_name: str, records: list[tuple[int, dict]]) -> Iterator[Conversation | int]:
+    """The conversations of `records`, or the number of a record that has not the shape of its schema."""
     if schema_name in ("official turn", "turn"):
         yield from _from_turns(records)
         return
     make = {"official": _official, "lists": _lists, "last turn": _last_turn}[schema_name]
-    yield from (make(raw) for raw in records)
+    for number, raw in records:
+        conversation = attempt(make, raw)
+        if conversation == MALFORMED:
+            yield number
+            continue
+        turns = {n: replace(turn, record=number) for n, turn in conversation.turns.items()}
+        yield replace(conversation, turns=turns)
 
 
 def _official(raw: dict) -> Conversation:
@@ -194,19 +201,24 @@ def _lists(raw: dict) -> Conversation:
     return Conversation(raw["id"], _page(raw["financial_report"]), turns)
 
 
-def _from_turns(records: list) -> Iterator[Conversation]:
+def _from_turns(records: list[tuple[int, dict]]) -> Iterator[Conversation | int]:
     """Conversations from one record a turn, official (`annotation`, lists) or derived (flat, `text` and `table`)."""
-    grouped: dict[str, list[dict]] = {}
-    for raw in records:
-        grouped.setdefault(re.sub(r"_\d+$", "", raw["id"]), []).append(raw)
+    grouped: dict[str, list[tuple[int, dict]]] = {}
+    for number, raw in records:
+        if attempt(_turn, number, raw) == MALFORMED or attempt(_page, raw) == MALFORMED:
+            yield number
+        else:
+            grouped.setdefault(re.sub(r"_\d+$", "", raw["id"]), []).append((number, raw))
     for identifier, members in grouped.items():
-        turns = {}
-        for raw in members:
-            note = raw.get("annotation") or raw
-            number = int(note["turn_ind"])
-            question, text = note["cur_dial"][-1].strip(), raw.get("answer", "")
-            turns[number] = Turn(question, note["cur_program"], note["exe_ans"], text)
-        yield Conversation(identifier, _page(members[0]), dict(sorted(turns.items())))
+        turns = dict(sorted((_turn(number, raw) for number, raw in members), key=lambda item: item[0]))
+        yield Conversation(identifier, _page(members[0][1]), turns)
+
+
+def _turn(number: int, raw: dict) -> tuple[int, Turn]:
+    """A turn's place in its conversation, and the turn, from record `number` of a file of single turns."""
+    note = raw.get("annotation") or raw
+    question, text = note["cur_dial"][-1].strip(), raw.get("answer", "")
+    return int(note["turn_ind"]), Turn(question, note["cur_program"], note["exe_ans"], text, number)
 
 
 def _last_turn(raw: dict) -> Conversation:

@@ -16,10 +16,14 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
+
+MALFORMED = "malformed record"  # the reason for a record that lacks what its schema has
 
 Files = dict[str, list]  # file name relative to the source's folder -> its raw records, in the file's order
 
@@ -32,18 +36,25 @@ class Unreadable(str):
     """A record that is no JSON; the text says where it stands."""
 
 
-def read_folder(folder: Path) -> Files:
+def read_folder(folder: Path, damaged: dict[str, str] | None = None) -> Files:
     """Read every data file below `folder`, in the order of their names; other files (README.md) are left alone.
 
-    Raises `SourceError` if the folder is missing or holds no data file, or if a file is damaged.
+    Raises `SourceError` if the folder is missing or holds no data file. So does a damaged file, unless there is a dict
+    `damaged`, which then gets {its name: what is wrong}.
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
     files: Files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name.endswith(SUFFIXES):
-            files |= read_file(path, str(path.relative_to(folder)))
-    if not files:
+            name = str(path.relative_to(folder))
+            try:
+                files |= read_file(path, name)
+            except SourceError as error:
+                if damaged is None:
+                    raise
+                damaged[name] = str(error)
+    if not files and not damaged:
         raise SourceError(f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
     return files
 
@@ -59,7 +70,7 @@ def read_file(path: Path, name: str | None = None) -> Files:
             return {f"{name}/{member}": _parse(member, archive.read(member)) for member in members}
     except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
         raise SourceError(f"{path} is damaged or cut short: {error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, RecursionError) as error:
         raise SourceError(f"{path} cannot be read as {name.removesuffix('.gz').rsplit('.', 1)[-1]}: {error}") from error
 
 
@@ -67,8 +78,12 @@ def _parse(name: str, data: bytes) -> list:
     if name.endswith(".gz"):
         name, data = name.removesuffix(".gz"), gzip.decompress(data)
     text = data.decode("utf-8-sig")  # some homes publish with a byte order mark
+    if not text.strip():
+        raise EOFError("the file is empty")
     if name.endswith(".csv"):
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        # cells behind the last column stand under None: such a row was torn, by a stray quote or comma
+        return [Unreadable(f"row {n}: too many cells") if None in row else row for n, row in enumerate(rows, 1)]
     if name.endswith(".json"):
         content = json.loads(text)
         return content if isinstance(content, list) else [content]
@@ -78,8 +93,33 @@ def _parse(name: str, data: bytes) -> list:
 def _parse_line(number: int, line: str) -> object:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         return Unreadable(f"line {number}: {error}")
+
+
+def attempt(convert: Callable, *arguments: Any) -> Any:
+    """What `convert` makes of a record, or `MALFORMED` where the record has not the shape that it needs."""
+    try:
+        return convert(*arguments)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # pydantic's error is a ValueError
+        return MALFORMED
+
+
+def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
+    """The splits of a data set of the hub, kept in `cache`; `options` go to `datasets.load_dataset`.
+
+    Raises `SourceError` if the hub cannot be reached.
+    """
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(hub_id, cache_dir=str(cache), **options)
+    except Exception as error:  # the hub's clients raise many kinds for "not there"
+        raise SourceError(
+            f"the hub's {hub_id} cannot be loaded ({error}); download its files into a folder named after the source "
+            "and name the folder above it as data_dir"
+        ) from error
+    return {name: list(rows) for name, rows in splits.items()}
 
 
 def download(urls: dict[str, str], folder: Path) -> Files:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finr1.records import Problem
-from finr1.sources.files import Files, download, split_in_name
+from finr1.sources.files import Files, attempt, download, split_in_name
 from finr1.sources.golds import choose_golds, clean_executed
 from finr1.sources.pages import Page
 from finr1.sources.programs import execute, parse_program, worked_reasoning
@@ -50,27 +50,31 @@ def schema(raw: object) -> str:
     return next((name for name, needed in marks.items() if needed <= keys), "other")
 
 
-def rows(files: Files) -> Iterator[tuple[str, dict | str]]:
-    """(file, record in the official schema or the reason why there is none), the most complete copies first."""
+def rows(files: Files) -> Iterator[tuple[str, int, dict | str]]:
+    """(file, number, record in the official schema or the reason why there is none), the most complete copies first."""
     joins = Joins.collect(files)
-    ranked = [(SCHEMAS.index(schema(raw)), name, raw) for name, records in files.items() for raw in records]
+    ranked = [
+        (SCHEMAS.index(schema(raw)), name, number, raw)
+        for name, records in files.items()
+        for number, raw in enumerate(records)
+    ]
     pages: dict[str, Page] = {}
     seen: set[str] = set()
-    for rank, name, raw in sorted(ranked, key=lambda item: item[0]):
-        record = _TO_OFFICIAL[SCHEMAS[rank]](raw, joins)
+    for rank, name, number, raw in sorted(ranked, key=lambda item: item[0]):
+        record = attempt(_TO_OFFICIAL[SCHEMAS[rank]], raw, joins)
         if isinstance(record, str):
-            yield name, record
+            yield name, number, record
             continue
         page = page_of(record["id"])
         if record["id"] in seen:
-            yield name, "duplicate id"
+            yield name, number, "duplicate id"
         elif record["page"] is None and page not in pages:
-            yield name, "no context"
+            yield name, number, "no context"
         else:
             seen.add(record["id"])
             record["page"] = pages.setdefault(page, record["page"])
             joins.splits.setdefault(page, split_in_name(name))  # a page stays in the split where it was first seen
-            yield name, record | {"split": joins.splits[page]}
+            yield name, number, record | {"split": joins.splits[page]}
 
 
 def read(record: dict, file: str) -> Problem | str:
@@ -99,6 +103,7 @@ def read(record: dict, file: str) -> Problem | str:
         question=qa["question"].strip(),
         gold=golds.gold,
         alternatives=golds.alternatives,
+        flaw=golds.flaw,
         split=split,
         group=page_of(record["id"]),
         family=steps[-1].operation if steps else "",

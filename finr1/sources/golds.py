@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from finr1 import grading
 from finr1.records import AnswerKind
 
+CONTRADICTORY = "contradictory golds"
+
 
 @dataclass(frozen=True)
 class Golds:
@@ -19,19 +21,21 @@ class Golds:
     gold: str
     alternatives: list[str]
     kind: AnswerKind
+    flaw: str = ""
 
 
 def choose_golds(text: object, executed: object, question: str) -> Golds | str:
     """The text answer if it can be read, else the executed one; the other becomes an alternative.
 
-    Returns a reason instead where there is no gold, none is readable, or the two contradict each other.
+    Where the two contradict each other both stay, the executed one first (the official evaluator compares with it),
+    under the flaw `CONTRADICTORY`. Returns a reason instead where there is no gold, or none that can be read.
     """
     text, executed = clean_gold(text), clean_executed(executed)
     if not text and not executed:
         return "no gold"
     kind = answer_kind(text, executed, question)
     if executed and kind != "boolean" and text.lower() in ("yes", "no"):
-        return "contradictory golds"
+        return Golds(executed, [text], answer_kind("", executed, question), CONTRADICTORY)
     readable = [gold for gold in (text, executed) if gold and _is_readable(gold, kind)]
     readable.sort(key=_is_sentence)  # a sentence is a fine answer but a poor gold
     if not readable:
@@ -39,7 +43,7 @@ def choose_golds(text: object, executed: object, question: str) -> Golds | str:
     if len(readable) == 2 and not agree(text, executed, kind):
         # "what percent ...?" with the text answer 67.88 and the executed one 0.67877: only the sign is missing
         if kind != "number" or "percent" not in question.lower() or not agree(text, executed, "percent"):
-            return "contradictory golds"
+            return Golds(executed, [text], kind, CONTRADICTORY)
         kind = "percent"
     return Golds(readable[0], [gold for gold in readable[1:] if gold != readable[0]], kind)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from finr1.curation.splits import hash_share
 from finr1.records import Problem
 from finr1.sources.cues import rationale
-from finr1.sources.files import Files, SourceError, split_in_name
+from finr1.sources.files import Files, load_hub, split_in_name
 
 HUB_ID = "zeroshot/twitter-financial-news-sentiment"
 LABELS = {"0": "bearish", "1": "bullish", "2": "neutral"}
@@ -30,30 +30,25 @@ SPLITS = {"train": "train", "dev": "test", "test": "test"}  # the split in a fil
 
 def fetch(cache: Path) -> Files:
     """The two published splits from the hub, kept in `cache`. Raises `SourceError` if the hub cannot be reached."""
-    from datasets import load_dataset
-
-    try:
-        splits = load_dataset(HUB_ID, cache_dir=str(cache))
-    except Exception as error:  # the hub's clients raise many kinds for "not there"
-        raise SourceError(
-            f"tfns: the hub's {HUB_ID} cannot be loaded ({error}); download its sent_train.csv and sent_valid.csv into "
-            "a folder tfns and name the folder above it as data_dir"
-        ) from error
-    return {name: list(rows) for name, rows in splits.items()}
+    return load_hub(HUB_ID, cache)
 
 
-def rows(files: Files) -> Iterator[tuple[str, dict]]:
-    """(file, record), the files of the test set first: of two copies of a tweet, the first one stays."""
+def rows(files: Files) -> Iterator[tuple[str, int, dict]]:
+    """(file, number, record), the files of the test set first: of two copies of a tweet, the first one stays."""
     for name in sorted(files, key=lambda name: SPLITS.get(split_in_name(name) or "") != "test"):
-        for record in files[name]:
-            yield name, record
+        for number, record in enumerate(files[name]):
+            yield name, number, record
 
 
 def read(record: object, file: str) -> Problem | str:
     """A tweet as a `Problem`, or the reason why it is none."""
     if not isinstance(record, dict) or not {"text", "label"} <= record.keys():
         # One re-upload renames label 1 to "neutral" and 2 to "positive", which is wrong.
-        return "words in place of labels" if isinstance(record, dict) and "target" in record else "unknown schema"
+        if isinstance(record, dict) and "target" in record:
+            return "words in place of labels"
+        return (
+            f"missing column {min({'text', 'label'} - record.keys())}" if isinstance(record, dict) else "unknown schema"
+        )
     tweet, gold = " ".join(record["text"].split()), LABELS.get(str(record["label"]))
     split, key = SPLITS.get(split_in_name(file) or ""), tweet_key(tweet)
     if not split or not gold or not key:

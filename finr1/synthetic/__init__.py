@@ -4,14 +4,15 @@ They exist so that the whole recipe runs offline in minutes and so that every pl
 on them says that the machinery works and what it does to a small model; it says nothing about real financial skill.
 
 Twenty families cover Fin-R1's capabilities: financial code, calculation (English and Chinese), compliance, risk, ESG,
-multi-turn questions over a small table, and sentiment. The splits never share
+multi-turn questions over a small table, and sentiment. Sixteen of them have level 1, one step with small numbers; at
+level 2 come larger numbers, more steps and four more families. The splits never share
 
 * an instance: the numbers of a problem decide its split (by hash), so a number tuple of a family is in one split only;
 * a wording: train uses the first two wordings of a family, dev the third, test the fourth;
 * a name or an event: companies, news, incidents, variables and table rows have lists of their own for each split.
 
 What they do share is the form: the shape of a table or a program, the rule of a grade. Sentiment and ESG rest on some ten
-events a split, so their items are less independent than an interval assumes. Those two and the grade have one level.
+events a split, so their items are less independent than an interval assumes. Those two and the grade have level 1 only.
 
 Each problem carries `reference`: a worked solution of three or more short steps whose equations are all true.
 """
@@ -33,22 +34,22 @@ __all__ = ["COMPANIES", "FAMILIES", "Draft", "Family", "generate_problems", "num
 
 @dataclass(frozen=True)
 class Family:
-    """One template family; `draw(rng, split, level)` makes a `Draft`."""
+    """One template family; `draw(rng, split, level)` makes a `Draft` at one of its `levels`."""
 
     draw: Callable[[random.Random, Split, int], Draft]
     capability: Capability
     answer_kind: AnswerKind
     language: str = "en"
-    levels: int = 2
+    levels: tuple[int, ...] = (1, 2)
 
 
 FAMILIES: dict[str, Family] = {
     "percent_of": Family(calculations.percent_of, "calculation", "number"),
     "profit": Family(calculations.profit, "calculation", "number"),
-    "simple_interest": Family(calculations.simple_interest, "calculation", "number"),
-    "percent_change": Family(calculations.percent_change, "calculation", "percent"),
+    "simple_interest": Family(calculations.simple_interest, "calculation", "number", levels=(2,)),
+    "percent_change": Family(calculations.percent_change, "calculation", "percent", levels=(2,)),
     "currency": Family(calculations.currency, "calculation", "number"),
-    "portfolio": Family(calculations.portfolio, "calculation", "number"),
+    "portfolio": Family(calculations.portfolio, "calculation", "number", levels=(2,)),
     "interest_zh": Family(calculations.interest_zh, "calculation", "number", "zh"),
     "profit_zh": Family(calculations.profit_zh, "calculation", "number", "zh"),
     "code_total": Family(calculations.code_total, "code", "number"),
@@ -56,11 +57,11 @@ FAMILIES: dict[str, Family] = {
     "gift_rule": Family(decisions.gift_rule, "compliance", "boolean"),
     "position_rule": Family(decisions.position_rule, "compliance", "boolean"),
     "disclosure_zh": Family(decisions.disclosure_zh, "compliance", "boolean", "zh"),
-    "risk_ratio": Family(decisions.risk_ratio, "risk", "label", levels=1),
+    "risk_ratio": Family(decisions.risk_ratio, "risk", "label", levels=(1,)),
     "default_loss": Family(calculations.default_loss, "risk", "number"),
-    "esg_topic": Family(decisions.esg_topic, "esg", "label", levels=1),
-    "emission_intensity": Family(calculations.emission_intensity, "esg", "number"),
-    "sentiment": Family(decisions.sentiment, "sentiment", "label", levels=1),
+    "esg_topic": Family(decisions.esg_topic, "esg", "label", levels=(1,)),
+    "emission_intensity": Family(calculations.emission_intensity, "esg", "number", levels=(2,)),
+    "sentiment": Family(decisions.sentiment, "sentiment", "label", levels=(1,)),
     "table_change": Family(calculations.table_change, "multi_turn", "number"),
     "table_sum": Family(calculations.table_sum, "multi_turn", "number"),
 }
@@ -79,17 +80,18 @@ def split_of(family: str, numbers: tuple[str, ...]) -> Split:
 
 
 def generate_problems(count: int, split: Split, seed: int, max_level: int = 2) -> list[Problem]:
-    """`count` distinct problems of `split`, families in turn, levels 1..`max_level` in turn.
+    """`count` distinct problems of `split`, families in turn, each with its levels up to `max_level` in turn.
 
     The same arguments give the same problems. Raises `ValueError` if a family has too few instances for `count`.
     """
     problems: list[Problem] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
-    names = list(FAMILIES)
+    levels = {name: [n for n in family.levels if n <= max_level] for name, family in FAMILIES.items()}
+    names = [name for name in FAMILIES if levels[name]]
     rng = random.Random(f"{seed}:{split}")
     while len(problems) < count:
         name = names[len(problems) % len(names)]
-        level = 1 + (len(problems) // len(names)) % min(max_level, FAMILIES[name].levels)
+        level = levels[name][len(problems) // len(names) % len(levels[name])]
         for _ in range(2000):
             problem = _problem(name, split, level, rng, number=len(problems))
             identity = (name, numbers_of(problem))

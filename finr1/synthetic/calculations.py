@@ -10,7 +10,7 @@ from finr1.synthetic.wording import CODE_NAMES, COMPANIES, TABLE_ROW, Draft
 
 def percent_of(rng: random.Random, split: Split, level: int) -> Draft:
     rate = rng.choice([10, 20, 50] if level == 1 else [5, 15, 25, 30, 40])
-    amount = rng.randrange(20, 400, 10 if level == 1 else 20)
+    amount = rng.randrange(20, 600, 10) if level == 1 else rng.randrange(20, 400, 20)
     result = rate * amount / 100
     return Draft(
         [f"What is {rate}% of ${amount}?", f"A fee is {rate}% of ${amount}. How many dollars is the fee?",
@@ -21,8 +21,8 @@ def percent_of(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def profit(rng: random.Random, split: Split, level: int) -> Draft:
-    name, cost = rng.choice(COMPANIES[split]), rng.randrange(10, 90 if level == 1 else 500)
-    gain = rng.randrange(5, 60 if level == 1 else 300)
+    name, cost = rng.choice(COMPANIES[split]), rng.randrange(2, 21 if level == 1 else 500)
+    gain = rng.randrange(1, 11 if level == 1 else 300)
     return Draft(
         [f"{name} has revenue of ${cost + gain} million and costs of ${cost} million. What is its profit in millions?",
          f"Costs of {name} are ${cost} million, revenue is ${cost + gain} million. How many millions does it earn?",
@@ -35,7 +35,7 @@ def profit(rng: random.Random, split: Split, level: int) -> Draft:
 
 def simple_interest(rng: random.Random, split: Split, level: int) -> Draft:
     principal, rate = rng.randrange(100, 1000, 100), rng.randrange(2, 10)
-    years = rng.randrange(2, 4 if level == 1 else 9)
+    years = rng.randrange(2, 9)
     yearly = principal * rate // 100
     return Draft(
         [f"${principal} earns {rate}% simple interest a year. How much interest is paid in {years} years?",
@@ -49,8 +49,7 @@ def simple_interest(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def percent_change(rng: random.Random, split: Split, level: int) -> Draft:
-    old = rng.randrange(20, 401, 20) if level == 1 else rng.randrange(30, 500, 10)
-    rate = rng.choice([10, 20, 30, 50, 60, 70, 80, 90])
+    old, rate = rng.randrange(20, 500, 10), rng.choice([10, 20, 30, 50, 60, 70, 80, 90])
     new = old + old * rate // 100
     return Draft(
         [f"A share rises from ${old} to ${new}. What is the change in percent?",
@@ -75,7 +74,7 @@ def currency(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def portfolio(rng: random.Random, split: Split, level: int) -> Draft:
-    shares, price = rng.randrange(2, 10), rng.randrange(5, 30 if level == 1 else 90)
+    shares, price = rng.randrange(2, 10), rng.randrange(5, 90)
     cash = rng.randrange(10, 100, 10)
     return Draft(
         [f"You own {shares} shares at ${price} and ${cash} in cash. What is it all worth?",
@@ -89,7 +88,7 @@ def portfolio(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def interest_zh(rng: random.Random, split: Split, level: int) -> Draft:
-    principal, rate = rng.randrange(100, 2000 if level == 1 else 5000, 100), rng.randrange(2, 10)
+    principal, rate = rng.randrange(100, 2600 if level == 1 else 5000, 100), rng.randrange(2, 10)
     interest = principal * rate // 100
     return Draft(
         [f"本金{principal}元，年利率{rate}%，一年利息多少元？", f"存{principal}元，年利率{rate}%，一年后利息是多少元？",
@@ -100,7 +99,7 @@ def interest_zh(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def profit_zh(rng: random.Random, split: Split, level: int) -> Draft:
-    cost, gain = rng.randrange(10, 90 if level == 1 else 500), rng.randrange(5, 60 if level == 1 else 300)
+    cost, gain = rng.randrange(2, 21 if level == 1 else 500), rng.randrange(1, 11 if level == 1 else 300)
     return Draft(
         [f"收入{cost + gain}万元，成本{cost}万元，利润多少万元？", f"成本{cost}万元，收入{cost + gain}万元，求利润（万元）。",
          f"公司收入{cost + gain}万元，花费{cost}万元，赚多少万元？", f"卖出{cost + gain}万元，成本{cost}万元，净赚多少万元？"],
@@ -110,22 +109,27 @@ def profit_zh(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def code_total(rng: random.Random, split: Split, level: int) -> Draft:
-    price, quantity = rng.randrange(3, 20 if level == 1 else 60), rng.randrange(2, 9)
-    fee = rng.randrange(1, 10)
+    price, quantity = rng.randrange(2, 21 if level == 1 else 60), rng.randrange(2, 10)
     first, second, third = CODE_NAMES[split]
-    code = f"{first} = {price}\n{second} = {quantity}\n{third} = {fee}\nprint({first} * {second} + {third})"
+    lines, result = [f"{first} = {price}", f"{second} = {quantity}"], price * quantity
+    steps = [f"{first} is {price}, {second} is {quantity}.", f"{price} * {quantity} = {result}."]
+    if level == 1:
+        lines.append(f"print({first} * {second})")
+    else:
+        fee = rng.randrange(1, 10)
+        lines += [f"{third} = {fee}", f"print({first} * {second} + {third})"]
+        steps, result = [steps[1], f"{result} + {fee} = {result + fee}."], result + fee
     return Draft(
         ["What does this Python code print?", "Read the code. What is its output?", "Which number does this program show?",
          "What value is printed?"],
-        str(price * quantity + fee),
-        [f"{price} * {quantity} = {price * quantity}.", f"{price * quantity} + {fee} = {price * quantity + fee}.",
-         f"So it prints {price * quantity + fee}."],
-        context=code,
+        str(result),
+        [*steps, f"So it prints {result}."],
+        context="\n".join(lines),
     )  # fmt: skip
 
 
 def default_loss(rng: random.Random, split: Split, level: int) -> Draft:
-    exposure, rate = rng.randrange(100, 2000, 100), rng.randrange(1, 10 if level == 1 else 30)
+    exposure, rate = rng.randrange(100, 2600, 100), rng.randrange(1, 10 if level == 1 else 30)
     return Draft(
         [f"Loans of ${exposure} have a default rate of {rate}%. What loss is expected?",
          f"A bank lends ${exposure} and {rate}% is lost. What is the loss in dollars?",
@@ -138,7 +142,7 @@ def default_loss(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def emission_intensity(rng: random.Random, split: Split, level: int) -> Draft:
-    revenue, intensity = rng.randrange(2, 10 if level == 1 else 30), rng.randrange(2, 30)
+    revenue, intensity = rng.randrange(2, 30), rng.randrange(2, 30)
     return Draft(
         [f"A firm emits {revenue * intensity} tonnes of CO2 on ${revenue} million of sales. How many tonnes per million?",
          f"Sales are ${revenue} million, emissions {revenue * intensity} tonnes. What is the intensity in tonnes per million?",
@@ -150,7 +154,7 @@ def emission_intensity(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def _table(rng: random.Random, split: Split, level: int) -> tuple[int, int, str]:
-    first, second = rng.sample(range(10, 60 if level == 1 else 300), 2)
+    first, second = rng.sample(range(1, 21) if level == 1 else range(20, 300), 2)
     name, row = rng.choice(COMPANIES[split]), TABLE_ROW[split]
     return first, second, f"{name}, $ million\n\n||Q1|Q2|\n|---|---|---|\n|{row}|{first}|{second}|"
 

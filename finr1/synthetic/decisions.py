@@ -9,7 +9,7 @@ from finr1.synthetic.wording import CODE_NAMES, COMPANIES, INCIDENTS, NEWS, Draf
 
 
 def code_branch(rng: random.Random, split: Split, level: int) -> Draft:
-    debt, limit = rng.sample(range(10, 40 if level == 1 else 90), 2)
+    debt, limit = rng.sample(range(10, 50 if level == 1 else 90), 2)
     answer = "sell" if debt > limit else "buy"
     name = CODE_NAMES[split][0]
     code = f'{name} = {debt}\nif {name} > {limit}:\n    print("sell")\nelse:\n    print("buy")'
@@ -23,7 +23,7 @@ def code_branch(rng: random.Random, split: Split, level: int) -> Draft:
 
 
 def gift_rule(rng: random.Random, split: Split, level: int) -> Draft:
-    limit, gift = rng.sample(range(20, 200, 10) if level == 1 else range(20, 200, 5), 2)
+    limit, gift = rng.sample(range(20, 300, 10) if level == 1 else range(20, 200, 5), 2)
     answer = "non-compliant" if gift > limit else "compliant"
     ask = "Is this compliant or non-compliant?"
     return Draft(

@@ -1,0 +1,124 @@
+"""`python -m finr1 generate`: the suite's endpoint client for anyone's prompts.
+
+Input is JSONL, a row `{"id", "messages"}` a request. Output is JSONL, a row an answer: `id`, `text`, `reasoning`,
+`finish_reason`, `usage`, and `error` where there is none. Rows are appended as answers arrive; at the end the file is
+put into the order of the input. The same command again asks only for what is not answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finr1.generation.answering import Budget, Progress, generate
+from finr1.generation.endpoint import DEFAULT_KEY_ENV, EndpointBackend
+from finr1.generation.request import Request, SamplingParams
+from finr1.generation.store import AnswerStore
+
+DONE, FAILED, WRONG, SPENT, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    id: str | int
+    messages: list[dict] = Field(min_length=1)
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `generate` to the commands of `python -m finr1`."""
+    parser = commands.add_parser("generate", help="answer prompts with any OpenAI-compatible endpoint")
+    parser.set_defaults(command=command)
+    parser.add_argument("--input", type=Path, required=True, help='JSONL of {"id", "messages"}')
+    parser.add_argument("--output", type=Path, required=True, help="JSONL of answers; run again = go on")
+    parser.add_argument("--base-url", required=True, help="such as https://api.deepseek.com/v1")
+    parser.add_argument("--model", required=True, help="its name at the endpoint")
+    parser.add_argument("--concurrency", type=int, default=32, help="requests under way at once, fewer after a 429")
+    parser.add_argument("--temperature", type=float, default=0.6, help="0: greedy")
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--max-tokens", type=int, default=4096, help="longest answer, reasoning included")
+    parser.add_argument("--num-samples", type=int, default=1, help="answers for each request")
+    parser.add_argument("--seed", type=int, default=0, help="of the first sample; sample k has seed + k")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one attempt")
+    parser.add_argument("--max-retries", type=int, default=8, help="further attempts at one request")
+    parser.add_argument("--max-cost", type=float, help="stop when so much is spent; needs the prices")
+    parser.add_argument("--prompt-price", type=float, default=0.0, help="for a million prompt tokens")
+    parser.add_argument("--completion-price", type=float, default=0.0, help="for a million completion tokens")
+    parser.add_argument("--api-key-env", default=DEFAULT_KEY_ENV, help="environment variable that holds the key")
+
+
+def command(options: argparse.Namespace) -> int:
+    """Returns 0 when all is answered, 1 when some requests failed, 2 for wrong input, 3 when the budget is spent."""
+    try:
+        requests = read_requests(options.input)
+        sampling = SamplingParams(
+            temperature=options.temperature,
+            top_p=options.top_p,
+            max_tokens=options.max_tokens,
+            num_samples=options.num_samples,
+            seed=options.seed,
+        )
+        backend = EndpointBackend(
+            options.base_url,
+            options.model,
+            api_key_env=options.api_key_env,
+            concurrency=options.concurrency,
+            timeout=options.timeout,
+            max_retries=options.max_retries,
+        )
+        if options.max_cost is not None and not (options.prompt_price or options.completion_price):
+            raise ValueError("--max-cost needs --prompt-price or --completion-price")
+        store = AnswerStore(options.output)
+    except (OSError, ValueError) as error:  # pydantic's error is a ValueError
+        print(error, file=sys.stderr)
+        return WRONG
+    return _run(requests, sampling, backend, store, options)
+
+
+def _run(requests, sampling, backend, store: AnswerStore, options: argparse.Namespace) -> int:
+    last: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        last[:] = [progress]
+        print(progress, file=sys.stderr, flush=True)
+
+    budget = Budget(options.max_cost, options.prompt_price, options.completion_price)
+    try:
+        answers = generate(requests, sampling, backend, store, on_progress=tell, on_error="none", budget=budget)
+    except KeyboardInterrupt:
+        print("interrupted; the same command again goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    store.rewrite(answers)
+    failures = [answer for answer in answers if answer.error is not None]
+    for answer in failures[:10]:
+        print(f"{answer.id}: {answer.error}", file=sys.stderr)
+    if failures:
+        print(
+            f"{len(failures)} of {len(answers)} have no answer; the same command again asks for them", file=sys.stderr
+        )
+    return SPENT if failures and last[-1].spent else FAILED if failures else DONE
+
+
+def read_requests(path: Path) -> list[Request]:
+    """The requests of a JSONL file. Raises `ValueError` with file and line for a bad row or an id that stands twice."""
+    requests: dict[str, Request] = {}
+    with path.open(encoding="utf8") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = _Row.model_validate_json(line)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    where = ".".join(map(str, first["loc"])) or "row"
+                    raise ValueError(f"{path}, line {number}: {where}: {first['msg']}") from None
+                if str(row.id) in requests:
+                    raise ValueError(f"{path}, line {number}: the id {row.id!r} stands twice")
+                requests[str(row.id)] = Request(id=str(row.id), messages=row.messages)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8: {error}") from None
+    return list(requests.values())
