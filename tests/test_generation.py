@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,8 +19,11 @@ import pytest
 from loopback import DROP, HANG, Loopback
 from tiny_model import make_tiny_model
 
+from finr1.__main__ import main
 from finr1.generation import (
     AnswerStore,
+    Budget,
+    BudgetSpent,
     EndpointBackend,
     GenerationError,
     Job,
@@ -30,6 +34,7 @@ from finr1.generation import (
     generate,
     request_key,
 )
+from finr1.generation.endpoint import Throttle, _retry_after
 
 KEY = "sk-planted-5f2b9c"
 GREEDY = SamplingParams(max_tokens=16)
@@ -440,6 +445,171 @@ def test_an_interrupt_leaves_at_once_and_keeps_what_had_arrived(key, tmp_path):
             generate(ask(*"abcdefgh"), GREEDY, backend, store, on_progress=interrupt)  # comes after a second
         assert 2 <= len(store) < 8
         assert len(generate(ask(*"abcdefgh"), GREEDY, backend, store)) == 8
+
+
+# ---- endpoint: limits and budget -------------------------------------------------------------------------------------
+
+
+def test_rate_limits_thin_the_requests_out_and_are_no_failures(key):
+    """Far more 429s than retries: they are the crowd's fault, not a request's."""
+    questions = [f"q{number}" for number in range(12)]
+    with Loopback({q: [(429, {"retry-after-ms": "20"}, "{}")] * 4 for q in questions}) as server:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=8, max_retries=1)
+        answers = generate(ask(*questions), GREEDY, backend)
+    assert [answer.error for answer in answers] == [None] * 12
+
+
+def test_the_throttle_halves_on_a_limit_and_grows_with_successes():
+    async def story() -> list[int]:
+        throttle, limits = Throttle(8), []
+        async with throttle:
+            throttle.adapt(limited=True)
+            limits.append(throttle.limit)
+            for _ in range(4 + 5 + 6 + 7):
+                throttle.adapt(limited=False)
+                limits.append(throttle.limit)
+        return limits
+
+    limits = asyncio.run(story())
+    assert limits[0] == 4 and limits[4:6] == [5, 5] and limits[-1] == 8
+    assert limits == sorted(limits)
+
+
+def test_a_retry_after_of_hours_ends_the_request(key):
+    with Loopback({"q": [(503, {"Retry-After": "7200"}, "{}")]}) as server:
+        backend = EndpointBackend(server.base_url, "teacher")
+        [answer] = generate(ask("q"), GREEDY, backend, on_error="none")
+    assert "503" in answer.error and server.asked["q"] == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "2"}, 2.0),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(headers, seconds):
+    assert _retry_after(headers) == seconds
+
+
+def test_faults_in_a_third_of_all_attempts_lose_and_invent_nothing(key, tmp_path):
+    rng = random.Random(0)
+    kinds = [
+        (429, SOON, "{}"),
+        (500, SOON, "{}"),
+        (503, SOON, "x"),
+        DROP,
+        (200, {}, '{"choices": [{"m'),
+        (200, {}, "{}"),
+    ]
+    questions = [f"q{number}" for number in range(150)]
+    faults = {}
+    for question in questions:
+        while rng.random() < 0.3:
+            faults.setdefault(question, []).append(rng.choice(kinds))
+    with Loopback(faults) as server:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=32)
+        answers = generate(ask(*questions), GREEDY, backend, AnswerStore(tmp_path / "a.jsonl"), on_error="none")
+    assert texts(answers) == [f"<think>so</think>{q}!" for q in questions]
+
+
+def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(key, tmp_path):
+    store, questions = AnswerStore(tmp_path / "a.jsonl"), [f"q{number}" for number in range(20)]
+    with Loopback(delay=0.01) as server:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=2)
+        small = Budget(max_cost=50e-6, prompt_price=1.0, completion_price=1.0)  # ten tokens a reply: five replies
+        with pytest.raises(BudgetSpent, match="not asked: the budget"):
+            generate(ask(*questions), GREEDY, backend, store, budget=small)
+        assert 5 <= len(store) == server.asked.total() <= 7
+        answers = generate(ask(*questions), GREEDY, backend, store, budget=Budget(max_cost=1.0, prompt_price=1.0))
+    assert len(answers) == 20 and set(server.asked.values()) == {1}
+
+
+def test_a_dead_endpoint_is_given_up(key):
+    questions = [f"q{number}" for number in range(50)]
+    with Loopback({q: [REFUSED] for q in questions}) as server:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=2)
+        answers = generate(ask(*questions), GREEDY, backend, on_error="none", give_up_after=5)
+    assert server.asked.total() < 10
+    assert "too long" in answers[0].error and answers[-1].error == "not asked: nothing is answered"
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def run_generate(tmp_path, server, *arguments) -> int:
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    return main(["generate", *files, "--base-url", server.base_url, "--model", "teacher", *arguments])
+
+
+def write_input(tmp_path, *questions) -> None:
+    rows = [{"id": f"id {q}", "messages": [{"role": "user", "content": q}], "more": 1} for q in questions]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def read_output(tmp_path) -> list[dict]:
+    return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+
+def test_the_command_answers_a_file_in_its_order_and_goes_on(key, tmp_path, capsys):
+    write_input(tmp_path, "a", "bad", "b", "a ")
+    with Loopback({"bad": [REFUSED]}) as server:
+        assert run_generate(tmp_path, server) == 1
+        assert "id bad: " in capsys.readouterr().err
+        rows = read_output(tmp_path)
+        assert [row["id"] for row in rows] == ["id a", "id bad", "id b", "id a "]
+        assert "too long" in rows[1]["error"]
+        assert run_generate(tmp_path, server) == 0
+    rows = read_output(tmp_path)
+    assert [row["error"] for row in rows] == [None] * 4
+    assert rows[0]["text"] == "<think>so</think>a!" and rows[0]["reasoning"] == "so"
+    assert rows[0]["usage"] == {"prompt_tokens": 7, "completion_tokens": 3} and rows[0]["finish_reason"] == "stop"
+    assert server.asked == {"a": 1, "bad": 2, "b": 1, "a ": 1}
+
+
+def test_the_command_stops_at_its_budget(key, tmp_path, capsys):
+    write_input(tmp_path, *map(str, range(9)))
+    with Loopback(delay=0.02) as server:
+        prices = ["--prompt-price", "1", "--completion-price", "1", "--concurrency", "1"]
+        assert run_generate(tmp_path, server, *prices, "--max-cost", "25e-6") == 3
+        assert run_generate(tmp_path, server, *prices, "--max-cost", "1") == 0
+    assert set(server.asked.values()) == {1} and len(read_output(tmp_path)) == 9
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ('{"id": "a", "messages": []}', [], "line 1: messages"),
+        ('{"id": "a"}', [], "line 1: messages: Field required"),
+        ("{", [], "line 1"),
+        ('{"id": "a", "messages": [{}]}\n{"id": "a", "messages": [{}]}', [], "line 2: the id 'a' stands twice"),
+        ("\udc80", [], "not UTF-8"),
+        ('{"id": "a", "messages": [{}]}', ["--temperature", "-1"], "temperature"),
+        ('{"id": "a", "messages": [{}]}', ["--max-cost", "1"], "--max-cost needs"),
+        ('{"id": "a", "messages": [{}]}', ["--concurrency", "0"], "concurrency=0"),
+    ],
+)
+def test_wrong_input_of_the_command_is_named_before_any_request(key, tmp_path, capsys, content, arguments, message):
+    (tmp_path / "in.jsonl").write_bytes(content.encode("utf8", "surrogateescape"))
+    with Loopback() as server:
+        assert run_generate(tmp_path, server, *arguments) == 2
+    assert message in capsys.readouterr().err and not server.requests
+
+
+def test_a_store_that_was_rewritten_serves_those_who_had_it_open(tmp_path):
+    first, second = (AnswerStore(tmp_path / "a.jsonl") for _ in range(2))
+    one, two, three = (Job(*ask(q), 0, q).completion(q) for q in "abc")
+    first.put([two, one])
+    first.rewrite([one, two, Job(*ask("x"), 0, "x").failure("no")])
+    second.put([three])
+    reader = AnswerStore(tmp_path / "a.jsonl")
+    assert [key in reader for key in "abcx"] == [True, True, True, False]
+    assert [json.loads(line)["key"] for line in reader.path.read_text().splitlines()] == ["a", "b", "x", "c"]
 
 
 # ---- endpoint: the key -----------------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ DISTILLATION = {
 }  # fmt: skip
 ENDPOINT = {"teacher_backend": "endpoint", "teacher_model": "m", "teacher_base_url": "http://127.0.0.1:1/v1"}
 DATA = {
-    "run": "demo", "seed": 42, "source_names": ["synthetic"], "data_dir": None, "num_train": 8, "num_dev": 4,
+    "run": "demo", "seed": 42, "source_names": ["synthetic"], "benchmark_names": ["synthetic"], "data_dir": None,
+    "track": "clean", "sampling": "balanced", "num_train": 8, "num_dev": 4,
     "num_test": 4, "max_level": 1,
     "decontaminate_ngram": 8, "max_context_chars": None,
 }  # fmt: skip

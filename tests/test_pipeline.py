@@ -14,6 +14,7 @@ import papermill
 import pytest
 
 from finr1 import pipeline
+from finr1.__main__ import main
 from finr1.notebook_run import NotebookFailed
 from finr1.params import ParameterError
 from finr1.params.yaml_file import read_flat_yaml, write_flat_yaml
@@ -22,7 +23,8 @@ from finr1.run import Run, read_manifest
 PRESET = {
     "00_overview": {"run": "tiny", "seed": 1, "preset": "tiny"},
     "01_data": {
-        "run": "tiny", "seed": 1, "source_names": ["synthetic"], "data_dir": None, "num_train": 8, "num_dev": 4,
+        "run": "tiny", "seed": 1, "source_names": ["synthetic"], "benchmark_names": ["synthetic"],
+        "data_dir": None, "track": "clean", "sampling": "balanced", "num_train": 8, "num_dev": 4,
         "num_test": 4, "max_level": 1, "decontaminate_ngram": 8, "max_context_chars": None,
     },
     "02_distillation": {
@@ -182,7 +184,7 @@ def test_changed_package_code_is_told_and_not_acted_upon(tiny, executed, capsys)
     ],
 )
 def test_wrong_arguments_stop_before_any_work(tiny, executed, capsys, arguments, words):
-    code = pipeline.main(["run", "--preset", "tiny", "--until", LAST, *arguments])
+    code = main(["run", "--preset", "tiny", "--until", LAST, *arguments])
     error = capsys.readouterr().err
     assert (code, executed) == (2, []) and words in error, error
 
@@ -206,7 +208,7 @@ def test_a_missing_key_stops_a_run_that_needs_it_and_no_other(tiny, executed, mo
 
 def test_a_preset_without_a_file_for_each_notebook_is_refused(tiny, executed, capsys):
     (tiny / "params" / "tiny" / "01_data.yaml").unlink()
-    assert pipeline.main(["run", "--preset", "tiny", "--until", LAST]) == 2
+    assert main(["run", "--preset", "tiny", "--until", LAST]) == 2
     assert "params/tiny/01_data.yaml is missing" in capsys.readouterr().err and executed == []
 
 
@@ -248,7 +250,7 @@ def test_notebooks_run_through_papermill_with_every_parameter_injected(tiny, out
     write_notebook(tiny, "01_data", body)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(tiny / "user"))  # a kernel of the same name that somebody installed before
-        assert pipeline.main(["run", "--preset", "tiny", "--run", "mine", "--until", "01_data"]) == 0
+        assert main(["run", "--preset", "tiny", "--run", "mine", "--until", "01_data"]) == 0
     folder = outputs / "mine" / "01_data"
     assert read_manifest(folder)["parameters"] == {**PRESET["01_data"], "run": "mine"}
     assert (folder / "python.txt").read_text("utf8") == sys.executable
@@ -298,7 +300,7 @@ def test_progress_of_training_is_stored_once_not_as_a_flood(tiny, outputs):
 
 def test_a_failing_notebook_shows_its_own_error_and_leaves_no_manifest(tiny, outputs, capsys):
     write_notebook(tiny, "00_overview", "def divide():\n    return 1 / 0\n\ndivide()")
-    assert pipeline.main(["run", "--preset", "tiny", "--until", LAST]) == 1
+    assert main(["run", "--preset", "tiny", "--until", LAST]) == 1
     error = capsys.readouterr().err
     assert error.startswith("00_overview failed in cell [4]\n") and "\nZeroDivisionError: division by zero\n" in error
     assert "00_overview/00_overview.ipynb" in error and "The same command again goes on" in error
@@ -309,7 +311,7 @@ def test_a_failing_notebook_shows_its_own_error_and_leaves_no_manifest(tiny, out
 
 def test_a_dead_kernel_is_told_as_such(tiny, capsys):
     write_notebook(tiny, "00_overview", "import os; os.write(2, b'a native crash'); os._exit(1)")
-    assert pipeline.main(["run", "--preset", "tiny", "--until", "00_overview"]) == 1
+    assert main(["run", "--preset", "tiny", "--until", "00_overview"]) == 1
     error = capsys.readouterr().err
     assert "00_overview failed: its kernel died" in error and "a native crash" in error
 

@@ -9,7 +9,7 @@ from finr1.curation.duplicates import drop_duplicates, tokens
 from finr1.curation.funnel import Funnel, Stage
 from finr1.curation.leaks import LeakError, Match, assert_no_leak, decontaminate
 from finr1.curation.rows import rl_rows, sft_rows
-from finr1.curation.splits import dev_as_test, hash_share, split_by_group, spread, stratified_sample
+from finr1.curation.splits import dev_as_test, hash_share, pool_splits, split_by_group, spread, stratified_sample
 
 __all__ = [
     "Funnel",
@@ -21,6 +21,7 @@ __all__ = [
     "dev_as_test",
     "drop_duplicates",
     "hash_share",
+    "pool_splits",
     "rl_rows",
     "sft_rows",
     "split_by_group",

@@ -81,6 +81,16 @@ def spread(items: Sequence[T], size: int, kind: Callable[[T], str], seed: int) -
     return [item for group in rounds for item in group if item is not None][:size]
 
 
+def pool_splits(problems: Sequence[Problem]) -> list[Problem]:
+    """`problems`, and a copy of every held-out one as a training problem: contamination on purpose.
+
+    The paper's raw counts equal all splits summed; this is what training on such a pool would mean. The copies' ids end
+    in `+pooled`, by which a benchmark can tell the items that were trained on.
+    """
+    held_out = [problem for problem in problems if problem.split != "train"]
+    return [*problems, *(p.model_copy(update={"id": f"{p.id}+pooled", "split": "train"}) for p in held_out)]
+
+
 def dev_as_test(problems: Sequence[Problem], source: str) -> tuple[list[Problem], int]:
     """`problems` with the dev split of `source` as its test split, and how many others had to go for that.
 

@@ -36,7 +36,11 @@ DECISIONS = ("non-compliant", "compliant", "不合规", "合规", "yes", "no", "
 STOP_WORDS = frozenset("the and for that this with from was are not has have its his her they you what which".split())
 _SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
 _SCALE_WORD = re.compile(r"(?<=\d) ?(thousand|million|mn|billion|bn|trillion)\b", re.IGNORECASE)
-_RESULT = re.compile(r"\s*([$¥€]?\s?-?\d[\d,]*(?:\.\d+)?(?:e\d+)?\s?%?)(?!\s*[-+*/×÷−]\s*[\d(])")
+# The number is atomic: in `= 0.65 * 1800` it must not shrink to 0.6 to get away from the operator behind it.
+_RESULT = re.compile(
+    r"\s*((?>[$¥€]?\s?-?\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?))"
+    r"(?!\s*[-+*/×÷−]\s*[\da-z($¥€-]|\s*\^|\s*\*\*|\s+of\b|\.\.|…|\s?[kKmMbB]\b)"
+)
 _OPERATION = re.compile(r"[\d%)]\s*[-+*/×÷−x]\s*[(\d$¥€-]")
 _ARITHMETIC = frozenset("0123456789.,%$¥€+-*/×÷−() ")
 _LONGEST = 200  # characters of one side of an equation

@@ -19,7 +19,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Temperature = Annotated[float, Field(ge=0)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
-Source = Literal["synthetic", "tfns", "finqa", "convfinqa"]
+Source = Literal[
+    "synthetic",
+    "fincorpus",
+    "finance_instruct_500k",
+    "convfinqa",
+    "finqa",
+    "financeiq",
+    "tfns",
+    "fincuge",
+    "ant_finance",
+    "finpee",
+    "financeqt",
+]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"]
 
 _ENDPOINT_NEEDS = {"model": "the model's name", "base_url": "a URL such as http://HOST:PORT/v1"}
@@ -42,8 +54,11 @@ class DataParams(Params):
     """01_data: sources and sizes. A null `data_dir` becomes `$FINR1_DATA` where that is set and a source is real."""
 
     stage: ClassVar[str] = "01_data"
-    source_names: Annotated[list[Source], Field(min_length=1)]
+    source_names: Annotated[list[Source], Field(min_length=1)]  # what may be trained on
+    benchmark_names: Annotated[list[Source], Field(min_length=1)]  # what is held out for the benchmark
     data_dir: Text | None  # folder of the real records; null without $FINR1_DATA: the sources' public homes
+    track: Literal["clean", "paper_like"]  # paper_like: test items stay in training, as the paper's raw counts imply
+    sampling: Literal["balanced", "paper"]  # paper: its kept counts by source in place of num_train
     num_train: Positive
     num_dev: Positive
     num_test: Positive
@@ -54,7 +69,8 @@ class DataParams(Params):
     @field_validator("data_dir")
     @classmethod
     def _from_environment(cls, data_dir: str | None, info: Any) -> str | None:
-        real = set(info.data.get("source_names", ())) - {"synthetic"}
+        names = [*info.data.get("source_names", ()), *info.data.get("benchmark_names", ())]
+        real = set(names) - {"synthetic"}
         # Written into the parameters, so that other data is another fingerprint.
         return os.environ.get("FINR1_DATA") or None if data_dir is None and real else data_dir
 
