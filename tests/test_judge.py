@@ -1,14 +1,14 @@
 """The rules judge, the scripted teacher's faults, and a model as judge behind an endpoint."""
 
-import gzip
 import json
 from collections import Counter
 
 import pytest
 
-from finr1 import grading, judge, synthetic, teacher
+from finr1 import judge, synthetic, teacher
 from finr1.generation import SamplingParams, ScriptedBackend, generate
 from finr1.records import Problem, Trace, render_completion
+from finr1.sources.financereasoning import read_traces
 
 EQUATIONS = [
     # text, the equations that must be found false, why
@@ -274,31 +274,15 @@ def test_a_trace_that_talks_to_the_judge_gets_no_points_for_it(text):
 # ---- real DeepSeek-R1 traces -----------------------------------------------------------------------------------------
 
 
-def real_traces(real_data) -> tuple[list[Trace], list[bool]]:
-    """DeepSeek-R1's chain-of-thought answers to FinanceReasoning's hard questions, and what their grader says.
-
-    Nobody asked it for our response format, so its answer is read leniently: the last one that it states.
-    """
-    with gzip.open(real_data / "financereasoning" / "deepseek_r1_hard_cot.jsonl.gz", "rt", encoding="utf8") as file:
-        records = [json.loads(line) for line in file]
-    traces = []
-    for record in records:
-        gold = record["ground_truth"]
-        shown = {name: record[name] for name in ("question", "context")}
-        problem = make_trace(
-            "", gold=str(gold), kind="boolean" if isinstance(gold, bool) else "number", **shown
-        ).problem
-        reasoning, output = record["reasoning_content"], record["output"]
-        traces.append(Trace(id=record["question_id"], problem=problem, teacher="deepseek-r1",
-                            completion=f"<think>{reasoning}</think>{output}", reasoning=reasoning,
-                            answer=grading.lenient_answer(output)))  # fmt: skip
-    return traces, [bool(record["result"]["acc"]) for record in records]
-
-
 def test_our_check_differs_from_the_grader_of_real_deepseek_r1_answers_for_known_reasons(real_data):
     """119 answers: they allow 0.2 %, we 1 % (four answers); the lenient reading takes a number over "True" (one)."""
-    traces, theirs = real_traces(real_data)
-    differing = {t.id: t for t, us, them in zip(traces, judge.check_answers(traces), theirs, strict=True) if us != them}
+    traces, theirs = read_traces(real_data)
+    assert len(traces) == 119
+    differing = {
+        t.id.partition("/")[2].removesuffix("#0"): t
+        for t, us, them in zip(traces, judge.check_answers(traces), theirs, strict=True)
+        if us != them
+    }
     assert set(differing) <= {"test-2004", "test-2052", "test-2091", "test-2220", "test-2229"}
     assert differing.pop("test-2091").problem.gold == "True"
     for trace in differing.values():
@@ -307,7 +291,7 @@ def test_our_check_differs_from_the_grader_of_real_deepseek_r1_answers_for_known
 
 
 def test_the_rules_judge_reads_real_deepseek_r1_reasoning(real_data):
-    traces, _ = real_traces(real_data)
+    traces, _ = read_traces(real_data)
     scores = [judge.score_reasoning(trace) for trace in traces]
     points = Counter(name for score in scores for name, point in score.points.items() if point)
     print({name: round(points[name] / len(traces), 2) for name in judge.CRITERIA})

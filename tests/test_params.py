@@ -33,6 +33,7 @@ GRPO = {
     "mask_truncated_completions": False,
     "temperature": 1.0, "top_p": 1.0,
     "max_completion_length": 64, "num_generations": 8, "pass_rate_candidates": 0, "pass_rate_samples": 4,
+    "hard_weight": 1,
 }  # fmt: skip
 DISTILLATION = {
     "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",

@@ -142,6 +142,8 @@ class FilteringParams(EndpointParams):
     judge_backend: Literal["rules", "endpoint"]
     judge_model: Text | None
     judge_base_url: Text | None
+    check_order: Literal["standard", "with_question", "inputs_last", "with_question_inputs_last", "chinese"]
+    study_items: Count  # traces on which the judge is tried with all five orders; 0: none
     min_score: Annotated[int, Field(ge=0, le=7)]  # of the seven criteria of reasoning
     num_sft: Positive
     num_rl: Positive
@@ -217,6 +219,7 @@ class GRPOParams(TrainingParams):
     num_generations: Annotated[int, Field(ge=2)]  # completions per problem: the group
     pass_rate_candidates: Count  # problems tried with the SFT model to choose from; 0: no selection
     pass_rate_samples: Positive
+    hard_weight: Positive  # how often a problem with a pass rate of at most one half is drawn in an epoch
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()

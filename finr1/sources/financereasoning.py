@@ -1,0 +1,54 @@
+"""Real DeepSeek-R1 traces with a graded result: the published answers to FinanceReasoning's hard questions.
+
+https://github.com/BUPT-Reasoning-Lab/FinanceReasoning, results/FinanceReasoning/hard/cot/deepseek-r1. No source of the
+paper and not trained on: they show what answer check and rules judge make of a real teacher. Nobody asked it for our
+response format, so its answer is read leniently.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finr1 import grading
+from finr1.records import Problem, Trace
+from finr1.sources.files import SourceError, read_folder
+
+
+def read_traces(data_dir: Path) -> tuple[list[Trace], list[bool]]:
+    """The chain-of-thought traces below `data_dir/financereasoning` and whether their authors' grader accepts each.
+
+    Raises `SourceError` if there are none.
+    """
+    files = read_folder(Path(data_dir) / "financereasoning")
+    records = [
+        r for rows in files.values() for r in rows if isinstance(r, dict) and "extracted_answer" in r.get("result", ())
+    ]
+    if not records:
+        raise SourceError(f"{data_dir}/financereasoning holds no graded chain-of-thought answers")
+    return [_trace(record) for record in records], [bool(record["result"]["acc"]) for record in records]
+
+
+def _trace(record: dict) -> Trace:
+    gold, identifier = record["ground_truth"], f"financereasoning/{record['question_id']}"
+    problem = Problem(
+        id=identifier,
+        source="financereasoning",
+        module="none",
+        language="en",
+        capability="calculation",
+        answer_kind="boolean" if isinstance(gold, bool) else "number",
+        context=record["context"],
+        question=record["question"],
+        gold=str(gold),
+        split="dev",
+        group=identifier,
+    )
+    return Trace(
+        id=f"{identifier}#0",
+        problem=problem,
+        teacher="deepseek-r1",
+        completion=f"<think>{record['reasoning_content']}</think>{record['output']}",
+        reasoning=record["reasoning_content"],
+        answer=grading.lenient_answer(record["output"]),
+        tokens=record.get("completion_tokens"),
+    )
