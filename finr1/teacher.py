@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 from finr1 import grading
 from finr1.generation import (
     AnswerStore,
+    Budget,
     Completion,
     EndpointBackend,
     Request,
     SamplingParams,
     ScriptedBackend,
     TransformersBackend,
+    VLLMBackend,
     generate,
 )
 from finr1.records import Problem, Trace, messages, render_completion
@@ -204,6 +206,7 @@ def distill(problems: Sequence[Problem], params: DistillationParams, store: Answ
         backend = EndpointBackend(params.teacher_base_url, params.teacher_model, concurrency=params.concurrency)
         backend.check()
     else:
-        backend = TransformersBackend(params.teacher_model)
-    completions = generate(requests(problems), sampling, backend, store, on_progress=print)
+        backend = (VLLMBackend if params.teacher_backend == "vllm" else TransformersBackend)(params.teacher_model)
+    budget = Budget(params.max_cost, params.prompt_price, params.completion_price)
+    completions = generate(requests(problems), sampling, backend, store, on_progress=print, budget=budget)
     return traces(problems, completions, params.teacher_model or params.teacher_backend, faults)

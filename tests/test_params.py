@@ -39,7 +39,7 @@ DISTILLATION = {
     "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",
     "teacher_model": None,
     "teacher_base_url": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 256, "num_samples": 1, "concurrency": 8,
-    "fault_rate": 0.3,
+    "max_cost": None, "prompt_price": 0.0, "completion_price": 0.0, "fault_rate": 0.3,
 }  # fmt: skip
 ENDPOINT = {"teacher_backend": "endpoint", "teacher_model": "m", "teacher_base_url": "http://127.0.0.1:1/v1"}
 DATA = {

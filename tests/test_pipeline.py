@@ -31,7 +31,7 @@ PRESET = {
         "run": "tiny", "seed": 1, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",
         "teacher_model": None,
         "teacher_base_url": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 256, "num_samples": 1,
-        "concurrency": 8, "fault_rate": 0.3,
+        "concurrency": 8, "max_cost": None, "prompt_price": 0.0, "completion_price": 0.0, "fault_rate": 0.3,
     },
 }  # fmt: skip
 LAST = "02_distillation"

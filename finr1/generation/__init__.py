@@ -5,13 +5,13 @@
     completions = generate(requests, SamplingParams(temperature=0.6), backend, store, on_progress=print)
 
 `generate` asks a backend only for what the store does not hold and stores each answer as it arrives, so a run that was
-killed goes on by running it again. Backends: an OpenAI-compatible endpoint, a local transformers model, and a plain
+killed goes on by running it again. Backends: an OpenAI-compatible endpoint, a local model (transformers or vLLM), and a plain
 function (offline teachers and judges, tests).
 """
 
 from finr1.generation.answering import Backend, Budget, BudgetSpent, GenerationError, Progress, generate
 from finr1.generation.endpoint import EndpointBackend
-from finr1.generation.local import ScriptedBackend, TransformersBackend
+from finr1.generation.local import ScriptedBackend, TransformersBackend, VLLMBackend
 from finr1.generation.request import Completion, Job, Request, SamplingParams, request_key
 from finr1.generation.store import AnswerStore
 
@@ -29,6 +29,7 @@ __all__ = [
     "SamplingParams",
     "ScriptedBackend",
     "TransformersBackend",
+    "VLLMBackend",
     "generate",
     "request_key",
 ]

@@ -112,24 +112,33 @@ class DistillationParams(EndpointParams):
     stage: ClassVar[str] = "02_distillation"
     role: ClassVar[str] = "teacher"
     data_stage: Text
-    teacher_backend: Literal["scripted", "derived", "endpoint", "transformers"]
+    teacher_backend: Literal["scripted", "derived", "endpoint", "transformers", "vllm"]
     teacher_model: Text | None
     teacher_base_url: Text | None
     temperature: Temperature
     top_p: TopP
     max_tokens: Positive
     num_samples: Positive  # answers per problem
+    max_cost: Annotated[float, Field(gt=0)] | None  # stop asking an endpoint when so much is spent; null: no limit
+    prompt_price: Annotated[float, Field(ge=0)]  # for a million prompt tokens
+    completion_price: Annotated[float, Field(ge=0)]  # for a million completion tokens
     fault_rate: Share  # share of answers in which the scripted teacher plants a fault
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
-        if self.teacher_backend == "transformers" and self.teacher_model is None:
-            yield 'teacher_model = None: teacher_backend = "transformers" needs a hub id or a folder'
-        if self.teacher_backend in ("endpoint", "transformers") and self.num_samples > 1 and self.temperature == 0:
+        if self.teacher_backend in ("transformers", "vllm") and self.teacher_model is None:
+            yield f'teacher_model = None: teacher_backend = "{self.teacher_backend}" needs a hub id or a folder'
+        if (
+            self.teacher_backend in ("endpoint", "transformers", "vllm")
+            and self.num_samples > 1
+            and self.temperature == 0
+        ):
             yield (
                 f"num_samples = {self.num_samples}: temperature = 0 gives the same answer each time; "
                 "num_samples = 1 or a temperature above 0 would work"
             )
+        if self.max_cost is not None and not (self.prompt_price or self.completion_price):
+            yield f"max_cost = {self.max_cost:g}: needs prompt_price or completion_price above 0"
 
 
 class FilteringParams(EndpointParams):

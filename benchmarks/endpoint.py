@@ -1,0 +1,181 @@
+"""How fast is the endpoint client, beside a bare aiohttp loop, distilabel and bespokelabs-curator?
+
+    python benchmarks/endpoint.py [--requests 20000] [--concurrency 256] [--latency 0.2]
+        [--distilabel PYTHON] [--curator PYTHON]
+
+A server in a process of its own answers each chat completion after `--latency` seconds. The two other clients run only
+where an interpreter with them is named (distilabel 1.5.3 and bespokelabs-curator 0.1.31 don't fit into our versions):
+`python -m venv X && X/bin/pip install 'distilabel[openai]==1.5.3'`. Every client has to return every answer; the table
+is printed with rows per second and the ratio to the bare loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+REPLY = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "<think>a</think>"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+}
+BODY = json.dumps(REPLY).encode()
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+
+class Server(asyncio.Protocol):
+    """The least that is an HTTP/1.1 server: it reads Content-Length bodies and answers them all the same."""
+
+    latency = 0.2
+
+    def connection_made(self, transport) -> None:
+        self.transport, self.buffer = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while b"\r\n\r\n" in self.buffer:
+            head, _, rest = self.buffer.partition(b"\r\n\r\n")
+            lines = head.lower().split(b"\r\n")
+            length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
+            if len(rest) < length:
+                return
+            self.buffer = rest[length:]
+            asyncio.get_running_loop().call_later(self.latency, self._answer)
+
+    def _answer(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(RESPONSE)
+
+
+def serve(latency: float, port) -> None:
+    """Serve on a free port, which `port` (a Value) then holds, until the process is ended."""
+
+    async def run() -> None:
+        Server.latency = latency
+        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, backlog=4096)
+        port.value = server.sockets[0].getsockname()[1]
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+def messages(number: int) -> list[dict]:
+    return [{"role": "user", "content": f"What is the interest on ${number} at 5%?"}]
+
+
+def bare_loop(url: str, count: int, concurrency: int) -> int:
+    """The floor: aiohttp, a queue, and nothing kept but the answers' texts."""
+    import aiohttp
+
+    async def run() -> int:
+        texts, numbers = {}, iter(range(count))
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def work() -> None:
+                for number in numbers:
+                    body = {"model": "m", "messages": messages(number)}
+                    async with session.post(f"{url}/chat/completions", json=body) as response:
+                        texts[number] = (await response.json())["choices"][0]["message"]["content"]
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(work())
+        return len(texts)
+
+    return asyncio.run(run())
+
+
+def ours(url: str, count: int, concurrency: int) -> int:
+    """`finr1.generation.generate` with its store on disk."""
+    from finr1.generation import AnswerStore, EndpointBackend, Request, SamplingParams, generate
+
+    requests = [Request(id=str(number), messages=messages(number)) for number in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        store = AnswerStore(Path(folder) / "answers.jsonl")
+        backend = EndpointBackend(url, "m", concurrency=concurrency)
+        answers = generate(requests, SamplingParams(), backend, store)
+        assert len(store) == count
+    return sum(answer.error is None for answer in answers)
+
+
+DISTILABEL = """
+import sys, time, logging
+from distilabel.models import OpenAILLM
+url, count, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+llm = OpenAILLM(base_url=url, api_key="x", model="m"); llm.load()
+chats = [[{"role": "user", "content": f"What is the interest on ${n} at 5%?"}] for n in range(count)]
+start, done = time.monotonic(), 0
+for i in range(0, count, concurrency):  # its unit of work is a batch of inputs
+    done += len(llm.generate_outputs(inputs=chats[i : i + concurrency]))
+print("RESULT", done, time.monotonic() - start)
+"""
+
+CURATOR = """
+import os, sys, tempfile, time
+os.environ |= {"CURATOR_VIEWER": "0", "CURATOR_DISABLE_CACHE": "1", "OPENAI_API_KEY": "x", "TELEMETRY_ENABLED": "false"}
+os.environ["CURATOR_CACHE_DIR"] = tempfile.mkdtemp()
+from bespokelabs import curator
+url, count, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+llm = curator.LLM(model_name="m", backend="openai", backend_params={"base_url": url, "api_key": "x",
+    "max_requests_per_minute": 10**7, "max_tokens_per_minute": 10**10, "max_concurrent_requests": concurrency})
+start = time.monotonic()
+result = llm([f"What is the interest on ${n} at 5%?" for n in range(count)])
+rows = getattr(result, "dataset", result)
+print("RESULT", len(rows), time.monotonic() - start)
+"""
+
+
+def other(python: str, code: str, url: str, count: int, concurrency: int) -> tuple[int, float]:
+    """Answers and seconds of a client in another interpreter."""
+    command = [python, "-c", code, url, str(count), str(concurrency)]
+    out = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OPENAI_API_KEY": "x"})
+    found = [line.split() for line in out.stdout.splitlines() if line.startswith("RESULT")]
+    if not found:
+        raise RuntimeError(f"{python} failed: {out.stderr[-2000:]}")
+    return int(found[0][1]), float(found[0][2])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--concurrency", type=int, default=256)
+    parser.add_argument("--latency", type=float, default=0.2)
+    parser.add_argument("--distilabel", metavar="PYTHON")
+    parser.add_argument("--curator", metavar="PYTHON")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    port = context.Value("i", 0)
+    server = context.Process(target=serve, args=(options.latency, port), daemon=True)
+    server.start()
+    while not port.value:
+        time.sleep(0.05)
+    url, size = f"http://127.0.0.1:{port.value}/v1", (options.requests, options.concurrency)
+    ceiling = options.concurrency / options.latency
+    print(f"{size[0]} requests, concurrency {size[1]}, latency {options.latency} s: at most {ceiling:.0f}/s")
+    rates: dict[str, float] = {}
+    for name, client in {"bare aiohttp loop": bare_loop, "finr1, with its store": ours}.items():
+        start = time.monotonic()
+        assert client(url, *size) == size[0]
+        rates[name] = size[0] / (time.monotonic() - start)
+    for name, python, code in (("distilabel", options.distilabel, DISTILABEL), ("curator", options.curator, CURATOR)):
+        if python:
+            done, seconds = other(python, code, url, *size)
+            assert done == size[0], (name, done)
+            rates[name] = size[0] / seconds
+    for name, rate in rates.items():
+        print(f"{name:24}{rate:8.0f} rows/s{rate / rates['bare aiohttp loop']:8.2f} of the bare loop")
+    server.terminate()
+
+
+if __name__ == "__main__":
+    main()
