@@ -5,8 +5,8 @@
     completions = generate(requests, SamplingParams(temperature=0.6), backend, store, on_progress=print)
 
 `generate` asks a backend only for what the store does not hold and stores each answer as it arrives, so a run that was
-killed goes on by running it again. Backends: an OpenAI-compatible endpoint, a local model (transformers or vLLM), and a plain
-function (offline teachers and judges, tests).
+killed goes on by running it again. Backends: an OpenAI-compatible endpoint, a local model (transformers or vLLM), and
+a plain function (offline teachers and judges, tests). `python -m finr1 generate` does the same for any prompts.
 """
 
 from finr1.generation.answering import Backend, Budget, BudgetSpent, GenerationError, Progress, generate
