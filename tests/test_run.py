@@ -20,12 +20,13 @@ from finr1.progress import describe, duration
 from finr1.run import MissingStage, Run, StageBusy, TrainingFailed, launch, read_manifest, stage_lock
 
 DATA = DataParams(
-    run="demo", seed=42, source_names=["synthetic"], data_dir=None, num_train=8, num_dev=4, num_test=4, max_level=1,
-    decontaminate_ngram=8, max_context_chars=None,
+    run="demo", seed=42, source_names=["synthetic"], benchmark_names=["synthetic"], data_dir=None, track="clean",
+    sampling="balanced", num_train=8, num_dev=4, num_test=4, max_level=1, decontaminate_ngram=8, max_context_chars=None,
 )  # fmt: skip
 DISTILLATION = DistillationParams(
     run="demo", seed=42, data_stage="outputs/{run}/01_data", teacher_backend="scripted", teacher_model=None,
     teacher_base_url=None, temperature=0.6, top_p=0.95, max_tokens=256, num_samples=1, concurrency=8, fault_rate=0.3,
+    max_cost=None, prompt_price=0.0, completion_price=0.0,
 )  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("outputs")

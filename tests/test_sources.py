@@ -507,7 +507,7 @@ def test_tweets_that_cannot_be_used_are_counted(tmp_path):
     loaded = load_source("tfns", tmp_path)
     assert dropped(loaded) == {
         "words in place of labels": 1,
-        "unknown schema": 1,
+        "missing column label": 1,
         "no text but a link": 1,
         "unreadable gold": 1,
         "unknown split": 1,

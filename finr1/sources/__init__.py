@@ -147,6 +147,7 @@ SOURCES = {
             paper_kept=2_000,
             read=fincuge.read,
             fetch=fincuge.fetch,
+            rows=fincuge.rows,
         ),
         Source(
             name="ant_finance",

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from finr1.records import Problem
-from finr1.sources.files import Files, download, split_in_name
+from finr1.sources.files import Files, attempt, download, split_in_name
 
 HOME = "https://github.com/ssymmetry/BBT-FinCUGE-Applications/archive/refs/heads/main.zip"
 MODULE = "reasoning business knowledge"
@@ -34,6 +34,19 @@ RELATIONS = (
 def fetch(cache: Path) -> Files:
     """The repository's archive, kept in `cache`. Raises `SourceError` if it cannot be reached."""
     return download({"fincuge.zip": HOME}, cache)
+
+
+def rows(files: Files) -> Iterator[tuple[str, int, Any]]:
+    """(file, number, record), or a reason where a training record's text stands in an eval file, too (some do)."""
+    results = [
+        (name, number, record, attempt(read, record, name))
+        for name, records in files.items()
+        for number, record in enumerate(records)
+    ]
+    tested = {result.group for *_, result in results if isinstance(result, Problem) and result.split == "test"}
+    for name, number, record, result in results:
+        leaks = isinstance(result, Problem) and result.split != "test" and result.group in tested
+        yield name, number, "text of the test split" if leaks else record
 
 
 def read(record: Any, file: str) -> Problem | str:
