@@ -161,7 +161,7 @@ def decomposition_bars(steps: Sequence[Mapping]) -> Figure:
             side = 1 if value >= 0 else -1
             ax.barh(place, value, left=ends[side], height=0.6, color=colour, hatch=hatch, edgecolor="white")
             ends[side] += value
-        ax.plot(100 * row["difference"], place, "D", color="black", markersize=4)
+        ax.plot(100 * row["difference"], place, "D", color="black", markersize=4, clip_on=False)
     ax.axvline(0, color="black", linewidth=0.8)
     label_rows(ax, [_step_name(row) for row in steps])
     ax.set_xlabel("difference in accuracy (percentage points)")
