@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from finr1.curation import (
@@ -14,12 +17,14 @@ from finr1.curation import (
     decontaminate,
     drop_duplicates,
     hash_share,
+    pool_splits,
     rl_rows,
     sft_rows,
     split_by_group,
     stratified_sample,
     tokens,
 )
+from finr1.curation.duplicates import fingerprints
 from finr1.grading import has_format
 from finr1.records import Problem, Trace, Turn, render_completion
 from finr1.sources import SOURCES, load_source
@@ -267,13 +272,61 @@ def test_rl_rows_survive_datasets_with_different_labels_and_choices():
                             "level", "language", "capability"}  # fmt: skip
 
 
+def test_a_pool_of_all_splits_is_full_of_leaks_and_keeps_the_held_out_items():
+    problems = [problem("a"), problem("b", split="dev", question="q?"), problem("c", split="test", question="r?")]
+    pooled = pool_splits(problems)
+    assert [p.id for p in pooled if p.split == "train"] == ["finqa/a", "finqa/b+pooled", "finqa/c+pooled"]
+    assert [p for p in pooled if p.split != "train"] == problems[1:]
+    with pytest.raises(LeakError, match="2 groups"):
+        assert_no_leak(pooled)
+
+
+def test_two_workers_find_what_one_finds():
+    problems = generate_problems(400, "train", seed=3)
+    problems += [p.model_copy(update={"id": f"{p.id}+"}) for p in problems[:7]]
+    assert drop_duplicates(problems, workers=2) == drop_duplicates(problems)
+
+
+def test_fingerprints_do_not_depend_on_the_batch_or_the_process():
+    batch = [("a page", "", f"what is {n} and more of the same?", "") for n in range(20)]
+    whole, halves = fingerprints(batch), [fingerprints(batch[:9]), fingerprints(batch[9:])]
+    for name, column in whole.items():
+        assert (column == np.concatenate([half[name] for half in halves])).all(), name
+    code = "from finr1.curation.duplicates import fingerprints as f; print(f([('a page', '', 'what is 0?', '')]))"
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(runs) == 1 and "signature" in runs.pop()
+
+
+def test_fingerprints_run_unchanged_on_ray():
+    """Curation's per-record functions on a distributed engine: a local Ray of two workers, the same columns."""
+    ray = pytest.importorskip("ray", reason="the optional extra `ray` is not installed")
+    batch = [("a page", "", f"what is {n} and more of the same?", "") for n in range(40)]
+    rows = [dict(zip("abcd", parts, strict=True)) | {"n": n} for n, parts in enumerate(batch)]
+
+    def on_ray(columns: dict) -> dict:
+        found = fingerprints(list(zip(*(columns[name] for name in "abcd"), strict=True)))
+        return {"n": columns["n"], "numbers": found["numbers"], "signature": found["signature"]}
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        result = ray.data.from_items(rows, override_num_blocks=2).map_batches(on_ray, concurrency=2).take_all()
+    finally:
+        ray.shutdown()
+    here = fingerprints(batch)
+    for row in result:
+        assert row["numbers"] == here["numbers"][row["n"]]
+        assert (row["signature"] == here["signature"][row["n"]]).all()
+    assert sorted(row["n"] for row in result) == list(range(40))
+
+
 # ---------------------------------------------------------------------------
 # The real sources
 
 
 @pytest.mark.slow
 def test_real_training_problems_are_freed_of_test_tweets_and_questions(real_data: Path):
-    problems = [p for name in SOURCES for p in load_source(name, real_data).problems]
+    there = [name for name, source in SOURCES.items() if source.folder_in(real_data).is_dir()]
+    problems = [p for name in there for p in load_source(name, real_data).problems]
     assert_no_leak(problems)
     train, held_out = ([p for p in problems if (p.split == "train") is wanted] for wanted in (True, False))
     kept, matches = decontaminate(train, held_out)
