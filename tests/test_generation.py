@@ -572,6 +572,44 @@ def test_the_command_answers_a_file_in_its_order_and_goes_on(key, tmp_path, caps
     assert server.asked == {"a": 1, "bad": 2, "b": 1, "a ": 1}
 
 
+def test_the_command_killed_at_any_moment_asks_for_no_stored_answer_again(key, tmp_path):
+    questions = [f"q{number}" for number in range(60)]
+    write_input(tmp_path, *questions)
+    with Loopback(delay=0.05) as server:
+        files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+        command = [
+            sys.executable,
+            "-m",
+            "finr1",
+            "generate",
+            *files,
+            "--base-url",
+            server.base_url,
+            "--model",
+            "teacher",
+        ]
+        for stored in (8, 25):
+            process = subprocess.Popen([*command, "--concurrency", "4"], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+            while not (tmp_path / "out.jsonl").exists() or len(read_whole_lines(tmp_path)) < stored:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.kill()
+            process.wait()
+            answered = {row["id"] for row in read_whole_lines(tmp_path)}
+            before = dict(server.asked)
+            (tmp_path / "out.jsonl").open("a").write('{"key":"torn')
+        assert run_generate(tmp_path, server) == 0
+        again = {q for q in questions if server.asked[q] > before.get(q, 0)}
+        assert not again & {identifier.removeprefix("id ") for identifier in answered}
+        assert server.asked.total() <= len(questions) + 2 * 4  # those under way when we killed
+    assert [row["id"] for row in read_output(tmp_path)] == [f"id {q}" for q in questions]
+    assert [row["text"] for row in read_output(tmp_path)] == [f"<think>so</think>{q}!" for q in questions]
+
+
+def read_whole_lines(tmp_path) -> list[dict]:
+    return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines(True) if line.endswith("}\n")]
+
+
 def test_the_command_stops_at_its_budget(key, tmp_path, capsys):
     write_input(tmp_path, *map(str, range(9)))
     with Loopback(delay=0.02) as server:

@@ -84,6 +84,11 @@ def grpo_rows(steps: int = 12, **other) -> list[dict]:
 
 PHASES = {"kl": 0.01, "time/generation": 25.0, "time/rewards": 0.2, "time/update": 15.0}
 FUNNEL = [{"stage": s, "count": c} for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]]
+YIELDS = [
+    {"judge": judge, "least": least, "kept": kept, "n": 90}
+    for judge, counts in (("rules", (80, 60, 40)), ("model", (70, 65, 50)))
+    for least, kept in zip((5, 6, 7), counts, strict=True)
+]
 AUDIT = [
     {"fault": f, "planted": n, "rejected": k}
     for f, n, k in [("wrong_answer", 41, 41), ("off_domain", 0, 0), ("none", 800, 7)]
@@ -98,6 +103,9 @@ FIGURES = {
         [{"answer_kind": "number", "language": "en", "split": "train", "tokens": 40}]),
     "audit": lambda: plotting.filter_audit(AUDIT),
     "scores": lambda: plotting.score_distribution([{"consistency": i % 9 > 0, "three_steps": True} for i in range(90)]),
+    "one judge": lambda: plotting.judge_agreement(YIELDS[:3], []),
+    "two judges": lambda: plotting.judge_agreement(
+        YIELDS, [{"on": "7 of 7", "kappa": 0.4, "low": 0.2, "high": 0.6, "n": 90}]),
     "pass rates": lambda: plotting.pass_rate_histogram([i % 5 / 4 for i in range(64)], 0.25, 0.75, 4),
     "sft": lambda: plotting.training_curves(sft_rows()),
     "sft of one step": lambda: plotting.training_curves(sft_rows(1)),

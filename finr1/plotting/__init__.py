@@ -1,7 +1,14 @@
 """The style sheet and every figure of the suite: plain rows that were read from files in, a figure out."""
 
 from finr1.plotting.benchmark import accuracy_by, benchmark_bars, beside_the_paper, decomposition_bars, paired_forest
-from finr1.plotting.data import dataset_overview, filter_audit, funnel, pass_rate_histogram, score_distribution
+from finr1.plotting.data import (
+    dataset_overview,
+    filter_audit,
+    funnel,
+    judge_agreement,
+    pass_rate_histogram,
+    score_distribution,
+)
 from finr1.plotting.style import (
     MODEL_COLOURS,
     MODEL_NAMES,
@@ -24,6 +31,7 @@ __all__ = [
     "filter_audit",
     "funnel",
     "grpo_curves",
+    "judge_agreement",
     "live_curve",
     "paired_forest",
     "pass_rate_histogram",

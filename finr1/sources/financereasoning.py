@@ -7,6 +7,7 @@ response format, so its answer is read leniently.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from finr1 import grading
@@ -14,17 +15,23 @@ from finr1.records import Problem, Trace
 from finr1.sources.files import SourceError, read_folder
 
 
-def read_traces(data_dir: Path) -> tuple[list[Trace], list[bool]]:
+def read_traces(data_dir: Path | None = None) -> tuple[list[Trace], list[bool]]:
     """The chain-of-thought traces below `data_dir/financereasoning` and whether their authors' grader accepts each.
 
-    Raises `SourceError` if there are none.
+    Without `data_dir`, those below `$FINR1_DATA`, or two empty lists where there are none.
+    Raises `SourceError` if a named folder holds none.
     """
-    files = read_folder(Path(data_dir) / "financereasoning")
+    folder = Path(data_dir or os.environ.get("FINR1_DATA", "")) / "financereasoning"
+    if data_dir is None and not folder.is_dir():
+        return [], []
     records = [
-        r for rows in files.values() for r in rows if isinstance(r, dict) and "extracted_answer" in r.get("result", ())
+        record
+        for rows in read_folder(folder).values()
+        for record in rows
+        if isinstance(record, dict) and "extracted_answer" in record.get("result", ())
     ]
     if not records:
-        raise SourceError(f"{data_dir}/financereasoning holds no graded chain-of-thought answers")
+        raise SourceError(f"{folder} holds no graded chain-of-thought answers")
     return [_trace(record) for record in records], [bool(record["result"]["acc"]) for record in records]
 
 
