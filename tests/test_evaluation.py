@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finr1.evaluation import Sample, evaluate, paired_table, render_table, results_table
+from finr1.__main__ import main
+from finr1.evaluation import PROTOCOLS, Sample, evaluate, paired_table, regrade, render_table, results_table
 from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend
 from finr1.records import Problem, read_jsonl, write_jsonl
 
@@ -164,3 +165,49 @@ def test_models_that_saw_other_questions_are_not_paired(change, message):
     sft[0] = sft[0].model_copy(update=change)
     with pytest.raises(ValueError, match=message):
         paired_table([*base, *sft], seed=0)
+
+
+# ---- protocols ------------------------------------------------------------------------------------------------------
+
+TABLE = "a page\n\n| | 2015 | 2014 |\n| --- | --- | --- |\n| net revenue | 5829 | 5735 |"
+
+
+@pytest.mark.parametrize(
+    ("text", "verdicts", "why"),
+    [
+        ("\\boxed{0.01639}", {"ours": True, "strict": True, "lenient": True}, "the executed answer itself"),
+        ("\\boxed{1.639%}", {"ours": True, "strict": True, "lenient": True}, "a percentage is a fraction"),
+        ("\\boxed{1.64%}", {"ours": True, "strict": False, "lenient": True}, "rounded: wrong at five decimals"),
+        ("\\boxed{1.64}", {"ours": True, "strict": False, "lenient": True}, "percent without its sign"),
+        (
+            "\\boxed{subtract(5829, 5735), divide(#0, 5735)}",
+            {"ours": False, "strict": True, "lenient": False},
+            "program",
+        ),
+        ("So it grew by 1.64%", {"ours": False, "strict": False, "lenient": True}, "no box"),
+        ("\\boxed{divide(1, 0)}", {"ours": False, "strict": False, "lenient": False}, "a program without a value"),
+        ("", {"ours": False, "strict": False, "lenient": False}, "nothing"),
+    ],
+)
+def test_one_answer_under_each_protocol(text, verdicts, why):
+    asked = problem(0, "1.64%").model_copy(
+        update={"answer_kind": "percent", "alternatives": ["0.01639"], "context": TABLE}
+    )
+    [sample] = evaluate([asked], ScriptedBackend(lambda *_: text, name="one"), SamplingParams(), "base")
+    assert {name: regrade([sample], [asked], name)[0].correct for name in PROTOCOLS} == verdicts, why
+
+
+def test_the_regrade_command_prints_a_column_a_protocol_and_needs_no_model(outputs, capsys):
+    asked = [problem(n, str(n)) for n in range(4)]
+    backend = ScriptedBackend(lambda request, *_: "\\boxed{1}", name="one")
+    samples = evaluate(asked, backend, SamplingParams(), "base")
+    assert main(["regrade", "r"]) == 2 and "is missing" in capsys.readouterr().err
+    write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", samples)
+    write_jsonl(outputs / "r" / "01_data" / "problems.jsonl", asked)
+    assert main(["regrade", "r"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["model", "decoding", "items", *PROTOCOLS]
+    assert lines[1].count("25.0 [") == 3
+    target = outputs / "strict.jsonl"
+    assert main(["regrade", "r", "--protocol", "strict", "--output", str(target)]) == 0
+    assert [s.correct for s in read_jsonl(target, Sample)] == [False, True, False, False]

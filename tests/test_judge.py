@@ -275,7 +275,7 @@ def test_a_trace_that_talks_to_the_judge_gets_no_points_for_it(text):
 
 
 def test_our_check_differs_from_the_grader_of_real_deepseek_r1_answers_for_known_reasons(real_data):
-    """119 answers: they allow 0.2 %, we 1 % (four answers); the lenient reading takes a number over "True" (one)."""
+    """119 answers: they allow 0.2 %, we 1 % (four answers); and they took another word for "True" (one)."""
     traces, theirs = read_traces(real_data)
     assert len(traces) == 119
     differing = {
@@ -283,8 +283,8 @@ def test_our_check_differs_from_the_grader_of_real_deepseek_r1_answers_for_known
         for t, us, them in zip(traces, judge.check_answers(traces), theirs, strict=True)
         if us != them
     }
-    assert set(differing) <= {"test-2004", "test-2052", "test-2091", "test-2220", "test-2229"}
-    assert differing.pop("test-2091").problem.gold == "True"
+    assert set(differing) <= {"test-2004", "test-2052", "test-2125", "test-2220", "test-2229"}
+    assert (true := differing.pop("test-2125")).answer == true.problem.gold == "True"
     for trace in differing.values():
         ours, gold = float(trace.answer), float(trace.problem.gold)
         assert 0.002 < abs(ours - gold) / gold < 0.01, trace.id

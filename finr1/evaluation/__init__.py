@@ -1,5 +1,6 @@
 """Benchmark: ask, grade and keep (`samples`), intervals and paired tests (`statistics`), tables (`tables`)."""
 
+from finr1.evaluation.protocols import PROTOCOLS, regrade
 from finr1.evaluation.samples import MODELS, Sample, evaluate
 from finr1.evaluation.statistics import (
     Cells,
@@ -19,6 +20,7 @@ from finr1.evaluation.tables import item_scores, paired_row, paired_table, perce
 
 __all__ = [
     "MODELS",
+    "PROTOCOLS",
     "Cells",
     "Decomposition",
     "McNemar",
@@ -36,6 +38,7 @@ __all__ = [
     "paired_table",
     "percent",
     "points",
+    "regrade",
     "render_table",
     "results_table",
     "smallest_detectable_difference",

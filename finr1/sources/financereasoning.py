@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from finr1 import grading
-from finr1.records import Problem, Trace
+from finr1.records import AnswerKind, Problem, Trace
 from finr1.sources.files import SourceError, read_folder
 
 
@@ -36,6 +36,7 @@ def read_traces(data_dir: Path | None = None) -> tuple[list[Trace], list[bool]]:
 
 
 def _trace(record: dict) -> Trace:
+    kind: AnswerKind = "boolean" if isinstance(record["ground_truth"], bool) else "number"
     gold, identifier = record["ground_truth"], f"financereasoning/{record['question_id']}"
     problem = Problem(
         id=identifier,
@@ -43,7 +44,7 @@ def _trace(record: dict) -> Trace:
         module="none",
         language="en",
         capability="calculation",
-        answer_kind="boolean" if isinstance(gold, bool) else "number",
+        answer_kind=kind,
         context=record["context"],
         question=record["question"],
         gold=str(gold),
@@ -56,6 +57,6 @@ def _trace(record: dict) -> Trace:
         teacher="deepseek-r1",
         completion=f"<think>{record['reasoning_content']}</think>{record['output']}",
         reasoning=record["reasoning_content"],
-        answer=grading.lenient_answer(record["output"]),
+        answer=grading.lenient_answer(record["output"], answer_kind=kind),
         tokens=record.get("completion_tokens"),
     )
