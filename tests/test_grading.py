@@ -282,6 +282,31 @@ BOOLEANS = [
     ("答案是否", "否", RIGHT, "答案是 + 否"),
     ("判断该行为是否合规：否", "否", RIGHT, "the question repeated"),
     ("合规/不合规", "合规", WRONG, "both polarities"),
+    *[
+        (echo, gold, WRONG, "the question's two words: what a policy learns when it is rewarded for it")
+        for echo in (
+            "合规还是不合规",
+            "不合规还是合规？",
+            "合规不合规",
+            "正确还是错误",
+            "对还是错",
+            "合规或者不合规",
+            "合规（不合规）",
+            "合规与不合规",
+            "合规抑或违规",
+            "compliant or non-compliant",
+            "non-compliant, compliant",
+            "true false",
+            "compliant non-compliant",
+            "compliant vs. non-compliant",
+            "both compliant and non-compliant",
+        )
+        for gold in ("合规", "不合规", "true", "false")
+    ],
+    ("这还是合规的", "合规", RIGHT, "still compliant: no question"),
+    ("compliant, not non-compliant", "compliant", RIGHT, "the same twice"),
+    ("incorrect, the correct answer is no", "no", RIGHT, "an adjective is no verdict"),
+    ("A gift above the compliant limit is non-compliant", "non-compliant", RIGHT, "an adjective is no verdict"),
     ("对也不对", "对", WRONG, "both polarities"),
     ("yes, it is not compliant", "compliant", WRONG, "both polarities"),
     ("是否", "是", WRONG, "a question"),

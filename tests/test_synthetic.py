@@ -1,5 +1,6 @@
 """Synthetic problems: exact answers, true steps, and no overlap between the splits."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -82,3 +83,15 @@ def test_gold_answers_of_closed_questions_are_not_all_alike(problems):
 def test_too_many_problems_name_the_family_that_ran_out():
     with pytest.raises(ValueError, match="no further instance"):
         synthetic.generate_problems(20_000, "test", seed=0)
+
+
+def test_an_echo_of_the_question_or_of_its_options_is_never_right(problems):
+    """What a policy finds first when the grader can be fooled: to repeat the options in place of choosing one."""
+    for p in (p for ps in problems.values() for p in ps if p.answer_kind in ("boolean", "label")):
+        tail = re.split(r"[,，:：.。]|Is this |Is it |of it: ", p.question.rstrip("?？"))[-1].strip()
+        options = re.findall(r"[\w-]+ or [\w-]+|\w+还是\w+", p.question)
+        for echo in (p.question, tail, *options):
+            verdict = grading.is_correct(
+                render_completion("so", echo), gold=p.gold, answer_kind=p.answer_kind, labels=p.labels
+            )
+            assert verdict is False, (p.family, echo, p.gold)

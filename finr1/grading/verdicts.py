@@ -10,6 +10,7 @@ import re
 from finr1.grading.cleaning import plain
 
 MAX_CHARS = 4000  # what follows is reason, not verdict
+SHORT = 36  # bytes of an answer that has no room for a reason: a dozen Chinese characters
 
 # family: (words for yes, words for no); negated forms (不合规, not true) come from `_NEGATION`
 _WORDS = {
@@ -59,7 +60,7 @@ _REASON = re.compile(
     r"\s*$|\s+(?:because|since|as|it|the|this|that|they|there|he|she|we|due|under|given|with|for|if)\b"
     r"|\s*(?:因为|由于|因|理由|原因|根据|按照|依据|该|这|其)"
 )
-_CLAUSE = re.compile(r"[,.;:!?/|\n()、。·\"“”「」【】\[\]]+|\s-\s|\b(?:and|or|but|also)\b|以及|但是|[和或但也又]")
+_CLAUSE = re.compile(r"[,.;:!?/|\n()、。·\"“”「」【】\[\]]+|\s-\s|\b(?:and|or|but|also|vs|versus)\b|以及|但是|还是|抑或|[和或但也又]")
 _QUESTION = re.compile(r"(?<!答案)(?<!结论)(?<!结果)是否|是不是|对不对|能否|可否|whether")
 
 
@@ -99,8 +100,9 @@ def read_verdict(text: str, family: str | None = None) -> tuple[str, bool] | Non
     `family` is that of the gold: there a contradiction behind the head counts (`yes, it is not compliant`).
     """
     text = text.strip().replace("×", "✗")  # `plain` would read a multiplication
-    clauses = _clauses(plain(text[:MAX_CHARS]).lower().replace("\u2019", "'"))
-    if not clauses:
+    text = plain(text[:MAX_CHARS]).lower().replace("\u2019", "'")
+    clauses = _clauses(text)
+    if not clauses or _names_both(text):
         return None
     head, rest = _head(clauses)
     exact = [_polarity(verdict) for clause, verdict in rest if verdict and _TAIL.fullmatch(clause, verdict.end())]
@@ -110,6 +112,18 @@ def read_verdict(text: str, family: str | None = None) -> tuple[str, bool] | Non
         return head if all(polarity == head[1] for _, polarity in relevant) else None
     found = exact or [v for v in finals if v[0] == family] or finals
     return found[0] if found and len({polarity for _, polarity in found}) == 1 else None
+
+
+def _names_both(text: str) -> bool:
+    """Whether `text` sets one verdict beside its opposite and says no more: `合规还是不合规`, `true false`.
+
+    A policy that is rewarded for it learns to repeat the question's two words. In a short answer other words between
+    them do not help (`compliant vs. non-compliant`), unless they may belong to a noun (`the correct answer is false`).
+    """
+    verdicts = [_polarity(match) for match in _VERDICT.finditer(text)]
+    both = {family for family, polarity in verdicts if (family, not polarity) in verdicts}
+    alone = not re.sub(r"[\W_]+", "", _VERDICT.sub("", text))
+    return bool(both) and (alone or (len(text.encode()) <= SHORT and "compliant" in both))
 
 
 def _predicates(clause: str, match: re.Match[str]) -> bool:
