@@ -319,6 +319,7 @@ def key(monkeypatch):
 
 
 SOON = {"Retry-After": "0.01"}
+BROKEN_OFF = '{"choices": [{"message": {"content": "4"}, "finish_reason": "insufficient_system_resource"}]}'
 NOT_A_REPLY = '{"error": {"message": "busy"}}'
 
 
@@ -335,6 +336,9 @@ NOT_A_REPLY = '{"error": {"message": "busy"}}'
         pytest.param([(200, {}, "")], id="empty body"),
         pytest.param([(200, {}, '{"choices": []}')], id="no choices"),
         pytest.param([(200, {}, '{"choices": [{"message": null}]}')], id="no message"),
+        pytest.param([(200, {}, '{"choices": [{"message": {}}]}')], id="a message without anything"),
+        pytest.param([(200, {}, '{"error": {}, "choices": [{"message": {"content": ""}}]}')], id="an empty answer"),
+        pytest.param([(200, {}, BROKEN_OFF)], id="broken off for lack of capacity"),
         pytest.param([(200, {}, NOT_A_REPLY), (500, SOON, "{}")], id="an error that calls itself a success"),
     ],
 )
@@ -490,6 +494,7 @@ def test_a_retry_after_of_hours_ends_the_request(key):
         ({"retry-after-ms": "250"}, 0.25),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
         ({}, None),
     ],
 )
@@ -528,6 +533,54 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(key, tmp_path):
         assert 5 <= len(store) == server.asked.total() <= 7
         answers = generate(ask(*questions), GREEDY, backend, store, budget=Budget(max_cost=1.0, prompt_price=1.0))
     assert len(answers) == 20 and set(server.asked.values()) == {1}
+
+
+def test_a_retry_after_of_nothing_is_no_reason_to_hammer(key):
+    with Loopback({"q": [(503, {"Retry-After": "0"}, "{}")] * 2}) as server:
+        start = time.monotonic()
+        [answer] = generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher"))
+        assert answer.error is None and time.monotonic() - start > 0.375 + 0.75  # our own pauses
+
+
+def test_what_is_answered_and_not_yet_stored_is_bounded(key, tmp_path):
+    """A slow disk must not let requests run ahead: a kill would lose them and a budget would not hold."""
+    store = AnswerStore(tmp_path / "a.jsonl")
+    holder = os.open(store.path, os.O_RDWR)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with Loopback() as server, ThreadPoolExecutor(1) as pool:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=4)
+        waiting = pool.submit(backend_group, backend, ask(*map(str, range(40))), store)
+        time.sleep(0.5)
+        assert server.asked.total() <= 4
+        fcntl.flock(holder, fcntl.LOCK_UN)
+        waiting.result()
+    assert len(store) == 40
+
+
+def backend_group(backend, requests, store) -> None:
+    """What `generate` does with a backend, the first look into the store left out: that one would wait, too."""
+    jobs = [Job(request, 0, request.id) for request in requests]
+    for group in backend.complete(jobs, GREEDY, lambda: False):
+        store.put(group)
+
+
+def test_a_budget_needs_a_server_that_counts(key, tmp_path):
+    body = json.dumps({"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]})
+    questions = [f"q{number}" for number in range(20)]
+    with Loopback({q: [(200, {}, body)] for q in questions}) as server:
+        backend = EndpointBackend(server.base_url, "teacher", concurrency=2)
+        with pytest.raises(BudgetSpent, match="the server counts no tokens"):
+            generate(ask(*questions), GREEDY, backend, budget=Budget(max_cost=1.0, completion_price=1.0))
+        assert server.asked.total() <= 4
+
+
+def test_a_password_file_and_a_proxy_do_not_reach_a_local_server(key, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login a password b")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Loopback() as server:
+        [answer] = generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher"))
+    assert answer.error is None
 
 
 def test_a_dead_endpoint_is_given_up(key):
@@ -610,6 +663,16 @@ def read_whole_lines(tmp_path) -> list[dict]:
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines(True) if line.endswith("}\n")]
 
 
+def test_two_inputs_share_an_output_without_losing_rows(key, tmp_path):
+    with Loopback() as server:
+        write_input(tmp_path, "a", "b")
+        assert run_generate(tmp_path, server) == 0
+        (tmp_path / "in.jsonl").write_text('{"id": "other", "messages": [{"role": "user", "content": "a"}]}')
+        assert run_generate(tmp_path, server) == 0
+    assert [row["id"] for row in read_output(tmp_path)] == ["other", "id a", "id b"]
+    assert set(server.asked.values()) == {1}
+
+
 def test_the_command_stops_at_its_budget(key, tmp_path, capsys):
     write_input(tmp_path, *map(str, range(9)))
     with Loopback(delay=0.02) as server:
@@ -630,13 +693,20 @@ def test_the_command_stops_at_its_budget(key, tmp_path, capsys):
         ('{"id": "a", "messages": [{}]}', ["--temperature", "-1"], "temperature"),
         ('{"id": "a", "messages": [{}]}', ["--max-cost", "1"], "--max-cost needs"),
         ('{"id": "a", "messages": [{}]}', ["--concurrency", "0"], "concurrency=0"),
+        ('{"id": "a", "messages": [{}]}', ["--output", "IN"], "--output is the --input"),
+        ('{"id": "a", "messages": [{}]}', ["--output", "OTHER"], "no answers; name another --output"),
     ],
 )
 def test_wrong_input_of_the_command_is_named_before_any_request(key, tmp_path, capsys, content, arguments, message):
     (tmp_path / "in.jsonl").write_bytes(content.encode("utf8", "surrogateescape"))
+    (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+    arguments = [
+        {"IN": str(tmp_path / "in.jsonl"), "OTHER": str(tmp_path / "other.jsonl")}.get(a, a) for a in arguments
+    ]
     with Loopback() as server:
         assert run_generate(tmp_path, server, *arguments) == 2
     assert message in capsys.readouterr().err and not server.requests
+    assert (tmp_path / "other.jsonl").read_text() == '{"a": 1}\n'
 
 
 def test_a_store_that_was_rewritten_serves_those_who_had_it_open(tmp_path):

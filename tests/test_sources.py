@@ -292,7 +292,7 @@ def test_of_two_copies_the_official_one_stays_even_when_it_is_flawed(tmp_path):
     (problem,) = loaded.problems
     assert problem.flaw == BOTH, "the copy without the text answer would hide the contradiction"
     assert (problem.gold, problem.alternatives) == ("0.01639", ["12%"])
-    assert dropped(loaded) == {"duplicate id": 1}
+    assert dropped(loaded) == {"other copy of a record": 1}
 
 
 def test_a_broken_line_is_counted_and_the_rest_loads(tmp_path):
@@ -496,7 +496,7 @@ def test_tweets_that_differ_in_their_link_are_one_and_test_wins(tmp_path):
     assert sorted(problem.context for problem in loaded.problems if problem.split == "test") == [
         "Opening today https://t.co/c"
     ]
-    assert dropped(loaded) == {"duplicate id": 2}
+    assert dropped(loaded) == {"other copy of a record": 2}
     assert_accounted(loaded)
 
 
@@ -601,6 +601,10 @@ def test_a_missing_folder_says_where_the_files_come_from(tmp_path):
         ("train.json", b"", "empty"),
         ("train.jsonl.gz", gzip.compress(b" \n"), "empty"),
         ("train.json", b"[" * 100_000, "cannot be read as json"),
+        ("train.json", b"[" + b"9" * 5000 + b"]", "cannot be read as json"),
+        ("train.csv", b'text,label\nfine,0\n"Apple up,1\nthird,2\n', "cannot be read as csv"),
+        ("TRAIN.JSONL.GZ", b"no gzip", "damaged"),
+        ("train.parquet", b"PAR1", "is not read"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, message):
@@ -675,6 +679,12 @@ def test_a_further_source_is_one_function_and_one_entry(tmp_path, monkeypatch):
         ("tfns", "train.jsonl", [{"text": 5, "label": 1}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"qa": None}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"table": 7}], "malformed record"),
+        ("finqa", "train.json", [finqa_record() | {"id": 5}], "malformed record"),
+        ("finqa", "train.json", [{"train": [finqa_record()], "dev": [], "test": []}], "unknown schema"),
+        ("convfinqa", "train.json", [{"id": "x", "table": [], "annotation": 5}], "malformed record"),
+        ("convfinqa", "train_turn.json", [conversation(cur_dial=["q"], turn_ind=1e999)], "malformed record"),
+        ("tfns", "train.jsonl", ["hello world"], "unknown schema"),
+        ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "\0", "B": "y", "Answer": "A"}], "NUL bytes"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "x", "B": "y", "Answer": "Z"}], "unreadable gold"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "x", "B": "y"}], "missing column Answer"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "Answer": "A"}], "no options"),
@@ -687,6 +697,10 @@ def test_a_further_source_is_one_function_and_one_entry(tmp_path, monkeypatch):
         ("finance_instruct_500k", "a.jsonl", [{"system": "", "user": "q", "assistant": ""}], "no gold"),
         ("finance_instruct_500k", "a.jsonl", [{"system": "", "assistant": "a"}], "missing column user"),
         ("fincorpus", "news.jsonl", [{"text": "Shares rose."}], "plain text, no question"),
+        ("fincorpus", "exam.jsonl", [{"text": "问？\nA、\nB、对\nC、错\n答案：A"}], "no options"),
+        ("finpee", "a.jsonl", [{"question": None, "answer": 5}], "no question"),
+        ("finpee", "a.jsonl", [{"question": "q", "answer": "[" * 100_000}], "malformed record"),
+        ("fincuge", "x_train.jsonl", [{"instruction": "q", "input": "", "output": None}], "no gold"),
         ("finpee", "a.jsonl", [{"question": "q", "answer": "about ten"}], "unreadable gold"),
         ("financeqt", "a.jsonl", [{"context": "", "question": "q"}], "missing column answer"),
     ],
@@ -773,6 +787,42 @@ def test_csv_with_byte_order_mark_crlf_unnamed_column_and_a_torn_row(tmp_path):
     loaded = load_source("financeiq", tmp_path)
     assert [p.gold for p in loaded.problems] == ["A"]
     assert dropped(loaded) == {"broken record": 1}
+
+
+def test_a_bad_member_of_an_archive_is_named_and_the_others_are_read(tmp_path):
+    (tmp_path / "financeiq").mkdir()
+    with zipfile.ZipFile(tmp_path / "financeiq" / "all.zip", "w") as archive:
+        archive.writestr("FinanceIQ/test/good.csv", "Question,A,B,Answer\nq?,1,2,A\n")
+        archive.writestr("FinanceIQ/other/empty.json", "")
+    with pytest.raises(SourceError, match="all.zip, FinanceIQ/other/empty.json is damaged or cut short: .*empty"):
+        load_source("financeiq", tmp_path)
+    loaded = load_source("financeiq", tmp_path, skip_damaged=True)
+    assert len(loaded.problems) == 1 and list(loaded.damaged) == ["all.zip/FinanceIQ/other/empty.json"]
+
+
+def test_a_link_that_points_nowhere_is_no_silent_loss(tmp_path):
+    write(tmp_path / "tfns", "train.jsonl", [{"text": "up", "label": 1}])
+    (tmp_path / "tfns" / "test.jsonl").symlink_to(tmp_path / "annexed")
+    with pytest.raises(SourceError, match="test.jsonl is damaged"):
+        load_source("tfns", tmp_path)
+
+
+def test_an_unusable_copy_does_not_hide_a_good_one(tmp_path):
+    loaded = load(
+        tmp_path, "finqa", a_dev__json=[finqa_record(answer="", exe_ans=None)], b_train__json=[finqa_record()]
+    )
+    assert [p.gold for p in loaded.problems] == ["1.64%"] and dropped(loaded) == {"no gold": 1}
+
+
+def test_a_question_with_several_answers_is_one_problem(tmp_path):
+    write(tmp_path / "fincuge", "finre_eval.jsonl", [["甲", "乙", "合作", "文"], ["甲", "乙", "竞争", "文"]])
+    write(tmp_path / "fincuge", "finfe_train.jsonl", [["好", 2], ["好", 0], ["文", 1]])
+    loaded = load_source("fincuge", tmp_path)
+    relation = next(p for p in loaded.problems if p.family == "finre")
+    assert (relation.gold, relation.alternatives, relation.flaw) == ("合作", ["竞争"], "")
+    assert [p.flaw for p in loaded.problems if p.family == "finfe"] == [BOTH]
+    assert dropped(loaded) == {"a further answer to a question": 1, "text of the test split": 1}
+    assert_accounted(loaded)
 
 
 def test_the_sources_command_prints_a_row_a_file_and_names_a_damaged_one(tmp_path, capsys):

@@ -31,9 +31,14 @@ Parts = tuple[str, str, str, str]
 
 
 def tokens(text: str) -> list[str]:
-    """Words and numbers of `text` after NFKC, lower case, without links; every Chinese character is one token."""
-    text = re.sub(r"https?://\S+", " ", unicodedata.normalize("NFKC", text).lower())
-    return re.findall(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+(?:[.,]\d+)*", text)
+    """Words and numbers of `text` after NFKC, lower case, without links; every Chinese character is one token.
+
+    A sign or operator in front of a number counts: 7 - 2 is not 7 * 2.
+    """
+    text = re.sub(
+        r"https?://[!-~]+", " ", unicodedata.normalize("NFKC", text).lower()
+    )  # Chinese text may follow a link
+    return re.findall(r"[\u4e00-\u9fff]|[-−+*/×÷<>=](?=\s?[$¥€]?\d)|[^\W_\u4e00-\u9fff]+(?:[.,]\d+)*", text)
 
 
 def drop_duplicates(

@@ -12,6 +12,7 @@ from finr1.records import Problem
 
 SHARED_PAGES = frozenset({"finqa", "convfinqa"})  # many questions over one page, which never crosses splits
 MAX_HELD_OUT = 3  # an n-gram in more held-out groups than this is a phrase of the trade or a template, not a leak
+MAX_TRAIN = 20  # ... and so is one in more training groups than this
 
 
 class LeakError(ValueError):
@@ -34,13 +35,19 @@ def decontaminate(
     13 words as in GPT-3 (Brown et al. 2020, appendix C). Compared are question and context, each for itself; for
     sources whose pages carry many questions the question alone, since their pages never cross splits and reports of
     one company repeat themselves. Shorter texts count whole, except questions that mean nothing without their page
-    ("and in 2008?"). N-grams in more than `MAX_HELD_OUT` held-out groups are templates, not leaks.
+    ("and in 2008?"). N-grams in more than `MAX_HELD_OUT` held-out or `MAX_TRAIN` training groups are templates.
     """
     where: dict[tuple, dict[str, str]] = defaultdict(dict)  # n-gram -> held-out group -> id
     for problem in held_out:
         for gram in _ngrams(problem, ngram, ngram_zh):
             where[gram].setdefault(problem.group, problem.id)
     leaks = {gram: next(iter(groups.values())) for gram, groups in where.items() if len(groups) <= MAX_HELD_OUT}
+    in_train: dict[tuple, set[str]] = defaultdict(set)
+    for problem in train:
+        for gram in _ngrams(problem, ngram, ngram_zh):
+            if gram in leaks and len(in_train[gram]) <= MAX_TRAIN:
+                in_train[gram].add(problem.group)
+    leaks = {gram: held for gram, held in leaks.items() if len(in_train[gram]) <= MAX_TRAIN}
     kept, matches = [], []
     for problem in train:
         gram = next((gram for gram in _ngrams(problem, ngram, ngram_zh) if gram in leaks), None)

@@ -63,6 +63,7 @@ class Progress:
     budget: Budget = Budget()
     answered: int = 0
     failed: int = 0
+    uncounted: int = 0  # answers without token counts
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
@@ -89,14 +90,15 @@ class Progress:
 
     @property
     def spent(self) -> bool:
-        """Whether the budget is used up."""
-        return self.budget.max_cost is not None and self.cost >= self.budget.max_cost
+        """Whether the budget is used up, or cannot be kept because the server counts no tokens."""
+        return self.budget.max_cost is not None and (self.cost >= self.budget.max_cost or self.uncounted > 0)
 
     def count(self, completions: Sequence[Completion]) -> None:
         """Add freshly arrived `completions`."""
         for completion in completions:
             self.answered += completion.error is None
             self.failed += completion.error is not None
+            self.uncounted += completion.error is None and completion.usage.completion_tokens is None
             self.prompt_tokens += completion.usage.prompt_tokens or 0
             self.completion_tokens += completion.usage.completion_tokens or 0
 
@@ -145,7 +147,11 @@ def generate(
     failures = [answer for answer in answers.values() if answer.error is not None]
     if on_error == "raise" and failures:
         raise _error(failures, progress, store)
-    why = f"not asked: the budget of {budget.max_cost} is spent" if progress.spent else "not asked: nothing is answered"
+    why = "not asked: nothing is answered"
+    if progress.spent:
+        why = f"not asked: the budget of {budget.max_cost} is spent"
+    if progress.spent and progress.uncounted:
+        why = f"not asked: the budget of {budget.max_cost} cannot be kept, the server counts no tokens"
     not_asked = {key: job.failure(why) for key, job in unique.items() if key not in answers}
     if on_error == "raise" and not_asked:
         raise BudgetSpent(f"{progress}; {len(not_asked)} {why}", list(not_asked.values()))

@@ -71,7 +71,11 @@ def command(options: argparse.Namespace) -> int:
         )
         if options.max_cost is not None and not (options.prompt_price or options.completion_price):
             raise ValueError("--max-cost needs --prompt-price or --completion-price")
+        if options.output.resolve() == options.input.resolve():
+            raise ValueError(f"{options.output}: --output is the --input")
         store = AnswerStore(options.output)
+        if store.strange:
+            raise ValueError(f"{options.output} holds {store.strange} lines that are no answers; name another --output")
     except (OSError, ValueError) as error:  # pydantic's error is a ValueError
         print(error, file=sys.stderr)
         return WRONG
@@ -91,6 +95,9 @@ def _run(requests, sampling, backend, store: AnswerStore, options: argparse.Name
     except KeyboardInterrupt:
         print("interrupted; the same command again goes on from here", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:  # a full disk; what is stored stays
+        print(error, file=sys.stderr)
+        return FAILED
     store.rewrite(answers)
     failures = [answer for answer in answers if answer.error is not None]
     for answer in failures[:10]:
@@ -118,7 +125,7 @@ def read_requests(path: Path) -> list[Request]:
                     raise ValueError(f"{path}, line {number}: {where}: {first['msg']}") from None
                 if str(row.id) in requests:
                     raise ValueError(f"{path}, line {number}: the id {row.id!r} stands twice")
-                requests[str(row.id)] = Request(id=str(row.id), messages=row.messages)
+                requests[str(row.id)] = Request(id=row.id, messages=row.messages)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8: {error}") from None
     return list(requests.values())

@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import random
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from finr1.generation.answering import GenerationError
 from finr1.generation.request import Completion, Job, Request, SamplingParams, Usage
@@ -40,6 +42,7 @@ _RETRIED = {408, 409, 429}  # and every 5xx
 _LONGEST_PAUSE = 120.0  # seconds; a server that asks for a longer one has closed for the day
 _RATE_LIMIT_PATIENCE = 900.0  # seconds for which a request puts up with 429s, which are no fault of its own
 _GROUP = 512  # answers handed over at once
+_BROKEN_OFF = {"error", "insufficient_system_resource"}
 
 
 @dataclass
@@ -102,7 +105,8 @@ class EndpointBackend:
         answers: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
         # Leaving the block early, by an exception or because the caller closes us, cancels what is under way.
         with start_blocking_portal() as portal:
-            asking = portal.start_task_soon(self._ask_all, jobs, sampling, stop, answers)
+            slots = Slots(self.concurrency)
+            asking = portal.start_task_soon(self._ask_all, jobs, sampling, stop, answers, slots)
             last = False
             while not last:
                 group = [answers.get()]
@@ -110,21 +114,32 @@ class EndpointBackend:
                     group.append(answers.get())
                 last = group[-1] is None
                 if group := [answer for answer in group if answer is not None]:
-                    yield group
+                    yield group  # the caller stores and counts it before it comes back for more
+                    slots.free(len(group))
             asking.result()
 
     # ---- inside the event loop --------------------------------------------------------------------------------------
 
-    async def _ask_all(self, jobs: Sequence[Job], sampling: SamplingParams, stop, answers: queue.SimpleQueue) -> None:
+    async def _ask_all(
+        self, jobs: Sequence[Job], sampling: SamplingParams, stop, answers: queue.SimpleQueue, slots: Slots
+    ) -> None:
         """Put the answers to `jobs` into `answers` as they come, then None."""
         waiting, throttle = iter(jobs), Throttle(self.concurrency)
 
         async def work(session: ClientSession) -> None:
-            for job in waiting:  # shared: each worker takes the next one that nobody has
-                if stop():
+            while True:
+                await slots.take()
+                job = None if stop() else next(waiting, None)  # shared: each takes the next one that nobody has
+                if job is None:
+                    slots.give()
                     return
-                answers.put(await self._ask(session, throttle, job, sampling))
+                try:
+                    answer = await self._ask(session, throttle, job, sampling)
+                except Exception as error:  # one request must not end all others
+                    answer = job.failure(self._redact(f"{type(error).__name__}: {error}")[:500])
+                answers.put(answer)
 
+        _allow_sockets(self.concurrency)
         try:
             async with self._session(self.timeout) as session, asyncio.TaskGroup() as workers:
                 for _ in range(min(self.concurrency, len(jobs))):
@@ -138,7 +153,7 @@ class EndpointBackend:
             body = json.dumps(self._body(job, sampling)).encode()
         except (TypeError, ValueError) as error:  # messages that no JSON can hold
             return job.failure(f"{type(error).__name__}: {error}")
-        failures, started = 0, time.monotonic()
+        failures, attempts, started = 0, 0, time.monotonic()
         while True:
             async with throttle:
                 outcome = await self._attempt(session, job, body)
@@ -150,8 +165,10 @@ class EndpointBackend:
             failures += not is_limit
             if not outcome.passing or failures > self.max_retries or (outcome.pause or 0) > _LONGEST_PAUSE:
                 return job.failure(self._redact(outcome.text)[:500])
-            own = min(8.0, 0.5 * 2 ** max(0, failures - 1)) * random.uniform(0.75, 1.0)
-            await asyncio.sleep(own if outcome.pause is None else outcome.pause * random.uniform(1.0, 1.1))
+            # A Retry-After of 0, or a date in the past, is no advice: thousands of attempts would follow.
+            attempts += 1
+            own = min(8.0, 0.5 * 2 ** (attempts - 1)) * random.uniform(0.75, 1.0)
+            await asyncio.sleep(outcome.pause * random.uniform(1.0, 1.1) if outcome.pause else own)
 
     async def _attempt(self, session: ClientSession, job: Job, body: bytes) -> Completion | _Failure:
         import aiohttp
@@ -167,7 +184,7 @@ class EndpointBackend:
             return self._refusal(response.status, response.headers, content)
         try:
             return _read_reply(job, content)
-        except ValidationError:
+        except ValueError:  # pydantic's error is one
             return _Failure(f"the server's reply makes no sense: {content[:200]!r}", status=200)
 
     def _refusal(self, status: int, headers: Any, content: bytes) -> _Failure:
@@ -205,9 +222,16 @@ class EndpointBackend:
             headers={"Authorization": f"Bearer {self._key()}", "Content-Type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=timeout, connect=None, sock_connect=min(timeout, 10.0)),
             connector=aiohttp.TCPConnector(limit=0),  # `Throttle` is the limit
-            # A proxy from the environment can't reach this machine's own servers.
-            trust_env=not self._is_local(),
+            proxy=self._proxy(),
         )
+
+    def _proxy(self) -> str | None:
+        """The environment's proxy for the server; none for this machine's own, which it can't reach.
+
+        aiohttp's `trust_env` would do it, but then a password in ~/.netrc clashes with the key.
+        """
+        url = urlsplit(self.base_url)
+        return None if self._is_local() or proxy_bypass(url.hostname) else getproxies().get(url.scheme)
 
     def _url(self, route: str) -> str:
         return f"{self.base_url.rstrip('/')}/{route}"
@@ -295,6 +319,36 @@ class Throttle:
                 free -= 1
 
 
+class Slots:
+    """Room for `count` requests that are under way or answered and not yet stored.
+
+    Taken in the event loop, freed from the thread that stores: what is answered but on no disk is bounded, and so is
+    what a kill loses and a budget overshoots.
+    """
+
+    def __init__(self, count: int):
+        self._room = asyncio.Semaphore(count)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def take(self) -> None:
+        """Wait for a slot."""
+        self._loop = self._loop or asyncio.get_running_loop()
+        await self._room.acquire()
+
+    def give(self) -> None:
+        """Give one back, inside the loop."""
+        self._room.release()
+
+    def free(self, count: int) -> None:
+        """Give `count` back, from another thread."""
+
+        def release() -> None:
+            for _ in range(count):
+                self._room.release()
+
+        self._loop.call_soon_threadsafe(release)
+
+
 @dataclass(frozen=True)
 class _Failure:
     """An attempt without an answer."""
@@ -303,6 +357,16 @@ class _Failure:
     status: int | None = None
     passing: bool = True  # worth another attempt
     pause: float | None = None  # seconds that the server asks for
+
+
+def _allow_sockets(count: int) -> None:
+    """Raise the soft limit of open files where `count` connections would not fit below it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
 
 
 def _retry_after(headers: Any) -> float | None:
@@ -314,7 +378,7 @@ def _retry_after(headers: Any) -> float | None:
         if value.strip().replace(".", "", 1).isdigit():
             return float(value)
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()) if value else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -330,6 +394,7 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
+    error: Any = None
 
 
 class _Usage(Usage):
@@ -339,12 +404,19 @@ class _Usage(Usage):
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
+    error: Any = None
 
 
 def _read_reply(job: Job, content: bytes) -> Completion:
-    """The answer in a reply's JSON; raises `ValidationError` for anything that is not one."""
+    """The answer in a reply's JSON; raises `ValueError` for anything that is not one.
+
+    Some servers say 200 and mean an error (OpenRouter), or break an answer off for lack of capacity (DeepSeek).
+    """
     reply = _Reply.model_validate_json(content)
     choice, usage = reply.choices[0], reply.usage or _Usage()
+    said = choice.message.content or choice.message.reasoning_content or choice.message.reasoning
+    if reply.error or choice.error or choice.finish_reason in _BROKEN_OFF or not (said or choice.finish_reason):
+        raise ValueError("the reply holds no answer")
     return job.completion(
         choice.message.content or "",
         reasoning=choice.message.reasoning_content or choice.message.reasoning,

@@ -14,7 +14,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str  # the caller's own; not part of the key, so it may change without asking again
+    id: str | int  # the caller's own; not part of the key, so it may change without asking again
     messages: list[dict[str, Any]] = Field(min_length=1)  # [{"role": "user", "content": "..."}, ...]
 
 
@@ -42,10 +42,10 @@ class Usage(BaseModel):
 class Completion(BaseModel):
     """One answer to one request, or with `error` set, the reason why there is none."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")  # a store may have been written by a later version
 
     key: str  # of the request, see `request_key`
-    id: str  # of the request
+    id: str | int  # of the request
     sample: int  # 0 .. num_samples - 1
     text: str  # as it came; without the reasoning where the endpoint sends that apart
     reasoning: str | None  # sent apart by the endpoint (`reasoning_content`), else what stands in <think>

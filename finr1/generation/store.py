@@ -14,6 +14,7 @@ from pathlib import Path
 from finr1.generation.request import Completion
 
 _LINE_START = b'{"key":"'
+_BLOCK = 1 << 20  # bytes read at once
 
 
 class AnswerStore:
@@ -38,21 +39,22 @@ class AnswerStore:
         self.refresh()
 
     def rewrite(self, rows: Iterable[Completion]) -> None:
-        """Replace the file by `rows` in their order, failures included, and behind them every other answer it holds.
+        """Replace the file by `rows` in their order, failures included, and behind them what it holds of other ids.
 
         Atomic, and safe beside other writers: they see the new file at their next call.
         """
         with self._locked():
             rows = list(rows)
-            others = self._lines.keys() - {row.key for row in rows if row.error is None}
-            temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-            with temporary.open("wb") as file:
+            ours, target = {row.id for row in rows}, self.path.resolve()
+            temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+            with temporary.open("wb") as new, open(target, "rb") as old:
                 for row in rows:
-                    file.write(row.model_dump_json().encode() + b"\n")
-                for key, (offset, length) in self._lines.items():
-                    if key in others:
-                        file.write(os.pread(self._fd, length, offset))
-            os.replace(temporary, self.path)
+                    new.write(row.model_dump_json().encode() + b"\n")
+                for line in old:
+                    record = _read_line(line)
+                    if record is None or (record["error"] is None and record["id"] not in ours):
+                        new.write(line)
+            os.replace(temporary, target)
 
     def get(self, key: str) -> Completion | None:
         """The answer stored under `key`, or None."""
@@ -93,6 +95,7 @@ class AnswerStore:
     def _open(self) -> None:
         self._lines: dict[str, tuple[int, int]] = {}  # key -> (offset, length), bytes
         self._end = 0  # everything before this byte is in `_lines`
+        self.strange = 0  # lines that are no answers
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
 
     def _is_replaced(self) -> bool:
@@ -130,22 +133,37 @@ class AnswerStore:
 
     def _read_new_lines(self) -> None:
         strange: list[int] = []
-        with os.fdopen(os.dup(self._fd), "rb") as file:
-            file.seek(self._end)
-            for line in file:
-                try:
-                    record = json.loads(line)
-                    if record["error"] is None:  # failures stand there for the reader alone
-                        self._lines.setdefault(record["key"], (self._end, len(line)))
-                except (ValueError, LookupError, TypeError):
-                    strange.append(self._end)
-                self._end += len(line)
+        for line in self._new_lines():
+            record = _read_line(line)
+            if record is None:
+                strange.append(self._end)
+            elif record["error"] is None:  # failures stand there for the reader alone
+                self._lines.setdefault(record["key"], (self._end, len(line)))
+            self._end += len(line)
         if strange:
+            self.strange += len(strange)
             where = f"{len(strange)} lines, the first at byte {strange[0]},"
             warnings.warn(f"{self.path}: {where} are no answers; they are ignored", stacklevel=5)
+
+    def _new_lines(self) -> Iterator[bytes]:
+        """The lines behind `_end`, which is no file of its own: sockets may have taken all descriptors."""
+        offset, begun = self._end, b""
+        while block := os.pread(self._fd, _BLOCK, offset):
+            offset += len(block)
+            *whole, begun = (begun + block).split(b"\n")
+            yield from (line + b"\n" for line in whole)
 
     def _append(self, lines: bytes) -> None:
         written = os.write(self._fd, lines) if lines else 0
         if written < len(lines):
             os.ftruncate(self._fd, self._end)
             raise OSError(f"{self.path}: only {written} of {len(lines)} bytes could be written; is the disk full?")
+
+
+def _read_line(line: bytes) -> dict | None:
+    """The record of a line, or None for a line that is no `Completion`."""
+    try:
+        record = json.loads(line)
+        return record if Completion.model_fields.keys() <= record.keys() else None
+    except (ValueError, AttributeError, RecursionError):
+        return None

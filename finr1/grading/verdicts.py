@@ -60,7 +60,10 @@ _REASON = re.compile(
     r"\s*$|\s+(?:because|since|as|it|the|this|that|they|there|he|she|we|due|under|given|with|for|if)\b"
     r"|\s*(?:因为|由于|因|理由|原因|根据|按照|依据|该|这|其)"
 )
-_CLAUSE = re.compile(r"[,.;:!?/|\n()、。·\"“”「」【】\[\]]+|\s-\s|\b(?:and|or|but|also|vs|versus)\b|以及|但是|还是|抑或|[和或但也又]")
+_CLAUSE = re.compile(
+    r"[,.;:!?/|\n()、。·\"“”「」【】\[\]]+|\s-\s|\b(?:and|or|but|also|vs|versus)\b"
+    r"|以及|但是|还是|抑或|[和或但也又]"
+)
 _QUESTION = re.compile(r"(?<!答案)(?<!结论)(?<!结果)是否|是不是|对不对|能否|可否|whether")
 
 

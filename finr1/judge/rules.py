@@ -35,11 +35,12 @@ FINANCE_TERMS = frozenset(
 DECISIONS = ("non-compliant", "compliant", "不合规", "合规", "yes", "no", "true", "false")
 STOP_WORDS = frozenset("the and for that this with from was are not has have its his her they you what which".split())
 _SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
-_SCALE_WORD = re.compile(r"(?<=\d) ?(thousand|million|mn|billion|bn|trillion)\b", re.IGNORECASE)
+_SCALE_WORD = re.compile(r"(?<=\d) ?(thousand|million|mn|billion|bn|trillion)s?\b", re.IGNORECASE)
 # The number is atomic: in `= 0.65 * 1800` it must not shrink to 0.6 to get away from the operator behind it.
 _RESULT = re.compile(
-    r"\s*((?>[$¥€]?\s?-?\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?))"
-    r"(?!\s*[-+*/×÷−]\s*[\da-z($¥€-]|\s*\^|\s*\*\*|\s+of\b|\.\.|…|\s?[kKmMbB]\b)"
+    r"\s*((?>[-−]?[$¥€]?\s?[-−]?\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?))"
+    r"(?!\s*[-+*/×÷−x]\s*[\da-z($¥€-]|\s*\^|\s*\*\*|\s+of\b|\.\.|…|\s?(?:[kKmMbB]|MM)\b|[²³(:]\s?\S"
+    r"|\s?\\(?:times|cdot|div|frac)|\s?[百千万亿])"
 )
 _OPERATION = re.compile(r"[\d%)]\s*[-+*/×÷−x]\s*[(\d$¥€-]")
 _ARITHMETIC = frozenset("0123456789.,%$¥€+-*/×÷−() ")
@@ -146,7 +147,7 @@ def _is_true(left: str, right: str, tolerance: float) -> bool:
 
 def _value(text: str) -> tuple[float, float]:
     """A written number and the value of one unit in its last place; a percent sign is left aside."""
-    digits, _, exponent = re.sub(r"[^\d.e\-]", "", text).partition("e")
+    digits, _, exponent = re.sub(r"[^\d.e\-]", "", text.replace("−", "-")).partition("e")
     scale = 10.0 ** int(exponent or 0)
     return float(digits) * scale, 10.0 ** -len(digits.partition(".")[2]) * scale
 

@@ -18,7 +18,7 @@ from typing import Any
 from finr1 import grading
 from finr1.records import Problem
 from finr1.sources import convfinqa, exams, fincuge, finqa, instructions, tfns
-from finr1.sources.files import MALFORMED, Files, SourceError, Unreadable, attempt, read_folder
+from finr1.sources.files import MALFORMED, Files, Reason, SourceError, Unreadable, attempt, read_folder
 from finr1.sources.pages import retrieved_context, shorten
 
 __all__ = [
@@ -256,11 +256,16 @@ def load_source(
     files = _files(source, data_dir, cache_dir or Path.home() / ".cache" / "finr1", damaged)
     readable = {file: [r for r in records if not isinstance(r, Unreadable)] for file, records in files.items()}
     problems: dict[str, Problem] = {}
+    origin: dict[str, str] = {}  # id -> file
     outcomes: dict[tuple[str, int], list[Problem | str]] = {}
     for file, number, row in source.rows(readable):
-        result = row if isinstance(row, str) else _checked(attempt(source.read, row, file))
-        if isinstance(result, Problem) and problems.setdefault(result.id, result) is not result:
-            result = "duplicate id"
+        if not isinstance(row, Reason | Problem):
+            row = attempt(source.read, row, file)
+        result = _checked(row)
+        if isinstance(result, Problem) and (first := problems.setdefault(result.id, result)) is not result:
+            result = "duplicate id" if origin[result.id] == file and first == result else "other copy of a record"
+        elif isinstance(result, Problem):
+            origin[result.id] = file
         outcomes.setdefault((file, number), []).append(result)
     counts = []
     for file, records in files.items():
@@ -269,10 +274,9 @@ def load_source(
             count.dropped["broken record"] = len(broken)
         for number in range(len(readable[file])):
             count.add(outcomes.get((file, number), []))
-        if strict and (found := DAMAGE & count.dropped.keys()):
-            raise SourceError(
-                f"{name}: {file}: {', '.join(f'{count.dropped[r]} x {r}' for r in sorted(found))} {broken[:1]}"
-            )
+        lost = count.dropped + count.questions_dropped
+        if strict and (found := sorted(r for r in lost if r in DAMAGE or r.startswith("missing column"))):
+            raise SourceError(f"{name}: {file}: {', '.join(f'{lost[r]} x {r}' for r in found)} {broken[:1] or ''}")
         counts.append(count)
     return Loaded(source, list(problems.values()), counts, damaged or {})
 
@@ -281,11 +285,9 @@ def _checked(result: Problem | str) -> Problem | str:
     """`result`, or the reason why no model could be asked it or no grader could grade it."""
     if isinstance(result, str):
         return result
-    texts = [result.context, result.question, result.gold, *(turn.question + turn.answer for turn in result.history)]
-    if sum(map(len, texts)) > MAX_CHARS:
-        return "too long"
-    if any("\0" in text for text in texts):
-        return "NUL bytes"
+    text = result.model_dump_json()
+    if len(text) > MAX_CHARS or "\\u0000" in text:
+        return "too long" if len(text) > MAX_CHARS else "NUL bytes"
     try:
         grading.grade("", result.gold, result.answer_kind, choices=result.choices, labels=result.labels)
     except ValueError:

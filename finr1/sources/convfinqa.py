@@ -21,7 +21,7 @@ from pathlib import Path
 
 from finr1.records import Problem
 from finr1.records import Turn as EarlierTurn
-from finr1.sources.files import MALFORMED, Files, attempt, download, split_in_name
+from finr1.sources.files import MALFORMED, Files, Reason, attempt, download, split_in_name
 from finr1.sources.finqa import page_of
 from finr1.sources.golds import agree, answer_kind, choose_golds, clean_executed, clean_gold
 from finr1.sources.pages import Page
@@ -70,7 +70,8 @@ def schema(raw: object) -> str:
     """Which of `SCHEMAS` a record has, told from its keys."""
     keys = raw.keys() if isinstance(raw, dict) else set()
     if {"id", "table", "annotation"} <= keys:
-        return "official turn" if "cur_dial" in (raw["annotation"] or ()) else "official"
+        note = raw["annotation"]
+        return "official turn" if isinstance(note, dict) and "cur_dial" in note else "official"
     marks = {
         "lists": {"id", "financial_report", "conversation"},
         "turn": {"id", "cur_dial", "exe_ans", "text", "table"},
@@ -88,19 +89,16 @@ def rows(files: Files) -> Iterator[tuple[str, int, dict | str]]:
     for name, records in files.items():
         for number, raw in enumerate(records):
             by_schema.setdefault((SCHEMAS.index(schema(raw)), name), []).append((number, raw))
-    seen: set[tuple[str, int]] = set()
     for (rank, name), records in sorted(by_schema.items(), key=lambda item: item[0][0]):
         if reason := _unusable(SCHEMAS[rank]):
-            yield from ((name, record, reason) for record, _ in records)
+            yield from ((name, record, Reason(reason)) for record, _ in records)
             continue
         for conversation in _conversations(SCHEMAS[rank], records):
-            if isinstance(conversation, int):
-                yield name, conversation, MALFORMED
+            if isinstance(conversation, tuple):
+                yield name, *conversation
                 continue
             for number, turn in conversation.turns.items():
-                repeated = (conversation.id, number) in seen
-                seen.add((conversation.id, number))
-                yield name, turn.record, "duplicate id" if repeated else {"conversation": conversation, "turn": number}
+                yield name, turn.record, {"conversation": conversation, "turn": number}
 
 
 def read(row: dict, file: str) -> Problem | str:
@@ -147,8 +145,8 @@ def _unusable(schema_name: str) -> str | None:
     return reasons.get(schema_name)
 
 
-def _conversations(schema_name: str, records: list[tuple[int, dict]]) -> Iterator[Conversation | int]:
-    """The conversations of `records`, or the number of a record that has not the shape of its schema."""
+def _conversations(schema_name: str, records: list[tuple[int, dict]]) -> Iterator[Conversation | tuple[int, Reason]]:
+    """The conversations of `records`, or the number of a record that is none with the reason."""
     if schema_name in ("official turn", "turn"):
         yield from _from_turns(records)
         return
@@ -156,7 +154,7 @@ def _conversations(schema_name: str, records: list[tuple[int, dict]]) -> Iterato
     for number, raw in records:
         conversation = attempt(make, raw)
         if conversation == MALFORMED:
-            yield number
+            yield number, MALFORMED
             continue
         turns = {n: replace(turn, record=number) for n, turn in conversation.turns.items()}
         yield replace(conversation, turns=turns)
@@ -168,7 +166,9 @@ def _official(raw: dict) -> Conversation:
     programs = note.get("turn_program") or [""] * len(questions)
     executed = note.get("exe_ans_list") or [None] * len(questions)  # the private test set has none
     turns = zip(questions, programs, executed, _texts(raw, programs), strict=True)
-    return Conversation(raw["id"], _page(raw), {n: Turn(q.strip(), p, e, t) for n, (q, p, e, t) in enumerate(turns)})
+    return Conversation(
+        _identifier(raw), _page(raw), {n: Turn(q.strip(), p, e, t) for n, (q, p, e, t) in enumerate(turns)}
+    )
 
 
 def _texts(raw: dict, programs: list[str]) -> list[str]:
@@ -198,34 +198,51 @@ def _lists(raw: dict) -> Conversation:
         number: Turn(turn["question"].strip(), turn["expected_program"], turn["expected_answer"])
         for number, turn in enumerate(raw["conversation"])
     }
-    return Conversation(raw["id"], _page(raw["financial_report"]), turns)
+    return Conversation(_identifier(raw), _page(raw["financial_report"]), turns)
 
 
-def _from_turns(records: list[tuple[int, dict]]) -> Iterator[Conversation | int]:
+def _from_turns(records: list[tuple[int, dict]]) -> Iterator[Conversation | tuple[int, Reason]]:
     """Conversations from one record a turn, official (`annotation`, lists) or derived (flat, `text` and `table`)."""
     grouped: dict[str, list[tuple[int, dict]]] = {}
+    seen: set[tuple[str, int]] = set()
     for number, raw in records:
-        if attempt(_turn, number, raw) == MALFORMED or attempt(_page, raw) == MALFORMED:
-            yield number
+        key = attempt(_turn_key, raw)
+        if MALFORMED in (key, attempt(_turn, number, raw), attempt(_page, raw)):
+            yield number, MALFORMED
+        elif key in seen:
+            yield number, Reason("duplicate id")
         else:
-            grouped.setdefault(re.sub(r"_\d+$", "", raw["id"]), []).append((number, raw))
+            seen.add(key)
+            grouped.setdefault(key[0], []).append((number, raw))
     for identifier, members in grouped.items():
         turns = dict(sorted((_turn(number, raw) for number, raw in members), key=lambda item: item[0]))
         yield Conversation(identifier, _page(members[0][1]), turns)
+
+
+def _turn_key(raw: dict) -> tuple[str, int]:
+    """Conversation and place of a single turn."""
+    return re.sub(r"_\d+$", "", raw["id"]), int((raw.get("annotation") or raw)["turn_ind"])
 
 
 def _turn(number: int, raw: dict) -> tuple[int, Turn]:
     """A turn's place in its conversation, and the turn, from record `number` of a file of single turns."""
     note = raw.get("annotation") or raw
     question, text = note["cur_dial"][-1].strip(), raw.get("answer", "")
-    return int(note["turn_ind"]), Turn(question, note["cur_program"], note["exe_ans"], text, number)
+    program = note.get("cur_program") or ""  # the private test set has none
+    return int(note["turn_ind"]), Turn(question, program, note.get("exe_ans"), text, number)
 
 
 def _last_turn(raw: dict) -> Conversation:
     """A copy that states only the last answer."""
     turns = {number: Turn(question.strip()) for number, question in enumerate(raw["questions"])}
     turns[len(turns) - 1] = Turn(raw["questions"][-1].strip(), executed=raw["answer"])
-    return Conversation(raw["id"], _page(raw), turns)
+    return Conversation(_identifier(raw), _page(raw), turns)
+
+
+def _identifier(raw: dict) -> str:
+    if not isinstance(raw["id"], str):
+        raise TypeError("an id is text")
+    return raw["id"]
 
 
 def _page(raw: dict) -> Page:

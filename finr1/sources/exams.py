@@ -21,7 +21,7 @@ from typing import Any, get_args
 
 from finr1.curation.splits import hash_share
 from finr1.records import AnswerKind, Capability, Problem, Split
-from finr1.sources.files import Files, SourceError, download, load_hub, split_in_name
+from finr1.sources.files import Files, SourceError, download, load_hub, split_in_name, text_of
 
 KNOWLEDGE, PROFESSIONAL = "non-reasoning business knowledge", "professional knowledge"
 ANT_HOME = "https://github.com/alipay/financial_evaluation_dataset/archive/refs/heads/main.zip"
@@ -72,8 +72,8 @@ def read_ant(record: Any, file: str) -> Problem | str:
     if missing := {"question", "answer"} - record.keys():
         return f"missing column {min(missing)}"
     *_, category, task = ["", *re.sub(r"\.(jsonl|csv|json)(\.gz)?$", "", file).split("/")]
-    question, options = record["question"].strip(), options_of(record)
-    key = _key(record.get("context", ""), question, *options.values())
+    question, context, options = text_of(record["question"]), text_of(record.get("context")), options_of(record)
+    key = _key(context, question, *options.values())
     if not options and task in VERDICT_PROMPTS:
         question = f"{VERDICT_PROMPTS[task]}\n\n{question}"
     place = hash_share(key, SPLIT_SEED)
@@ -85,7 +85,7 @@ def read_ant(record: Any, file: str) -> Problem | str:
         answer=record["answer"],
         options=options,
         split=split,
-        context=record.get("context") or "",
+        context=context,
         capability=ANT_CAPABILITIES.get(task) or ANT_CAPABILITIES.get(category) or "knowledge",
         family=task,
         kind="choice" if options else "boolean",
@@ -96,7 +96,7 @@ def read_financeiq(record: Any, file: str) -> Problem | str:
     """A row of an exam file as a `Problem`, or the reason why it is none."""
     if missing := {"Question", "Answer"} - record.keys():
         return f"missing column {min(missing)}"
-    question, options = record["Question"].strip(), options_of(record)
+    question, options = text_of(record["Question"]), options_of(record)
     exam = re.sub(r"\.(jsonl|csv|json)(\.gz)?$", "", file.rsplit("/", 1)[-1])
     return exam_problem(
         id=f"financeiq/{_key(question, *options.values())}",
@@ -120,7 +120,9 @@ def read_fincorpus(record: Any, file: str) -> Problem | str:
     )
     if not found:
         return "plain text, no question"
-    options = dict(re.findall(r"^\s*([A-H])\s*[、.．]\s*(.*?)\s*$", found["options"], re.MULTILINE))
+    options = dict(re.findall(r"^[ \t]*([A-H])[ \t]*[、.．][ \t]*(.*?)[ \t]*$", found["options"], re.MULTILINE))
+    if not all(options.values()):
+        return "no options"  # they were images
     return exam_problem(
         id=f"fincorpus/{_key(found['question'], *options.values())}",
         module=KNOWLEDGE,
@@ -136,7 +138,7 @@ def read_finpee(record: Any, file: str) -> Problem | str:
     """A question of one's own folder as a `Problem`, or the reason why it is none; columns as in the module's text."""
     if missing := {"question", "answer"} - record.keys():
         return f"missing column {min(missing)}"
-    question, options = str(record["question"]).strip(), options_of(record)
+    question, options = text_of(record["question"]), options_of(record)
     kind, split = record.get("kind") or ("choice" if options else "number"), record.get("split") or "train"
     if kind not in get_args(AnswerKind) or split not in get_args(Split):
         return "unknown kind" if kind not in get_args(AnswerKind) else "unknown split"
@@ -144,10 +146,10 @@ def read_finpee(record: Any, file: str) -> Problem | str:
         id=f"finpee/{record.get('id') or _key(question, *options.values())}",
         module=PROFESSIONAL,
         question=question,
-        answer=str(record["answer"]),
+        answer=text_of(record["answer"]),
         options=options,
         split=split,
-        context=record.get("context") or "",
+        context=text_of(record.get("context")),
         capability="calculation" if kind in ("number", "percent") else "knowledge",
         reference=record.get("explanation") or "",
         kind=kind,
@@ -157,7 +159,7 @@ def read_finpee(record: Any, file: str) -> Problem | str:
 
 def options_of(record: dict) -> dict[str, str]:
     """The columns `A`, `B`, ... that hold text, in the order of their letters."""
-    return {letter: str(record[letter]).strip() for letter in LETTERS if str(record.get(letter) or "").strip()}
+    return {letter: text_of(record[letter]) for letter in LETTERS if text_of(record.get(letter))}
 
 
 def read_answer(answer: object) -> str:
@@ -167,7 +169,7 @@ def read_answer(answer: object) -> str:
             answer = json.loads(answer)
         except json.JSONDecodeError:
             return answer.strip()
-    return "".join(sorted(map(str, answer))) if isinstance(answer, list) else str(answer or "").strip()
+    return "".join(sorted(map(str, answer))) if isinstance(answer, list) else text_of(answer)
 
 
 def exam_problem(

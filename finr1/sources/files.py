@@ -16,14 +16,24 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
+OTHER_DATA = (".parquet", ".arrow", ".tsv", ".xlsx", ".xls")  # named when they lie there, not read
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 
-MALFORMED = "malformed record"  # the reason for a record that lacks what its schema has
+csv.field_size_limit(1 << 30)  # a long cell is a matter of its record, not of the whole file
+
+
+class Reason(str):
+    """Why a record is no problem, from a `rows` function; any other string there is a record."""
+
+
+MALFORMED = Reason("malformed record")  # the record lacks what its schema has
 
 Files = dict[str, list]  # file name relative to the source's folder -> its raw records, in the file's order
 
@@ -46,32 +56,60 @@ def read_folder(folder: Path, damaged: dict[str, str] | None = None) -> Files:
         raise SourceError(f"there is no folder {folder}")
     files: Files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name.endswith(SUFFIXES):
-            name = str(path.relative_to(folder))
-            try:
-                files |= read_file(path, name)
-            except SourceError as error:
-                if damaged is None:
-                    raise
-                damaged[name] = str(error)
+        name = str(path.relative_to(folder))
+        if not path.is_dir() and path.name.lower().endswith(SUFFIXES):
+            files |= read_file(path, name, damaged)
+        elif path.name.lower().endswith(OTHER_DATA):
+            _report(f"{path} is not read: convert it to one of {', '.join(SUFFIXES)}", name, damaged)
     if not files and not damaged:
         raise SourceError(f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
     return files
 
 
-def read_file(path: Path, name: str | None = None) -> Files:
-    """The records of one file under `name` (default: the file's own); an archive gives one entry a member."""
-    name = name or path.name
+def _report(message: str, name: str, damaged: dict[str, str] | None, cause: Exception | None = None) -> None:
+    if damaged is None:
+        raise SourceError(message) from cause
+    damaged[name] = message
+
+
+def read_file(path: Path, name: str | None = None, damaged: dict[str, str] | None = None) -> Files:
+    """The records of one file under `name` (default: the file's own); an archive gives one entry a member.
+
+    Raises `SourceError` for what cannot be read, or puts it into `damaged`, see `read_folder`.
+    """
+    name, files = name or path.name, {}
     try:
-        if not name.endswith(".zip"):
-            return {name: _parse(name, path.read_bytes())}
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.namelist() if m.endswith(SUFFIXES) and not m.startswith("__MACOSX")]
-            return {f"{name}/{member}": _parse(member, archive.read(member)) for member in members}
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
-        raise SourceError(f"{path} is damaged or cut short: {error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, RecursionError) as error:
-        raise SourceError(f"{path} cannot be read as {name.removesuffix('.gz').rsplit('.', 1)[-1]}: {error}") from error
+        with _opened(path, name) as members:
+            for member, read in members:
+                try:
+                    files[member] = _parse(member.lower(), read())
+                except _DAMAGES as error:
+                    place = path if member == name else f"{path}, {member.removeprefix(f'{name}/')}"
+                    _report(f"{place} {_what_is_wrong(member, error)}", member, damaged, error)
+    except (OSError, zipfile.BadZipFile) as error:
+        _report(f"{path} {_what_is_wrong(name, error)}", name, damaged, error)
+    return files
+
+
+# What gzip, zip (encrypted, unknown method), the codecs and the parsers raise; an int has a limit of digits.
+_DAMAGES = (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError, NotImplementedError)
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Iterator[tuple[str, Callable[[], bytes]]]]:
+    """(name, function that reads its bytes) of the file, or of each data file in an archive."""
+    if not name.lower().endswith(".zip"):
+        yield iter([(name, path.read_bytes)])
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.namelist() if m.lower().endswith(SUFFIXES) and not m.startswith("__MACOSX")]
+        yield ((f"{name}/{member}", partial(archive.read, member)) for member in members)
+
+
+def _what_is_wrong(name: str, error: Exception) -> str:
+    parsing = isinstance(error, ValueError | csv.Error | RecursionError)
+    kind = name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+    return f"cannot be read as {kind}: {error}" if parsing else f"is damaged or cut short: {error}"
 
 
 def _parse(name: str, data: bytes) -> list:
@@ -81,7 +119,8 @@ def _parse(name: str, data: bytes) -> list:
     if not text.strip():
         raise EOFError("the file is empty")
     if name.endswith(".csv"):
-        rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        # strict: an unclosed quote would swallow the rows behind it
+        rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
         # cells behind the last column stand under None: such a row was torn, by a stray quote or comma
         return [Unreadable(f"row {n}: too many cells") if None in row else row for n, row in enumerate(rows, 1)]
     if name.endswith(".json"):
@@ -93,7 +132,7 @@ def _parse(name: str, data: bytes) -> list:
 def _parse_line(number: int, line: str) -> object:
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return Unreadable(f"line {number}: {error}")
 
 
@@ -101,8 +140,13 @@ def attempt(convert: Callable, *arguments: Any) -> Any:
     """What `convert` makes of a record, or `MALFORMED` where the record has not the shape that it needs."""
     try:
         return convert(*arguments)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # pydantic's error is a ValueError
-        return MALFORMED
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
+        return MALFORMED  # pydantic's error is a ValueError
+
+
+def text_of(value: object) -> str:
+    """`value` as text without white space around it; only None is empty, 0 is "0"."""
+    return "" if value is None else str(value).strip()
 
 
 def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from finr1.records import Problem
-from finr1.sources.files import Files, attempt, download, split_in_name
+from finr1.sources.files import Files, Reason, attempt, download, split_in_name, text_of
+from finr1.sources.golds import CONTRADICTORY
 
 HOME = "https://github.com/ssymmetry/BBT-FinCUGE-Applications/archive/refs/heads/main.zip"
 MODULE = "reasoning business knowledge"
@@ -36,17 +37,36 @@ def fetch(cache: Path) -> Files:
     return download({"fincuge.zip": HOME}, cache)
 
 
-def rows(files: Files) -> Iterator[tuple[str, int, Any]]:
-    """(file, number, record), or a reason where a training record's text stands in an eval file, too (some do)."""
+def rows(files: Files) -> Iterator[tuple[str, int, Problem | Reason]]:
+    """(file, number, problem or reason), questions that stand there with several answers as one.
+
+    A pair of companies has several relations, an event several subjects: their answers become alternatives. A forum
+    post with two sentiments is flawed. Training texts that stand in an eval file, too, are left out.
+    """
     results = [
-        (name, number, record, attempt(read, record, name))
+        (name, number, attempt(read, record, name))
         for name, records in files.items()
         for number, record in enumerate(records)
     ]
-    tested = {result.group for *_, result in results if isinstance(result, Problem) and result.split == "test"}
-    for name, number, record, result in results:
-        leaks = isinstance(result, Problem) and result.split != "test" and result.group in tested
-        yield name, number, "text of the test split" if leaks else record
+    tested = {r.group for *_, r in results if isinstance(r, Problem) and r.split == "test"}
+    answers: dict[tuple[str, str], list[str]] = {}  # (split, id) -> golds
+    for *_, result in results:
+        if isinstance(result, Problem):
+            answers.setdefault((result.split, result.id), []).append(result.gold)
+    done: set[str] = set()
+    for name, number, result in results:
+        if isinstance(result, str):
+            yield name, number, Reason(result)
+        elif result.split != "test" and result.group in tested:
+            yield name, number, Reason("text of the test split")
+        elif result.id in done:
+            first = answers[result.split, result.id][0]
+            yield name, number, Reason("duplicate id" if result.gold == first else "a further answer to a question")
+        else:
+            done.add(result.id)
+            others = list(dict.fromkeys(gold for gold in answers[result.split, result.id] if gold != result.gold))
+            flaw = CONTRADICTORY if others and result.capability == "sentiment" else ""
+            yield name, number, result.model_copy(update={"alternatives": others, "flaw": flaw})
 
 
 def read(record: Any, file: str) -> Problem | str:
@@ -67,7 +87,7 @@ def read(record: Any, file: str) -> Problem | str:
     question, context, gold = parts["question"].strip(), parts.get("context", "").strip(), parts["gold"].strip()
     if not question or not gold or gold == "NaN":
         return "no gold" if question else "no question"
-    key = hashlib.sha256("\n".join([question, context, gold]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([question, context]).encode()).hexdigest()[:12]
     labels = parts.get("labels")
     return Problem(
         id=f"fincuge/{key}",
@@ -157,4 +177,8 @@ TASKS: dict[str, Callable[[list], Parts | str]] = {
 def _instruction(record: dict) -> Parts | str:
     if missing := {"instruction", "input", "output"} - record.keys():
         return f"missing column {min(missing)}"
-    return {"context": record["input"], "question": record["instruction"], "gold": str(record["output"])}
+    return {
+        "context": text_of(record["input"]),
+        "question": text_of(record["instruction"]),
+        "gold": text_of(record["output"]),
+    }

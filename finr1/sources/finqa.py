@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finr1.records import Problem
-from finr1.sources.files import Files, attempt, download, split_in_name
+from finr1.sources.files import Files, Reason, attempt, download, split_in_name
 from finr1.sources.golds import choose_golds, clean_executed
 from finr1.sources.pages import Page
 from finr1.sources.programs import execute, parse_program, worked_reasoning
@@ -47,6 +47,8 @@ def schema(raw: object) -> str:
         "prompt": {"text"},
         "split ids": {"train", "dev", "test"},
     }
+    if marks["split ids"] <= keys and not all(_are_strings(raw[split]) for split in marks["split ids"]):
+        return "other"
     return next((name for name, needed in marks.items() if needed <= keys), "other")
 
 
@@ -59,19 +61,15 @@ def rows(files: Files) -> Iterator[tuple[str, int, dict | str]]:
         for number, raw in enumerate(records)
     ]
     pages: dict[str, Page] = {}
-    seen: set[str] = set()
     for rank, name, number, raw in sorted(ranked, key=lambda item: item[0]):
         record = attempt(_TO_OFFICIAL[SCHEMAS[rank]], raw, joins)
         if isinstance(record, str):
-            yield name, number, record
+            yield name, number, Reason(record)
             continue
         page = page_of(record["id"])
-        if record["id"] in seen:
-            yield name, number, "duplicate id"
-        elif record["page"] is None and page not in pages:
-            yield name, number, "no context"
+        if record["page"] is None and page not in pages:
+            yield name, number, Reason("no context")
         else:
-            seen.add(record["id"])
             record["page"] = pages.setdefault(page, record["page"])
             joins.splits.setdefault(page, split_in_name(name))  # a page stays in the split where it was first seen
             yield name, number, record | {"split": joins.splits[page]}
@@ -134,10 +132,10 @@ class Joins:
         joins.splits = {page_of(identifier): split for split, members in ids.items() for identifier in members}
         prompts: dict[str, list[str]] = {}
         for kind, name, raw in found:
-            if kind == "pair":
-                joins.golds[raw["q_uid"]] = (raw["question"], raw["answer_1"], raw["answer_2"])
+            if kind == "pair" and isinstance(raw["q_uid"], str):
+                joins.golds[raw["q_uid"]] = (str(raw.get("question")), raw["answer_1"], raw["answer_2"])
             elif kind == "prompt":
-                prompts.setdefault(split_in_name(name) or "", []).append(raw["text"])
+                prompts.setdefault(split_in_name(name) or "", []).append(str(raw["text"]))
         for split, texts in prompts.items():
             if len(texts) == len(ids.get(split, ())):  # else the order says nothing
                 joins.programs |= {i: _prompt_parts(text) for i, text in zip(ids[split], texts, strict=True)}
@@ -159,12 +157,18 @@ def _prompt_parts(text: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else ("", "")
 
 
+def _are_strings(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
 def _same(first: str, second: str) -> bool:
     return first.split() == second.split()
 
 
 def _official(raw: dict, joins: Joins) -> dict | str:
     page = Page.from_lists(raw["pre_text"], raw["table"], raw["post_text"])
+    if not isinstance(raw["id"], str):
+        raise TypeError("an id is text")
     return {"id": raw["id"], "page": page if page.context() else None, "qa": raw["qa"]}
 
 
