@@ -59,6 +59,10 @@ def trace(completion: str, answer: str | None = "1", **changes) -> Trace:
         ("１２％", ["12"], "full-width digits"),
         ("净利润 12 万", ["净", "利", "润", "12", "万"], "each Chinese character"),
         ("see https://t.co/abc", ["see"], "links are no text"),
+        ("http://t.cn/xyz茅台", ["茅", "台"], "but Chinese text right behind one is"),
+        ("7-2 and 7 * 2", ["7", "-", "2", "and", "7", "*", "2"], "an operator tells two problems apart"),
+        ("a fall to $-5", ["a", "fall", "to", "-", "5"], "so does a sign"),
+        ("a well-known firm", ["a", "well", "known", "firm"], "a hyphen between words does not"),
         ("", [], "nothing"),
     ],
 )
@@ -157,6 +161,12 @@ def test_a_phrase_of_many_held_out_groups_is_a_template_and_no_leak():
     held_out = [problem(f"test{n}", context=f"page {n}", source="tfns") for n in range(10)]
     assert decontaminate([problem("train", context="x", source="tfns")], held_out)[1] == []
     assert decontaminate([problem("train", context="x", source="tfns")], held_out[:3])[1]
+
+
+def test_the_question_that_all_training_problems_of_a_source_share_is_no_leak():
+    train = [problem(f"{n}", source="tfns", context=f"tweet {n} about another thing {n}") for n in range(30)]
+    held_out = [problem("h", source="tfns", split="test", context="a tweet of its own")]
+    assert decontaminate(train, held_out)[1] == [], "the question is long, and the same for every tweet"
 
 
 def test_chinese_is_compared_by_characters():
