@@ -230,6 +230,7 @@ def test_an_endpoint_as_teacher_and_judge_and_its_key_is_nowhere(workshop):
         endpoint = [f"--set={stage}.{who}_backend=endpoint" for stage, who in names.items()]
         endpoint += [f"--set={stage}.{who}_base_url={server.base_url}" for stage, who in names.items()]
         endpoint += [f"--set={stage}.{who}_model=teacher" for stage, who in names.items()]
+        endpoint.append("--set=03_filtering.study_items=4")  # the judge with all five orders of its prompt, too
         missing = finr1(workshop, "--run", "remote", "--until", "03_filtering", *endpoint)
         assert missing.returncode == 2 and "FINR1_API_KEY" in missing.stderr
         assert not (workshop["outputs"] / "remote").exists()
