@@ -16,7 +16,16 @@ from finr1.evaluation.statistics import (
     smallest_detectable_difference,
     wilson_interval,
 )
-from finr1.evaluation.tables import item_scores, paired_row, paired_table, percent, points, render_table, results_table
+from finr1.evaluation.tables import (
+    item_scores,
+    paired_row,
+    paired_table,
+    percent,
+    points,
+    protocol_table,
+    render_table,
+    results_table,
+)
 
 __all__ = [
     "MODELS",
@@ -38,6 +47,7 @@ __all__ = [
     "paired_table",
     "percent",
     "points",
+    "protocol_table",
     "regrade",
     "render_table",
     "results_table",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finr1.evaluation.protocols import PROTOCOLS, regrade
 from finr1.evaluation.samples import Sample
-from finr1.evaluation.tables import percent, results_table
+from finr1.evaluation.tables import protocol_table
 from finr1.paths import outputs_root
 from finr1.records import Problem, read_jsonl, write_jsonl
 
@@ -37,14 +37,3 @@ def command(options: argparse.Namespace) -> int:
     if options.output:
         write_jsonl(options.output, graded[options.protocol])
     return 0
-
-
-def protocol_table(graded: dict[str, list[Sample]]) -> str:
-    """Accuracy in percent with its 95 % interval: a row a model and decoding, a column a protocol."""
-    tables = {protocol: results_table(samples) for protocol, samples in graded.items()}
-    lines = [f"{'model':7}{'decoding':10}{'items':>6}" + "".join(f"{protocol:>22}" for protocol in tables)]
-    for rows in zip(*tables.values(), strict=True):
-        cells = [f"{percent(r['accuracy'])} [{percent(r['low'])}, {percent(r['high'])}]" for r in rows]
-        line = f"{rows[0]['model']:7}{rows[0]['decoding']:10}{rows[0]['n']:6}"
-        lines.append(line + "".join(f"{cell:>22}" for cell in cells))
-    return "\n".join(lines)

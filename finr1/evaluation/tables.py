@@ -208,3 +208,14 @@ def render_steps(steps: Sequence[dict]) -> str:
         for row in steps
     ]  # fmt: skip
     return _align(header, lines, 2)
+
+
+def protocol_table(graded: dict[str, list[Sample]]) -> str:
+    """Accuracy in percent with its 95 % interval: a row a model and decoding, a column a protocol."""
+    tables = {protocol: results_table(samples) for protocol, samples in graded.items()}
+    lines = [f"{'model':7}{'decoding':10}{'items':>6}" + "".join(f"{protocol:>22}" for protocol in tables)]
+    for rows in zip(*tables.values(), strict=True):
+        cells = [f"{percent(r['accuracy'])} [{percent(r['low'])}, {percent(r['high'])}]" for r in rows]
+        line = f"{rows[0]['model']:7}{rows[0]['decoding']:10}{rows[0]['n']:6}"
+        lines.append(line + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join(lines)
