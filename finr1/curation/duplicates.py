@@ -35,9 +35,8 @@ def tokens(text: str) -> list[str]:
 
     A sign or operator in front of a number counts: 7 - 2 is not 7 * 2.
     """
-    text = re.sub(
-        r"https?://[!-~]+", " ", unicodedata.normalize("NFKC", text).lower()
-    )  # Chinese text may follow a link
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = re.sub(r"https?://[!-~]+", " ", text)  # no further: Chinese text may follow a link
     return re.findall(r"[\u4e00-\u9fff]|[-−+*/×÷<>=](?=\s?[$¥€]?\d)|[^\W_\u4e00-\u9fff]+(?:[.,]\d+)*", text)
 
 

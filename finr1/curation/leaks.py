@@ -42,15 +42,15 @@ def decontaminate(
         for gram in _ngrams(problem, ngram, ngram_zh):
             where[gram].setdefault(problem.group, problem.id)
     leaks = {gram: next(iter(groups.values())) for gram, groups in where.items() if len(groups) <= MAX_HELD_OUT}
+    shared = [[gram for gram in _ngrams(problem, ngram, ngram_zh) if gram in leaks] for problem in train]
     in_train: dict[tuple, set[str]] = defaultdict(set)
-    for problem in train:
-        for gram in _ngrams(problem, ngram, ngram_zh):
-            if gram in leaks and len(in_train[gram]) <= MAX_TRAIN:
-                in_train[gram].add(problem.group)
+    for problem, grams in zip(train, shared, strict=True):
+        for gram in grams:
+            in_train[gram].add(problem.group)
     leaks = {gram: held for gram, held in leaks.items() if len(in_train[gram]) <= MAX_TRAIN}
     kept, matches = [], []
-    for problem in train:
-        gram = next((gram for gram in _ngrams(problem, ngram, ngram_zh) if gram in leaks), None)
+    for problem, grams in zip(train, shared, strict=True):
+        gram = next((gram for gram in grams if gram in leaks), None)
         if gram is None:
             kept.append(problem)
         else:

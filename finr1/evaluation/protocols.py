@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from finr1 import grading
-from finr1.evaluation.samples import Sample
+from finr1.evaluation.samples import Sample, grade_answer
 from finr1.records import Problem
 from finr1.sources.pages import Page
 from finr1.sources.programs import execute
@@ -17,12 +17,12 @@ from finr1.sources.programs import execute
 
 def ours(problem: Problem, text: str) -> bool | None:
     """`grading` on the answer in its box or block: 1 %, or the digits written; percent or fraction."""
-    return _grade(problem, grading.extract_answer(text))
+    return grade_answer(problem, grading.extract_answer(text))
 
 
 def lenient(problem: Problem, text: str) -> bool | None:
     """`grading` on the answer wherever it stands, else the last number, letter or word of the kind asked for."""
-    return _grade(problem, grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels))
+    return grade_answer(problem, grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels))
 
 
 def strict(problem: Problem, text: str) -> bool:
@@ -52,17 +52,6 @@ def regrade(samples: Iterable[Sample], problems: Sequence[Problem], protocol: st
     """`samples` with `correct` by another protocol. Raises `KeyError` for an unknown protocol or problem."""
     by_id, verdict = {problem.id: problem for problem in problems}, PROTOCOLS[protocol]
     return [sample.model_copy(update={"correct": verdict(by_id[sample.problem_id], sample.text)}) for sample in samples]
-
-
-def _grade(problem: Problem, answer: str | None) -> bool | None:
-    return grading.grade(
-        answer,
-        problem.gold,
-        problem.answer_kind,
-        alternatives=problem.alternatives,
-        choices=problem.choices,
-        labels=problem.labels,
-    )
 
 
 def _strict_number(text: str) -> float | None:

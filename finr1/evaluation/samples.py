@@ -84,7 +84,6 @@ def grade_sample(
 ) -> Sample:
     """`completion` as a graded `Sample`; raises `ValueError` for a gold answer that cannot be read."""
     text = completion.tagged
-    gold = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
     answer = grading.extract_answer(text)
     lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
     return Sample(
@@ -105,8 +104,20 @@ def grade_sample(
         answer=answer,
         lenient_answer=lenient,
         format=grading.has_format(text),
-        correct=grading.grade(answer, problem.gold, problem.answer_kind, **gold),
-        lenient_correct=grading.grade(lenient, problem.gold, problem.answer_kind, **gold),
+        correct=grade_answer(problem, answer),
+        lenient_correct=grade_answer(problem, lenient),
+    )
+
+
+def grade_answer(problem: Problem, answer: str | None) -> bool | None:
+    """`grading.grade` of an extracted answer against all that `problem` accepts."""
+    return grading.grade(
+        answer,
+        problem.gold,
+        problem.answer_kind,
+        alternatives=problem.alternatives,
+        choices=problem.choices,
+        labels=problem.labels,
     )
 
 

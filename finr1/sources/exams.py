@@ -71,7 +71,7 @@ def read_ant(record: Any, file: str) -> Problem | str:
         return "FinEval, the other part of Fin-Eva"
     if missing := {"question", "answer"} - record.keys():
         return f"missing column {min(missing)}"
-    *_, category, task = ["", *re.sub(r"\.(jsonl|csv|json)(\.gz)?$", "", file).split("/")]
+    *_, category, task = ["", *_without_suffix(file).split("/")]
     question, context, options = text_of(record["question"]), text_of(record.get("context")), options_of(record)
     key = _key(context, question, *options.values())
     if not options and task in VERDICT_PROMPTS:
@@ -97,7 +97,7 @@ def read_financeiq(record: Any, file: str) -> Problem | str:
     if missing := {"Question", "Answer"} - record.keys():
         return f"missing column {min(missing)}"
     question, options = text_of(record["Question"]), options_of(record)
-    exam = re.sub(r"\.(jsonl|csv|json)(\.gz)?$", "", file.rsplit("/", 1)[-1])
+    exam = _without_suffix(file.rsplit("/", 1)[-1])
     return exam_problem(
         id=f"financeiq/{_key(question, *options.values())}",
         module=PROFESSIONAL,
@@ -210,6 +210,10 @@ def exam_problem(
         family=family,
         reference=reference,
     )
+
+
+def _without_suffix(file: str) -> str:
+    return re.sub(r"\.(jsonl|csv|json)(\.gz)?$", "", file)
 
 
 def _key(*texts: str) -> str:

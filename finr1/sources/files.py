@@ -92,7 +92,7 @@ def read_file(path: Path, name: str | None = None, damaged: dict[str, str] | Non
 
 
 # What gzip, zip (encrypted, unknown method), the codecs and the parsers raise; an int has a limit of digits.
-_DAMAGES = (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError, NotImplementedError)
+_DAMAGES = (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError)
 
 
 @contextmanager
