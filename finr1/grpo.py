@@ -16,7 +16,7 @@ from finr1.params import GRPOParams
 from finr1.run import child_main
 
 if TYPE_CHECKING:
-    from trl import GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer
 
 TRAIN_FILE = "train.jsonl"  # the RL rows that the notebook has chosen by pass rate
 REWARD_COLUMNS = ("solution", "answer_kind", "alternatives", "choices", "labels")  # of an RL row, for `accuracy_reward`
@@ -94,19 +94,12 @@ def sampled_groups(stage_dir: Path, step: int) -> list[dict]:
     ]
 
 
-def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
-    """TRL's trainer for the SFT model and the rows `{prompt, solution, answer_kind, ...}` of `<stage>/train.jsonl`."""
+def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
+    """TRL's configuration for these parameters."""
     import torch
-    from datasets import load_dataset
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig
 
-    from finr1 import training
-    from finr1.models import load_tokenizer
-
-    path = str(params.inputs()["sft_stage"] / "model")
-    tokenizer = load_tokenizer(path)
-    on_cpu = not torch.cuda.is_available()
-    config = GRPOConfig(
+    return GRPOConfig(
         output_dir=str(stage_dir / "checkpoints"),
         loss_type=params.loss_type,
         beta=params.beta,
@@ -125,7 +118,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
         warmup_steps=params.warmup_steps,
         max_steps=params.max_steps,
         bf16=params.bf16,
-        use_cpu=on_cpu,  # bf16 autocast on a CPU has to be asked for
+        use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
         gradient_checkpointing=params.gradient_checkpointing,
         save_steps=params.save_steps,
         save_total_limit=1,
@@ -137,6 +130,21 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
+    """TRL's trainer for the SFT model and the rows `{prompt, solution, answer_kind, ...}` of `<stage>/train.jsonl`."""
+    import torch
+    from datasets import load_dataset
+    from trl import GRPOTrainer
+
+    from finr1 import training
+    from finr1.models import load_tokenizer
+
+    config = grpo_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
+    path = str(params.inputs()["sft_stage"] / "model")
+    tokenizer = load_tokenizer(path)
+    on_cpu = not torch.cuda.is_available()
     trainer_class = completion_scoring(GRPOTrainer) if on_cpu else GRPOTrainer
     return trainer_class(
         model=training.load_policy(path, params),

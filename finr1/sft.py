@@ -14,22 +14,15 @@ from finr1.params import SFTParams
 from finr1.run import cache_dir, child_main
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
-
-
-def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
-    """TRL's trainer for the rows `{prompt, completion}` of `<filtering stage>/sft.jsonl`."""
-    import torch
-    from datasets import load_dataset
     from trl import SFTConfig, SFTTrainer
 
-    from finr1 import training
-    from finr1.models import load_tokenizer, resolve_model
 
-    path = resolve_model(params.model_name_or_path, cache_dir())
-    tokenizer = load_tokenizer(path)
-    rows = load_dataset("json", data_files=str(params.inputs()["filtering_stage"] / "sft.jsonl"), split="train")
-    config = SFTConfig(
+def sft_config(params: SFTParams, stage_dir: Path) -> SFTConfig:
+    """TRL's configuration for these parameters."""
+    import torch
+    from trl import SFTConfig
+
+    return SFTConfig(
         output_dir=str(stage_dir / "checkpoints"),
         learning_rate=params.learning_rate,
         lr_scheduler_type=params.lr_scheduler_type,
@@ -52,6 +45,20 @@ def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
+    """TRL's trainer for the rows `{prompt, completion}` of `<filtering stage>/sft.jsonl`."""
+    from datasets import load_dataset
+    from trl import SFTTrainer
+
+    from finr1 import training
+    from finr1.models import load_tokenizer, resolve_model
+
+    config = sft_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
+    path = resolve_model(params.model_name_or_path, cache_dir())
+    tokenizer = load_tokenizer(path)
+    rows = load_dataset("json", data_files=str(params.inputs()["filtering_stage"] / "sft.jsonl"), split="train")
     return SFTTrainer(
         model=training.load_policy(path, params),
         args=config,
