@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from finr1 import rewards
 from finr1.params import GRPOParams
-from finr1.run import child_main
+from finr1.run import cache_dir, child_main
 
 if TYPE_CHECKING:
     from trl import GRPOConfig, GRPOTrainer
@@ -94,6 +94,15 @@ def sampled_groups(stage_dir: Path, step: int) -> list[dict]:
     ]
 
 
+def start_model(params: GRPOParams) -> str:
+    """Folder or hub id of the model that GRPO starts from: the SFT stage's, or the base model ("Zero")."""
+    from finr1.models import resolve_model
+
+    if params.sft_stage is None:
+        return resolve_model(params.model_name_or_path, cache_dir())
+    return str(params.inputs()["sft_stage"] / "model")
+
+
 def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
     """TRL's configuration for these parameters."""
     import torch
@@ -133,7 +142,7 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
 
 
 def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
-    """TRL's trainer for the SFT model and the rows `{prompt, solution, answer_kind, ...}` of `<stage>/train.jsonl`."""
+    """TRL's trainer for `start_model` and the rows `{prompt, solution, answer_kind, ...}` of `<stage>/train.jsonl`."""
     import torch
     from datasets import load_dataset
     from trl import GRPOTrainer
@@ -142,7 +151,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     from finr1.models import load_tokenizer
 
     config = grpo_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
-    path = str(params.inputs()["sft_stage"] / "model")
+    path = start_model(params)
     tokenizer = load_tokenizer(path)
     on_cpu = not torch.cuda.is_available()
     trainer_class = completion_scoring(GRPOTrainer) if on_cpu else GRPOTrainer

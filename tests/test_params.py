@@ -25,7 +25,8 @@ from finr1.params import (
 
 GRPO = {
     "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "filtering_stage": "outputs/{run}/03_filtering",
-    "sft_stage": "outputs/{run}/04_sft", "peft": "lora", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0,
+    "sft_stage": "outputs/{run}/04_sft", "model_name_or_path": "m",
+    "peft": "lora", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0,
     "learning_rate": 3e-5, "lr_scheduler_type": "linear", "warmup_steps": 2, "max_steps": 12,
     "per_device_train_batch_size": 16, "gradient_accumulation_steps": 4, "bf16": True, "gradient_checkpointing": False,
     "save_steps": 4, "num_processes": 1, "eval_problems": 40, "eval_max_tokens": 64, "reward": "sum",

@@ -133,6 +133,16 @@ def test_a_rollout_gives_each_prompt_its_own_completion(folders):
     assert all(1 <= len(ids) <= 6 for ids in out["completion_ids"])
 
 
+def test_zero_starts_from_the_base_model(folders, tiny):
+    params = demo(GRPOParams, num_generations=4, sft_stage=None, model_name_or_path=str(tiny), bf16=False)
+    assert grpo.start_model(params) == str(tiny) and "sft_stage" not in params.inputs()
+    (folders / "04_sft" / "model").unlink()
+    grpo.train(params, folders / "05_grpo")
+    assert (folders / "05_grpo" / "model" / "model.safetensors").exists()
+    given = demo(GRPOParams, num_generations=4)
+    assert grpo.start_model(given) == str(folders / "04_sft" / "model")
+
+
 def test_each_reward_variant_gets_its_functions():
     assert [f.__name__ for f in grpo.reward_functions(demo(GRPOParams, num_generations=4))] == [
         "format_reward", "accuracy_reward"

@@ -214,7 +214,8 @@ class GRPOParams(TrainingParams):
     """05_grpo: group relative policy optimisation."""
 
     stage: ClassVar[str] = "05_grpo"
-    sft_stage: Text
+    sft_stage: Text | None  # null: from the base model, without SFT (the paper's "Zero")
+    model_name_or_path: Text  # that base model
     reward: Literal["sum", "gated"]
     loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
     beta: Annotated[float, Field(ge=0)]  # weight of the KL to the SFT policy
