@@ -1,0 +1,31 @@
+"""Group relative policy optimisation with TRL's `GRPOTrainer`, rewards from `finr1.rewards`.
+
+Fin-R1's objective is TRL's `loss_type="grpo"` with `beta > 0`, a symmetric clip and R = R_format + R_accuracy; TRL's
+own defaults differ (`loss_type="dapo"`, `beta=0`), so every preset states them. The paper gives no value for any of
+them. `launch("finr1.grpo", run)` starts this module in a process of its own; by hand it is
+`python -m finr1.grpo outputs/demo/05_grpo`.
+"""
+
+from finr1.grpo.problems import check_enough, pass_rates
+from finr1.grpo.trainer import (
+    TRAIN_FILE,
+    grpo_config,
+    make_trainer,
+    reward_functions,
+    start_model,
+    train,
+)
+from finr1.grpo.watch import sampled_groups, warnings
+
+__all__ = [
+    "TRAIN_FILE",
+    "check_enough",
+    "grpo_config",
+    "make_trainer",
+    "pass_rates",
+    "reward_functions",
+    "sampled_groups",
+    "start_model",
+    "train",
+    "warnings",
+]

@@ -1,0 +1,104 @@
+"""From the parameters to TRL's `GRPOTrainer`: configuration, rewards, model, data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finr1 import rewards
+from finr1.grpo.cpu import CPUSampler, completion_scoring
+from finr1.params import GRPOParams
+from finr1.run import cache_dir
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig, GRPOTrainer
+
+TRAIN_FILE = "train.jsonl"  # the RL rows that the notebook has chosen by pass rate
+
+
+def reward_functions(params: GRPOParams) -> list:
+    """`sum`: format and accuracy as two rewards that TRL adds up, as in the paper; `gated`: one that needs both."""
+    if params.reward == "gated":
+        return [rewards.gated_reward]
+    return [rewards.format_reward, rewards.accuracy_reward]
+
+
+def start_model(params: GRPOParams) -> str:
+    """Folder or hub id of the model that GRPO starts from: the SFT stage's, or the base model ("Zero")."""
+    from finr1.models import resolve_model
+
+    if params.sft_stage is None:
+        return resolve_model(params.model_name_or_path, cache_dir())
+    return str(params.inputs()["sft_stage"] / "model")
+
+
+def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
+    """TRL's configuration for these parameters."""
+    import torch
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=str(stage_dir / "checkpoints"),
+        loss_type=params.loss_type,
+        beta=params.beta,
+        epsilon=params.epsilon,  # one bound for both sides: the paper's symmetric clip
+        num_iterations=params.num_iterations,
+        scale_rewards=params.scale_rewards,
+        mask_truncated_completions=params.mask_truncated_completions,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        max_completion_length=params.max_completion_length,
+        num_generations=params.num_generations,
+        per_device_train_batch_size=params.per_device_train_batch_size,
+        gradient_accumulation_steps=params.gradient_accumulation_steps,
+        learning_rate=params.learning_rate,
+        lr_scheduler_type=params.lr_scheduler_type,
+        warmup_steps=params.warmup_steps,
+        max_steps=params.max_steps,
+        bf16=params.bf16,
+        use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
+        gradient_checkpointing=params.gradient_checkpointing,
+        save_steps=params.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        log_completions=True,
+        num_completions_to_print=0,
+        seed=params.seed,
+        data_seed=params.seed,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
+    """TRL's trainer for `start_model` and the rows `{prompt, solution, answer_kind, ...}` of `<stage>/train.jsonl`."""
+    import torch
+    from datasets import load_dataset
+    from trl import GRPOTrainer
+
+    from finr1 import training
+    from finr1.models import load_tokenizer
+
+    config = grpo_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
+    path = start_model(params)
+    tokenizer = load_tokenizer(path)
+    on_cpu = not torch.cuda.is_available()
+    trainer_class = completion_scoring(GRPOTrainer) if on_cpu else GRPOTrainer
+    return trainer_class(
+        model=training.load_policy(path, params),
+        reward_funcs=reward_functions(params),
+        args=config,
+        train_dataset=load_dataset("json", data_files=str(stage_dir / TRAIN_FILE), split="train"),
+        processing_class=tokenizer,
+        peft_config=training.peft_config(params),
+        rollout_func=CPUSampler(path) if on_cpu and params.bf16 and params.peft != "qlora" else None,
+    )
+
+
+def train(params: GRPOParams, stage_dir: Path) -> None:
+    """Train, from the last checkpoint if there is one; save `model/` and every sampled group (`completions/`)."""
+    from finr1 import training
+
+    trainer = make_trainer(params, stage_dir)
+    training.check_world_size(trainer, params.num_processes)
+    training.train_and_save(trainer, stage_dir)
