@@ -7,6 +7,7 @@ that and we store it once as an ordinary safetensors folder under `outputs/cache
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -80,9 +81,12 @@ def attention_implementation() -> str:
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of `path`, padded on the left as generation needs it."""
+    """Tokenizer of `path`, padded on the left as generation needs it; of the base model for an adapter without one."""
     from transformers import AutoTokenizer
 
+    adapter = Path(path) / "adapter_config.json"
+    if adapter.is_file() and not (adapter.parent / "tokenizer_config.json").is_file():
+        path = json.loads(adapter.read_text(encoding="utf8"))["base_model_name_or_path"]
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

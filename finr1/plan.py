@@ -82,7 +82,8 @@ def costs(preset: str, rates: dict[str, float]) -> list[dict]:
     prompt = PROMPT_TOKENS + ((context or PAGE_CHARS) / CHARS_PER_TOKEN if pages else 0)
     rows = min(presets["03_filtering"].num_sft, presets["01_data"].num_train)
     steps = sft.max_steps if sft.max_steps > 0 else sft.num_train_epochs * rows / sft.batch_size
-    answers = benchmark.num_items * (1 + benchmark.num_samples) * 3
+    models = 3 + (benchmark.zero_stage is not None) + len(benchmark.other_models)
+    answers = benchmark.num_items * (1 + benchmark.num_samples) * models
     tries = grpo.pass_rate_candidates * grpo.pass_rate_samples
     counts = {  # stage -> (sampled tokens, trained tokens)
         "04 look before and after": (2 * sft.eval_problems * sft.eval_max_tokens, 0),

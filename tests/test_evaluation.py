@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from loopback import Loopback
+from tiny_model import make_tiny_model
 
 from finr1.__main__ import main
-from finr1.evaluation import PROTOCOLS, Sample, evaluate, paired_table, regrade, render_table, results_table
+from finr1.evaluation import (
+    PROTOCOLS,
+    Sample,
+    evaluate,
+    paired_table,
+    read_models,
+    regrade,
+    render_table,
+    results_table,
+)
 from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend
+from finr1.params import BenchmarkParams, ParameterError, key_variable
 from finr1.records import Problem, read_jsonl, write_jsonl
 
 
@@ -79,6 +91,59 @@ def test_evaluate_goes_on_where_it_was_killed(tmp_path):
     assert list(read_jsonl(tmp_path / "samples.jsonl", Sample)) == samples
 
 
+BENCHMARK = {
+    "run": "r", "seed": 1, "data_stage": "d", "zero_stage": None, "sft_stage": "s", "grpo_stage": "g",
+    "model_name_or_path": "hub/base", "other_models": [], "inference_backend": "transformers", "num_items": 4,
+    "num_samples": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 8, "batch_size": 4, "concurrency": 2,
+}  # fmt: skip
+
+
+def test_models_are_folders_adapters_hub_ids_and_endpoints(tmp_path, monkeypatch):
+    from peft import LoraConfig, get_peft_model
+
+    from finr1.models import load_model
+
+    tiny = make_tiny_model(tmp_path / "g" / "model")
+    adapter = get_peft_model(load_model(str(tiny)), LoraConfig(r=2, target_modules=["q_proj"]))
+    adapter.save_pretrained(tmp_path / "adapter")  # without a tokenizer, as peft leaves it
+    monkeypatch.setenv(key_variable("DeepSeek-R1"), "of this one")
+    with Loopback(message=lambda question: {"content": "\\boxed{1}"}) as server:
+        others = [f"own={tmp_path / 'adapter'}", "Fin-R1=SUFE-AIFLM-Lab/Fin-R1", f"DeepSeek-R1=r1@{server.base_url}"]
+        params = BenchmarkParams(**BENCHMARK | {"other_models": others, "zero_stage": "z"})
+        inputs = {f"{name}_stage": tmp_path / "g" for name in ("zero", "sft", "grpo")}
+        models = read_models(params, inputs, tmp_path)
+        assert list(models) == ["base", "zero", "sft", "grpo", "own", "Fin-R1", "DeepSeek-R1"]
+        assert "SUFE-AIFLM-Lab/Fin-R1" in models["Fin-R1"].fingerprint
+        asked = [problem(n, "1") for n in range(3)]
+        [sample, *_] = evaluate(asked, models["DeepSeek-R1"], SamplingParams(max_tokens=8), "DeepSeek-R1")
+        assert (sample.model, sample.correct) == ("DeepSeek-R1", True)
+        assert any(headers.get("authorization") == "Bearer of this one" for _, headers, _ in server.requests)
+    own, grpo = (evaluate(asked, models[name], SamplingParams(max_tokens=8), name) for name in ("own", "grpo"))
+    assert [s.text for s in own] == [s.text for s in grpo]  # a fresh adapter changes nothing
+    assert own[0].prompt_sha256 == sample.prompt_sha256
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["Fin-R1"], "should be NAME="),
+        (["=x"], "should be NAME="),
+        (["sft=x"], "the name is taken"),
+        (["a=x", "a=y"], "the name is taken"),
+    ],
+)
+def test_other_models_have_names_of_their_own(others, message):
+    with pytest.raises(ParameterError, match=message):
+        BenchmarkParams(**BENCHMARK | {"other_models": others})
+
+
+def test_an_endpoint_without_a_key_is_an_error_before_any_work(monkeypatch):
+    for name in ("FINR1_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ParameterError, match="FINR1_API_KEY_GPT_5 nor FINR1_API_KEY"):
+        BenchmarkParams(**BENCHMARK | {"other_models": ["GPT-5=gpt-5@https://h/v1"]}).check_requirements()
+
+
 # ---- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +197,14 @@ def test_steps_pair_the_items_and_split_the_gain():
         assert parts == pytest.approx(step["difference"])
     assert second["p"] == pytest.approx(2 / 2**4)
     assert steps == paired_table(three_models()[::-1], seed=0, resamples=1000)  # whatever the order of the rows
+
+
+def test_zero_and_other_models_are_compared_too():
+    samples = [*three_models(), *many("zero", "1000000000" * 8, "1111111111" * 8), *many("GPT", "1" * 80, "1" * 80)]
+    steps = [(s["before"], s["after"]) for s in paired_table(samples, seed=0, resamples=200)]
+    recipe = [("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo")]
+    assert steps == [*recipe, ("GPT", "grpo")]
+    assert [row["model"] for row in results_table(samples)] == ["base", "zero", "sft", "grpo", "GPT"]
 
 
 def test_the_table_names_noise():

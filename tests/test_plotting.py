@@ -19,7 +19,7 @@ from matplotlib import font_manager  # noqa: E402
 
 from finr1 import plotting, reported  # noqa: E402
 from finr1.evaluation import Sample, paired_table, results_table  # noqa: E402
-from finr1.plotting.style import MODEL_HATCHES, MODEL_MARKERS, WIDTH, _glyphs  # noqa: E402
+from finr1.plotting.style import MODEL_HATCHES, MODEL_MARKERS, WIDTH, _glyphs, looks  # noqa: E402
 from finr1.plotting.training import series, trailing_mean  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -188,8 +188,10 @@ def test_a_value_that_was_not_logged_is_left_out():
 
 def test_every_model_has_its_own_colour_hatch_and_marker():
     for codes in (plotting.MODEL_COLOURS, MODEL_HATCHES, MODEL_MARKERS):
-        assert set(codes) == {"base", "sft", "grpo", "reported"}
-        assert len(set(codes.values())) == 4
+        assert set(codes) == {"base", "zero", "sft", "grpo", "reported"}
+        assert len(set(codes.values())) == 5
+    others = looks(["base", "grpo", "Fin-R1", "DeepSeek-R1"])
+    assert len({look.colour for look in others.values()}) == len({look.marker for look in others.values()}) == 4
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Benchmark: ask, grade and keep (`samples`), intervals and paired tests (`statistics`), tables (`tables`)."""
 
+from finr1.evaluation.models import read_models
 from finr1.evaluation.protocols import PROTOCOLS, regrade
 from finr1.evaluation.samples import MODELS, Sample, evaluate
 from finr1.evaluation.statistics import (
@@ -48,6 +49,7 @@ __all__ = [
     "percent",
     "points",
     "protocol_table",
+    "read_models",
     "regrade",
     "render_table",
     "results_table",

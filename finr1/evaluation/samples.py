@@ -17,20 +17,20 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from finr1 import grading
+from finr1.params import RECIPE
 from finr1.records import SYSTEM_PROMPT, Capability, Problem, Record, messages
 
 if TYPE_CHECKING:
     from finr1.generation import AnswerStore, Backend, Completion, Progress, SamplingParams
 
-Model = Literal["base", "sft", "grpo"]
 Decoding = Literal["greedy", "sampled"]
-MODELS: tuple[Model, ...] = ("base", "sft", "grpo")  # in the order in which the recipe makes them
+MODELS = RECIPE  # in the order in which the recipe makes them; other models stand behind them
 
 
 class Sample(Record):
     """One answer of one model to one problem, with every verdict on it."""
 
-    model: Model
+    model: str  # one of `MODELS`, or the name of another model
     decoding: Decoding
     problem_id: str
     sample: int  # 0 for greedy decoding
@@ -56,7 +56,7 @@ def evaluate(
     problems: Sequence[Problem],
     backend: Backend,
     sampling: SamplingParams,
-    model: Model,
+    model: str,
     store: AnswerStore | None = None,
     system_prompt: str = SYSTEM_PROMPT,
     on_progress: Callable[[Progress], object] | None = None,
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def grade_sample(
-    problem: Problem, completion: Completion, model: Model, decoding: Decoding, prompt_sha256: str
+    problem: Problem, completion: Completion, model: str, decoding: Decoding, prompt_sha256: str
 ) -> Sample:
     """`completion` as a graded `Sample`; raises `ValueError` for a gold answer that cannot be read."""
     text = completion.tagged

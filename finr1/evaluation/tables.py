@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -25,6 +24,8 @@ from finr1.evaluation.statistics import (
 )
 
 DECODINGS = ("greedy", "sampled")
+# What is compared: each step of the recipe, all of it, and the way without SFT beside it.
+STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo"))
 PARTS = ("format_part", "given_format_part", "without_format_part")
 
 
@@ -146,16 +147,21 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int, res
 
 
 def paired_table(samples: Iterable[Sample], seed: int, resamples: int = 10_000) -> list[dict]:
-    """`paired_row` for each step of the recipe (base -> sft -> grpo) and for all of it, a decoding at a time."""
+    """`paired_row` for each of `STEPS`, and from every other model to the recipe's last, a decoding at a time."""
     rows = []
     for (decoding,), group in _group(samples, "decoding").items():
         models = {key[0]: members for key, members in _group(group, "model").items()}
-        names = list(models)
-        steps = list(pairwise(names)) + ([(names[0], names[-1])] if len(names) > 2 else [])
-        for before, after in steps:
+        for before, after in _steps(list(models)):
             row = {"before": before, "after": after, "decoding": decoding}
             rows.append(row | paired_row(models[before], models[after], seed, resamples))
     return rows
+
+
+def _steps(models: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs to compare among `models`, which stand in the order of the recipe, others last."""
+    recipe = [name for name in models if name in MODELS]
+    others = [(name, recipe[-1]) for name in models if name not in MODELS] if recipe else []
+    return [(before, after) for before, after in STEPS if before in recipe and after in recipe] + others
 
 
 def percent(value: float | None, digits: int = 1) -> str:

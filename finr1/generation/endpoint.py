@@ -84,6 +84,9 @@ class EndpointBackend:
         what = {"endpoint": self.base_url.rstrip("/"), "model": self.model, "extra": self.extra}
         return json.dumps(what, sort_keys=True)
 
+    def unload(self) -> None:
+        """Nothing to free: the model is elsewhere."""
+
     def check(self) -> None:
         """Raise `GenerationError` unless the server answers, takes the key and knows the model.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import importlib.util
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,9 @@ class ScriptedBackend:
                 return
             yield [job.completion(self.function(job.request, sampling, job.sample))]
 
+    def unload(self) -> None:
+        """Nothing to free."""
+
 
 class TransformersBackend:
     """Batched decoding of a folder or hub id with transformers; loads at the first use.
@@ -53,7 +57,9 @@ class TransformersBackend:
     the tokenizer's end token. Prompts go longest first, so that a lack of memory shows at once. The random state of a
     batch comes from the keys in it: the same requests give the same text, and a run that was cut off and goes on with
     the same requests ends up with what it would have had, because batches are stored whole. In other company a request
-    may get another text: sampled for sure, greedy where rounding decides.
+    may get another text: sampled for sure, greedy where rounding decides. What prompts have in common is computed for
+    each of them: transformers keeps no cache between batches. The folder may be an adapter's (peft): its base model
+    is loaded first.
     """
 
     def __init__(
@@ -164,7 +170,8 @@ class VLLMBackend:
 
     Several GPUs: `tensor_parallel_size`; several machines: `vllm serve` behind `EndpointBackend`. Every request has a
     seed of its own, from its key, so its text does not depend on the company. `group` requests are handed over at once
-    and stored together.
+    and stored together. Prompts share what they begin with (vLLM's prefix caching). An adapter's folder is run as LoRA
+    on the base model that its configuration names.
     """
 
     def __init__(
@@ -187,9 +194,10 @@ class VLLMBackend:
             "tensor_parallel_size": tensor_parallel_size,
             "max_model_len": max_model_len,
             "gpu_memory_utilization": gpu_memory_utilization,
+            "enable_prefix_caching": True,  # system prompt and page are computed once for all questions on them
             "generation_config": "vllm",  # not the folder's own decoding settings
         }
-        self._llm = None
+        self._llm = self._lora = None
 
     def complete(
         self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]
@@ -198,7 +206,7 @@ class VLLMBackend:
         import vllm
 
         if self._llm is None:
-            self._llm = vllm.LLM(model=self.model_name_or_path, **self._arguments)
+            self._start(vllm)
         for start in range(0, len(jobs), self.group):
             if stop():
                 return
@@ -212,8 +220,21 @@ class VLLMBackend:
                 )
                 for job in batch
             ]
-            outputs = self._llm.chat([job.request.messages for job in batch], settings, use_tqdm=False)
+            chats = [job.request.messages for job in batch]
+            outputs = self._llm.chat(chats, settings, use_tqdm=False, lora_request=self._lora)
             yield [self._completion(job, output) for job, output in zip(batch, outputs, strict=True)]
+
+    def _start(self, vllm) -> None:
+        adapter = Path(self.model_name_or_path) / "adapter_config.json"
+        if not adapter.is_file():
+            self._llm, self._lora = vllm.LLM(model=self.model_name_or_path, **self._arguments), None
+            return
+        from vllm.lora.request import LoRARequest
+
+        config = json.loads(adapter.read_text(encoding="utf8"))
+        base, rank = config["base_model_name_or_path"], config["r"]
+        self._llm = vllm.LLM(model=base, enable_lora=True, max_lora_rank=rank, **self._arguments)
+        self._lora = LoRARequest("adapter", 1, str(adapter.parent))
 
     def unload(self) -> None:
         """Free the engine; the next use starts it again."""

@@ -4,6 +4,7 @@ from finr1.params.base import Params
 from finr1.params.errors import ParameterError
 from finr1.params.stages import (
     API_KEY,
+    RECIPE,
     STAGES,
     BenchmarkParams,
     DataParams,
@@ -14,6 +15,7 @@ from finr1.params.stages import (
     ReportParams,
     SFTParams,
     TrainingParams,
+    key_variable,
 )
 from finr1.params.yaml_file import FlatYaml, read_flat_yaml
 from finr1.paths import repository_root
@@ -30,9 +32,11 @@ __all__ = [
     "OverviewParams",
     "ParameterError",
     "Params",
+    "RECIPE",
     "ReportParams",
     "SFTParams",
     "TrainingParams",
+    "key_variable",
     "read_flat_yaml",
     "repository_root",
 ]

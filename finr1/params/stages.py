@@ -12,6 +12,8 @@ from finr1 import paths
 from finr1.params.base import Params
 
 API_KEY = "FINR1_API_KEY"  # environment variable that holds the key of every endpoint
+_ANY_KEY = (API_KEY, "OPENAI_API_KEY")
+RECIPE = ("base", "zero", "sft", "grpo")  # the models that the recipe makes, in the order of the benchmark's tables
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -253,19 +255,43 @@ class GRPOParams(TrainingParams):
 
 
 class BenchmarkParams(Params):
-    """06_benchmark: the three models on the same items with the same decoding."""
+    """06_benchmark: the recipe's models, and any others, on the same items with the same decoding."""
 
     stage: ClassVar[str] = "06_benchmark"
     data_stage: Text
+    zero_stage: Text | None  # GRPO from the base model (the paper's Fin-R1-Zero)
     sft_stage: Text
     grpo_stage: Text
     model_name_or_path: Text  # the base model
+    other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL, see `evaluation.read_models`
+    inference_backend: Literal["transformers", "vllm"]  # of every model that is no endpoint
     num_items: Annotated[int, Field(ge=2)]  # an interval needs two
     num_samples: Positive
     temperature: Annotated[float, Field(gt=0)]  # of the sampled answers; the greedy ones come besides
     top_p: TopP
     max_tokens: Positive
     batch_size: Positive
+    concurrency: Positive  # requests under way at once, at an endpoint
+
+    @field_validator("other_models")
+    @classmethod
+    def _names_and_places(cls, models: list[str]) -> list[str]:
+        names = [entry.partition("=")[0].strip() for entry in models]
+        for entry, name in zip(models, names, strict=True):
+            if not name or not entry.partition("=")[2].strip():
+                raise ValueError(f'"{entry}": should be NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL')
+            if name in RECIPE or names.count(name) > 1:
+                raise ValueError(f'"{entry}": the name is taken')
+        return models
+
+    def requirements(self) -> Iterator[str]:
+        for entry in self.other_models:
+            name, _, place = entry.partition("=")
+            if "@http" in place and not any(os.environ.get(key) for key in (key_variable(name), *_ANY_KEY)):
+                yield (
+                    f'other_models, "{entry}": neither {key_variable(name)} nor {API_KEY} is set; '
+                    f"`export {API_KEY}=...` (any text for a server that asks for no key)"
+                )
 
 
 class ReportParams(Params):
@@ -278,6 +304,14 @@ class ReportParams(Params):
     sft_stage: Text
     grpo_stage: Text
     benchmark_stage: Text
+
+
+def key_variable(model: str) -> str:
+    """Environment variable with the key of one model of `other_models`: "DeepSeek-R1" -> FINR1_API_KEY_DEEPSEEK_R1.
+
+    For a benchmark of several endpoints; where it is not set, the key of all endpoints is used.
+    """
+    return f"{API_KEY}_{''.join(char if char.isalnum() else '_' for char in model.strip()).upper()}"
 
 
 def _some(numbers: list[int]) -> str:

@@ -16,12 +16,10 @@ from finr1.plotting.data import label_rows
 from finr1.plotting.style import (
     GREEN,
     MODEL_COLOURS,
-    MODEL_HATCHES,
-    MODEL_MARKERS,
-    MODEL_NAMES,
     ORANGE,
     PINK,
     WIDTH,
+    looks,
     safe_text,
 )
 
@@ -66,7 +64,8 @@ def _bars(ax: Axes, rows: Sequence[Mapping], value: str, decodings: Sequence[str
             continue
         model = row["model"]
         x = decodings.index(row["decoding"]) + (models.index(model) - (len(models) - 1) / 2) * width
-        ax.bar(x, 100 * row[value], width, color=MODEL_COLOURS[model], hatch=MODEL_HATCHES[model], edgecolor="white")
+        look = looks(models)[model]
+        ax.bar(x, 100 * row[value], width, color=look.colour, hatch=look.hatch, edgecolor="white")
         _interval(ax, x, row, value)
     ax.set_xticks(range(len(decodings)), decodings)
     ax.tick_params(axis="x", length=0)
@@ -76,8 +75,8 @@ def _bars(ax: Axes, rows: Sequence[Mapping], value: str, decodings: Sequence[str
 
 def _patches(models: Sequence[str]) -> list[Patch]:
     return [
-        Patch(facecolor=MODEL_COLOURS[model], hatch=MODEL_HATCHES[model], edgecolor="white", label=MODEL_NAMES[model])
-        for model in models
+        Patch(facecolor=look.colour, hatch=look.hatch, edgecolor="white", label=look.name)
+        for look in looks(models).values()
     ]
 
 
@@ -109,8 +108,9 @@ def paired_forest(steps: Sequence[Mapping]) -> Figure:
     """Difference in accuracy of each step on the same items; hollow where the interval contains zero."""
     fig, ax = plt.subplots(figsize=(WIDTH, 0.75 + 0.32 * len(steps)))
     ax.axvline(0, color="black", linewidth=0.8)
+    drawn = looks(_ordered((row["after"] for row in steps), list(MODEL_COLOURS)))
     for place, row in enumerate(steps):
-        colour = MODEL_COLOURS[row["after"]]
+        colour = drawn[row["after"]].colour
         ax.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour)
         ax.plot(100 * row["difference"], place, DECODING_MARKERS.get(row["decoding"], "o"), color=colour,
                 markerfacecolor="white" if row["inside_noise"] else colour)  # fmt: skip
@@ -123,7 +123,8 @@ def paired_forest(steps: Sequence[Mapping]) -> Figure:
 
 
 def _step_name(row: Mapping) -> str:
-    return f"{MODEL_NAMES[row['before']]} → {MODEL_NAMES[row['after']]}, {row['decoding']}"
+    names = looks([row["before"], row["after"]])
+    return f"{names[row['before']].name} → {names[row['after']].name}, {row['decoding']}"
 
 
 def accuracy_by(rows: Sequence[Mapping], key: str, decoding: str = "greedy") -> Figure:
@@ -131,21 +132,21 @@ def accuracy_by(rows: Sequence[Mapping], key: str, decoding: str = "greedy") -> 
     rows = [row for row in rows if row["decoding"] == decoding and row["accuracy"] is not None]
     models, groups = _models(rows), list(dict.fromkeys(sorted(row[key] for row in rows)))
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + (0.12 + 0.08 * len(models)) * len(groups)))
-    step = 0.7 / max(len(models), 1)
+    step, drawn = 0.7 / max(len(models), 1), looks(models)
     for row in rows:
         model = row["model"]
         y = groups.index(row[key]) + (models.index(model) - (len(models) - 1) / 2) * step
-        colour = MODEL_COLOURS[model]
+        colour = drawn[model].colour
         ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour, linewidth=1.1)
-        ax.plot(100 * row["accuracy"], y, MODEL_MARKERS[model], color=colour, markersize=4, clip_on=False)
+        ax.plot(100 * row["accuracy"], y, drawn[model].marker, color=colour, markersize=4, clip_on=False)
     sizes = {row[key]: row["n"] for row in rows}
     label_rows(ax, [f"{safe_text(g).replace('_', ' ')}, n = {sizes[g]}" for g in groups])
     for edge in np.arange(0.5, len(groups) - 1):
         ax.axhline(edge, color="0.9", linewidth=0.6)
     ax.set(xlim=(-2, 102), xlabel=f"accuracy (%), {decoding} decoding, 95 % interval")
     handles = [
-        plt.Line2D([], [], color=MODEL_COLOURS[m], marker=MODEL_MARKERS[m], markersize=4, label=MODEL_NAMES[m])
-        for m in models
+        plt.Line2D([], [], color=look.colour, marker=look.marker, markersize=4, label=look.name)
+        for look in drawn.values()
     ]
     fig.legend(handles=handles, loc="outside upper center", ncols=max(len(models), 1))
     return fig

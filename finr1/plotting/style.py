@@ -6,9 +6,10 @@ import hashlib
 import inspect
 import re
 import textwrap
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib import font_manager
@@ -21,10 +22,12 @@ STYLE_SHEET = Path(__file__).parent.parent / "paper.mplstyle"
 WIDTH = 5.5  # inches
 
 # A model has the same colour, hatch and marker in every figure; the second code carries a print in grey.
-MODEL_COLOURS = {"base": "#999999", "sft": "#0072B2", "grpo": "#D55E00", "reported": "#009E73"}
-MODEL_HATCHES = {"base": "", "sft": "///", "grpo": "xxx", "reported": "..."}
-MODEL_MARKERS = {"base": "o", "sft": "s", "grpo": "D", "reported": "^"}
-MODEL_NAMES = {"base": "base", "sft": "SFT", "grpo": "SFT + GRPO", "reported": "reported"}
+MODEL_COLOURS = {"base": "#999999", "zero": "#CC79A7", "sft": "#0072B2", "grpo": "#D55E00", "reported": "#009E73"}
+MODEL_HATCHES = {"base": "", "zero": "\\\\\\", "sft": "///", "grpo": "xxx", "reported": "..."}
+MODEL_MARKERS = {"base": "o", "zero": "v", "sft": "s", "grpo": "D", "reported": "^"}
+MODEL_NAMES = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO", "reported": "reported"}
+# Any other model, in the order in which a figure meets them.
+_OTHERS = (("#56B4E9", "++", "P"), ("#E69F00", "oo", "X"), ("#000000", "**", "*"), ("#F0E442", "--", "<"))
 BLUE, VERMILION, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 GREY = "#999999"
 
@@ -34,6 +37,26 @@ CJK_FONTS = (
     "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Hiragino Sans GB", "Heiti SC", "SimHei", "Droid Sans Fallback",
     "Arial Unicode MS",
 )  # fmt: skip
+
+
+class Look(NamedTuple):
+    """How a model is drawn in every figure."""
+
+    colour: str
+    hatch: str
+    marker: str
+    name: str
+
+
+def looks(models: Sequence[str]) -> dict[str, Look]:
+    """Model -> its `Look`: fixed for the recipe's models, by place for others (from the fifth of them, repeated)."""
+    others = [model for model in models if model not in MODEL_COLOURS]
+    found = {model: Look(*_OTHERS[place % len(_OTHERS)], safe_text(model)) for place, model in enumerate(others)}
+    return {
+        model: found.get(model)
+        or Look(MODEL_COLOURS[model], MODEL_HATCHES[model], MODEL_MARKERS[model], MODEL_NAMES[model])
+        for model in models
+    }
 
 
 def use_style() -> None:
