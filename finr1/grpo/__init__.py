@@ -15,7 +15,7 @@ from finr1.grpo.trainer import (
     start_model,
     train,
 )
-from finr1.grpo.watch import sampled_groups, warnings
+from finr1.grpo.watch import warnings
 
 __all__ = [
     "TRAIN_FILE",
@@ -24,7 +24,6 @@ __all__ = [
     "make_trainer",
     "pass_rates",
     "reward_functions",
-    "sampled_groups",
     "start_model",
     "train",
     "warnings",

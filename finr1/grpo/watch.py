@@ -1,8 +1,6 @@
-"""What a GRPO run tells about itself while it runs and after: warnings, and the groups that it sampled."""
+"""What a GRPO run tells about itself, while it runs and after; its sampled groups are read by `finr1.rollouts`."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 
 def warnings(log: list[dict]) -> list[str]:
@@ -28,20 +26,3 @@ def warnings(log: list[dict]) -> list[str]:
     if mean("reward", late) < 0.5 * mean("reward", steps[:1]):
         found.append("the reward fell to less than half of its start: lower learning_rate or raise beta")
     return found
-
-
-def sampled_groups(stage_dir: Path, step: int) -> list[dict]:
-    """The completions that were sampled for `step`, each with its question, reward (sum of all) and advantage."""
-    import pandas as pd
-
-    table = pd.read_parquet(stage_dir / "completions" / f"completions_{step:05d}.parquet")
-    names = [column for column in table.columns if column.endswith("_reward")]
-    return [
-        {
-            "question": row["prompt"][-1]["content"],
-            "completion": row["completion"][0]["content"],
-            "reward": float(sum(row[name] for name in names)),
-            "advantage": float(row["advantage"]),
-        }
-        for row in table.to_dict("records")
-    ]

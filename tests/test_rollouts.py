@@ -1,0 +1,154 @@
+"""Every sampled group can be read again, by step and by question, and nothing that a model wrote becomes markup."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from finr1 import rollouts
+
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
+CHINESE = "规定上限14%，实际持仓11%，合规还是不合规？"
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def write(folder: Path, step: int, groups: dict[str, list[float]], history: str = "", **columns: list) -> None:
+    """One file of TRL's: `groups` is question -> accuracy reward of each completion."""
+    (folder / "completions").mkdir(exist_ok=True)
+    rows = [
+        {"step": step,
+         "prompt": [turn("system", "Be brief."), *([turn("user", history)] if history else []), turn("user", question)],
+         "completion": [turn("assistant", f"answer {number} at {step} {ATTACK}")],
+         "format_reward": 1.0, "accuracy_reward": reward,
+         "advantage": (reward or 0) - sum(r or 0 for r in rewards) / len(rewards)}
+        for question, rewards in groups.items()
+        for number, reward in enumerate(rewards)
+    ]  # fmt: skip
+    pd.DataFrame(rows).assign(**columns).to_parquet(folder / "completions" / f"completions_{step:05d}.parquet")
+
+
+@pytest.fixture
+def stage(tmp_path) -> Path:
+    write(tmp_path, 1, {"up": [0.0, 0.0], "down": [1.0, 1.0], "once": [0.0, 1.0]})
+    write(tmp_path, 2, {CHINESE: [1.0, None], "steady": [0.0, 1.0]}, verifier_reason=["says 合规", None, ATTACK, ""])
+    write(tmp_path, 3, {"up": [1.0, 1.0], "down": [0.0, 1.0], "steady": [1.0, 0.0]})
+    return tmp_path
+
+
+def test_a_group_is_what_was_sampled_for_one_question_at_one_step(stage):
+    groups = rollouts.read_groups(stage, 2)
+    assert [(g.step, g.question) for g in groups][:4] == [(1, "up"), (1, "down"), (1, "once"), (2, CHINESE)]
+    assert all(len(g.answers) == 2 for g in groups) and len(groups) == 8
+    judged, undecided = groups[3].answers
+    assert judged.rewards == {"format_reward": 1.0, "accuracy_reward": 1.0} and judged.total == 2
+    assert undecided.rewards["accuracy_reward"] is None and undecided.total == 1  # not judged is not wrong
+    assert groups[3].parts == {"format_reward": 1.0, "accuracy_reward": 1.0} and groups[3].mean_reward == 1.5
+    assert judged.notes == {"verifier_reason": "says 合规"} and undecided.notes == {}
+
+
+def test_a_group_without_spread_says_that_it_taught_nothing(stage):
+    groups = rollouts.read_groups(stage, 2)
+    assert [g.has_spread for g in groups[:3]] == [False, False, True]
+    assert "taught nothing" in rollouts.visits_html(groups[:1])
+    assert "taught nothing" not in rollouts.visits_html(groups[2:3])
+
+
+def test_changes_run_from_the_largest_gain_to_the_largest_loss(stage):
+    groups = rollouts.read_groups(stage, 2)
+    assert [(c.question, c.difference) for c in rollouts.changes(groups)] == [
+        ("up", 1.0),
+        ("steady", 0.0),
+        ("down", -0.5),
+    ]
+    assert [heading for heading, _ in rollouts.selection(groups)] == ["the largest gain", "the largest loss"]
+    told = rollouts.average_change(groups, seed=0)
+    assert "3 of 5 questions came back" in told and "+0.17" in told and "inside the noise" in told
+
+
+def test_where_no_question_came_back_first_and_last_group_are_shown(tmp_path):
+    write(tmp_path, 1, {"a": [0.0, 1.0], "b": [1.0, 1.0]})
+    groups = rollouts.read_groups(tmp_path, 2)
+    assert [(heading, c.question) for heading, c in rollouts.selection(groups)] == [
+        ("the first group", "a"), ("the last group", "b"),
+    ]  # fmt: skip
+    assert "0 came back" in rollouts.static_html(groups, seed=0)
+
+
+def test_a_batch_that_is_used_for_several_steps_is_taken_once(tmp_path):
+    write(tmp_path, 1, {"a": [0.0, 1.0]})
+    once = pd.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
+    once.assign(step=2).to_parquet(tmp_path / "completions" / "completions_00002.parquet")
+    assert [group.step for group in rollouts.read_groups(tmp_path, 2)] == [1]
+
+
+def test_equal_last_turns_after_other_turns_are_other_questions(tmp_path):
+    write(tmp_path, 1, {"And Q2?": [0.0, 1.0]}, history="Q1 was 5.")
+    write(tmp_path, 2, {"And Q2?": [0.0, 1.0]}, history="Q1 was 7.")
+    first, second = rollouts.read_groups(tmp_path, 2)
+    assert first.question != second.question and "Q1 was 5." in first.question and "Be brief" not in first.question
+    assert not rollouts.changes([first, second])
+
+
+def test_rows_that_are_no_whole_number_of_groups_are_an_error(stage):
+    with pytest.raises(ValueError, match="completions_00001.parquet: 6 rows are no whole number of groups of 4"):
+        rollouts.read_groups(stage, 4)
+
+
+def test_nothing_kept_is_no_groups(tmp_path):
+    assert rollouts.read_groups(tmp_path, 2) == []
+    rollouts.show([], seed=0)  # and nothing to display
+
+
+def test_text_is_escaped_and_chinese_stays(stage):
+    groups = rollouts.read_groups(stage, 2)
+    html = rollouts.static_html(groups, seed=0) + rollouts.visits_html(rollouts.by_question(groups)[CHINESE])
+    assert "<script" not in html and "<img" not in html and "49" not in html
+    assert "&lt;script&gt;" in html and CHINESE in html and "says 合规" in html and "verifier reason" in html
+
+
+def test_the_viewer_shows_the_chosen_step_and_question(stage):
+    groups = rollouts.read_groups(stage, 2)
+    step, question, page = rollouts.explorer(groups).children
+    assert [value for _, value in question.options] == ["up", "down", "once", CHINESE, "steady"]
+    question.value = "up"
+    assert "answer 0 at 1 " in page.value and "answer 1 at 3 " in page.value
+    step.value = 3
+    assert [value for _, value in question.options] == ["up", "down", "steady"]
+    assert "answer 0 at 1 " not in page.value and "answer 1 at 3 " in page.value  # the history keeps both steps
+    question.value = "down"
+    step.value = 2  # "down" was not asked there
+    assert question.value == CHINESE and "says 合规" in page.value and "<script" not in page.value
+
+
+def test_a_front_end_without_widgets_gets_the_static_page(stage, monkeypatch):
+    """As in a papermill run: real kernel, no front end. nbconvert then shows the page and runs no script of a model."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    code = f"from finr1 import rollouts\nrollouts.show(rollouts.read_groups({str(stage)!r}, 2), 0)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent), prepend=os.pathsep)
+    NotebookClient(notebook, kernel_name="python3").execute()
+    (output,) = notebook.cells[0].outputs
+    assert "application/vnd.jupyter.widget-view+json" in output.data
+    assert "The largest gain" in output.data["text/html"]
+    del notebook.metadata["widgets"]
+    page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    assert "The largest gain" in page and "<script>alert" not in page
+
+
+def test_real_rollouts_can_be_read():
+    stage = Path(__file__).parent.parent / "outputs" / "demo" / "05_grpo"
+    if not (stage / "manifest.json").exists():
+        pytest.skip("no finished run in outputs/demo")
+    from finr1.run import read_manifest
+
+    groups = rollouts.read_groups(stage, read_manifest(stage)["parameters"]["num_generations"])
+    assert groups and rollouts.static_html(groups, seed=0).count("<tr>") > 10
