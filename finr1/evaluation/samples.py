@@ -73,7 +73,7 @@ def evaluate(
     decoding = "greedy" if sampling.temperature == 0 else "sampled"
     completions = iter(generate(requests, sampling, backend, store, on_progress=on_progress))
     return [
-        grade_sample(problem, next(completions), model, decoding, _sha256(request.messages))
+        grade_sample(problem, next(completions), model, decoding, chat_sha256(request.messages))
         for problem, request in zip(problems, requests, strict=True)
         for _ in range(sampling.num_samples)
     ]
@@ -121,5 +121,6 @@ def grade_answer(problem: Problem, answer: str | None) -> bool | None:
     )
 
 
-def _sha256(chat: list[dict]) -> str:
+def chat_sha256(chat: list[dict]) -> str:
+    """What `Sample.prompt_sha256` holds: SHA-256 (hex) of a chat as JSON."""
     return hashlib.sha256(json.dumps(chat, sort_keys=True).encode()).hexdigest()
