@@ -93,12 +93,48 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: str, dtype: str = "float32", **kwargs) -> PreTrainedModel:
-    """Causal LM at `path` in `dtype`; `kwargs` go to `from_pretrained`."""
+def load_model(path: str, dtype: str = "float32", attn_implementation: str | None = None, **kwargs) -> PreTrainedModel:
+    """Causal LM at `path` in `dtype`; `kwargs` go to `from_pretrained`.
+
+    A folder that holds a LoRA adapter alone (`merge_adapter = False`) is the model that the two make: base and adapter
+    are merged in fp32 and only then rounded to `dtype` or quantised, as if the merged model had been saved.
+    Raises `FileNotFoundError` where the adapter's base is gone.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar for loading floods the output of a notebook
-    return AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, attn_implementation=attention_implementation(), **kwargs
-    )
+    if not is_adapter(path):
+        attention = attn_implementation or attention_implementation()
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention, **kwargs)
+    # By way of a folder: `model.to(dtype)` would round buffers that `from_pretrained` keeps, such as RoPE frequencies.
+    with tempfile.TemporaryDirectory() as folder:
+        return load_model(whole_model(path, Path(folder)), dtype, attn_implementation, **kwargs)
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether `path` is a folder with an adapter in place of whole weights."""
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def whole_model(path: str, folder: Path) -> str:
+    """`path` itself, or, where that holds an adapter alone, `folder` with the merged weights and the tokenizer.
+
+    For what reads weights from a folder by itself: vLLM, TRL's reference model. Made once: the tokenizer comes last.
+    """
+    if not is_adapter(path):
+        return path
+    if not (folder / "tokenizer_config.json").exists():
+        merge_adapter(path).save_pretrained(folder)
+        load_tokenizer(path).save_pretrained(folder)
+    return str(folder)
+
+
+def merge_adapter(path: str | Path) -> PreTrainedModel:
+    """The adapter in folder `path` folded into its base (which may be an adapter, too), fp32 and unquantised."""
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(path).base_model_name_or_path
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise FileNotFoundError(f"{path} is an adapter to {base}, and that folder is gone: set merge_adapter = True")
+    return PeftModel.from_pretrained(load_model(base), path).merge_and_unload()

@@ -37,6 +37,7 @@ def sft_config(params: SFTParams, stage_dir: Path) -> SFTConfig:
         bf16=params.bf16,
         use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
         gradient_checkpointing=params.gradient_checkpointing,
+        use_liger_kernel=params.use_liger_kernel,
         save_steps=params.save_steps,
         save_total_limit=1,
         logging_steps=1,
@@ -69,12 +70,12 @@ def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
 
 
 def train(params: SFTParams, stage_dir: Path) -> None:
-    """Fine-tune, from the last checkpoint if there is one, and save `<stage>/model` (an adapter merged)."""
+    """Fine-tune, from the last checkpoint if there is one, and save `<stage>/model`."""
     from finr1 import training
 
     trainer = make_trainer(params, stage_dir)
     training.check_world_size(trainer, params.num_processes)
-    training.train_and_save(trainer, stage_dir)
+    training.train_and_save(trainer, stage_dir, params.merge_adapter)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
-from finr1.models import load_model
+from finr1.models import load_model, merge_adapter
 from finr1.progress import METRICS_FILE
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def load_policy(path: str, params: SFTParams | GRPOParams) -> PreTrainedModel:
 
     if params.peft != "qlora":
         frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
-        return load_model(path, "bfloat16" if frozen_base else "float32")
+        return load_model(path, "bfloat16" if frozen_base else "float32", params.attn_implementation)
 
     # The QLoRA recipe of Dettmers et al. 2023 (arXiv 2305.14314): NF4, double quantisation, bf16 compute.
     quantization = BitsAndBytesConfig(
@@ -77,7 +77,7 @@ def load_policy(path: str, params: SFTParams | GRPOParams) -> PreTrainedModel:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return load_model(path, "bfloat16", quantization_config=quantization)
+    return load_model(path, "bfloat16", params.attn_implementation, quantization_config=quantization)
 
 
 def check_world_size(trainer: Trainer, num_processes: int) -> None:
@@ -87,9 +87,10 @@ def check_world_size(trainer: Trainer, num_processes: int) -> None:
         raise RuntimeError(f"num_processes = {num_processes}, but {actual} are running: start this stage with `launch`")
 
 
-def train_and_save(trainer: Trainer, stage_dir: Path) -> None:
+def train_and_save(trainer: Trainer, stage_dir: Path, merge: bool = True) -> None:
     """Train from the last checkpoint, if there is one, then write `<stage>/model` and drop the checkpoints.
 
+    `merge` folds an adapter into the weights that are saved; without it the folder holds the adapter alone.
     The model is written beside its place and renamed, so that the folder `model` is complete or absent.
     """
     trainer.add_callback(MetricsFile(stage_dir))
@@ -98,7 +99,7 @@ def train_and_save(trainer: Trainer, stage_dir: Path) -> None:
     if trainer.accelerator.is_main_process:
         if (checkpoints / "completions").exists():  # TRL's record of every sampled group
             shutil.copytree(checkpoints / "completions", stage_dir / "completions", dirs_exist_ok=True)
-        _save_merged(trainer, stage_dir / "model")
+        _save(trainer, stage_dir / "model", merge)
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
 
@@ -112,11 +113,11 @@ def last_complete_checkpoint(folder: Path) -> str | None:
     return str(max(complete, key=lambda path: int(path.name.partition("-")[2]))) if complete else None
 
 
-def _save_merged(trainer: Trainer, folder: Path) -> None:
+def _save(trainer: Trainer, folder: Path, merge: bool) -> None:
     from peft import PeftModel
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(model, PeftModel):
+    if merge and isinstance(model, PeftModel):
         model = _merge_adapter(model)
     temporary = folder.with_name("model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -129,9 +130,6 @@ def _merge_adapter(model):
     """Fold the adapter into full-precision weights; a 4-bit base is loaded again unquantised for that."""
     if not getattr(model.base_model.model, "is_quantized", False):
         return model.merge_and_unload()
-    from peft import PeftModel
-
     with tempfile.TemporaryDirectory() as adapter:
         model.save_pretrained(adapter)
-        base = load_model(model.peft_config["default"].base_model_name_or_path, "float32")
-        return PeftModel.from_pretrained(base, adapter).merge_and_unload()
+        return merge_adapter(adapter)

@@ -29,6 +29,7 @@ GRPO = {
     "peft": "lora", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0,
     "learning_rate": 3e-5, "lr_scheduler_type": "linear", "warmup_steps": 2, "max_steps": 12,
     "per_device_train_batch_size": 16, "gradient_accumulation_steps": 4, "bf16": True, "gradient_checkpointing": False,
+    "use_liger_kernel": False, "attn_implementation": None, "merge_adapter": True,
     "save_steps": 4, "num_processes": 1, "eval_problems": 40, "eval_max_tokens": 64, "reward": "sum",
     "loss_type": "grpo", "beta": 0.001, "epsilon": 0.2, "num_iterations": 1, "scale_rewards": "group",
     "mask_truncated_completions": False,
@@ -168,6 +169,32 @@ def test_an_endpoint_without_a_key_stops_in_the_notebook(monkeypatch):
     assert 'teacher_backend = "endpoint"' in text and "FINR1_API_KEY is not set" in text
     monkeypatch.setenv("FINR1_API_KEY", "any")
     assert DistillationParams.from_notebook(values).teacher_backend == "endpoint"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"use_liger_kernel": True}, "use_liger_kernel = True: the package liger-kernel is not installed"),
+        (
+            {"attn_implementation": "flash_attention_2"},
+            'attn_implementation = "flash_attention_2": the package flash-attn is not installed',
+        ),
+    ],
+)
+def test_kernels_that_this_machine_lacks_are_named_before_any_work(monkeypatch, change, words):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert GRPOParams(**GRPO | change), "a preset for another machine is no mistake"
+    assert problems(lambda: GRPOParams.from_notebook(GRPO | change)).startswith(words)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "need a GPU, and torch finds none" in problems(lambda: GRPOParams.from_notebook(GRPO | change))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert GRPOParams.from_notebook(GRPO | change)
+
+
+def test_flash_attention_wants_16_bits():
+    text = problems(lambda: GRPOParams(**GRPO | {"attn_implementation": "flash_attention_2", "bf16": False}))
+    assert "bf16 = True would work" in text
 
 
 def test_real_records_are_looked_for_before_any_work(monkeypatch, tmp_path):

@@ -6,13 +6,14 @@ import gc
 import hashlib
 import importlib.util
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1.generation.request import Completion, Job, Request, SamplingParams
-from finr1.models import load_model, load_tokenizer
+from finr1.models import is_adapter, load_model, load_tokenizer, whole_model
 
 if TYPE_CHECKING:
     import torch
@@ -233,6 +234,11 @@ class VLLMBackend:
 
         config = json.loads(adapter.read_text(encoding="utf8"))
         base, rank = config["base_model_name_or_path"], config["r"]
+        if is_adapter(base):  # GRPO's adapter on SFT's: vLLM takes one, so both are merged
+            with tempfile.TemporaryDirectory() as folder:
+                merged = whole_model(self.model_name_or_path, Path(folder))
+                self._llm, self._lora = vllm.LLM(model=merged, **self._arguments), None
+            return
         self._llm = vllm.LLM(model=base, enable_lora=True, max_lora_rank=rank, **self._arguments)
         self._lora = LoRARequest("adapter", 1, str(adapter.parent))
 

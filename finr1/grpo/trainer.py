@@ -58,6 +58,7 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
         bf16=params.bf16,
         use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
         gradient_checkpointing=params.gradient_checkpointing,
+        use_liger_kernel=params.use_liger_kernel,
         save_steps=params.save_steps,
         save_total_limit=1,
         logging_steps=1,
@@ -77,14 +78,16 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     from trl import GRPOTrainer
 
     from finr1 import training
-    from finr1.models import load_tokenizer
+    from finr1.models import load_tokenizer, whole_model
 
     config = grpo_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
-    path = start_model(params)
+    start = start_model(params)
+    with config.main_process_first(local=False):  # an adapter is merged once, for all ranks and the reference model
+        path = whole_model(start, stage_dir / "checkpoints" / "start_model")
     tokenizer = load_tokenizer(path)
     on_cpu = not torch.cuda.is_available()
     trainer_class = completion_scoring(GRPOTrainer) if on_cpu else GRPOTrainer
-    return trainer_class(
+    trainer = trainer_class(
         model=training.load_policy(path, params),
         reward_funcs=reward_functions(params),
         args=config,
@@ -93,6 +96,9 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
         peft_config=training.peft_config(params),
         rollout_func=CPUSampler(path) if on_cpu and params.bf16 and params.peft != "qlora" else None,
     )
+    if params.peft != "full":  # `start_model` goes with the checkpoints: the new adapter stands on the old one
+        trainer.model.peft_config["default"].base_model_name_or_path = start
+    return trainer
 
 
 def train(params: GRPOParams, stage_dir: Path) -> None:
@@ -101,4 +107,4 @@ def train(params: GRPOParams, stage_dir: Path) -> None:
 
     trainer = make_trainer(params, stage_dir)
     training.check_world_size(trainer, params.num_processes)
-    training.train_and_save(trainer, stage_dir)
+    training.train_and_save(trainer, stage_dir, params.merge_adapter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -177,6 +178,9 @@ class TrainingParams(Params):
     gradient_accumulation_steps: Positive
     bf16: bool
     gradient_checkpointing: bool
+    use_liger_kernel: bool
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None  # null: what suits here
+    merge_adapter: bool  # false: `model/` holds the adapter alone; everything that reads it merges it while loading
     save_steps: Positive
     num_processes: Positive
     eval_problems: Annotated[int, Field(ge=2)]  # an interval needs two
@@ -195,6 +199,14 @@ class TrainingParams(Params):
             )
         if self.warmup_steps > 1 and not self.warmup_steps.is_integer():
             yield f"warmup_steps = {self.warmup_steps:g}: should be a whole number of steps, or a share below 1"
+        if self.attn_implementation == "flash_attention_2" and not self.bf16:
+            yield 'attn_implementation = "flash_attention_2": computes in 16 bits alone; bf16 = True would work'
+
+    def requirements(self) -> Iterator[str]:
+        if self.use_liger_kernel:
+            yield from _needs_gpu("use_liger_kernel = True", "liger_kernel", "liger-kernel", "False")
+        if self.attn_implementation == "flash_attention_2":
+            yield from _needs_gpu('attn_implementation = "flash_attention_2"', "flash_attn", "flash-attn", '"sdpa"')
 
 
 class SFTParams(TrainingParams):
@@ -312,6 +324,17 @@ def key_variable(model: str) -> str:
     For a benchmark of several endpoints; where it is not set, the key of all endpoints is used.
     """
     return f"{API_KEY}_{''.join(char if char.isalnum() else '_' for char in model.strip()).upper()}"
+
+
+def _needs_gpu(asked: str, module: str, package: str, instead: str) -> Iterator[str]:
+    """What `asked` lacks on this machine: the package, or a GPU for its kernels."""
+    if importlib.util.find_spec(module) is None:
+        yield f"{asked}: the package {package} is not installed (pip install {package}); {instead} works without it"
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        yield f"{asked}: its kernels need a GPU, and torch finds none; {instead} would work"
 
 
 def _some(numbers: list[int]) -> str:
