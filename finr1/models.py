@@ -84,9 +84,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Tokenizer of `path`, padded on the left as generation needs it; of the base model for an adapter without one."""
     from transformers import AutoTokenizer
 
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.is_file() and not (adapter.parent / "tokenizer_config.json").is_file():
-        path = json.loads(adapter.read_text(encoding="utf8"))["base_model_name_or_path"]
+    if is_adapter(path) and not (Path(path) / "tokenizer_config.json").is_file():
+        path = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf8"))["base_model_name_or_path"]
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
