@@ -35,7 +35,8 @@ GRPO = {
     "mask_truncated_completions": False,
     "temperature": 1.0, "top_p": 1.0,
     "max_completion_length": 64, "num_generations": 8, "pass_rate_candidates": 0, "pass_rate_samples": 4,
-    "hard_weight": 1,
+    "hard_weight": 1, "importance_sampling_level": "token", "epsilon_high": None,
+    "multi_objective_aggregation": "sum_then_normalize", "soft_punish_cache": 0,
 }  # fmt: skip
 DISTILLATION = {
     "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",
@@ -92,7 +93,8 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"peft": {"r": 8}}, "peft = {'r': 8}: should be 'lora', 'qlora' or 'full'", "a dict: parameters are flat"),
         (
             {"loss_type": "drgrpo"},
-            "loss_type = \"drgrpo\": should be 'grpo', 'dapo', 'dr_grpo' or 'bnpo'; did you mean dr_grpo?",
+            "loss_type = \"drgrpo\": should be 'grpo', 'dapo', 'dr_grpo', 'bnpo', 'cispo', 'sapo', 'luspo' or 'vespo'; "
+            "did you mean dr_grpo?",
             "a near miss of a choice",
         ),
         (
@@ -107,6 +109,16 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
             "num_processes = 1 is not divisible by it; raise gradient_accumulation_steps",
             "no group fits at all",
         ),
+        ({"loss_type": "cispo"}, "epsilon_high = None: loss_type", "TRL would cap every weight at epsilon"),
+        ({"loss_type": "luspo"}, 'importance_sampling_level = "token"', "TRL warns in the log alone"),
+        ({"loss_type": "dapo", "importance_sampling_level": "sequence"},
+         'importance_sampling_level = "sequence": loss_type = "dapo" would weigh', "not the loss of GSPO"),
+        ({"reward": "gated", "multi_objective_aggregation": "normalize_then_sum"},
+         'multi_objective_aggregation = "normalize_then_sum": needs two rewards', "one reward: nothing to sum"),
+        ({"scale_rewards": "none", "multi_objective_aggregation": "normalize_then_sum"},
+         'scale_rewards = "none": multi_objective_aggregation', "TRL ignores it without a word"),
+        ({"soft_punish_cache": 64}, "soft_punish_cache = 64: max_completion_length = 64", "every answer is punished"),
+        ({"num_iterations": 3}, "save_steps = 4: no exact resume", "a resumed run would sample at other steps"),
         ({"warmup_steps": 50}, "warmup_steps = 50: more than max_steps = 12; 0 to 12 would work, or", "all warm-up"),
         ({"run": "../elsewhere"}, 'run = "../elsewhere": should be a plain folder name', "it would leave outputs/"),
         ({"run": ".hidden"}, 'run = ".hidden": should be a plain folder name', "a hidden folder"),

@@ -17,10 +17,16 @@ TRAIN_FILE = "train.jsonl"  # the RL rows that the notebook has chosen by pass r
 
 
 def reward_functions(params: GRPOParams) -> list:
-    """`sum`: format and accuracy as two rewards that TRL adds up, as in the paper; `gated`: one that needs both."""
-    if params.reward == "gated":
-        return [rewards.gated_reward]
-    return [rewards.format_reward, rewards.accuracy_reward]
+    """`sum`: format and accuracy as two rewards that TRL adds up, as in the paper; `gated`: one that needs both.
+
+    With `soft_punish_cache`, DAPO's punishment of overlong completions comes on top (0 to -1; arXiv 2503.14476).
+    """
+    functions = [rewards.gated_reward] if params.reward == "gated" else [rewards.format_reward, rewards.accuracy_reward]
+    if params.soft_punish_cache:
+        from trl.rewards import get_soft_overlong_punishment
+
+        functions.append(get_soft_overlong_punishment(params.max_completion_length, params.soft_punish_cache))
+    return functions
 
 
 def start_model(params: GRPOParams) -> str:
@@ -40,10 +46,14 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
     return GRPOConfig(
         output_dir=str(stage_dir / "checkpoints"),
         loss_type=params.loss_type,
+        importance_sampling_level=params.importance_sampling_level,
         beta=params.beta,
-        epsilon=params.epsilon,  # one bound for both sides: the paper's symmetric clip
+        use_bias_correction_kl=False,  # TRL's default multiplies the KL by the ratio (DeepSeek-V3.2); GRPO's has none
+        epsilon=params.epsilon,
+        epsilon_high=params.epsilon_high,  # None: epsilon, the paper's symmetric clip
         num_iterations=params.num_iterations,
         scale_rewards=params.scale_rewards,
+        multi_objective_aggregation=params.multi_objective_aggregation,
         mask_truncated_completions=params.mask_truncated_completions,
         temperature=params.temperature,
         top_p=params.top_p,

@@ -231,12 +231,16 @@ class GRPOParams(TrainingParams):
     sft_stage: Text | None  # null: from the base model, without SFT (the paper's "Zero")
     model_name_or_path: Text  # that base model
     reward: Literal["sum", "gated"]
-    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
+    importance_sampling_level: Literal["token", "sequence"]
     beta: Annotated[float, Field(ge=0)]  # weight of the KL to the SFT policy
-    epsilon: Annotated[float, Field(gt=0)]  # clip of the probability ratio, both sides
+    epsilon: Annotated[float, Field(gt=0)]  # clip of the probability ratio: 1 - epsilon to 1 + epsilon_high
+    epsilon_high: Annotated[float, Field(gt=0)] | None  # upper bound of the clip; null: epsilon, the symmetric clip
     num_iterations: Positive  # uses of each generation batch
     scale_rewards: Literal["group", "batch", "none"]
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
     mask_truncated_completions: bool  # leave completions that were cut off out of the loss (DAPO)
+    soft_punish_cache: Count  # tokens before max_completion_length over which a reward falls to -1 (DAPO); 0: off
     temperature: Annotated[float, Field(gt=0)]
     top_p: TopP
     max_completion_length: Positive
@@ -247,8 +251,14 @@ class GRPOParams(TrainingParams):
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
+        yield from self._algorithm_conflicts()
         if self.max_steps <= 0:
             yield f"max_steps = {self.max_steps}: should be 1 or more"
+        if self.save_steps % self.num_iterations:
+            yield (
+                f"save_steps = {self.save_steps}: no exact resume between two uses of the same completions; "
+                f"a multiple of num_iterations = {self.num_iterations} would work"
+            )
         needed = self.batch_size // self.num_generations
         if 0 < self.pass_rate_candidates < needed:
             yield (
@@ -263,6 +273,33 @@ class GRPOParams(TrainingParams):
             yield (
                 f"num_generations = {self.num_generations}: the generation batch per_device_train_batch_size x "
                 f"gradient_accumulation_steps x num_processes = {self.batch_size} is not divisible by it; {advice}"
+            )
+
+    def _algorithm_conflicts(self) -> Iterator[str]:
+        """What TRL would take without a word, or with a warning in the log alone, and train something else."""
+        loss, level = self.loss_type, self.importance_sampling_level
+        if loss == "cispo" and (self.epsilon_high or 0) <= 1:
+            yield (
+                f'epsilon_high = {self.epsilon_high}: loss_type = "cispo" caps the weight itself there; '
+                "5.0 would work (ScaleRL)"
+            )
+        if loss == "luspo" and level != "sequence":
+            yield f'importance_sampling_level = "{level}": loss_type = "luspo" needs "sequence"'
+        if level == "sequence" and loss not in ("grpo", "luspo", "sapo"):
+            why = "weighs sequences itself" if loss == "vespo" else "would weigh each completion by its length"
+            yield f'importance_sampling_level = "sequence": loss_type = "{loss}" {why}; loss_type = "grpo" is GSPO'
+        if self.multi_objective_aggregation == "normalize_then_sum":
+            if self.reward == "gated" and not self.soft_punish_cache:
+                yield 'multi_objective_aggregation = "normalize_then_sum": needs two rewards; reward = "sum" would work'
+            if self.scale_rewards != "group":
+                yield (
+                    f'scale_rewards = "{self.scale_rewards}": multi_objective_aggregation = "normalize_then_sum" has '
+                    'its own scaling, by group and then by batch; "group" would work'
+                )
+        if self.soft_punish_cache >= self.max_completion_length:
+            yield (
+                f"soft_punish_cache = {self.soft_punish_cache}: max_completion_length = {self.max_completion_length} "
+                f"is all there is; {self.max_completion_length // 5} would work, or 0 for none"
             )
 
 
