@@ -158,9 +158,9 @@ VARIANTS = {
         CONSTANT,
     ),
     "GSPO": (
-        {"beta": 0.0, "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
+        {"beta": 0.0, "importance_sampling_level": "sequence", "epsilon": 0.01, "epsilon_high": 0.5},
         SUMMED,
-        lambda r, a, p: -clipped(r, a, 3e-4, 4e-4),
+        lambda r, a, p: -clipped(r, a, 0.01, 0.5),
         EACH,
     ),
     "CISPO": (
