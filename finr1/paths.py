@@ -42,6 +42,15 @@ def resolve(path: str) -> Path:
     return repository_root() / path
 
 
+def run_folder(name: str) -> Path:
+    """The folder of a run that a person names: a folder of `outputs_root()` where there is one, else a path.
+
+    A relative path counts from the working folder, and from the root where nothing is there. It may not exist.
+    """
+    candidates = [outputs_root() / name, Path(name).expanduser().absolute(), resolve(name)]
+    return Path(os.path.normpath(next((path for path in candidates if path.is_dir()), candidates[0])))
+
+
 def shown(path: Path) -> str:
     """`path` as a person wants to read it: from the root where it lies below it."""
     root = repository_root()

@@ -9,7 +9,7 @@ from pathlib import Path
 from finr1.evaluation.protocols import PROTOCOLS, regrade
 from finr1.evaluation.samples import Sample
 from finr1.evaluation.tables import protocol_table
-from finr1.paths import outputs_root
+from finr1.paths import run_folder
 from finr1.records import Problem, read_jsonl, write_jsonl
 
 
@@ -24,7 +24,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """Print a table, a column a protocol; returns 2 where the run has no benchmark."""
-    folder = outputs_root() / options.run
+    folder = run_folder(options.run)
     files = [folder / "06_benchmark" / "samples.jsonl", folder / "01_data" / "problems.jsonl"]
     missing = [str(file) for file in files if not file.is_file()]
     if missing or (options.output and options.protocol == "all"):
