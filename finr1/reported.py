@@ -11,6 +11,10 @@ PAPER = "arXiv 2503.16252, version 5 (2026-03-19)"
 README = "README of the repository SUFE-AIFLM-Lab/Fin-R1"
 
 BENCHMARKS = ("FinQA", "ConvFinQA", "Ant_Finance", "TFNS", "Finance-Instruct")
+# The paper's name of a benchmark -> the project's name of its source.
+SOURCE_NAMES = dict(
+    zip(BENCHMARKS, ("finqa", "convfinqa", "ant_finance", "tfns", "finance_instruct_500k"), strict=True)
+)
 BASE, SFT, GRPO = "Qwen2.5-7B-Instruct", "Fin-R1-SFT", "Fin-R1"  # the three steps of the recipe in the paper's table
 
 

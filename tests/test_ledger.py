@@ -1,0 +1,242 @@
+"""Each claim of the paper has its place and status, its number stands once, and a verdict follows from a rule."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from finr1 import ledger, reported
+from finr1.evaluation import Sample
+from finr1.ledger import Claim, Evidence
+from finr1.ledger.verdicts import WIDEST
+from finr1.params import STAGES
+
+CLAIMS = ledger.read_claims()
+PAPER_MODEL = "Qwen/Qwen2.5-7B-Instruct"
+
+
+def samples(source: str, right: dict[str, float], items: int) -> list[Sample]:
+    """Greedy answers to `items` questions; `right`: model -> share that is right, the same items first."""
+    return [
+        Sample(
+            model=model, decoding="greedy", problem_id=f"{source}/{n:05d}", sample=0, source=source, family="f",
+            capability="calculation", language="en", question="q", gold="1", prompt_sha256="x", text="t", tokens=3,
+            finish_reason="stop", answer="1", lenient_answer="1", format=True, correct=n < share * items,
+            lenient_correct=True,
+        )
+        for model, share in right.items()
+        for n in range(items)
+    ]  # fmt: skip
+
+
+def run(parameters: dict | None = None, metrics: dict | None = None, answers: list[Sample] = ()) -> Evidence:
+    """`parameters` and `metrics`: "<stage>.<name>" -> value."""
+    nested: tuple[dict, dict] = ({}, {})
+    for into, flat in zip(nested, (parameters or {}, metrics or {}), strict=True):
+        for name, value in flat.items():
+            stage, _, key = name.partition(".")
+            into.setdefault(stage, {})[key] = value
+    return Evidence(*nested, answers)
+
+
+# ---- the file -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: re.sub(r"\W+", "_", claim.says)[:60])
+def test_a_claim_has_its_place_its_status_and_a_parameter_that_exists(claim):
+    assert claim.says and claim.place.startswith(("paper", "README"))
+    if claim.parameter:
+        stage, _, name = claim.parameter.partition(".")
+        assert name in STAGES[stage].model_fields
+    checkable = claim.measure or claim.expected is not None or claim.above is not None or claim.built_in is not None
+    assert checkable or claim.status in ("not stated", "contradicted")
+
+
+def test_every_reported_number_is_claimed_once_and_stands_in_one_place():
+    claimed = [claim.reported[0] for claim in CLAIMS if len(claim.reported) == 1]
+    cells = [f"RESULTS/{row['model']}/{name}" for row in reported.RESULTS for name in (*reported.BENCHMARKS, "mean")]
+    cells += [f"SOURCES/{row['source']}/{name}" for row in reported.SOURCES for name in ("raw", "kept")]
+    judges = ("Qwen2.5-72B-Instruct", "GPT-4o")
+    cells += [f"ANSWER_CHECK/{i}/{judge}" for i in range(len(reported.ANSWER_CHECK)) for judge in judges]
+    assert sorted(claimed) == sorted([*cells, "RECORDS"])
+
+
+def test_numbers_are_those_of_reported():
+    by_place = {claim.reported[0]: claim for claim in CLAIMS if len(claim.reported) == 1}
+    assert by_place["RESULTS/Fin-R1/FinQA"].number == pytest.approx(0.76)
+    assert by_place["SOURCES/FinQA/kept"].number == 2948 and by_place["RECORDS"].number == 60_091
+    assert by_place["ANSWER_CHECK/0/GPT-4o"].number == pytest.approx(0.028)
+    (fall,) = (claim for claim in CLAIMS if claim.says.startswith("Ant_Finance, from the base"))
+    assert fall.number == pytest.approx(-0.04) and ledger.shown_number(fall) == "-4.0"
+
+
+def test_what_the_sources_contradict_says_how():
+    results = [claim for claim in CLAIMS if claim.part == "results" and claim.status == "contradicted"]
+    assert len(results) == 4 and all(claim.note for claim in results)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"status": "probably"}, "status"),
+        ({"place": ""}, "place"),
+        ({"parameter": "05_grpo.betta"}, "no parameter 05_grpo.betta"),
+        ({"where": {"02_distillation.teacher": ["x"]}}, "no parameter"),
+        ({"reported": ["RESULTS/Fin-R2/FinQA"]}, "no such place"),
+        ({"reported": ["RESULTS/Fin-R1/MMLU"]}, "no such place"),
+        ({"measure": "accuracy"}, "needs a reported number"),
+        ({"status": "not stated", "expected": [1]}, "no expected value"),
+        ({"verdict": "reproduced"}, "Extra inputs"),
+    ],
+)
+def test_a_claim_that_does_not_hold_together_is_refused(change, message):
+    good = {"part": "grpo", "says": "x", "place": "paper", "status": "stated", "parameter": "05_grpo.beta"}
+    Claim(**good)
+    with pytest.raises(ValidationError, match=message):
+        Claim(**good | change)
+
+
+# ---- verdicts on settings -------------------------------------------------------------------------------------------
+
+
+def setting(**fields) -> Claim:
+    return Claim(**{"part": "grpo", "says": "x", "place": "paper", "status": "stated"} | fields)
+
+
+BETA = {"parameter": "05_grpo.beta", "above": 0}
+MODEL = {"parameter": "04_sft.model_name_or_path", "expected": ["Qwen2.5-7B-Instruct"]}
+SOURCES = {"parameter": "01_data.benchmark_names", "expected": [["finqa", "tfns"]]}
+TEACHER = {
+    "parameter": "02_distillation.temperature", "expected": [0.6],
+    "where": {"02_distillation.teacher_backend": ["endpoint"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields, parameters, verdict",
+    [
+        (BETA, {"05_grpo.beta": 0.001}, "followed"),
+        (BETA, {"05_grpo.beta": 0.0}, "departed from"),
+        (BETA, {}, "not attempted"),  # the stage has not run
+        (MODEL, {"04_sft.model_name_or_path": "/models/Qwen2.5-7B-Instruct"}, "followed"),
+        (MODEL, {"04_sft.model_name_or_path": "Qwen/Qwen2.5-1.5B-Instruct"}, "departed from"),
+        (SOURCES, {"01_data.benchmark_names": ["tfns", "finqa"]}, "followed"),
+        (SOURCES, {"01_data.benchmark_names": ["tfns"]}, "departed from"),
+        (TEACHER, {"02_distillation.temperature": 0.6, "02_distillation.teacher_backend": "endpoint"}, "followed"),
+        (TEACHER, {"02_distillation.temperature": 0.6, "02_distillation.teacher_backend": "scripted"}, "not attempted"),
+        (BETA | {"status": "inferred"}, {"05_grpo.beta": 1.0}, "followed"),
+        ({"parameter": "05_grpo.beta", "status": "not stated"}, {"05_grpo.beta": 1.0}, "open"),
+        (BETA | {"status": "contradicted"}, {"05_grpo.beta": 1.0}, "open"),
+        ({"built_in": True}, {}, "followed"),
+        ({"built_in": False}, {}, "departed from"),
+    ],
+)
+def test_verdicts_on_settings(fields, parameters, verdict):
+    assert ledger.hold(setting(**fields), run(parameters)).verdict == verdict
+
+
+# ---- verdicts on numbers --------------------------------------------------------------------------------------------
+
+
+def claim_of(place: str) -> Claim:
+    return next(claim for claim in CLAIMS if claim.reported == [place])
+
+
+FINQA = "RESULTS/Fin-R1/FinQA"  # 76.0
+SEVEN_B = {"06_benchmark.model_name_or_path": PAPER_MODEL, "01_data.max_context_chars": None}
+
+
+@pytest.mark.parametrize(
+    "parameters, source, share, items, verdict, why",
+    [
+        (SEVEN_B, "finqa", 0.77, 1000, "reproduced", "inside"),
+        (SEVEN_B, "finqa", 0.587, 1000, "not reproduced", "outside"),
+        (SEVEN_B, "finqa", 0.76, 100, "not attempted", "100 items are too few"),
+        (SEVEN_B, "synthetic", 0.76, 1000, "not attempted", "anything of finqa"),
+        (SEVEN_B | {"01_data.max_context_chars": 900}, "finqa", 0.76, 1000, "not attempted", "cut to 900"),
+        ({"06_benchmark.model_name_or_path": "SmolLM2-135M-Instruct"}, "finqa", 0.76, 1000, "not attempted", "SmolLM2"),
+    ],
+)
+def test_verdicts_on_an_accuracy(parameters, source, share, items, verdict, why):
+    entry = ledger.hold(claim_of(FINQA), run(parameters, answers=samples(source, {"grpo": share}, items)))
+    assert entry.verdict == verdict and why in entry.why
+    assert bool(entry.got) == (source == "finqa")  # what was measured is shown, whatever the verdict
+
+
+def test_an_interval_that_is_reproduced_is_narrow_enough_to_mean_something():
+    for share in (0.5, 0.7, 0.9):
+        for items in (50, 200, 350, 1000):
+            entry = ledger.hold(claim_of(FINQA), run(SEVEN_B, answers=samples("finqa", {"grpo": share}, items)))
+            if entry.verdict == "reproduced":
+                low, high = map(float, re.findall(r"\[([\d.]+), ([\d.]+)\]", entry.got)[0])
+                assert high - low <= 2 * 100 * WIDEST + 0.2
+
+
+def test_another_model_is_held_against_its_own_line_whatever_the_base_is():
+    small = {"06_benchmark.model_name_or_path": "SmolLM2-135M-Instruct"}
+    answers = samples("finqa", {"base": 0.0, "DeepSeek-R1": 0.71}, 1000)
+    assert ledger.hold(claim_of("RESULTS/DeepSeek-R1/FinQA"), run(small, answers=answers)).verdict == "reproduced"
+
+
+def test_a_difference_is_paired_on_the_items_of_its_source():
+    claim = next(claim for claim in CLAIMS if claim.says == "FinQA, from SFT to GRPO")
+    gain = samples("finqa", {"sft": 0.73, "grpo": 0.76}, 1000) + samples("tfns", {"sft": 0.9, "grpo": 0.1}, 50)
+    entry = ledger.hold(claim, run(SEVEN_B, answers=gain))
+    assert entry.verdict == "reproduced" and entry.got.startswith("+3.0 [") and "paired" in entry.did
+    loss = ledger.hold(claim, run(SEVEN_B, answers=samples("finqa", {"sft": 0.76, "grpo": 0.73}, 1000)))
+    assert loss.verdict == "not reproduced"
+
+
+def test_a_mean_needs_all_five_benchmarks():
+    claim = claim_of("RESULTS/Fin-R1/mean")
+    five = [s for name in reported.SOURCE_NAMES.values() for s in samples(name, {"grpo": 0.752}, 500)]
+    assert ledger.hold(claim, run(SEVEN_B, answers=five)).verdict == "reproduced"
+    four = [s for s in five if s.source != "tfns"]
+    entry = ledger.hold(claim, run(SEVEN_B, answers=four))
+    assert entry.verdict == "not attempted" and "tfns" in entry.why
+
+
+@pytest.mark.parametrize(
+    "count, data_dir, verdict",
+    [
+        (8281, None, "reproduced"),  # printed as 8.28 thousand
+        (8281, "/data", "reproduced"),
+        (6251, None, "not reproduced"),
+        (6251, "/data", "not attempted"),
+        (0, None, "not attempted"),
+    ],
+)
+def test_verdicts_on_a_count_of_raw_records(count, data_dir, verdict):
+    funnel = [{"stage": "raw records", "count": count, "finqa": count}, {"stage": "sampled", "count": 10, "finqa": 10}]
+    evidence = run({"01_data.data_dir": data_dir}, {"01_data.funnel": funnel})
+    assert ledger.hold(claim_of("SOURCES/FinQA/raw"), evidence).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "judge, sources, inaccurate, verdict",
+    [
+        ("Qwen/Qwen2.5-72B-Instruct", ["finqa"], 0.004, "reproduced"),
+        ("Qwen/Qwen2.5-72B-Instruct", ["finqa"], 0.06, "not reproduced"),
+        ("Qwen/Qwen2.5-72B-Instruct", ["synthetic"], 0.004, "not attempted"),
+        ("another-judge", ["finqa"], 0.004, "not attempted"),
+    ],
+)
+def test_verdicts_on_the_study_of_the_judge(judge, sources, inaccurate, verdict):
+    row = {"order": "standard", "n": 500, "inaccurate": inaccurate, "low": max(0, inaccurate - 0.004),
+           "high": inaccurate + 0.01, "irregular": 0.0}  # fmt: skip
+    parameters = {"03_filtering.judge_model": judge, "01_data.source_names": sources}
+    evidence = run(parameters, {"03_filtering.study": [row]})
+    assert ledger.hold(claim_of("ANSWER_CHECK/0/Qwen2.5-72B-Instruct"), evidence).verdict == verdict
+
+
+def test_a_synthetic_run_attempts_no_number_and_an_empty_one_nothing():
+    rng = random.Random(0)
+    answers = samples("synthetic", {m: rng.random() for m in ("base", "sft", "grpo")}, 480)
+    for evidence in (run(SEVEN_B, answers=answers), run()):
+        rows = ledger.entries(evidence)
+        assert {row.verdict for row in rows if row.claim.measure} == {"not attempted"}
+    counted = ledger.tally(ledger.entries(run()))
+    assert counted["reproduced"] == counted["not reproduced"] == 0 and sum(counted.values()) == len(CLAIMS)
