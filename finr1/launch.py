@@ -1,15 +1,19 @@
 """Training runs in a child process, from a laptop to several GPUs: the notebook's kernel never holds the GPU.
 
-(`notebook_launcher` forks, which CUDA does not survive; `accelerate launch --cpu --num_processes 2` was seen to run one
-process without a word, torchrun ran two.) The child's side is `finr1.child`.
+Several processes are started by `accelerate launch` with `params/accelerate/<distributed>.yaml`; several nodes by the
+environment variables NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT (docs/distributed.md). The child's side is
+`finr1.child`. (`notebook_launcher` forks, which CUDA does not survive; `accelerate launch --cpu --num_processes 2` was
+seen to run one process without a word: the trainer checks its number of processes and its wrapper.)
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,12 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 from finr1.child import LAUNCHED
 from finr1.manifest import file_sha256
+from finr1.params import STAGES
 from finr1.paths import repository_root, shown
 from finr1.progress import METRICS_FILE, ProgressLine, describe, read_metrics
 
 if TYPE_CHECKING:
     from finr1.run import Run
 
+_MODULES = {"04_sft": "finr1.sft", "05_grpo": "finr1.grpo"}
+PARAMS_FILE = "params.yaml"
 LOG_FILE = "train.log"
 MODEL_FOLDER = "model"
 _MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, LOG_FILE)
@@ -40,9 +47,17 @@ class TrainingFailed(RuntimeError):
 
 
 def launch(
-    module: str, run: Run, num_processes: int = 1, *, reads: Sequence[str] = (), on_progress: OnProgress | None = None
+    module: str,
+    run: Run,
+    num_processes: int = 1,
+    distributed: str = "ddp",
+    *,
+    reads: Sequence[str] = (),
+    on_progress: OnProgress | None = None,
 ) -> list[dict[str, Any]]:
     """Start `python -m <module> <stage folder>` and wait for it; returns the rows of its `metrics.jsonl`.
+
+    `num_processes` counts over all nodes; `distributed` names the file of `params/accelerate/` for more than one.
 
     Returns at once when `model/` is there: the child writes it last. A child that was killed before goes on from its
     last checkpoint. `reads` names files of the stage folder that the child trains on: when they changed, a model and
@@ -57,12 +72,12 @@ def launch(
     start = log.stat().st_size if log.exists() else 0  # a resumed session appends
     with log.open("ab") as file:
         process = subprocess.Popen(
-            _command(module, run.dir, num_processes),
+            command(module, run.dir, num_processes, distributed),
             stdin=subprocess.PIPE,  # closes when this process dies, whatever kills it: the child then ends too
             stdout=file,
             stderr=subprocess.STDOUT,
             cwd=repository_root(),
-            env=_environment(num_processes),
+            env=_environment(num_processes) | {LAUNCHED: "1"},
             start_new_session=True,
         )
     with process.stdin:
@@ -76,17 +91,61 @@ def launch(
     return read_metrics(run.dir)
 
 
-def _command(module: str, stage_dir: Path, num_processes: int) -> list[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    return [sys.executable, *(torchrun if num_processes > 1 else []), "-m", module, str(stage_dir)]
+def command(module: str, stage_dir: Path, num_processes: int, distributed: str) -> list[str]:
+    """The command that trains on this node: plain Python for one process, `accelerate launch` for more."""
+    if num_processes == 1:
+        return [sys.executable, "-m", module, str(stage_dir)]
+    config = repository_root() / "params" / "accelerate" / f"{distributed}.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    return [*launcher, "--num_processes", str(num_processes), *_nodes(), "-m", module, str(stage_dir)]
+
+
+def _nodes() -> list[str]:
+    """Options for several nodes, from the usual environment variables; ValueError names those that are missing."""
+    nodes = os.environ.get("NNODES", "1")
+    if nodes == "1":
+        return []
+    if missing := [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ValueError(f"NNODES = {nodes}: the environment variables {', '.join(missing)} are not set")
+    return [
+        *("--num_machines", nodes),
+        *("--machine_rank", os.environ["NODE_RANK"]),
+        *("--main_process_ip", os.environ["MASTER_ADDR"]),
+        *("--main_process_port", os.environ["MASTER_PORT"]),
+    ]
 
 
 def _environment(num_processes: int) -> dict[str, str]:
-    env = {**os.environ, LAUNCHED: "1", "PYTHONUNBUFFERED": "1"}
+    # RANK and the like, where this process has them, belong to another launcher.
+    outer = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    env["PYTHONUNBUFFERED"] = "1"
     if num_processes == 1:
         # With several GPUs in sight, the trainer would wrap the model in DataParallel and multiply the batch unasked.
         env["CUDA_VISIBLE_DEVICES"] = env.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     return env
+
+
+def join(stage_dir: Path) -> int:
+    """On a further node: wait for the first node's trainer, take part in it; returns this node's exit code.
+
+    The folder is on a file system that all nodes share. Returns 0 without training when `model/` is there.
+    """
+    params = STAGES[stage_dir.name].from_yaml(stage_dir / PARAMS_FILE)
+    address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    while not _reachable(address):
+        if (stage_dir / MODEL_FOLDER).exists():
+            print(f"{shown(stage_dir / MODEL_FOLDER)} is complete: no training")
+            return 0
+        time.sleep(_POLL_S)
+    arguments = command(_MODULES[stage_dir.name], stage_dir, params.num_processes, params.distributed)
+    return subprocess.run(arguments, cwd=repository_root(), env=_environment(params.num_processes)).returncode
+
+
+def _reachable(address: tuple[str, int]) -> bool:
+    with suppress(OSError), socket.create_connection(address, timeout=1):
+        return True
+    return False
 
 
 def _drop_outdated(module: str, run: Run, reads: Sequence[str]) -> None:
@@ -117,6 +176,13 @@ def _watch(process: subprocess.Popen, stage_dir: Path, on_progress: OnProgress |
             drawn = len(rows)
         if ended:
             return process.returncode
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `join` to the commands of `python -m finr1`."""
+    parser = commands.add_parser("join", help="on a further node: take part in the training that the first one starts")
+    parser.set_defaults(command=lambda options: join(options.stage_dir.resolve()))
+    parser.add_argument("stage_dir", type=Path, metavar="STAGE_FOLDER", help="for example outputs/paper/04_sft")
 
 
 def _end(process: subprocess.Popen) -> None:

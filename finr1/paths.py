@@ -34,6 +34,11 @@ def cache_dir() -> Path:
     return outputs_root() / "cache"
 
 
+def preset_names() -> list[str]:
+    """The folders of `params/` that hold parameters of stages (`params/accelerate/` holds other files)."""
+    return sorted({path.parent.name for path in (repository_root() / "params").glob("*/[0-9][0-9]_*.yaml")})
+
+
 def resolve(path: str) -> Path:
     """`path` from the root; one that starts with `outputs/` from `outputs_root()`; an absolute one as it is."""
     parts = Path(path).parts

@@ -22,7 +22,7 @@ from finr1.notebook_run import NotebookFailed, execute
 from finr1.params import STAGES, ParameterError, Params
 from finr1.params.errors import describe, did_you_mean
 from finr1.params.yaml_file import read_flat_yaml
-from finr1.paths import outputs_root, repository_root, shown
+from finr1.paths import outputs_root, preset_names, repository_root, shown
 from finr1.progress import duration
 from finr1.run import forget, how_to_make, input_hashes
 
@@ -97,7 +97,7 @@ def run_preset(
 def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[str] = ()) -> dict[str, Params]:
     """{stage: its parameters}; ParameterError with the problems of all stages together."""
     folder = repository_root() / "params" / preset
-    presets = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
+    presets = preset_names()
     if preset not in presets:
         hint = did_you_mean(preset, presets)
         raise ParameterError("--preset", [f"{describe(preset)}: no such preset{hint}; there are: {', '.join(presets)}"])

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from finr1.params import STAGES, Params
-from finr1.paths import cache_dir, repository_root
+from finr1.paths import cache_dir, preset_names, repository_root
 
 MEASURED_MODEL_PARAMETERS = 0.135e9  # of the embedded model, with which the rates are measured
 CHARS_PER_TOKEN = 3.5  # English text under the embedded model's tokenizer
@@ -114,7 +114,7 @@ def read_preset(preset: str) -> dict[str, Params]:
     """The parameters of every stage of `params/<preset>`; raises `FileNotFoundError` for an unknown preset."""
     folder: Path = repository_root() / "params" / preset
     if not folder.is_dir():
-        known = ", ".join(sorted(path.name for path in folder.parent.iterdir() if path.is_dir()))
+        known = ", ".join(preset_names())
         raise FileNotFoundError(f"preset = {preset!r}: there is no such folder in params/; there are {known}")
     return {stage: params.from_yaml(folder / f"{stage}.yaml") for stage, params in STAGES.items()}
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from finr1 import manifest
 from finr1.child import child_main, is_locked, stage_lock
-from finr1.launch import TrainingFailed, launch
+from finr1.launch import PARAMS_FILE, TrainingFailed, launch
 from finr1.manifest import MANIFEST_FILE, read_manifest
 from finr1.params import ParameterError, Params
 from finr1.paths import cache_dir, outputs_root, repository_root, shown
@@ -40,7 +40,6 @@ __all__ = [
     "stage_lock",
 ]
 
-PARAMS_FILE = "params.yaml"
 _STATE_FILE = "state.json"
 KERNEL_LOG = "kernel.log"
 # Never removed: answers, and what papermill is writing into this folder right now.

@@ -74,7 +74,7 @@ def train(params: SFTParams, stage_dir: Path) -> None:
     from finr1 import training
 
     trainer = make_trainer(params, stage_dir)
-    training.check_world_size(trainer, params.num_processes)
+    training.check_processes(trainer, params.num_processes, params.distributed)
     training.train_and_save(trainer, stage_dir, params.merge_adapter)
 
 

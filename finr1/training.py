@@ -16,6 +16,7 @@ from finr1.models import load_model, merge_adapter
 from finr1.progress import METRICS_FILE
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig
     from transformers import PreTrainedModel, Trainer
 
@@ -80,11 +81,40 @@ def load_policy(path: str, params: SFTParams | GRPOParams) -> PreTrainedModel:
     return load_model(path, "bfloat16", params.attn_implementation, quantization_config=quantization)
 
 
-def check_world_size(trainer: Trainer, num_processes: int) -> None:
-    """Raise `RuntimeError` when a launcher started another number of processes than was asked for."""
+def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> None:
+    """Raise `RuntimeError` when a launcher started another number of processes than was asked for.
+
+    For several, training will raise it too when the model is not wrapped as `distributed` asks.
+    """
     actual = trainer.accelerator.num_processes
     if actual != num_processes:
         raise RuntimeError(f"num_processes = {num_processes}, but {actual} are running: start this stage with `launch`")
+    if num_processes > 1:
+        trainer.add_callback(CheckWrapper(trainer, distributed))
+
+
+class CheckWrapper(TrainerCallback):
+    """Raises `RuntimeError` when the model that is trained is not wrapped as `distributed` asks.
+
+    The trainer wraps it as it starts; a wrong setting of accelerate makes another wrapper without a word.
+    """
+
+    def __init__(self, trainer: Trainer, distributed: str):
+        self.trainer, self.distributed = trainer, distributed
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        from torch.distributed.fsdp import FSDPModule
+        from torch.nn.parallel import DistributedDataParallel
+
+        model = self.trainer.model_wrapped
+        is_zero3 = type(model).__name__ == "DeepSpeedEngine" and model.zero_optimization_stage() == 3
+        found = {
+            "ddp": isinstance(model, DistributedDataParallel),
+            "fsdp2": isinstance(model, FSDPModule),
+            "zero3": is_zero3,
+        }
+        if not found[self.distributed]:
+            raise RuntimeError(f'distributed = "{self.distributed}", but the model runs as {type(model).__name__}')
 
 
 def train_and_save(trainer: Trainer, stage_dir: Path, merge: bool = True) -> None:
@@ -96,10 +126,11 @@ def train_and_save(trainer: Trainer, stage_dir: Path, merge: bool = True) -> Non
     trainer.add_callback(MetricsFile(stage_dir))
     checkpoints = Path(trainer.args.output_dir)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
+    state = _gathered_state(trainer)
     if trainer.accelerator.is_main_process:
         if (checkpoints / "completions").exists():  # TRL's record of every sampled group
             shutil.copytree(checkpoints / "completions", stage_dir / "completions", dirs_exist_ok=True)
-        _save(trainer, stage_dir / "model", merge)
+        _save(trainer, stage_dir / "model", merge, state)
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
 
@@ -107,29 +138,54 @@ def train_and_save(trainer: Trainer, stage_dir: Path, merge: bool = True) -> Non
 def last_complete_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint below `folder` that was written to its end; None without one.
 
-    The trainer writes `trainer_state.json` last, so a checkpoint without it is what a kill left behind.
+    The trainer writes `trainer_state.json` last, so a checkpoint without a whole one is what a kill left behind.
     """
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
     return str(max(complete, key=lambda path: int(path.name.partition("-")[2]))) if complete else None
 
 
-def _save(trainer: Trainer, folder: Path, merge: bool) -> None:
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf8"))
+    except ValueError:
+        return False
+    return True
+
+
+def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
+    """The whole model's tensors on the CPU of the first process, where FSDP2 or ZeRO-3 has split them; else None.
+
+    Every process has to take part.
+    """
+    from accelerate.utils import DistributedType
+    from transformers.integrations import unset_hf_deepspeed_config
+
+    kind = trainer.accelerator.distributed_type
+    if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return None
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if kind == DistributedType.DEEPSPEED:
+        unset_hf_deepspeed_config()  # else the base model for merging would be loaded in shards, by one process alone
+    return state
+
+
+def _save(trainer: Trainer, folder: Path, merge: bool, state: dict[str, torch.Tensor] | None) -> None:
     from peft import PeftModel
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     if merge and isinstance(model, PeftModel):
-        model = _merge_adapter(model)
+        model, state = _merge_adapter(model, state), None
     temporary = folder.with_name("model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
+    model.save_pretrained(temporary, state_dict=state)
     trainer.processing_class.save_pretrained(temporary)
     os.replace(temporary, folder)
 
 
-def _merge_adapter(model):
-    """Fold the adapter into full-precision weights; a 4-bit base is loaded again unquantised for that."""
-    if not getattr(model.base_model.model, "is_quantized", False):
+def _merge_adapter(model, state: dict[str, torch.Tensor] | None):
+    """Fold the adapter into full-precision weights; a base in 4 bits or in shards is loaded again whole for that."""
+    if state is None and not getattr(model.base_model.model, "is_quantized", False):
         return model.merge_and_unload()
     with tempfile.TemporaryDirectory() as adapter:
-        model.save_pretrained(adapter)
+        model.save_pretrained(adapter, state_dict=state)
         return merge_adapter(adapter)

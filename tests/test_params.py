@@ -22,6 +22,7 @@ from finr1.params import (
     SFTParams,
     read_flat_yaml,
 )
+from finr1.paths import preset_names
 
 GRPO = {
     "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "filtering_stage": "outputs/{run}/03_filtering",
@@ -30,8 +31,8 @@ GRPO = {
     "learning_rate": 3e-5, "lr_scheduler_type": "linear", "warmup_steps": 2, "max_steps": 12,
     "per_device_train_batch_size": 16, "gradient_accumulation_steps": 4, "bf16": True, "gradient_checkpointing": False,
     "use_liger_kernel": False, "attn_implementation": None, "merge_adapter": True,
-    "save_steps": 4, "num_processes": 1, "eval_problems": 40, "eval_max_tokens": 64, "reward": "sum",
-    "loss_type": "grpo", "beta": 0.001, "epsilon": 0.2, "num_iterations": 1, "scale_rewards": "group",
+    "save_steps": 4, "num_processes": 1, "distributed": "ddp", "eval_problems": 40, "eval_max_tokens": 64,
+    "reward": "sum", "loss_type": "grpo", "beta": 0.001, "epsilon": 0.2, "num_iterations": 1, "scale_rewards": "group",
     "mask_truncated_completions": False,
     "temperature": 1.0, "top_p": 1.0,
     "max_completion_length": 64, "num_generations": 8, "pass_rate_candidates": 0, "pass_rate_samples": 4,
@@ -290,8 +291,8 @@ def test_the_table_shows_the_papers_value_and_where_it_comes_from(project):
 # Notebooks, models and presets.
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PRESETS = sorted(path for path in (ROOT / "params").glob("*") if path.is_dir())
-PRESET_FILES = sorted((ROOT / "params").glob("*/*.yaml"))
+PRESETS = [ROOT / "params" / name for name in preset_names()]
+PRESET_FILES = sorted((ROOT / "params").glob("*/[0-9][0-9]_*.yaml"))
 
 
 def parameters_cell(notebook: Path) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,6 +330,7 @@ if __name__ == "__main__":
     child_main(train, DataParams)
 """
     (project / "a_trainer.py").write_text(body, "utf8")
+    shutil.copytree(Path(__file__).parent.parent / "params" / "accelerate", project / "params" / "accelerate")
     with pytest.raises(TrainingFailed) as caught:
         launch("a_trainer", Run(DATA), num_processes=2)
     assert "\nValueError: invalid literal for int() with base 10: 'no number'\n" in str(caught.value)

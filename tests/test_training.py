@@ -183,10 +183,10 @@ def test_a_run_that_goes_wrong_is_warned_about(late, words):
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     assert training.last_complete_checkpoint(tmp_path / "none") is None
-    for step, whole in ((9, True), (10, True), (11, False)):
+    for step, state in ((9, "{}"), (10, "{}"), (11, '{"global_st'), (12, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        if whole:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+        if state:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert training.last_complete_checkpoint(tmp_path).endswith("checkpoint-10")
 
 
@@ -196,4 +196,4 @@ def test_a_wrong_number_of_processes_is_refused():
             num_processes = 1
 
     with pytest.raises(RuntimeError, match="num_processes = 2"):
-        training.check_world_size(Trainer, 2)
+        training.check_processes(Trainer, 2, "ddp")

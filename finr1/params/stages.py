@@ -47,8 +47,7 @@ class OverviewParams(Params):
     preset: Text
 
     def requirements(self) -> Iterator[str]:
-        folder = paths.repository_root() / "params"
-        known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        known = paths.preset_names()
         if self.preset not in known:
             yield f'preset = "{self.preset}": should be a folder of params/: {", ".join(known)}'
 
@@ -182,7 +181,8 @@ class TrainingParams(Params):
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None  # null: what suits here
     merge_adapter: bool  # false: `model/` holds the adapter alone; everything that reads it merges it while loading
     save_steps: Positive
-    num_processes: Positive
+    num_processes: Positive  # over all nodes
+    distributed: Literal["ddp", "fsdp2", "zero3"]  # how several processes share the work: params/accelerate/
     eval_problems: Annotated[int, Field(ge=2)]  # an interval needs two
     eval_max_tokens: Positive
 
@@ -201,6 +201,8 @@ class TrainingParams(Params):
             yield f"warmup_steps = {self.warmup_steps:g}: should be a whole number of steps, or a share below 1"
         if self.attn_implementation == "flash_attention_2" and not self.bf16:
             yield 'attn_implementation = "flash_attention_2": computes in 16 bits alone; bf16 = True would work'
+        if self.num_processes > 1 and self.distributed != "ddp" and self.peft == "qlora":
+            yield f'distributed = "{self.distributed}": 4-bit weights are not split over processes; "ddp" would work'
 
     def requirements(self) -> Iterator[str]:
         if self.use_liger_kernel:

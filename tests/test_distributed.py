@@ -1,0 +1,174 @@
+"""Several processes on one CPU (gloo): the same training as one process with the same batch."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_model import make_tiny_model
+
+from finr1 import curation, grpo, synthetic, teacher
+from finr1.launch import TrainingFailed, command, launch
+from finr1.params import GRPOParams, SFTParams
+from finr1.params.yaml_file import read_flat_yaml
+from finr1.paths import repository_root
+from finr1.records import write_jsonl
+
+HERE = Path(__file__).parent
+SMALL = {
+    "max_steps": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "eval_problems": 2,
+    "warmup_steps": 0, "save_steps": 2, "run": "r", "peft": "full", "learning_rate": 1e-3,
+}  # fmt: skip
+TWO = {"per_device_train_batch_size": 4, "num_processes": 2}  # the same global batch
+
+
+class StubRun:
+    """What `launch` needs of a Run: tests skip the manifests of the stages before."""
+
+    def __init__(self, params, folder: Path):
+        self.dir, self.state = folder, {"launched": {}}
+        folder.mkdir(parents=True)
+        params.to_yaml(folder / "params.yaml")
+
+    def save_state(self) -> None:
+        pass
+
+
+@pytest.fixture
+def base(outputs, monkeypatch):
+    """Rows for SFT and RL and a tiny model; children find the test modules and use one thread each."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(repository_root())]))
+    problems = synthetic.generate_problems(40, "train", seed=1)
+    write_jsonl(outputs / "r" / "03_filtering" / "sft.jsonl", curation.sft_rows(teacher.derived_traces(problems)))
+    make_tiny_model(outputs / "r" / "04_sft" / "model")
+    return outputs / "r"
+
+
+def demo(params_class, base: Path, **changes):
+    values = read_flat_yaml(repository_root() / "params" / "demo" / f"{params_class.stage}.yaml").values
+    values |= SMALL | {"model_name_or_path": str(base / "04_sft" / "model")}
+    return params_class(**(values | changes))
+
+
+def sft_run(base: Path, name: str, **changes) -> StubRun:
+    return StubRun(demo(SFTParams, base, bf16=False, **changes), base / name)
+
+
+def grpo_run(base: Path, name: str, **changes) -> StubRun:
+    run = StubRun(demo(GRPOParams, base, num_generations=4, beta=0.1, bf16=False, **changes), base / name)
+    write_jsonl(run.dir / grpo.TRAIN_FILE, curation.rl_rows(synthetic.generate_problems(20, "train", seed=2)))
+    return run
+
+
+def numbers(rows: list[dict]) -> list[dict]:
+    timed = ("elapsed", "runtime", "per_second", "time")
+    return [{k: v for k, v in row.items() if not any(word in k for word in timed)} for row in rows]
+
+
+def weights(run: StubRun):
+    from safetensors.torch import load_file
+
+    return load_file(run.dir / "model" / "model.safetensors")
+
+
+def assert_same_training(rows: list[list[dict]], runs: list[StubRun], keys: tuple[str, ...], tolerance: float):
+    import torch
+
+    one, two = (numbers(part) for part in rows)
+    assert len(one) == len(two) >= 3
+    for a, b in zip(one, two, strict=True):
+        for key in keys:
+            assert (key in a) == (key in b)
+            if key in a:
+                assert a[key] == pytest.approx(b[key], rel=tolerance, abs=tolerance), (key, a, b)
+    first, second = (weights(run) for run in runs)
+    for name, tensor in first.items():
+        assert torch.allclose(tensor, second[name], atol=1e-3), name
+
+
+@pytest.mark.slow
+def test_sft_in_two_processes_is_sft_in_one(base):
+    runs = [sft_run(base, "one"), sft_run(base, "two", **TWO)]
+    rows = [launch("finr1.sft", run, count) for run, count in zip(runs, (1, 2), strict=True)]
+    assert_same_training(rows, runs, ("loss", "grad_norm", "learning_rate", "num_tokens"), 1e-5)
+
+
+@pytest.mark.slow
+def test_grpo_in_two_processes_is_grpo_in_one(base):
+    """With fixed completions; four of a prompt stay on one process, so that each process has its own groups."""
+    runs = [grpo_run(base, "one"), grpo_run(base, "two", **TWO)]
+    rows = [
+        launch("fixed_rollout", run, count, reads=[grpo.TRAIN_FILE]) for run, count in zip(runs, (1, 2), strict=True)
+    ]
+    assert any(row.get("loss") for row in rows[0])
+    keys = ("loss", "grad_norm", "reward", "reward_std", "kl", "completions/mean_length", "num_tokens")
+    assert_same_training(rows, runs, keys, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peft", ["full", "lora"])
+def test_fsdp2_trains_as_one_process_and_saves_the_whole_model(base, peft):
+    runs = [sft_run(base, "one", peft=peft), sft_run(base, "two", peft=peft, distributed="fsdp2", **TWO)]
+    rows = [launch("finr1.sft", runs[0]), launch("sharded_sft", runs[1], 2, "fsdp2")]
+    assert_same_training(rows, runs, ("loss", "grad_norm", "learning_rate", "num_tokens"), 1e-4)
+
+
+@pytest.mark.slow
+def test_another_wrapper_than_asked_for_is_refused(base):
+    """On a CPU, accelerate makes DDP of FSDP2 without a word."""
+    run = sft_run(base, "two", distributed="fsdp2", **TWO)
+    with pytest.raises(TrainingFailed, match="the model runs as DistributedDataParallel"):
+        launch("finr1.sft", run, 2, "fsdp2")
+
+
+@pytest.mark.slow
+def test_a_second_node_joins_the_first(base, monkeypatch):
+    """Two nodes of one process each; both of them are this machine."""
+    run = sft_run(
+        base.parent / "again",
+        "04_sft",
+        **TWO,
+        model_name_or_path=str(base / "04_sft" / "model"),
+        filtering_stage=str(base / "03_filtering"),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NODE_RANK", "1")
+    second = subprocess.Popen([sys.executable, "-m", "finr1", "join", str(run.dir)])
+    monkeypatch.setenv("NODE_RANK", "0")
+    assert len(launch("finr1.sft", run, 2)) >= 3
+    assert second.wait(60) == 0
+    assert subprocess.run([sys.executable, "-m", "finr1", "join", str(run.dir)]).returncode == 0  # nothing left to do
+
+
+def test_several_nodes_need_their_addresses(monkeypatch, tmp_path):
+    monkeypatch.setenv("NNODES", "2")
+    monkeypatch.setenv("NODE_RANK", "0")
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="MASTER_ADDR, MASTER_PORT are not set"):
+        command("finr1.sft", tmp_path, 2, "ddp")
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero3"])
+def test_accelerate_reads_each_file_as_what_it_is_named(name):
+    """Its own launcher has to come to this: that many processes, no GPU needed, and the environment for the child."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    file = repository_root() / "params" / "accelerate" / f"{name}.yaml"
+    arguments = ["--config_file", str(file), "--num_processes", "2", "a_script.py"]
+    options, *_ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    chosen = {"ddp": options.multi_gpu, "fsdp2": options.use_fsdp, "zero3": options.use_deepspeed}
+    assert [key for key, value in chosen.items() if value] == [name]
+    assert (options.num_processes, options.mixed_precision, options.cpu) == (2, "no", False)
+    if name == "fsdp2":
+        assert options.fsdp_version == 2
+    if name == "zero3":
+        assert (options.zero_stage, options.zero3_save_16bit_model) == (3, True)
