@@ -133,6 +133,7 @@ def train_and_save(trainer: Trainer, stage_dir: Path, merge: bool = True) -> Non
         _save(trainer, stage_dir / "model", merge, state)
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()  # ends the process group, whose threads would else abort the exit now and then
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:

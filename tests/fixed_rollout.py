@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 
-from finr1 import grpo
+from finr1.grpo import trainer as grpo
 from finr1.params import GRPOParams
 from finr1.run import child_main
 
