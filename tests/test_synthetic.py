@@ -1,5 +1,7 @@
 """Synthetic problems: exact answers, true steps, and no overlap between the splits."""
 
+import json
+import random
 import re
 from collections import Counter
 
@@ -95,3 +97,73 @@ def test_an_echo_of_the_question_or_of_its_options_is_never_right(problems):
                 render_completion("so", echo), gold=p.gold, answer_kind=p.answer_kind, labels=p.labels
             )
             assert verdict is False, (p.family, echo, p.gold)
+
+
+CODE_COUNTS = {"train": 160, "dev": 80, "test": 80}
+
+
+@pytest.fixture(scope="module")
+def code_problems():
+    return {split: synthetic.generate_code_problems(count, split, seed=7) for split, count in CODE_COUNTS.items()}
+
+
+def test_code_problems_stand_apart_from_the_mix_and_from_each_other(code_problems, problems):
+    assert not set(synthetic.CODE_FAMILIES) & {p.family for ps in problems.values() for p in ps}
+    everything = [p for ps in code_problems.values() for p in ps]
+    assert {(p.capability, p.answer_kind) for p in everything} == {("code", "code")}
+    assert {p.language for p in everything} == {"en", "zh"}
+    assert len({p.id for p in everything}) == len({p.question for p in everything}) == len(everything)
+    instances = {s: {(p.family, synthetic.numbers_of(p)) for p in ps} for s, ps in code_problems.items()}
+    for first, second in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        assert not instances[first] & instances[second]
+    assert code_problems["test"] == synthetic.generate_code_problems(CODE_COUNTS["test"], "test", seed=7)
+
+
+def test_a_code_problem_is_passed_by_its_own_solution_and_by_no_other_instance_of_its_family(code_problems):
+    chosen, families = code_problems["test"][:16], len(synthetic.CODE_FAMILIES)
+    for p, other in zip(chosen, chosen[families:] + chosen[:families], strict=True):
+        assert p.family == other.family
+        for solution, right in ((p.reference, True), (other.reference, False)):
+            answer = f"<think>so</think><answer>\n```python\n{solution}\n```\n</answer>"
+            assert grading.is_correct(answer, gold=p.gold, answer_kind="code") is right, (p.question, solution)
+
+
+def test_no_argument_of_a_test_stands_in_the_prompt(code_problems):
+    for p in code_problems["test"]:
+        for test in json.loads(p.gold)["tests"]:
+            assert json.dumps(test["returns"]) not in p.question or len(json.dumps(test["returns"])) < 4
+
+
+class Fixed(random.Random):
+    """Draws these values first."""
+
+    def __init__(self, *values):
+        super().__init__(0)
+        self.values = list(values)
+
+    def randrange(self, *bounds):
+        return self.values.pop(0) if self.values else super().randrange(*bounds)
+
+    def choice(self, options):
+        return self.values.pop(0) if self.values else super().choice(options)
+
+
+# Worked out by hand or taken from a table of annuities: family, the constants it draws, a call, what it returns.
+KNOWN = [
+    ("write_compound", [2, 100], "compound(1100, 0.10, 1)", 1102.5),
+    ("write_npv", [1000], "npv(0.1, [550, 605])", 0.0),
+    ("write_loan_payment", [200], "loan_payment(99800, 0.06, 360)", 599.550525),
+    ("write_loan_payment", [200], "loan_payment(1000, 0, 12)", 100.0),
+    ("write_sharpe", [0, 4], "sharpe([0.01, 0.03])", 2**1.5),
+    ("write_drawdown", [100], "drawdown([0.5, -0.2, -0.5, 1.0])", 90.0),
+    ("write_bond_price", [10, 2], "bond_price(0.08, 0.08, 10)", 1000.0),
+    ("write_compound_zh", [1, 20], "fuli(1000, 0.1, 2)", 1168.0),
+    ("write_moving_average_zh", [2, 50], "xinhao([100, 100, 112, 112, 130])", [2, 4]),
+]
+
+
+@pytest.mark.parametrize("family, constants, call, expected", KNOWN, ids=[row[2] for row in KNOWN])
+def test_the_solutions_agree_with_values_worked_out_by_hand(family, constants, call, expected):
+    draft, space = synthetic.CODE_FAMILIES[family][0](Fixed(*constants)), {}
+    exec(draft.solution, space)
+    assert eval(call, space) == pytest.approx(expected, abs=1e-5)

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
+from finr1 import sandbox
 from finr1.grading.cleaning import normalise
 from finr1.grading.extraction import extract_answer
 from finr1.grading.letters import read_letters
@@ -60,7 +61,8 @@ def grade(
     """Whether `predicted` is right against `gold` or any of `alternatives`; None = rules cannot tell, ask a judge.
 
     `choices` maps option letters to their text, `labels` label keys to their names. Raises `ValueError` for a `gold`
-    that is empty or cannot be read as its `answer_kind`. An alternative that cannot be read is left out.
+    that is empty or cannot be read as its `answer_kind`. An alternative that cannot be read is left out. Code
+    whose gold are unit tests is run in `finr1.sandbox`, some 0.1 s each; `SandboxUnavailable` where it can't be.
     """
     if answer_kind not in _READ_AS:
         raise ValueError(f"unknown answer_kind {answer_kind!r}; known: {', '.join(_READ_AS)}")
@@ -223,7 +225,12 @@ _FENCE = re.compile(r"^\s*```[a-z]*[ \t]*\n|\n?```\s*$", re.I)
 
 
 def _grade_code(predicted: str, gold: str) -> bool | None:
-    """Code counts as right when it is the same text; white space at the ends of lines and a markdown fence apart."""
+    """By the gold's unit tests where it is some (`sandbox.read_tests`), else right when it is the same text.
+
+    White space at the ends of lines and a markdown fence apart.
+    """
+    if (tests := sandbox.read_tests(gold)) is not None:
+        return bool(predicted) and sandbox.run_tests(predicted, tests).passed
     given, expected = (
         [line.rstrip() for line in _FENCE.sub("", text[: MAX_TEXT + 1].strip()).strip().splitlines() if line.strip()]
         for text in (predicted, gold)

@@ -14,6 +14,8 @@ level 2 come larger numbers, more steps and four more families. The splits never
 What they do share is the form: the shape of a table or a program, the rule of a grade. Sentiment and ESG rest on some ten
 events a split, so their items are less independent than an interval assumes. Those two and the grade have level 1 only.
 
+`generate_code_problems` makes problems of another kind, apart from those: functions to write, graded by unit tests.
+
 Each problem carries `reference`: a worked solution of three or more short steps whose equations are all true.
 """
 
@@ -27,9 +29,20 @@ from dataclasses import dataclass
 
 from finr1.records import AnswerKind, Capability, Problem, Split
 from finr1.synthetic import calculations, decisions
+from finr1.synthetic.code_problems import CODE_FAMILIES, generate_code_problems
 from finr1.synthetic.wording import COMPANIES, Draft
 
-__all__ = ["COMPANIES", "FAMILIES", "Draft", "Family", "generate_problems", "numbers_of", "split_of"]
+__all__ = [
+    "CODE_FAMILIES",
+    "COMPANIES",
+    "FAMILIES",
+    "Draft",
+    "Family",
+    "generate_code_problems",
+    "generate_problems",
+    "numbers_of",
+    "split_of",
+]
 
 
 @dataclass(frozen=True)

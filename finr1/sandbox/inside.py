@@ -1,0 +1,148 @@
+"""The child's side: lock this process in, then run what stands on standard input. Started by `outside` as a script.
+
+It needs nothing but the standard library, and is run without site-packages. From `_lock` on, the process can compute,
+read the clock and write to the files that it already has; every other system call fails with EPERM.
+"""
+
+import ctypes
+import json
+import os
+import platform
+import resource
+import signal
+import struct
+import sys
+
+# What code may import: nothing can be read from disk once the filter stands. All of it computes.
+MODULES = (
+    "abc array bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal enum "
+    "fractions functools heapq itertools json math numbers operator random re statistics string time types typing "
+    "_strptime _pydatetime unicodedata encodings.ascii encodings.latin_1 encodings.utf_8 encodings.unicode_escape"
+).split()
+
+# <linux/audit.h>, and the calls let through by their numbers in each table. They act on memory, clock and what is open.
+_CALLS = {
+    "x86_64": (
+        0xC000003E,
+        {
+            "read": 0, "write": 1, "close": 3, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigreturn": 15,
+            "sched_yield": 24, "mremap": 25, "madvise": 28, "nanosleep": 35, "getpid": 39, "exit": 60,
+            "gettimeofday": 96, "time": 201, "futex": 202, "restart_syscall": 219, "clock_gettime": 228,
+            "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231, "getrandom": 318,
+        },
+    ),
+    "aarch64": (
+        0xC00000B7,
+        {
+            "read": 63, "write": 64, "close": 57, "mmap": 222, "mprotect": 226, "munmap": 215, "brk": 214,
+            "rt_sigreturn": 139, "sched_yield": 124, "mremap": 216, "madvise": 233, "nanosleep": 101, "getpid": 172,
+            "exit": 93, "gettimeofday": 169, "futex": 98, "restart_syscall": 128, "clock_gettime": 113,
+            "clock_getres": 114, "clock_nanosleep": 115, "exit_group": 94, "getrandom": 278,
+        },
+    ),
+}  # fmt: skip
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 4, 22, 38, 2
+_KILL, _EPERM, _ALLOW = 0x80000000, 0x00050001, 0x7FFF0000  # <linux/seccomp.h>: kill the process, fail with errno 1
+_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # <linux/bpf_common.h>: LD|W|ABS, JMP|JEQ|K, RET|K
+
+
+def main() -> None:
+    """Read the task as one JSON object, write one line a call: {"value": ...} or {"error": "..."}."""
+    task = json.loads(sys.stdin.buffer.read())
+    answers = os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):  # what the code prints is not its answer
+        os.dup2(nothing, descriptor)
+    for name in MODULES:
+        try:
+            __import__(name)
+        except ImportError:  # _pydatetime came with Python 3.12
+            pass
+    sys.path, sys.meta_path = [], sys.meta_path[:2]  # built-in and frozen ones; others are at once "not found"
+    sys.modules["random"].seed(0)  # the same answer gets the same reward
+    try:
+        _limit(**task["limits"])
+        _lock()
+    except Exception as error:
+        os.write(answers, _told(error).encode())
+        os._exit(1)
+    _answer(answers, task["code"], task["function"], task["calls"])
+    os._exit(0)  # what the code left for the interpreter's end is not run
+
+
+def _limit(wall: float, cpu: int, memory: int, output: int) -> None:
+    """Seconds, seconds, bytes, bytes. Soft equals hard: nothing is left to raise, and the CPU's signal is SIGKILL."""
+    for number, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, cpu),
+        (resource.RLIMIT_FSIZE, output),  # the answers go to a file: the kernel, not a reader, bounds them
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),  # not for root; the filter is
+    ):
+        resource.setrlimit(number, (most, most))
+    # Ends us even where the parent has died. The filter takes away what could stop or ignore it.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, wall)
+
+
+def _lock() -> None:
+    """Install the filter. Raises `OSError` where the kernel refuses, `KeyError` for a machine without a table."""
+    architecture, calls = _CALLS[platform.machine()]
+    program = [
+        (_LOAD, 0, 0, 4),  # seccomp_data.arch: another one's calls have other numbers
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, 0),  # seccomp_data.nr; x32's are above 0x40000000 and equal none of ours
+    ]
+    for number in calls.values():
+        program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
+    program.append((_RETURN, 0, 0, _EPERM))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
+    header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for arguments in (
+        (_PR_SET_DUMPABLE, 0, 0, 0, 0),  # no core file, and nobody attaches
+        (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(header), 0, 0),
+    ):
+        if libc.prctl(arguments[0], *map(ctypes.c_ulong, arguments[1:])) != 0:
+            raise OSError(ctypes.get_errno(), f"prctl {arguments[0]}: {os.strerror(ctypes.get_errno())}")
+
+
+def _answer(descriptor: int, code: str, function: str, calls: list) -> None:
+    write, dumps = os.write, json.dumps
+    write(descriptor, b'"locked"\n')
+    try:
+        space = {"__name__": "answer"}
+        exec(compile(code, "answer.py", "exec"), space)
+        called = space[function]
+    except BaseException as error:
+        write(descriptor, dumps({"error": _told(error)}).encode() + b"\n")
+        return
+    for arguments in calls:
+        try:
+            line = dumps({"value": called(*arguments)}, default=_plain)
+        except BaseException as error:
+            line = dumps({"error": _told(error)})
+        write(descriptor, line.encode() + b"\n")
+
+
+def _plain(value: object) -> float:
+    """Decimal and Fraction as JSON's number."""
+    import decimal
+    import fractions
+
+    if isinstance(value, decimal.Decimal | fractions.Fraction):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def _told(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:200]
+    except BaseException:
+        return "an error that can't be told"
+
+
+if __name__ == "__main__":
+    main()
