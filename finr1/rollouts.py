@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ipywidgets import VBox
 
 TEMPLATE = "rollouts.html.j2"
-_OWN = ("step", "prompt", "completion", "advantage")  # TRL's columns besides rewards and extras
+_OWN = ("step", "prompt", "completion", "advantage", "id")  # TRL's columns besides rewards and extras
 _LABEL = 45  # characters of a question's start, and of its end, in the viewer's list
 
 

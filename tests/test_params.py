@@ -37,7 +37,10 @@ GRPO = {
     "temperature": 1.0, "top_p": 1.0,
     "max_completion_length": 64, "num_generations": 8, "pass_rate_candidates": 0, "pass_rate_samples": 4,
     "hard_weight": 1, "importance_sampling_level": "token", "epsilon_high": None,
-    "multi_objective_aggregation": "sum_then_normalize", "soft_punish_cache": 0,
+    "multi_objective_aggregation": "sum_then_normalize", "soft_punish_cache": 0, "use_vllm": False,
+    "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3, "vllm_tensor_parallel_size": 1,
+    "vllm_server_base_url": None, "use_transformers_continuous_batching": False, "pass_rate_between_epochs": False,
+    "stop_window": 10, "stop_reward": 0.3, "stop_kl": None, "stop_dead_groups": 0.95,
 }  # fmt: skip
 DISTILLATION = {
     "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",

@@ -82,7 +82,10 @@ def grpo_rows(steps: int = 12, **other) -> list[dict]:
     return [*rows, {"step": steps, "train_runtime": 500.0}]
 
 
-PHASES = {"kl": 0.01, "time/generation": 25.0, "time/rewards": 0.2, "time/update": 15.0}
+PHASES = {
+    "kl": 0.01, "time/generate": 25.0, "time/score": 6.0, "time/reward": 0.2, "time/update": 15.0,
+    "watch/agreement": 0.7, "watch/no_reasoning": 0.1, "watch/repetition": 0.05, "watch/options": 0.0,
+}  # fmt: skip
 FUNNEL = [{"stage": s, "count": c} for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]]
 YIELDS = [
     {"judge": judge, "least": least, "kept": kept, "n": 90}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from finr1 import rewards
 from finr1.grpo.cpu import CPUSampler, completion_scoring
+from finr1.grpo.observed import observed
+from finr1.grpo.stopping import StopRules
 from finr1.params import GRPOParams
 from finr1.run import cache_dir
 
@@ -59,6 +61,12 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
         top_p=params.top_p,
         max_completion_length=params.max_completion_length,
         num_generations=params.num_generations,
+        use_vllm=params.use_vllm,
+        vllm_mode=params.vllm_mode,
+        vllm_gpu_memory_utilization=params.vllm_gpu_memory_utilization,
+        vllm_tensor_parallel_size=params.vllm_tensor_parallel_size,
+        vllm_server_base_url=params.vllm_server_base_url,
+        use_transformers_continuous_batching=params.use_transformers_continuous_batching,
         per_device_train_batch_size=params.per_device_train_batch_size,
         gradient_accumulation_steps=params.gradient_accumulation_steps,
         learning_rate=params.learning_rate,
@@ -72,6 +80,7 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
         save_steps=params.save_steps,
         save_total_limit=1,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # by default a NaN is logged as the mean of the losses before it
         log_completions=True,
         num_completions_to_print=0,
         seed=params.seed,
@@ -97,15 +106,18 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     tokenizer = load_tokenizer(path)
     on_cpu = not torch.cuda.is_available()
     trainer_class = completion_scoring(GRPOTrainer) if on_cpu else GRPOTrainer
-    trainer = trainer_class(
+    other_sampler = params.use_vllm or params.use_transformers_continuous_batching
+    copy_samples = on_cpu and params.bf16 and params.peft != "qlora" and not other_sampler
+    trainer = observed(trainer_class, params.pass_rate_between_epochs)(
         model=training.load_policy(path, params),
         reward_funcs=reward_functions(params),
         args=config,
         train_dataset=load_dataset("json", data_files=str(stage_dir / TRAIN_FILE), split="train"),
         processing_class=tokenizer,
         peft_config=training.peft_config(params),
-        rollout_func=CPUSampler(path) if on_cpu and params.bf16 and params.peft != "qlora" else None,
+        rollout_func=CPUSampler(path) if copy_samples else None,
     )
+    trainer.add_callback(StopRules(params))
     if params.peft != "full":  # `start_model` goes with the checkpoints: the new adapter stands on the old one
         trainer.model.peft_config["default"].base_model_name_or_path = start
     return trainer

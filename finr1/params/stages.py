@@ -247,13 +247,25 @@ class GRPOParams(TrainingParams):
     top_p: TopP
     max_completion_length: Positive
     num_generations: Annotated[int, Field(ge=2)]  # completions per problem: the group
+    use_vllm: bool
+    vllm_mode: Literal["colocate", "server"]
+    vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)]  # of the GPU, colocated
+    vllm_tensor_parallel_size: Positive  # GPUs of one colocated vLLM engine
+    vllm_server_base_url: Text | None
+    use_transformers_continuous_batching: bool  # without vLLM
     pass_rate_candidates: Count  # problems tried with the SFT model to choose from; 0: no selection
     pass_rate_samples: Positive
     hard_weight: Positive  # how often a problem with a pass rate of at most one half is drawn in an epoch
+    pass_rate_between_epochs: bool
+    stop_window: Positive  # steps whose mean each stop rule looks at
+    stop_reward: Share | None  # stop when the reward falls below this share of its best; null: never
+    stop_kl: Annotated[float, Field(gt=0)] | None  # stop when the KL to the starting model is above this (nats a token)
+    stop_dead_groups: Share | None  # stop when this share of the groups has no spread
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
         yield from self._algorithm_conflicts()
+        yield from self._generation_conflicts()
         if self.max_steps <= 0:
             yield f"max_steps = {self.max_steps}: should be 1 or more"
         if self.save_steps % self.num_iterations:
@@ -277,6 +289,24 @@ class GRPOParams(TrainingParams):
                 f"gradient_accumulation_steps x num_processes = {self.batch_size} is not divisible by it; {advice}"
             )
 
+    def _generation_conflicts(self) -> Iterator[str]:
+        if self.use_vllm and self.use_transformers_continuous_batching:
+            yield "use_transformers_continuous_batching = True: use_vllm = True samples already; one of them"
+        if self.use_vllm and self.vllm_mode == "server" and self.vllm_server_base_url is None:
+            yield 'vllm_server_base_url = None: vllm_mode = "server" needs a URL such as http://HOST:PORT'
+        size = self.vllm_tensor_parallel_size
+        if self.use_vllm and self.vllm_mode == "colocate" and self.num_processes % size:
+            works = [number for number in range(1, self.num_processes + 1) if self.num_processes % number == 0]
+            yield f"vllm_tensor_parallel_size = {size}: should divide num_processes; {_some(works)} would work"
+
+    def requirements(self) -> Iterator[str]:
+        yield from super().requirements()
+        if self.use_vllm and importlib.util.find_spec("vllm") is None:
+            yield (
+                "use_vllm = True: vllm is not installed; on a machine with a GPU `pip install 'finr1[gpu]'`, "
+                "else use_vllm = false"
+            )
+
     def _algorithm_conflicts(self) -> Iterator[str]:
         """What TRL would take without a word, or with a warning in the log alone, and train something else."""
         loss, level = self.loss_type, self.importance_sampling_level
@@ -298,6 +328,8 @@ class GRPOParams(TrainingParams):
                     f'scale_rewards = "{self.scale_rewards}": multi_objective_aggregation = "normalize_then_sum" has '
                     'its own scaling, by group and then by batch; "group" would work'
                 )
+        if self.stop_kl is not None and not self.beta:
+            yield f"stop_kl = {self.stop_kl:g}: with beta = 0 no KL is computed; null, or beta = 0.001 would work"
         if self.soft_punish_cache >= self.max_completion_length:
             yield (
                 f"soft_punish_cache = {self.soft_punish_cache}: max_completion_length = {self.max_completion_length} "

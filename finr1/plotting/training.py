@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from finr1.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, WIDTH, safe_text
 
@@ -33,7 +33,7 @@ AXES = {
     "frac_reward_zero_std": ("groups without spread (%)", 100),
     "completions/mean_length": ("completion length (tokens)", 1),
     "completions/clipped_ratio": ("truncated (%)", 100),
-    "kl": ("KL to the SFT model (nats / token)", 1),
+    "kl": ("KL to the start (nats / token)", 1),
     "clip_ratio/region_mean": ("clipped tokens (%)", 100),
     "step_time": ("time a step (s)", 1),
 }
@@ -93,7 +93,8 @@ def _finish(fig: Figure, axs: Sequence[Axes], used: int, window: int) -> Figure:
     for ax in axs[:used]:
         if ax.has_data():
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-            ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+            if not isinstance(ax.yaxis.get_major_locator(), FixedLocator):
+                ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     fig.supxlabel(f"training step (faint: as logged, bold: mean of the last {window})", fontsize=9)
     return fig
 
@@ -163,28 +164,56 @@ def _total_panel(ax: Axes, rows: Sequence[Mapping], window: int) -> bool:
 
 
 def _time_panel(ax: Axes, rows: Sequence[Mapping], window: int) -> bool:
-    """Seconds by phase where the run logs them as "time/<phase>", else TRL's seconds a step."""
-    phases = sorted({key for row in rows for key in row if key.startswith("time/")})
-    for key, style in zip(phases, STYLES, strict=False):
-        curve(ax, rows, key, window, style, safe_text(key.removeprefix("time/")).replace("_", " "))
-    if phases:
-        ax.legend(loc="upper left", ncols=2, handlelength=1.6, borderaxespad=0, columnspacing=1)
-        ax.set_ylim(0, 1.5 * ax.get_ylim()[1])
-        return True
-    return curve(ax, rows, "step_time", window)
+    """Seconds by phase, stacked, where the run logs them as "time/<phase>", else TRL's seconds a step."""
+    timed = [row for row in rows if any(key.startswith("time/") for key in row)]
+    if not timed:
+        return curve(ax, rows, "step_time", window)
+    phases = sorted({key for row in timed for key in row if key.startswith("time/")}, key=_phase_order)
+    # A step that uses the completions of the one before samples none.
+    seconds = [trailing_mean([row.get(key) or 0.0 for row in timed], window) for key in phases]
+    names = [safe_text(key.removeprefix("time/")).replace("_", " ") for key in phases]
+    layers = ax.stackplot([row["step"] for row in timed], seconds, labels=names, linewidth=0)
+    looks = [(SKY, ""), (ORANGE, "///"), (GREEN, "..."), (BLUE, "xxx")]
+    for layer, (colour, hatch) in zip(layers, looks, strict=False):
+        layer.set(facecolor=colour, hatch=hatch, edgecolor="white")
+    ax.legend(loc="upper left", ncols=2, handlelength=1.6, borderaxespad=0, columnspacing=1)
+    ax.set_ylim(0, 1.7 * float(np.sum(seconds, axis=0).max()))
+    return True
+
+
+def _phase_order(key: str) -> tuple[int, str]:
+    """In the order in which a step goes through its phases."""
+    known = ["time/generate", "time/score", "time/reward", "time/update"]
+    return (known.index(key) if key in known else len(known), key)
+
+
+def _signs_panel(ax: Axes, rows: Sequence[Mapping], window: int) -> bool:
+    """The shares of `finr1.grpo.monitor.signs`; bold lines alone, four raw ones would hide each other."""
+    names = {"agreement": "format = accuracy", "no_reasoning": "no reasoning", "repetition": "repeats",
+             "options": "options"}  # fmt: skip
+    logged = {name: series(rows, f"watch/{key}") for key, name in names.items()}
+    for (name, (steps, values)), (colour, line) in zip(logged.items(), STYLES, strict=False):
+        if steps:
+            ax.plot(steps, 100 * trailing_mean(values, window), color=colour, linestyle=line, label=name)
+    if not ax.has_data():
+        return False
+    ax.legend(loc="upper left", ncols=2, handlelength=1.6, borderaxespad=0, columnspacing=1)
+    ax.set_ylim(-5, 165)
+    ax.yaxis.set_major_locator(FixedLocator([0, 50, 100]))  # the room above is the legend's
+    return True
 
 
 def grpo_curves(rows: Sequence[Mapping], window: int | None = None) -> Figure:
     """Everything that shows whether GRPO learns or collapses, a panel each; what the run did not log says so.
 
     Each reward, their total with its spread, groups without spread (no gradient comes from them), completion length,
-    truncated share, entropy, KL (only with beta > 0), clipped share, and time by phase.
+    truncated share, entropy, KL (only with beta > 0), clipped share, gradient norm, signs of hacking, time by phase.
     """
     window = window or default_window(rows)
     rewards = sorted({key for row in rows for key in row if key.startswith("rewards/") and key.endswith("/mean")})
     plain = ["frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "entropy", "kl",
-             "clip_ratio/region_mean"]  # fmt: skip
-    fig, axs = _grid(1 + len(rewards) + len(plain) + 1)
+             "clip_ratio/region_mean", "grad_norm"]  # fmt: skip
+    fig, axs = _grid(1 + len(rewards) + len(plain) + 2)
     panels = iter(axs)
     for key in rewards:
         ax = next(panels)
@@ -200,13 +229,19 @@ def grpo_curves(rows: Sequence[Mapping], window: int | None = None) -> Figure:
         _name(ax, AXES[key][0])
         if not curve(ax, rows, key, window):
             _missing(ax, "no KL term in this run (beta = 0)" if key == "kl" else "not logged in this run")
-        elif AXES[key][1] == 100 and key != "clip_ratio/region_mean":
+        elif key == "clip_ratio/region_mean":  # mostly near zero
+            ax.set_ylim(0, max(1, ax.get_ylim()[1]))
+        elif AXES[key][1] == 100:
             ax.set_ylim(-5, 105)
+    ax = next(panels)
+    _name(ax, "signs of reward hacking (%)")
+    if not _signs_panel(ax, rows, window):
+        _missing(ax, "not logged in this run")
     ax = next(panels)
     _name(ax, "time a step (s)")
     if not _time_panel(ax, rows, window):
         _missing(ax, "not logged in this run")
-    return _finish(fig, axs, len(rewards) + len(plain) + 2, window)
+    return _finish(fig, axs, len(rewards) + len(plain) + 3, window)
 
 
 def toy_grpo(rewards: Mapping[str, Sequence[float]], advantages: Sequence[float], labels: Sequence[str] = ()) -> Figure:

@@ -1,0 +1,102 @@
+"""TRL's trainer, watched: seconds by phase, signs of reward hacking, and what each problem's group came to.
+
+TRL times its own methods (`trl.extras.profiling`), but sends the times to W&B, MLflow and Trackio alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback
+
+from finr1 import rewards
+from finr1.grpo.monitor import Monitor, signs
+from finr1.grpo.problems import Group, UnsettledSampler, accuracy_column, by_problem
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer
+
+PHASES = ("generate", "score", "reward", "update")  # logged as "time/<phase>", seconds of one optimiser step
+
+
+def observed(trainer_class: type[GRPOTrainer], skip_settled: bool = False) -> type[GRPOTrainer]:
+    """`trainer_class` with "time/*" and "watch/*" in its logs; it trains the same, unless `skip_settled`.
+
+    Then an epoch leaves out the problems whose groups were all right or all wrong in the one before.
+    Phases: `generate` is sampling (and passing the weights to vLLM), `score` the log-probabilities of the policy that
+    sampled and of the reference, `reward` the reward functions, `update` the rest: forward, backward, optimiser.
+    """
+
+    from accelerate.utils import gather_object
+
+    class Observed(trainer_class):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.phases = PhaseTimes(self._metrics["train"])
+            self.add_callback(self.phases)
+            self.add_callback(Monitor())
+            self.groups: dict[int, Group] = {}  # by step
+
+        def _get_train_sampler(self, dataset=None):
+            if not skip_settled:
+                return super()._get_train_sampler(dataset)
+            self.unsettled = UnsettledSampler(self)
+            return self.unsettled
+
+        def _generate(self, prompts):
+            with self.phases.measure("generate"):
+                return super()._generate(prompts)
+
+        def _generate_and_score_completions(self, inputs):
+            with self.phases.measure("score"):
+                return super()._generate_and_score_completions(inputs)
+
+        def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+            with self.phases.measure("reward"):
+                scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            column = accuracy_column(self.reward_func_names)
+            mine = slice(
+                self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs)
+            )
+            texts = [completion[0]["content"] for completion in completions]
+            shapes = rewards.format_reward(texts)
+            for name, value in signs(inputs, texts, completion_ids_list, shapes, scores[mine, column].tolist()).items():
+                self._log_metric(f"watch/{name}", value)
+            ids = [row["id"] for row in inputs]
+            self._log_completion_extra("id", ids)
+            if skip_settled:
+                step = self.state.global_step + 1  # as it will be logged
+                self.groups[step] = by_problem(gather_object(ids), scores[:, column].tolist())
+                self._metrics["train"]["problems_left_out"].append(self.unsettled.left_out_at(step))
+            return scores
+
+    return Observed
+
+
+class PhaseTimes(TrainerCallback):
+    """Adds seconds by phase to the metrics of each optimiser step (`metrics`: the trainer's own, name -> values)."""
+
+    def __init__(self, metrics: dict[str, list[float]]):
+        self.metrics = metrics
+        self.seconds: Counter[str] = Counter()
+        self.started = 0.0
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Count the seconds spent inside to `phase`, less those that an inner phase has counted."""
+        started, inner = time.perf_counter(), self.seconds.total()
+        yield
+        self.seconds[phase] += time.perf_counter() - started - (self.seconds.total() - inner)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.seconds.clear()
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds["update"] = time.perf_counter() - self.started - self.seconds.total()
+        for phase in PHASES:
+            self.metrics[f"time/{phase}"].append(self.seconds[phase])

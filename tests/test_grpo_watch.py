@@ -1,0 +1,314 @@
+"""What watches a GRPO run: phase times, signs of reward hacking, stop rules, and problems left out between epochs."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from test_training import demo
+from tiny_model import make_tiny_model
+from transformers import TrainerControl, TrainerState
+
+from finr1 import curation, grpo, synthetic
+from finr1.grpo import monitor, observed, problems, stopping
+from finr1.grpo import trainer as trainer_module
+from finr1.params import GRPOParams
+from finr1.progress import read_metrics
+from finr1.records import write_jsonl
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    torch.set_num_threads(1)
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def stage(outputs):
+    """A GRPO stage folder with eight problems to train on."""
+    rows = curation.rl_rows(synthetic.generate_problems(8, "train", seed=1))
+    write_jsonl(outputs / "r" / "05_grpo" / grpo.TRAIN_FILE, rows)
+    return outputs / "r" / "05_grpo"
+
+
+def short(tiny, **changes) -> GRPOParams:
+    values = {"num_generations": 2, "max_completion_length": 4, "sft_stage": None, "model_name_or_path": str(tiny)}
+    return demo(GRPOParams, **(values | changes))
+
+
+# ---- signs of reward hacking ----------------------------------------------------------------------------------------
+
+SHAPED = "<think>{}</think><answer>\\boxed{{{}}}</answer>"
+LABELS = json.dumps({"bullish": "bullish", "bearish": "bearish", "neutral": "neutral"})
+COMPLIANT = json.dumps({"compliant": "compliant", "non-compliant": "non-compliant"})
+CHOICES = json.dumps({"A": "bonds", "B": "shares", "C": "cash"})
+
+
+def row(question: str, kind: str = "number", labels: str = "", choices: str = "") -> dict:
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "answer_kind": kind,
+        "labels": labels,
+        "choices": choices,
+    }
+
+
+OPTIONS = [
+    ("bullish", row("bullish or bearish?", "label", LABELS), False, "one label"),
+    ("bullish, bearish or neutral", row("bullish, bearish or neutral?", "label", LABELS), True, "all labels"),
+    ("Bullish/bearish", row("bullish or bearish?", "label", LABELS), True, "two labels in other letters"),
+    ("non-compliant", row("compliant or not?", "label", COMPLIANT), False, "a label inside a label is one"),
+    ("合规还是不合规", row("实际持仓11%，合规还是不合规？", "boolean"), True, "what the demo's policy once found"),
+    ("不合规", row("实际持仓11%，合规还是不合规？", "boolean"), False, "a verdict"),
+    ("yes or no", row("Is this allowed, yes or no?", "boolean"), True, "the question's words"),
+    ("yes", row("Is this allowed, yes or no?", "boolean"), False, "one of them"),
+    ("A", row("Which?", "choice", choices=CHOICES), False, "one letter"),
+    ("A, C", row("Which?", "choice", choices=CHOICES), False, "several letters may be right"),
+    ("A, B, C", row("Which?", "choice", choices=CHOICES), True, "every letter"),
+    ("20 or 30", row("Is it 20 or 30?"), False, "a number is compared, not read"),
+]
+
+
+@pytest.mark.parametrize(("answer", "problem", "expected", "reason"), OPTIONS, ids=[case[3] for case in OPTIONS])
+def test_an_answer_that_repeats_the_options(answer, problem, expected, reason):
+    assert monitor.repeats_options(answer, problem) is expected, reason
+
+
+def test_the_signs_of_four_completions_by_hand():
+    question = row("Is this allowed, yes or no?", "boolean")
+    texts = [
+        SHAPED.format("The limit is 10, it holds 7.", "yes"),
+        SHAPED.format("Yes.", "yes or no"),
+        "It is allowed.",
+        SHAPED.format("", "no"),
+    ]
+    ids = [[1, 2, 3, 4], [7] * 6, [1, 2], [1, 2, 3]]  # 3-grams: 2 of 2 differ, 1 of 4, none, 1 of 1
+    found = monitor.signs([question] * 4, texts, ids, shapes=[1, 1, 0, 0], accuracies=[1.0, 0.0, math.nan, 0.0])
+    assert found == pytest.approx(
+        {"repetition": 0.75 / 4, "no_reasoning": 2 / 3, "options": 1 / 3, "agreement": 2 / 3}
+    )  # fmt: skip
+
+
+def test_a_sign_without_a_base_is_left_out():
+    found = monitor.signs([row("?")], ["no answer at all"], [[1, 2, 3]], shapes=[0], accuracies=[math.nan])
+    assert found == {"repetition": 0.0}
+
+
+HEALTHY = {
+    "reward": 1.0, "watch/repetition": 0.05, "watch/no_reasoning": 0.02, "watch/options": 0.0,
+    "watch/agreement": 0.6, "completions/mean_length": 40.0,
+}  # fmt: skip
+HACKED = [
+    ({"watch/repetition": 0.8}, "3-grams"),
+    ({"watch/no_reasoning": 0.9}, "without reasoning"),
+    ({"watch/options": 0.4}, "repeat the question's options"),
+    ({"watch/agreement": 0.1}, 'reward = "gated"'),
+    ({"completions/mean_length": 200.0}, "grew from 40 to"),
+    ({"completions/mean_length": 5.0}, "shrank from 40 to"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), HACKED, ids=[case[1] for case in HACKED])
+def test_a_hacked_log_is_warned_about_once_and_with_its_step(change, words):
+    log = [HEALTHY | {"step": step} for step in range(1, 8)]
+    assert monitor.hacking_warnings(log) == []
+    log += [HEALTHY | change | {"step": step} for step in range(8, 15)]
+    (line,) = monitor.hacking_warnings(log)
+    assert words in line and 8 <= int(line.split()[1].rstrip(":")) <= 10
+
+
+def test_a_warning_stands_in_the_row_of_its_step(capsys):
+    log = [HEALTHY | {"step": step} for step in range(1, 5)]
+    log += [HEALTHY | {"watch/options": 0.9, "step": 5}]
+    logs = dict(log[-1])
+    state = SimpleNamespace(log_history=log, global_step=5, is_world_process_zero=True)
+    monitor.Monitor().on_log(None, state, None, logs=logs)
+    assert len(logs["warnings"]) == 1 and "step 5: 30% of the answers repeat" in logs["warnings"][0]
+    assert "WARNING step 5" in capsys.readouterr().out
+    state.log_history, state.global_step = [*log, log[-1] | {"step": 6}], 6
+    later = dict(log[-1])
+    monitor.Monitor().on_log(None, state, None, logs=later)
+    assert "warnings" not in later, "said once"
+
+
+# ---- stop rules -----------------------------------------------------------------------------------------------------
+
+STEADY = {"reward": 1.0, "kl": 0.1, "frac_reward_zero_std": 0.2}
+STOPS = [
+    ({"reward": 0.1}, "the reward collapsed from 1 to 0.1", "lower learning_rate"),
+    ({"kl": 9.0}, "the KL to the starting model is 9", "raise beta"),
+    ({"frac_reward_zero_std": 1.0}, "100% of the groups have no spread", "pass_rate_candidates"),
+]
+
+
+@pytest.mark.parametrize(("late", "words", "advice"), STOPS, ids=[case[1] for case in STOPS])
+def test_a_rule_stops_the_run_and_says_what_to_do(tiny, late, words, advice, capsys):
+    params = short(tiny, beta=0.1, stop_window=4, stop_reward=0.3, stop_kl=1.0, stop_dead_groups=0.95)
+    log = [STEADY] * 8 + [STEADY | late] * 3
+    assert stopping.stop_reason(log, params) is None or late == {"kl": 9.0}, "one step less than the window"
+    log.append(STEADY | late)
+    assert words in stopping.stop_reason(log, params) and advice in stopping.stop_reason(log, params)
+    off = short(tiny, stop_window=4, stop_reward=None, stop_kl=None, stop_dead_groups=None)
+    assert stopping.stop_reason(log, off) is None
+    state, control = TrainerState(global_step=12, max_steps=20, log_history=log), TrainerControl()
+    logs = {"loss": 0.1, **log[-1]}
+    stopping.StopRules(params).on_log(None, state, control, logs=logs)
+    assert control.should_training_stop and logs["stopped"].startswith("step 12: ")
+    assert "STOPPED step 12" in capsys.readouterr().out
+
+
+def test_a_run_without_spread_is_stopped_keeps_its_model_and_says_so(stage, tiny):
+    """The random model never writes the format: every reward is 0, so every group is dead."""
+    grpo.train(short(tiny, max_steps=6, save_steps=6, stop_window=2, stop_dead_groups=0.9), stage)
+    rows = [row for row in read_metrics(stage) if "reward" in row]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert "stopped" not in rows[0] and rows[1]["stopped"].startswith("step 2: 100% of the groups have no spread")
+    assert (stage / "model" / "model.safetensors").exists()
+    assert grpo.stopped(read_metrics(stage)) == rows[1]["stopped"] and grpo.stopped(rows[:1]) is None
+
+
+def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_model(stage, tiny, monkeypatch):
+    make = trainer_module.make_trainer
+
+    def broken(params, folder):
+        trainer = make(params, folder)
+        loss = trainer.compute_loss
+        trainer.compute_loss = lambda *a, **k: loss(*a, **k) * (math.nan if trainer.state.global_step == 1 else 1.0)
+        return trainer
+
+    monkeypatch.setattr(trainer_module, "make_trainer", broken)
+    with pytest.raises(stopping.Diverged, match="step 2: loss is nan.*learning_rate"):
+        grpo.train(short(tiny, max_steps=3, save_steps=1, bf16=False), stage)
+    assert not (stage / "model").exists()
+    assert [path.name for path in (stage / "checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]
+
+
+# ---- phase times ----------------------------------------------------------------------------------------------------
+
+
+def test_each_second_of_a_step_belongs_to_one_phase(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(observed.time, "perf_counter", lambda: now[0])
+    logged: dict[str, list[float]] = {f"time/{phase}": [] for phase in observed.PHASES}
+    phases = observed.PhaseTimes(logged)
+    for _ in range(2):
+        phases.on_step_begin(None, None, None)
+        with phases.measure("score"):
+            now[0] += 1
+            with phases.measure("generate"):
+                now[0] += 10
+            with phases.measure("reward"):
+                now[0] += 3
+            now[0] += 2
+        now[0] += 5
+        phases.on_step_end(None, None, None)
+    expected = {"time/generate": [10, 10], "time/score": [3, 3], "time/reward": [3, 3], "time/update": [5, 5]}
+    assert logged == expected
+
+
+def test_a_run_logs_phases_and_signs(stage, tiny):
+    grpo.train(short(tiny, beta=0.1), stage)
+    rows = [row for row in read_metrics(stage) if "reward" in row]
+    for name in observed.PHASES:
+        assert all(row[f"time/{name}"] > 0 for row in rows), name
+    assert all(0 <= row["watch/repetition"] <= 1 for row in rows)
+
+
+# ---- between epochs -------------------------------------------------------------------------------------------------
+
+
+def sampler(groups: dict, num: int = 6, steps: int = 6, uses: int = 1, per_step: int = 2) -> problems.UnsettledSampler:
+    args = SimpleNamespace(
+        generation_batch_size=2 * per_step, num_generations=2, steps_per_generation=1, max_steps=steps, seed=0
+    )
+    trainer = SimpleNamespace(
+        args=args, train_dataset={"id": [f"p{i}" for i in range(num)]}, num_iterations=uses, num_generations=2,
+        groups=groups,
+    )  # fmt: skip
+    return problems.UnsettledSampler(trainer)
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_while_nothing_is_settled_the_order_is_trls(uses):
+    from trl.trainer.utils import RepeatSampler
+
+    theirs = RepeatSampler(range(7), mini_repeat_count=2, batch_size=2, repeat_count=uses, seed=0)
+    epochs = [*theirs, *theirs, *theirs]  # 3 generations each, one row is left over
+    mixed = {step: {"p0": [0.0, 1.0]} for step in range(1, 20)}
+    ours = sampler(mixed, num=7, steps=9 * uses, uses=uses)
+    assert list(ours) == epochs and len(ours) == len(epochs)
+    assert ours.left_out_at(1) == ours.left_out_at(9 * uses) == 0
+
+
+def test_what_was_all_right_or_all_wrong_is_left_out_of_the_next_epoch_only():
+    groups = {
+        1: {"p0": [1.0, 1.0], "p1": [0.0, 0.0]},  # settled
+        2: {"p2": [1.0, 0.0], "p3": [math.nan, math.nan]},  # spread; nobody could tell
+        3: {"p4": [0.0, 0.0], "p5": [0.0, 0.0]},  # the epoch's last step: not known in time
+        4: {"p2": [0.0, 1.0]},
+        5: {"p3": [0.0, 1.0]},
+    }
+    found = sampler(groups, steps=7)
+    order = list(found)
+    first, second, third = order[:12], order[12:20], order[20:]
+    assert sorted(set(first)) == [0, 1, 2, 3, 4, 5]
+    assert sorted(set(second)) == [2, 3, 4, 5], "two steps are enough for four problems"
+    assert len(third) == 8 and set(third) <= set(range(6))
+    assert [found.left_out_at(step) for step in (1, 3, 4, 5, 6)] == [0, 0, 2, 2, 0]
+
+
+def test_when_too_few_would_be_left_all_come_back():
+    found = sampler({step: {f"p{i}": [0.0, 0.0] for i in range(6)} for step in range(1, 7)})
+    assert len(list(found)) == len(found) == 24
+    assert found.left_out_at(6) == 0
+
+
+def accuracy_reward(completions, id, completion_ids, **columns):
+    """Even problems are always right, odd ones by the first token."""
+    return [float(int(name[-1]) % 2 == 0 or ids[0] % 2) for name, ids in zip(id, completion_ids, strict=True)]
+
+
+def test_a_killed_run_goes_on_with_the_same_problems(outputs, stage, tiny, monkeypatch):
+    monkeypatch.setattr(trainer_module, "reward_functions", lambda params: [accuracy_reward])
+    params = short(tiny, pass_rate_between_epochs=True, max_steps=9, save_steps=3, stop_dead_groups=None)
+    other = outputs / "other" / "05_grpo"
+    other.mkdir(parents=True)
+    (other / grpo.TRAIN_FILE).write_bytes((stage / grpo.TRAIN_FILE).read_bytes())
+    grpo.train(params, stage)
+
+    class Killed(Exception):
+        pass
+
+    make = trainer_module.make_trainer
+
+    def dies_at_8(params, folder):
+        trainer = make(params, folder)
+        score = trainer._calculate_rewards
+
+        def calculate(*arguments):
+            if trainer.state.global_step == 7:
+                raise Killed
+            return score(*arguments)
+
+        trainer._calculate_rewards = calculate
+        return trainer
+
+    monkeypatch.setattr(trainer_module, "make_trainer", dies_at_8)
+    with pytest.raises(Killed):
+        grpo.train(params, other)
+    monkeypatch.setattr(trainer_module, "make_trainer", make)
+    grpo.train(params, other)
+    kept = ("step", "reward", "loss", "problems_left_out")
+    tables = []
+    for folder in (stage, other):
+        rows = [row for row in read_metrics(folder) if "reward" in row]
+        files = sorted((folder / "completions").glob("*.parquet"))
+        tables.append(
+            ([{name: row[name] for name in kept} for row in rows], [list(pd.read_parquet(f)["id"]) for f in files])
+        )
+    assert tables[0] == tables[1]
+    assert max(row["problems_left_out"] for row in tables[0][0]) >= 2
