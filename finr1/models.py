@@ -92,6 +92,22 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The special token with which the chat template ends an assistant's turn: what a model has to learn to stop at.
+
+    It is not always the tokenizer's own end token: a Qwen2.5 base model ends turns with `<|im_end|>` and texts with
+    `<|endoftext|>`. Raises `ValueError` where the template ends a turn without a special token.
+    """
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    given = tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, return_dict=False)
+    whole = tokenizer.apply_chat_template(chat, return_dict=False)
+    known = tokenizer.added_tokens_decoder  # id -> token
+    special = [token for token in whole[len(given) :] if token in known and known[token].special]
+    if not special:
+        raise ValueError("the chat template ends an answer without a special token: a model could not learn to stop")
+    return tokenizer.convert_ids_to_tokens(special[0])
+
+
 def load_model(path: str, dtype: str = "float32", attn_implementation: str | None = None, **kwargs) -> PreTrainedModel:
     """Causal LM at `path` in `dtype`; `kwargs` go to `from_pretrained`.
 

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1.params import SFTParams
+from finr1.records import Problem, read_jsonl
 from finr1.run import cache_dir, child_main
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
+
+
+EARLY_PROBLEMS = 3  # answered again and again in the early looks
 
 
 def sft_config(params: SFTParams, stage_dir: Path) -> SFTConfig:
@@ -33,6 +38,7 @@ def sft_config(params: SFTParams, stage_dir: Path) -> SFTConfig:
         gradient_accumulation_steps=params.gradient_accumulation_steps,
         max_length=params.max_length,
         packing=params.packing,
+        packing_strategy="bfd",  # whole rows, best fit first; each attends to itself alone
         completion_only_loss=True,  # the prompt is given, only the answer is learned
         bf16=params.bf16,
         use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
@@ -54,11 +60,12 @@ def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
     from trl import SFTTrainer
 
     from finr1 import training
-    from finr1.models import load_tokenizer, resolve_model
+    from finr1.models import end_of_turn, load_tokenizer, resolve_model
 
     config = sft_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
     path = resolve_model(params.model_name_or_path, cache_dir())
     tokenizer = load_tokenizer(path)
+    config.eos_token = end_of_turn(tokenizer)
     rows = load_dataset("json", data_files=str(params.inputs()["filtering_stage"] / "sft.jsonl"), split="train")
     return SFTTrainer(
         model=training.load_policy(path, params),
@@ -69,13 +76,26 @@ def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
     )
 
 
+def extras(params: SFTParams, trainer: SFTTrainer, stage_dir: Path) -> list[TrainerCallback]:
+    """The memory probe and the early looks at the first dev problems, where the parameters ask for them."""
+    from finr1.callbacks import EARLY_FILE, EarlyLook, MemoryProbe
+
+    found = [MemoryProbe(trainer)] if params.memory_probe else []
+    if params.sample_steps:
+        problems = read_jsonl(params.inputs()["data_stage"] / "problems.jsonl", Problem)
+        dev = [problem for problem in problems if problem.split == "dev"][:EARLY_PROBLEMS]
+        look = EarlyLook(trainer, dev, stage_dir / EARLY_FILE, params.sample_steps, params.eval_max_tokens)
+        found.append(look)
+    return found
+
+
 def train(params: SFTParams, stage_dir: Path) -> None:
     """Fine-tune, from the last checkpoint if there is one, and save `<stage>/model`."""
     from finr1 import training
 
     trainer = make_trainer(params, stage_dir)
     training.check_processes(trainer, params.num_processes, params.distributed)
-    training.train_and_save(trainer, stage_dir, params.merge_adapter)
+    training.train_and_save(trainer, stage_dir, params.merge_adapter, extras(params, trainer, stage_dir))
 
 
 if __name__ == "__main__":

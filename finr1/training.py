@@ -7,11 +7,13 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
+from finr1.callbacks import keep_rows, memory_gib
 from finr1.models import load_model, merge_adapter
 from finr1.progress import METRICS_FILE
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 class MetricsFile(TrainerCallback):
     """Appends each log of the trainer to `metrics.jsonl`, from which the notebook draws its curves.
 
+    Adds `elapsed_s`, `tokens_per_s` (tokens of the steps since the last log, prompts included, by the time of these
+    steps) and the first process's memory (`callbacks.memory_gib`).
+
     A resumed run first drops the rows that lie behind its checkpoint, so that every step stands there once.
     """
 
@@ -33,16 +38,24 @@ class MetricsFile(TrainerCallback):
         self.path = stage_dir / METRICS_FILE
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero and self.path.exists():
-            lines = self.path.read_text("utf8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-            self.path.write_text("".join(kept), "utf8")
-        self.started = time.monotonic()
+        if state.is_world_process_zero:
+            keep_rows(self.path, state.global_step)
+        self.started, self.step_s, self.tokens = time.monotonic(), 0.0, state.num_input_tokens_seen
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.step_started = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.step_s += time.monotonic() - self.step_started  # without looks at answers, checkpoints, data
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero:
             row = {"step": state.global_step, "max_steps": state.max_steps, **logs}
             row["elapsed_s"] = round(time.monotonic() - self.started, 3)
+            if self.step_s and "num_tokens" in logs:  # TRL's count, over all processes, since the process began
+                row["tokens_per_s"] = round((logs["num_tokens"] - self.tokens) / self.step_s, 1)
+                self.tokens, self.step_s = logs["num_tokens"], 0.0
+            row |= memory_gib()
             with self.path.open("a", encoding="utf8") as file:
                 file.write(json.dumps(row) + "\n")
 
@@ -117,13 +130,16 @@ class CheckWrapper(TrainerCallback):
             raise RuntimeError(f'distributed = "{self.distributed}", but the model runs as {type(model).__name__}')
 
 
-def train_and_save(trainer: Trainer, stage_dir: Path, merge: bool = True) -> None:
+def train_and_save(
+    trainer: Trainer, stage_dir: Path, merge: bool = True, callbacks: Sequence[TrainerCallback] = ()
+) -> None:
     """Train from the last checkpoint, if there is one, then write `<stage>/model` and drop the checkpoints.
 
     `merge` folds an adapter into the weights that are saved; without it the folder holds the adapter alone.
     The model is written beside its place and renamed, so that the folder `model` is complete or absent.
     """
-    trainer.add_callback(MetricsFile(stage_dir))
+    for callback in (MetricsFile(stage_dir), *callbacks):  # in this order: the others' time is no time of the steps
+        trainer.add_callback(callback)
     checkpoints = Path(trainer.args.output_dir)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
     state = _gathered_state(trainer)
@@ -170,7 +186,7 @@ def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
     return state
 
 
-def _save(trainer: Trainer, folder: Path, merge: bool, state: dict[str, torch.Tensor] | None) -> None:
+def _save(trainer: Trainer, folder: Path, merge: bool, state: dict[str, torch.Tensor] | None = None) -> None:
     from peft import PeftModel
 
     model = trainer.accelerator.unwrap_model(trainer.model)

@@ -61,6 +61,24 @@ def test_base_adapter_and_merged_model_give_the_same_logits(run, tiny, tmp_path)
     assert torch.equal(*in_bf16), "rounded once, after merging"
 
 
+def test_a_qlora_adapter_is_merged_into_the_unquantised_base(run, tiny, tmp_path):
+    """Adapter and merged model are the same; from the 4-bit model that was trained they differ by its rounding."""
+    trainer = sft.make_trainer(sft_params(tiny, peft="qlora", bf16=True), run / "04_sft")
+    with torch.no_grad(), trainer.model.disable_adapter():
+        base = trainer.model.train()(IDS).logits  # in training: bitsandbytes spoils what it runs in eval on a CPU
+    with torch.no_grad():
+        assert torch.equal(trainer.model(IDS).logits, base), "a fresh adapter is zero"
+    trainer.train()
+    for name, merge in (("adapter", False), ("merged", True)):
+        training._save(trainer, tmp_path / name, merge)
+    loaded, merged = models.load_model(str(tmp_path / "adapter")), models.load_model(str(tmp_path / "merged"))
+    assert torch.equal(logits(loaded), logits(merged)) and not hasattr(loaded.config, "quantization_config")
+    rounding = (base.float() - logits(models.load_model(str(tiny)))).abs().mean()
+    assert (logits(trainer.model).float() - logits(loaded)).abs().mean() < 2 * rounding
+    again = training.load_policy(str(tmp_path / "adapter"), sft_params(tiny, peft="qlora", bf16=True))
+    assert again.is_loaded_in_4bit, "QLoRA can start from an adapter: merged first, quantised then"
+
+
 @pytest.mark.parametrize("grpo_peft", ["lora", "full"])
 def test_an_unmerged_adapter_goes_through_grpo_to_answers(run, tiny, grpo_peft):
     """SFT's adapter -> GRPO with a KL (TRL loads its reference from a folder) -> an adapter on an adapter -> text."""

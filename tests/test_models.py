@@ -1,6 +1,7 @@
 """The embedded model: converted once, the same model afterwards; and what the plan says about models."""
 
 import pytest
+from test_sft import SMOLLM2_TEMPLATE
 
 from finr1 import models, plan
 
@@ -13,7 +14,8 @@ def test_the_embedded_model_is_converted_once_and_speaks(tmp_path):
     assert (tmp_path / models.EMBEDDED_MODEL / "model.safetensors").stat().st_mtime_ns == stamp
     assert [entry.name for entry in tmp_path.iterdir()] == [models.EMBEDDED_MODEL]  # nothing half-made beside it
     tokenizer, model = models.load_tokenizer(path), models.load_model(path)
-    assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
+    assert tokenizer.eos_token == tokenizer.pad_token == models.end_of_turn(tokenizer) == "<|im_end|>"
+    assert tokenizer.chat_template == SMOLLM2_TEMPLATE
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     batch = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")
     text = tokenizer.decode(model.generate(**batch, max_new_tokens=16, do_sample=False)[0], skip_special_tokens=True)

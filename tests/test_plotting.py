@@ -64,10 +64,12 @@ def sft_rows(steps: int = 60) -> list[dict]:
     rng = random.Random(1)
     rows = [
         {"step": s, "loss": 2 * math.exp(-s / 20) + rng.random() / 10, "mean_token_accuracy": 1 - math.exp(-s / 20) / 2,
-         "learning_rate": 1e-4 * (1 - s / steps), "grad_norm": 1 + rng.random(), "epoch": s / steps}
+         "learning_rate": 1e-4 * (1 - s / steps), "grad_norm": 1 + rng.random(), "epoch": s / steps,
+         "tokens_per_s": 400 + 50 * rng.random(), "memory_gib": 1.5 + s / 200, "peak_memory_gib": 3.1}
         for s in range(1, steps + 1)
     ]  # fmt: skip
-    return [*rows, {"step": steps, "train_runtime": 90.0, "train_loss": 0.5}]  # the trainer's last line
+    probe = {"step": 0, "memory_probe_gib": 3.1, "memory_probe_tokens": 900, "memory_gib": 1.4, "peak_memory_gib": 3.1}
+    return [probe, *rows, {"step": steps, "train_runtime": 90.0, "train_loss": 0.5}]  # the trainer's last line
 
 
 def grpo_rows(steps: int = 12, **other) -> list[dict]:
@@ -79,7 +81,8 @@ def grpo_rows(steps: int = 12, **other) -> list[dict]:
          "loss": 0.0} | other
         for s in range(1, steps + 1)
     ]  # fmt: skip
-    return [*rows, {"step": steps, "train_runtime": 500.0}]
+    probe = {"step": 0, "memory_probe_gib": 3.1, "memory_probe_tokens": 900, "memory_gib": 1.4, "peak_memory_gib": 3.1}
+    return [probe, *rows, {"step": steps, "train_runtime": 500.0}]
 
 
 PHASES = {

@@ -39,21 +39,8 @@ def folders(outputs, tiny):
 
 def demo(params_class, **changes):
     values = read_flat_yaml(repository_root() / "params" / "demo" / f"{params_class.stage}.yaml").values
+    values |= {"sample_steps": 0} if "sample_steps" in values else {}  # they need the problems of a data stage
     return params_class(**(values | SMALL | changes))
-
-
-@pytest.mark.parametrize("packing", [False, True])
-def test_the_sft_loss_sees_the_completion_and_nothing_else(folders, tiny, packing):
-    from finr1 import sft
-
-    params = demo(SFTParams, model_name_or_path=str(tiny), peft="full", bf16=False, packing=packing, max_length=1024)
-    trainer = sft.make_trainer(params, folders / "04_sft")
-    tokenizer = trainer.processing_class
-    batch = next(iter(trainer.get_train_dataloader()))
-    learned = tokenizer.decode(batch["labels"][batch["labels"] != -100])
-    assert "<think>" in learned and "\\boxed{" in learned and "<|im_end|>" in learned
-    assert "Reason step by step" not in learned and "<|im_start|>user" not in learned
-    assert learned.count("<think>") == learned.count("</answer>") >= 4
 
 
 @pytest.mark.parametrize("peft", ["full", "lora"])

@@ -19,16 +19,16 @@ _TEXT = [
 ]
 
 
-def make_tiny_model(folder: Path, seed: int = 0) -> Path:
+def make_tiny_model(folder: Path, seed: int = 0, tokenizer=None) -> Path:
     """Save a random 2-layer Llama (hidden 64, 4 heads, tied embeddings) and a byte-level BPE tokenizer to `folder`.
 
     The tokenizer has at most 512 tokens, SmolLM2's ChatML template without its default system turn, and eos = pad =
-    "<|im_end|>". The same `seed` gives the same weights. Returns `folder`.
+    "<|im_end|>"; `tokenizer` takes its place. The same `seed` gives the same weights. Returns `folder`.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer()
+    tokenizer = tokenizer or tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -50,7 +50,28 @@ def make_tiny_model(folder: Path, seed: int = 0) -> Path:
     return Path(folder)
 
 
-def _tokenizer():
+def tiny_qwen_tokenizer(eos_token: str = "<|im_end|>"):
+    """Qwen2.5's tokenizer on a small vocabulary: its class, pre-tokenizer, special tokens and published chat template.
+
+    The template is the copy that TRL ships (trl/chat_templates/qwen2_5.jinja). `eos_token`: "<|im_end|>" as in the
+    Instruct models, "<|endoftext|>" as in the base models; padding is "<|endoftext|>" in both.
+    """
+    import json
+
+    import trl
+    from transformers import Qwen2Tokenizer
+
+    bpe = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in bpe["merges"]]
+    names = {"eos_token": eos_token, "pad_token": "<|endoftext|>"}
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Qwen2Tokenizer(vocab=bpe["vocab"], merges=merges, additional_special_tokens=special, **names)
+    template = Path(trl.__file__).parent / "chat_templates" / "qwen2_5.jinja"
+    tokenizer.chat_template = template.read_text("utf8")
+    return tokenizer
+
+
+def tiny_tokenizer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SFT_KEYS = ("loss", "mean_token_accuracy", "learning_rate", "grad_norm")
+SFT_KEYS = ("loss", "mean_token_accuracy", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib")
 # What the trainer logs -> what stands over its panel, and a factor. Names are TRL 1.16's.
 AXES = {
     "loss": ("loss (nats / token)", 1),
@@ -36,6 +36,8 @@ AXES = {
     "kl": ("KL to the start (nats / token)", 1),
     "clip_ratio/region_mean": ("clipped tokens (%)", 100),
     "step_time": ("time a step (s)", 1),
+    "tokens_per_s": ("tokens / s", 1),
+    "memory_gib": ("memory (GiB)", 1),
 }
 STYLES = [(BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PINK, ":"), (SKY, "--"), (ORANGE, "-.")]
 
@@ -111,9 +113,22 @@ def training_curves(rows: Sequence[Mapping], keys: Sequence[str] = SFT_KEYS, win
     fig, axs = _grid(len(keys))
     for ax, key in zip(axs, keys, strict=False):
         _name(ax, AXES.get(key, (safe_text(key), 1))[0])
-        if not curve(ax, rows, key, window):
+        drawn = _memory_panel(ax, rows) if key == "memory_gib" else curve(ax, rows, key, window)
+        if not drawn:
             _missing(ax, "not logged in this run")
     return _finish(fig, axs, len(keys), window)
+
+
+def _memory_panel(ax: Axes, rows: Sequence[Mapping]) -> bool:
+    """What is held between the steps, under the peak so far: exact numbers, nothing to smooth."""
+    for key, (colour, line), label in zip(("memory_gib", "peak_memory_gib"), STYLES, ("held", "peak"), strict=False):
+        steps, values = series(rows, key)
+        ax.plot(steps, values, color=colour, linestyle=line, label=label)
+    if not series(rows, "memory_gib")[0]:
+        return False
+    ax.legend(loc="lower right", ncols=2, handlelength=1.6, borderaxespad=0, columnspacing=1)
+    ax.set_ylim(0, None)
+    return True
 
 
 def live_curve(rows: Sequence[Mapping], keys: Sequence[str] = ("loss",)) -> Figure:

@@ -1,0 +1,248 @@
+"""SFT: what the loss sees, with two families' chat templates, packed or not; the memory probe; early looks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from test_training import demo
+from tiny_model import make_tiny_model, tiny_qwen_tokenizer, tiny_tokenizer
+
+from finr1 import callbacks, curation, models, sft, synthetic, teacher, training
+from finr1.params import SFTParams
+from finr1.records import SYSTEM_PROMPT, write_jsonl
+
+# As SmolLM2-135M-Instruct has it; `test_models.py` holds it against the embedded model's own.
+SMOLLM2_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n"
+    "' + message['content'] + '<|im_end|>' + '\n"
+    "'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n"
+    "' }}{% endif %}"
+)
+ROWS = 8
+
+
+def smollm2():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = SMOLLM2_TEMPLATE
+    return tokenizer
+
+
+TOKENIZERS = {
+    "SmolLM2": smollm2,  # padding is the end of a turn: it must be learned, and not be taken for padding
+    "Qwen2.5-Instruct": tiny_qwen_tokenizer,
+    "Qwen2.5 base": lambda: tiny_qwen_tokenizer("<|endoftext|>"),  # its own end token ends no turn
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    torch.set_num_threads(1)
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def stage(outputs):
+    """Folder of an SFT stage, beside the rows and problems that it reads."""
+    problems = synthetic.generate_problems(ROWS, "train", seed=1)
+    rows = curation.sft_rows(teacher.derived_traces(problems))
+    write_jsonl(outputs / "r" / "03_filtering" / "sft.jsonl", rows)
+    write_jsonl(outputs / "r" / "01_data" / "problems.jsonl", [*problems, *synthetic.generate_problems(5, "dev", 2)])
+    (outputs / "r" / "04_sft").mkdir(parents=True)
+    return outputs / "r" / "04_sft"
+
+
+def params(model, **changes) -> SFTParams:
+    plain = {"peft": "full", "bf16": False, "max_length": 1024, "per_device_train_batch_size": ROWS, "sample_steps": 0}
+    return demo(SFTParams, **({"model_name_or_path": str(model), "memory_probe": False} | plain | changes))
+
+
+# ---- what the loss sees ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("family", TOKENIZERS)
+def test_the_loss_sees_each_completion_with_its_end_and_nothing_else(stage, tmp_path, family, packing):
+    model = make_tiny_model(tmp_path / "tiny", tokenizer=TOKENIZERS[family]())
+    trainer = sft.make_trainer(params(model, packing=packing), stage)
+    tokenizer = trainer.processing_class
+    (batch,) = trainer.get_train_dataloader()
+    rows = [json.loads(line) for line in (stage.parent / "03_filtering" / "sft.jsonl").read_text("utf8").splitlines()]
+    expected, seen = [], []
+    for row in rows:
+        given = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+        assert given.count("<|im_start|>system") == 1 and SYSTEM_PROMPT in given, "no default prompt is put in"
+        expected.append((given, row["completion"][0]["content"] + "<|im_end|>\n"))
+    for ids, labels in documents(batch):
+        assert torch.equal(ids[labels != -100], labels[labels != -100])
+        first = int((labels != -100).nonzero()[0])
+        learned = labels[first:][labels[first:] != -100]
+        seen.append((tokenizer.decode(ids[:first]), tokenizer.decode(learned)))
+        assert (learned == tokenizer.convert_tokens_to_ids("<|im_end|>")).sum() == 1, "one end, and it is learned"
+        assert len(learned) == len(ids[first:]) - (ids[first + len(learned) :] == tokenizer.pad_token_id).sum()
+    assert sorted(seen) == sorted(expected)
+
+
+def documents(batch):
+    """(ids, labels) of each row of a batch; of a packed one, of each document in it."""
+    if "position_ids" not in batch:
+        return list(zip(batch["input_ids"], batch["labels"], strict=True))
+    ends = batch["cu_seq_lens_q"].tolist()
+    return [(batch["input_ids"][0, a:b], batch["labels"][0, a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+@pytest.mark.parametrize("family", TOKENIZERS)
+def test_the_saved_model_stops_where_the_chat_template_ends_a_turn(stage, tmp_path, family):
+    model = make_tiny_model(tmp_path / "tiny", tokenizer=TOKENIZERS[family]())
+    sft.train(params(model), stage)
+    tokenizer = models.load_tokenizer(str(stage / "model"))
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.pad_token == ("<|im_end|>" if family == "SmolLM2" else "<|endoftext|>")
+    saved = models.load_model(str(stage / "model"))
+    assert saved.config.eos_token_id == tokenizer.eos_token_id
+    ends = saved.generation_config.eos_token_id
+    assert tokenizer.eos_token_id in (ends if isinstance(ends, list) else [ends])
+
+
+def test_a_template_without_an_end_of_turn_is_refused():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    with pytest.raises(ValueError, match="learn to stop"):
+        models.end_of_turn(tokenizer)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packing_changes_the_batch_and_not_the_loss(stage, tiny, attention):
+    """Documents in one sequence must not see each other: position ids that start again make the mask block-diagonal."""
+    losses = []
+    for packing in (False, True):
+        trainer = sft.make_trainer(params(tiny, packing=packing, attn_implementation=attention), stage)
+        (batch,) = trainer.get_train_dataloader()
+        with torch.no_grad():
+            losses.append(trainer.compute_loss(trainer.model, dict(batch)).item())
+    assert batch["input_ids"].shape[0] == 1 and (batch["position_ids"] == 0).sum() == ROWS
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    batch["position_ids"] = torch.arange(batch["input_ids"].shape[1])[None]  # one document: all see all before them
+    with torch.no_grad():
+        assert trainer.compute_loss(trainer.model, dict(batch)).item() != pytest.approx(losses[0], rel=1e-3)
+
+
+def test_packing_fills_sequences_and_cuts_no_row_that_fits(stage, tiny):
+    trainer = sft.make_trainer(params(tiny, packing=True, max_length=512), stage)
+    lengths = [sum(parts) for parts in trainer.train_dataset["seq_lengths"]]
+    assert max(lengths) <= 512 and len(lengths) < ROWS
+    assert sum(len(parts) for parts in trainer.train_dataset["seq_lengths"]) == ROWS
+
+
+# ---- QLoRA -----------------------------------------------------------------------------------------------------------
+
+
+def test_qlora_is_nf4_with_double_quantisation_and_bf16_compute(stage, tiny):
+    from bitsandbytes.nn import Linear4bit
+
+    trainer = sft.make_trainer(params(tiny, peft="qlora", bf16=True), stage)
+    layers = [layer for layer in trainer.model.modules() if isinstance(layer, Linear4bit)]
+    assert len(layers) == 2 * 7, "the seven linear layers of each of the two blocks"
+    for layer in layers:
+        assert layer.weight.quant_type == "nf4" and layer.compute_dtype == torch.bfloat16
+        assert layer.weight.quant_state.nested, "the scales are quantised, too"
+    trained = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+
+
+# ---- the memory probe ------------------------------------------------------------------------------------------------
+
+
+def test_the_probe_takes_the_longest_rows_and_leaves_no_trace(stage, tiny):
+    """With dropout, so that a random state that was not put back would show."""
+    found, base = [], params(tiny, peft="lora", lora_dropout=0.3, per_device_train_batch_size=2, max_steps=3)
+    for probe in (False, True):
+        sft.train(base.model_copy(update={"memory_probe": probe}), stage)
+        rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text("utf8").splitlines()]
+        steps = [(row["loss"], row["grad_norm"], row["num_tokens"]) for row in rows if "loss" in row]
+        found.append((steps, models.load_model(str(stage / "model")).state_dict()))
+        (stage / "model").rename(stage / f"model_{probe}")
+    (plain_steps, plain), (probed_steps, probed) = found
+    assert plain_steps == probed_steps and all(torch.equal(plain[name], probed[name]) for name in plain)
+    assert rows[0]["step"] == 0 and rows[0]["memory_probe_gib"] > 0
+    tokenizer = models.load_tokenizer(str(tiny))
+    chats = [json.loads(line) for line in (stage.parent / "03_filtering" / "sft.jsonl").read_text("utf8").splitlines()]
+    lengths = [len(tokenizer.apply_chat_template(c["prompt"] + c["completion"], return_dict=False)) for c in chats]
+    assert rows[0]["memory_probe_tokens"] == 2 * max(lengths)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        (
+            {},
+            ["per_device_train_batch_size (now 8)", "gradient_checkpointing = True", 'peft = "lora"', "max_length"],
+            [],
+        ),
+        (
+            {"peft": "lora", "gradient_checkpointing": True, "per_device_train_batch_size": 1},
+            ['peft = "qlora"', "max_length (now 1024)"],
+            ["per_device_train_batch_size", "gradient_checkpointing"],
+        ),
+    ],
+)
+def test_a_lack_of_memory_comes_before_the_first_step_and_says_what_to_lower(stage, tiny, changes, said, unsaid):
+    trainer = sft.make_trainer(params(tiny, **changes), stage)
+    trainer.model.register_forward_pre_hook(lambda *_: torch.empty(2**50))  # a real refusal by torch's allocator
+    with pytest.raises(MemoryError, match="the longest batch") as caught:
+        training.train_and_save(trainer, stage, callbacks=[callbacks.MemoryProbe(trainer)])
+    message = str(caught.value)
+    assert all(words in message for words in said) and not any(words in message for words in unsaid), message
+    assert "\n" not in message and "can't allocate memory" in message
+    assert trainer.state.global_step == 0
+
+
+def test_another_error_in_the_probe_keeps_its_own_words(stage, tiny):
+    trainer = sft.make_trainer(params(tiny), stage)
+
+    def fail(*_):
+        raise RuntimeError("shapes do not match")
+
+    trainer.model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        training.train_and_save(trainer, stage, callbacks=[callbacks.MemoryProbe(trainer)])
+
+
+# ---- early looks, and what the metrics file holds --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peft", ["lora", "qlora"])
+def test_early_looks_show_the_same_problems_over_the_steps_and_change_nothing(stage, tiny, peft):
+    changes = {"learning_rate": 1e-1, "max_steps": 3, "eval_max_tokens": 6, "gradient_checkpointing": True}
+    base, saved = params(tiny, peft=peft, bf16=peft == "qlora", lora_dropout=0.1, **changes), []
+    for steps in (0, 2):
+        sft.train(base.model_copy(update={"sample_steps": steps}), stage)
+        saved.append((stage / "model" / "model.safetensors").read_bytes())
+        (stage / "model").rename(stage / f"model_{steps}")
+    assert saved[0] == saved[1]
+    rows = [json.loads(line) for line in (stage / callbacks.EARLY_FILE).read_text("utf8").splitlines()]
+    assert [row["step"] for row in rows] == [step for step in (0, 2, 3) for _ in range(sft.EARLY_PROBLEMS)]
+    ids = [row["id"] for row in rows[: sft.EARLY_PROBLEMS]]
+    assert [row["id"] for row in rows] == ids * 3 and len(set(ids)) == sft.EARLY_PROBLEMS
+    texts = [row["text"] for row in rows if row["id"] == ids[0]]
+    assert texts[0] != texts[-1] and all(texts)
+
+
+def test_each_step_has_its_speed_and_memory(stage, tiny):
+    sft.train(params(tiny, max_steps=3, per_device_train_batch_size=2), stage)
+    rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text("utf8").splitlines()]
+    steps = [row for row in rows if "loss" in row]
+    assert len(steps) == 3
+    for row in steps:
+        assert row["tokens_per_s"] > 0 and 0 < row["memory_gib"] <= row["peak_memory_gib"] + 0.01
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, []), (1, [1]), (5, [1, 2])])
+def test_a_resumed_file_keeps_the_rows_of_its_checkpoint(tmp_path, step, kept):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3', "utf8")
+    callbacks.keep_rows(path, step)
+    assert [json.loads(line)["step"] for line in path.read_text("utf8").splitlines()] == kept
