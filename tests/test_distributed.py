@@ -45,6 +45,7 @@ def base(outputs, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(repository_root())]))
     problems = synthetic.generate_problems(40, "train", seed=1)
     write_jsonl(outputs / "r" / "03_filtering" / "sft.jsonl", curation.sft_rows(teacher.derived_traces(problems)))
+    write_jsonl(outputs / "r" / "01_data" / "problems.jsonl", synthetic.generate_problems(4, "dev", seed=1))
     make_tiny_model(outputs / "r" / "04_sft" / "model")
     return outputs / "r"
 
@@ -56,7 +57,12 @@ def demo(params_class, base: Path, **changes):
 
 
 def sft_run(base: Path, name: str, **changes) -> StubRun:
-    return StubRun(demo(SFTParams, base, bf16=False, **changes), base / name)
+    looks = {"sample_steps": 2, "eval_max_tokens": 8}
+    return StubRun(demo(SFTParams, base, bf16=False, **looks, **changes), base / name)
+
+
+def early_answers(run: StubRun) -> str:
+    return (run.dir / "early_answers.jsonl").read_text("utf8")
 
 
 def grpo_run(base: Path, name: str, **changes) -> StubRun:
@@ -96,6 +102,8 @@ def test_sft_in_two_processes_is_sft_in_one(base):
     runs = [sft_run(base, "one"), sft_run(base, "two", **TWO)]
     rows = [launch("finr1.sft", run, count) for run, count in zip(runs, (1, 2), strict=True)]
     assert_same_training(rows, runs, ("loss", "grad_norm", "learning_rate", "num_tokens"), 1e-5)
+    assert early_answers(runs[0]) == early_answers(runs[1])
+    assert all("memory_probe_gib" in part[0] for part in rows)
 
 
 @pytest.mark.slow
@@ -116,6 +124,7 @@ def test_fsdp2_trains_as_one_process_and_saves_the_whole_model(base, peft):
     runs = [sft_run(base, "one", peft=peft), sft_run(base, "two", peft=peft, distributed="fsdp2", **TWO)]
     rows = [launch("finr1.sft", runs[0]), launch("sharded_sft", runs[1], 2, "fsdp2")]
     assert_same_training(rows, runs, ("loss", "grad_norm", "learning_rate", "num_tokens"), 1e-4)
+    assert early_answers(runs[0]) == early_answers(runs[1])
 
 
 @pytest.mark.slow
@@ -130,6 +139,7 @@ def test_another_wrapper_than_asked_for_is_refused(base):
 def test_a_second_node_joins_the_first(base, monkeypatch):
     """Two nodes of one process each; both of them are this machine."""
     paths = {"filtering_stage": str(base / "03_filtering"), "model_name_or_path": str(base / "04_sft" / "model")}
+    paths |= {"data_stage": str(base / "01_data")}
     run = StubRun(demo(SFTParams, base, bf16=False, **TWO, **paths), base.parent / "other" / "04_sft")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
