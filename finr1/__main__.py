@@ -1,4 +1,4 @@
-"""The commands, each with `--help`: `python -m finr1 run | join | sources | generate | regrade | compare | ...`."""
+"""The commands `python -m finr1 COMMAND`, each with `--help`; `python -m finr1 --help` lists them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ import sys
 from collections.abc import Sequence
 
 from finr1 import launch, pipeline
+from finr1.ablation import command as ablation_command
 from finr1.compare import command as compare_command
 from finr1.evaluation import command as evaluation_command
 from finr1.evaluation import harness
 from finr1.generation import command as generation_command
 from finr1.sources import command as sources_command
 
+COMMANDS = (
+    pipeline,
+    launch,
+    ablation_command,
+    sources_command,
+    generation_command,
+    evaluation_command,
+    compare_command,
+    harness,
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m finr1", description="The Fin-R1 recipe, from data to report.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (pipeline, launch, sources_command, generation_command, evaluation_command, compare_command, harness):
+    for module in COMMANDS:
         module.add_command(commands)
     options = parser.parse_args(arguments)
     return options.command(options)

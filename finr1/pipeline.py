@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +73,34 @@ def run_preset(
     for stage in force:
         _known_stage(stage, "--force", [*STAGES, "all"])
     plan = load_preset(preset, run, stages, changes)
-    forced = {stage for stage in stages if stage in force or "all" in force}
+    run_stages(list(plan.values()), {stage for stage in stages if stage in force or "all" in force})
+    print_results(outputs_root() / run / "07_report")
+
+
+def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
+    """Run each stage of `plan` in order, unless it is complete and unchanged and not named in `forced`.
+
+    The stages may belong to several runs. Raises ParameterError before any work, NotebookFailed when a notebook fails.
+    """
     _check_requirements(plan, forced)
+    several = len({params.run for params in plan}) > 1
     made_by_other_code = []
-    for stage, params in plan.items():
+    for params in plan:
+        stage, name = params.stage, f"{params.run}/{params.stage}" if several else params.stage
         reason = f"--force {stage}" if stage in forced else why_run(params)
         if reason is None:
-            print(f"skip {stage}: complete and unchanged", flush=True)
+            print(f"skip {name}: complete and unchanged", flush=True)
             if manifest.read_manifest(stage_folder(params))["code"]["package_sha256"] != manifest.package_sha256():
                 made_by_other_code.append(stage)
             continue
         if stage in forced:
             forget(stage_folder(params))
-        print(f"run  {stage}: {reason}", flush=True)
+        print(f"run  {name}: {reason}", flush=True)
         started = time.monotonic()
         execute(stage, params)
-        print(f"done {stage}: {duration(time.monotonic() - started)}", flush=True)
+        print(f"done {name}: {duration(time.monotonic() - started)}", flush=True)
     if made_by_other_code:
-        print(_note_on_code(made_by_other_code))
-    _print_results(outputs_root() / run / "07_report")
+        print(_note_on_code(list(dict.fromkeys(made_by_other_code))))
 
 
 def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[str] = ()) -> dict[str, Params]:
@@ -158,15 +167,15 @@ def _known_stage(stage: str, where: str, known: Any) -> None:
         raise ParameterError(where, [f"{describe(stage)}: no such stage{hint}; there are: {', '.join(known)}"])
 
 
-def _check_requirements(plan: dict[str, Params], forced: set[str]) -> None:
+def _check_requirements(plan: Sequence[Params], forced: Collection[str]) -> None:
     """Check what the parameters alone cannot tell: inputs from elsewhere, keys, folders of data.
 
     A stage that is skipped needs its key no more.
     """
     problems: list[str] = []
     may_run: dict[Path, bool] = {}
-    for stage, params in plan.items():
-        inputs = params.inputs()
+    for params in plan:
+        stage, inputs = params.stage, params.inputs()
         follows = any(may_run.get(folder, False) for folder in inputs.values())
         may_run[stage_folder(params)] = stage in forced or follows or _why_run_alone(params) is not None
         if may_run[stage_folder(params)]:
@@ -217,7 +226,7 @@ def _note_on_code(stages: list[str]) -> str:
     return f"note: finr1/ changed since {', '.join(stages)} {were} made; {force} makes {them} again"
 
 
-def _print_results(report_dir: Path) -> None:
+def print_results(report_dir: Path) -> None:
     """The table and the page that 07_report wrote, where it is complete."""
     if manifest.what_is_missing(report_dir):
         return

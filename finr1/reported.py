@@ -24,6 +24,8 @@ def _row(model: str, *numbers: float, note: str = "") -> dict:
     return {"model": model, "scores": by_name, "mean": mean, "place": PAPER, "note": note}
 
 
+ZERO = "Fin-R1-Zero"  # GRPO from the base model, without SFT
+
 # Accuracy in percent, and the mean that the paper prints.
 RESULTS: list[dict] = [
     _row("DeepSeek-R1", 71.0, 82.0, 90.0, 78.0, 70.0, 78.2),
@@ -91,6 +93,12 @@ CAVEATS = (
     "The released weights score 58.74 on FinQA in the Fin-o1 paper (the base there 55.37). The same base model gets "
     "60.0, 66.7 or 55.4 on FinQA under three groups' protocols: the protocol is worth 11 points.",
 )
+
+
+def ablation_rows() -> list[dict]:
+    """The rows of `RESULTS` for base, GRPO only, SFT and Fin-R1: the paper's ablation."""
+    by_model = {row["model"]: row for row in RESULTS}
+    return [by_model[name] for name in (BASE, ZERO, SFT, GRPO)]
 
 
 def recipe_rows() -> list[dict]:

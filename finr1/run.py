@@ -72,6 +72,9 @@ def how_to_make(name: str, value: str, missing: str) -> str:
     """The line for an input that is not complete: the parameter, its value, the notebook and the command."""
     folder = Path(value)
     run = folder.parent.name or "NAME"
+    if folder.name == "ablation":
+        make = f"python -m finr1 ablation --preset PRESET --run {run}"
+        return f'{name} = "{value}": not a complete ablation ({missing}); `{make}` makes it'
     again = f" --force {folder.name}" if "is gone" in missing or "was changed" in missing else ""
     return (
         f'{name} = "{value}": not a complete stage ({missing}); notebooks/{folder.name}.ipynb makes it: '

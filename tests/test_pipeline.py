@@ -340,6 +340,6 @@ def test_the_end_prints_the_reports_table_and_its_path(outputs, capsys):
     folder.mkdir(parents=True)
     for name, text in (("summary.txt", "base 12.0\n"), ("report.html", "<html>"), ("manifest.json", '{"outputs": {}}')):
         (folder / name).write_text(text, "utf8")
-    pipeline._print_results(folder)
+    pipeline.print_results(folder)
     text = capsys.readouterr().out
     assert "base 12.0" in text and f"report: {folder / 'report.html'}" in text

@@ -389,6 +389,7 @@ class ReportParams(Params):
     sft_stage: Text
     grpo_stage: Text
     benchmark_stage: Text
+    ablation_stage: Text | None  # the table of `python -m finr1 ablation`; null: the section says how to make it
 
 
 def key_variable(model: str) -> str:

@@ -1,5 +1,6 @@
 """The style sheet and every figure of the suite: plain rows that were read from files in, a figure out."""
 
+from finr1.plotting.ablation import ablation
 from finr1.plotting.benchmark import accuracy_by, benchmark_bars, beside_the_paper, decomposition_bars, paired_forest
 from finr1.plotting.data import (
     dataset_overview,
@@ -23,6 +24,7 @@ from finr1.plotting.training import grpo_curves, live_curve, show_live, toy_grpo
 __all__ = [
     "MODEL_COLOURS",
     "MODEL_NAMES",
+    "ablation",
     "accuracy_by",
     "benchmark_bars",
     "beside_the_paper",
