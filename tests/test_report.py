@@ -14,11 +14,12 @@ import pytest
 
 matplotlib.use("Agg")
 
-from finr1 import plotting, reported  # noqa: E402
+from finr1 import ledger, plotting, reported  # noqa: E402
 from finr1.evaluation import Sample, paired_table, results_table  # noqa: E402
 from finr1.manifest import write_json  # noqa: E402
-from finr1.records import write_jsonl  # noqa: E402
-from finr1.report import build_report, early_and_late, summary_sentences, summary_text  # noqa: E402
+from finr1.records import Problem, write_jsonl  # noqa: E402
+from finr1.report import build_report, summary_sentences, summary_text, write_pdf  # noqa: E402
+from finr1.report.content import duration, environment, table  # noqa: E402
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
 
@@ -48,7 +49,7 @@ def manifest(stage: str, metrics: dict) -> dict:
     return {
         "stage": stage, "run": "demo", "seed": 3, "metrics": metrics,
         "inputs": {"data_stage": {"path": "outputs/demo/01_data", "sha256": "ab" * 32}},
-        "parameters": {"learning_rate": 3e-5, "bf16": True, "note": ATTACK, "data_dir": None},
+        "parameters": {"learning_rate": 3e-5, "bf16": True, "note": ATTACK, "data_dir": None, "num_generations": 4},
         "outputs": {"train.jsonl": {"sha256": "cd" * 32, "bytes": 10, "rows": 640}},
         "code": {"commit": "0123456789abcdef", "dirty": True}, "versions": {"torch": "2.13.0"},
         "hardware": {"cpu": "a cpu", "cores": 2, "gpus": []}, "phases_s": {"generation": 301.2, "update": 88.1},
@@ -63,7 +64,8 @@ def run(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("run")
     stages = {name: root / name for name in ("01_data", "02_distillation", "04_sft", "05_grpo", "06_benchmark")}
     funnel = [{"stage": "raw", "count": 1000}, {"stage": ATTACK, "count": 900}]
-    metrics = {"01_data": {"funnel": funnel, "by": {"en": 3}}}
+    wide = [{f"column_{number}": number / 7 for number in range(30)} | {"text": "w" * 200}]
+    metrics = {"01_data": {"funnel": funnel, "by": {"en": 3}}, "04_sft": {"wide": wide, "long": "x" * 500}}
     for name, folder in stages.items():
         folder.mkdir()
         if name != "02_distillation":  # under way: no manifest yet
@@ -72,8 +74,21 @@ def run(tmp_path_factory) -> dict[str, Path]:
     for name in ("01_data", "05_grpo"):
         plotting.save_figure(plotting.funnel(funnel), stages[name] / "figures", "the_funnel")
     write_jsonl(stages["06_benchmark"] / "samples.jsonl", samples(GAIN))
+    write_jsonl(stages["01_data"] / "problems.jsonl", problems())
     rollouts(stages["05_grpo"] / "completions")
     return stages
+
+
+def problems() -> list[Problem]:
+    """The problems behind `samples`."""
+    return [
+        Problem(
+            id=f"synthetic/{number:03d}", source="synthetic", module="reasoning", language="en", capability="risk",
+            family=f"f{number % 4}", answer_kind="number", question=ATTACK, gold="1",
+            split="test", group=f"g{number}",
+        )
+        for number in range(60)
+    ]  # fmt: skip
 
 
 def turn(role: str, content: str) -> dict[str, str]:
@@ -84,9 +99,9 @@ def rollouts(folder: Path) -> None:
     folder.mkdir()
     for step in (1, 12):
         rows = [
-            {"step": step, "prompt": [turn("system", "Be brief."), turn("user", f"question {i // 2}")],
-             "completion": [turn("assistant", f"step {step} {ATTACK}")],
-             "format_reward": float(i % 2), "accuracy_reward": None if i else 1.0, "advantage": 0.5}
+            {"step": step, "prompt": [turn("system", "Be brief."), turn("user", f"question {i // 4}")],
+             "completion": [turn("assistant", f"step {step} {ATTACK} 合规" + "y" * 400 * (i == 1))],
+             "format_reward": float(i % 2), "accuracy_reward": None if i else step / 12, "advantage": 0.5}
             for i in range(8)
         ]  # fmt: skip
         pandas.DataFrame(rows).to_parquet(folder / f"completions_{step:05d}.parquet")
@@ -170,7 +185,13 @@ def test_the_papers_numbers_stand_apart(html):
 
 def test_costs_and_provenance_are_there(html):
     shown = Page(html).shown()
-    for text in ("389", "generation 301.2", "seed 3, commit 0123456789 with uncommitted changes", "3e-05", "cd" * 32):
+    for text in (
+        "6 min 29 s",
+        "generation 301.2",
+        "seed 3, commit 0123456789 with uncommitted changes",
+        "3e-05",
+        "cd" * 32,
+    ):
         assert text in shown
 
 
@@ -181,6 +202,85 @@ def test_a_stage_that_is_not_complete_says_so(html):
 def test_a_run_with_nothing_in_it_still_gives_a_report(tmp_path):
     shown = Page(build_report({}, tmp_path / "report.html").read_text("utf8")).shown()
     assert "The benchmark has not run" in shown and "This run has kept none." in shown
+
+
+def test_the_same_answers_stand_under_every_protocol(html):
+    shown = Page(html).shown()
+    assert "The same answers under other protocols" in shown
+    assert "SFT + GRPO greedy 60 0.0 [0.0, 6.0] 0.0 [0.0, 6.0]" in shown  # ATTACK holds no boxed answer
+
+
+def test_the_question_that_changed_most_is_shown_early_and_late(html):
+    shown = Page(html).shown()
+    assert "1 of 2 questions came back" in shown or "2 of 2 questions came back" in shown
+    assert f"step 1 {ATTACK}" in shown and f"step 12 {ATTACK}" in shown
+
+
+def test_the_ledger_is_there_claim_by_claim(html):
+    shown = Page(html).shown()
+    for claim in ledger.read_claims():
+        assert " ".join(claim.says.split()) in shown
+    assert "95 % interval" in shown and "not attempted" in shown
+
+
+def test_an_ablation_is_shown_where_there_is_one(run, tmp_path):
+    folder = tmp_path / "ablation"
+    folder.mkdir()
+    row = {"model": "zero", "decoding": "greedy", "by_seed": {"1": 0.1, "2": 0.2}, "accuracy": 0.15, "low": 0.05,
+           "high": 0.3, "spread": 0.07, "seeds": 2, "n": 480}  # fmt: skip
+    step = {"before": "base", "after": "zero", "decoding": "greedy", "difference": 0.15, "low": 0.05, "high": 0.3,
+            "inside_noise": False, "by_seed": {"1": 0.1, "2": 0.2}, "p": 0.01, "seeds": 2, "n": 480}  # fmt: skip
+    write_json(folder / "ablation.json", {"seeds": [1, 2], "rows": [row], "steps": [step]})
+    plotting.save_figure(plotting.funnel([{"stage": "a", "count": 2}]), tmp_path / "07_report" / "figures", "ablation")
+    page = build_report(run | {"ablation": folder}, tmp_path / "07_report" / "report.html").read_text("utf8")
+    shown = Page(page).shown()
+    assert "GRPO only greedy 15.0 [5.0, 30.0] 7.0 2 480 10.0 20.0" in shown
+    assert "base GRPO only greedy +15.0 [+5.0, +30.0] no 0.01 2 480 +10.0 +20.0" in shown
+    assert "The recipe with steps left out" in page and 'id="ablation"' in page
+    assert 'id="ablation"' not in build_report(run, tmp_path / "without" / "report.html").read_text("utf8")
+
+
+def test_a_table_sets_each_number_beside_its_interval():
+    rows = [{"model": "a", "n": 1200, "accuracy": 0.25, "low": 0.2, "high": 0.31, "gap": 0.01, "gap_low": -0.02,
+             "gap_high": None, "detectable": 0.05}]  # fmt: skip
+    shown = table(rows)
+    assert [(c["text"], c["span"]) for c in shown["header"]] == [
+        ("model", 1), ("n", 1), ("accuracy (%)", 2), ("gap (points)", 2), ("detectable", 1),
+    ]  # fmt: skip
+    assert [c["text"] for c in shown["rows"][0]] == ["a", "1,200", "25.0", "[20.0, 31.0]", "+1.0", "", "0.05"]
+
+
+@pytest.mark.parametrize("seconds, text", [(12.3, "12 s"), (389, "6 min 29 s"), (3700, "1 h 01 min"), (0, "0 s")])
+def test_a_duration_reads_like_one(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_environment_says_where_stages_differ():
+    first, second = manifest("a", {}), manifest("b", {}) | {"versions": {"torch": "2.14.0"}}
+    rows = environment({"a": first, "b": second})
+    assert {"what": "cpu", "value": "a cpu", "stages": "all"} in rows
+    assert [(r["value"], r["stages"]) for r in rows if r["what"] == "torch"] == [("2.13.0", "a"), ("2.14.0", "b")]
+    assert {"what": "gpus", "value": "none", "stages": "all"} in rows
+
+
+def test_a_machine_without_a_converter_says_so_and_leaves_no_old_pdf(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINR1_BROWSER", "no-such-browser")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    page, pdf = tmp_path / "report.html", tmp_path / "report.pdf"
+    page.write_text("<p>x</p>")
+    pdf.write_bytes(b"of an older report")
+    assert write_pdf(page, pdf).startswith("no report.pdf: neither a Chromium nor weasyprint")
+    assert not pdf.exists()
+
+
+def test_a_browser_that_fails_does_not_fail_the_run(tmp_path, monkeypatch):
+    broken = tmp_path / "broken-browser"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("FINR1_BROWSER", str(broken))
+    page = tmp_path / "report.html"
+    page.write_text("<p>x</p>")
+    assert write_pdf(page, tmp_path / "report.pdf") == "no report.pdf: broken-browser failed (CalledProcessError)"
 
 
 def test_the_same_run_gives_the_same_report(run, tmp_path):
@@ -227,16 +327,6 @@ def test_the_summary_fits_a_terminal():
     own = samples(GAIN)
     text = summary_text(results_table(own), paired_table(own, seed=0, resamples=200))
     assert max(map(len, text.splitlines())) <= 100
-
-
-def test_early_and_late_show_one_completion_of_each_problem(tmp_path):
-    rollouts(tmp_path / "completions")
-    early, late = early_and_late(tmp_path)
-    assert (early["when"], early["step"], late["when"], late["step"]) == ("early", 1, "late", 12)
-    assert [text["prompt"] for text in early["texts"]] == ["question 0", "question 1", "question 2"]
-    assert early["texts"][0]["rewards"] == {"format reward": 0.0, "accuracy reward": 1.0, "advantage": 0.5}
-    assert early["texts"][1]["rewards"]["accuracy reward"] is None
-    assert early_and_late(tmp_path / "nothing") == []
 
 
 # ---- the paper's numbers --------------------------------------------------------------------------------------------

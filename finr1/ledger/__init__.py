@@ -1,12 +1,13 @@
 """The replication ledger: each claim of the paper, what a run did about it, what it got, and a verdict by rule."""
 
 from finr1.ledger.claims import Claim, look_up, read_claims
-from finr1.ledger.verdicts import Entry, Evidence, entries, hold, read_evidence, shown_number, tally
+from finr1.ledger.verdicts import Entry, Evidence, as_rows, entries, hold, read_evidence, shown_number, tally
 
 __all__ = [
     "Claim",
     "Entry",
     "Evidence",
+    "as_rows",
     "entries",
     "hold",
     "look_up",

@@ -199,6 +199,15 @@ def tally(rows: Sequence[Entry]) -> dict[Verdict, int]:
     return {verdict: counted[verdict] for verdict in get_args(Verdict)}
 
 
+def as_rows(rows: Sequence[Entry]) -> list[dict[str, str]]:
+    """The entries as text, a dict each, for a data frame."""
+    return [
+        {"part": row.claim.part, "claim": row.claim.says, "status": row.claim.status,
+         "the paper": shown_number(row.claim), "this run": row.did, "got": row.got, "verdict": row.verdict}
+        for row in rows
+    ]  # fmt: skip
+
+
 def _on_number(claim: Claim, found: Found, run: Evidence) -> tuple[Verdict, str]:
     if found.missing:
         return "not attempted", found.missing
@@ -217,7 +226,7 @@ def _on_number(claim: Claim, found: Found, run: Evidence) -> tuple[Verdict, str]
 
 def _on_setting(claim: Claim, run: Evidence) -> tuple[Verdict, str]:
     if claim.status in ("not stated", "contradicted"):
-        return "open", "the paper leaves it open" if claim.status == "not stated" else "the sources disagree"
+        return "open", "" if claim.status == "not stated" else "the sources disagree"
     if claim.built_in is not None:
         return ("followed", "built in") if claim.built_in else ("departed from", "not built")
     if claim.parameter is None or not run.has(claim.parameter):
@@ -227,7 +236,7 @@ def _on_setting(claim: Claim, run: Evidence) -> tuple[Verdict, str]:
         follows = isinstance(value, int | float) and value > claim.above
     else:
         follows = any(_same(value, expected) for expected in claim.expected or [])
-    return ("followed", "same setting") if follows else ("departed from", "another setting")
+    return ("followed", "") if follows else ("departed from", "")
 
 
 def _same(value: Any, expected: Any) -> bool:

@@ -1,0 +1,93 @@
+"""What a run found, in five sentences that are written from its numbers.
+
+A difference whose interval contains zero is called noise, and what a gain owes to the format is said beside it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from finr1.evaluation import percent, points
+from finr1.plotting import MODEL_NAMES
+
+
+def summary_text(rows: Sequence[dict], steps: Sequence[dict], measured_on: str = "this run's problems") -> str:
+    """The summary as plain text for a terminal, 100 columns wide."""
+    return "\n".join(textwrap.fill(sentence, 100) for sentence in summary_sentences(rows, steps, measured_on))
+
+
+def summary_sentences(rows: Sequence[dict], steps: Sequence[dict], measured_on: str) -> list[str]:
+    """Five sentences on `results_table` and `paired_table`: levels, the two steps, the format's share, the limits."""
+    greedy = [row for row in rows if row["decoding"] == "greedy"] or list(rows)
+    if not greedy:
+        return ["The benchmark has not run, so nothing is measured yet."]
+    decoding = greedy[0]["decoding"]
+    levels = ", ".join(f"{_name(row['model'])} {_level(row)}" for row in greedy)
+    sentences = [f"On {greedy[0]['n']} held-out problems ({measured_on}), {decoding} accuracy is: {levels}."]
+    own = [step for step in steps if step["decoding"] == decoding]
+    sentences += [_step_sentence(step, steps) for step in own[:2]]
+    if own:
+        whole = [step for step in own if (step["before"], step["after"]) == ("base", "grpo")] or own[-1:]
+        sentences.append(_format_sentence(whole[0], greedy))
+    sentences.append(_limits_sentence(own))
+    return sentences
+
+
+def _name(model: str) -> str:
+    return MODEL_NAMES.get(model, model)
+
+
+def _level(row: dict) -> str:
+    return f"{percent(row['accuracy'])} % (95 % interval {percent(row['low'])} to {percent(row['high'])})"
+
+
+def _interval(step: dict) -> str:
+    return f"{points(step['difference'])} points (paired 95 % interval {points(step['low'])} to {points(step['high'])})"
+
+
+def _from_to(step: dict) -> str:
+    return f"{_name(step['before'])} to {_name(step['after'])}"
+
+
+def _noise(step: dict) -> str:
+    return ", which is inside the noise" if step["inside_noise"] else ""
+
+
+def _step_sentence(step: dict, steps: Sequence[dict]) -> str:
+    """What one step of the recipe changed, in its own decoding and in the other one."""
+    same = ("before", "after")
+    other = [s for s in steps if all(s[k] == step[k] for k in same) and s["decoding"] != step["decoding"]]
+    also = "".join(f"; with {s['decoding']} decoding {_interval(s)}{_noise(s)}" for s in other)
+    return f"From {_from_to(step)} accuracy changes by {_interval(step)}{_noise(step)}{also}."
+
+
+def _format_sentence(step: dict, rows: Sequence[dict]) -> str:
+    """How much of a change is obedience; a share of it only where there is a gain to share."""
+    parts = (f"{points(step['format_part'])} points come from more answers in the format, "
+             f"{points(step['given_format_part'])} from better answers within it and "
+             f"{points(step['without_format_part'])} from better answers outside it")  # fmt: skip
+    share = ""
+    if step["low"] > 0 and 0 <= step["format_part"] <= step["difference"]:
+        share = f" (so the format alone is {100 * step['format_part'] / step['difference']:.0f} % of the gain)"
+    by_model = {row["model"]: row for row in rows}
+    before, after = by_model[step["before"]], by_model[step["after"]]
+    return (
+        f"Of the whole change from {_from_to(step)} ({points(step['difference'])}), {parts}{share}; with answers read "
+        f"leniently, the format left aside, accuracy goes from {percent(before['lenient'])} to "
+        f"{percent(after['lenient'])} %."
+    )
+
+
+def _limits_sentence(steps: Sequence[dict]) -> str:
+    """What the intervals do not cover, and how small a difference could have gone unseen."""
+    smallest = ""
+    if steps:
+        size = 100 * max(step["detectable"] for step in steps)
+        smallest = (
+            f"a true difference below about {size:.0f} points would be missed in one of five such comparisons or more, "
+        )
+    return (
+        "The intervals cover the choice of problems, not another training seed or another wording of the prompt; "
+        f"{smallest}and none of these numbers may be compared with the paper's (7B, other tasks, another protocol)."
+    )
