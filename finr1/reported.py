@@ -41,6 +41,13 @@ RESULTS: list[dict] = [
     _row("R1-Distill-Qwen-7B", 55.0, 62.0, 71.0, 60.0, 42.0, 58.0),
 ]
 
+# One model, three groups, three protocols: FinQA for Qwen2.5-7B-Instruct.
+PROTOCOLS = [
+    {"group": "Fin-o1 paper", "score": 55.4},
+    {"group": "Fin-R1 paper", "score": 60.0},
+    {"group": "a third group", "score": 66.7},
+]
+
 # Number of questions behind each column, as far as the paper states it.
 QUESTIONS = {name: "1,000 at random (all if fewer)" for name in BENCHMARKS[:4]} | {
     "Finance-Instruct": "a stratified 10 % subset"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import yaml
@@ -107,7 +108,7 @@ def benchmark(outputs, system_prompt: str) -> list[Problem]:
     problems = generate_problems(6, "test", seed=1)
     write_jsonl(outputs / "r" / "01_data" / "problems.jsonl", [*generate_problems(3, "train", seed=1), *problems])
     backend = ScriptedBackend(lambda request, sampling, sample: "\\boxed{1}", "one")
-    samples = evaluate(problems, backend, SamplingParams(), "base", system_prompt=system_prompt)
+    samples = evaluate(problems, backend, SamplingParams(), "base", ask=partial(messages, system_prompt=system_prompt))
     write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", samples)
     (outputs / "r" / "06_benchmark" / "params.yaml").write_text("{max_tokens: 17}")
     return problems

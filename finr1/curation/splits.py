@@ -82,12 +82,12 @@ def spread(items: Sequence[T], size: int, kind: Callable[[T], str], seed: int) -
 
 
 def pool_splits(problems: Sequence[Problem]) -> list[Problem]:
-    """`problems`, and a copy of every held-out one as a training problem: contamination on purpose.
+    """`problems`, and a copy of every held-out one without a flaw as a training problem: contamination on purpose.
 
     The paper's raw counts equal all splits summed; this is what training on such a pool would mean. The copies' ids end
     in `+pooled`, by which a benchmark can tell the items that were trained on.
     """
-    held_out = [problem for problem in problems if problem.split != "train"]
+    held_out = [problem for problem in problems if problem.split != "train" and not problem.flaw]
     return [*problems, *(p.model_copy(update={"id": f"{p.id}+pooled", "split": "train"}) for p in held_out)]
 
 

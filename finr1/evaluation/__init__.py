@@ -1,8 +1,43 @@
-"""Benchmark: ask, grade and keep (`samples`), intervals and paired tests (`statistics`), tables (`tables`)."""
+"""Benchmark: choose (`items`), ask (`prompts`, `conversations`, `models`), grade and keep (`samples`, `judged`).
 
+Then intervals and paired tests (`statistics`, `several`), tables (`tables`), other rules of grading (`protocols`), and
+what a score hides (`checks`).
+"""
+
+from finr1.evaluation.checks import (
+    bad_gold_table,
+    check_tracks,
+    contamination_table,
+    flawed_rows,
+    read_samples,
+    render_bad_golds,
+    render_contamination,
+)
+from finr1.evaluation.items import SUITES, item_counts, items_record, select_items, suite_items
+from finr1.evaluation.judged import (
+    Agreement,
+    Verdict,
+    agreement,
+    apply_verdicts,
+    corrected_accuracy,
+    judge_line,
+    judge_samples,
+    judge_table,
+)
 from finr1.evaluation.models import read_models
-from finr1.evaluation.protocols import PROTOCOLS, regrade
+from finr1.evaluation.prompts import asks
+from finr1.evaluation.protocols import JUDGE, PROTOCOLS, regrade
 from finr1.evaluation.samples import MODELS, Sample, evaluate
+from finr1.evaluation.several import (
+    detectable_table,
+    holm,
+    majority,
+    pass_at_k,
+    power_table,
+    repeated_table,
+    seed_spread,
+    spread_table,
+)
 from finr1.evaluation.statistics import (
     Cells,
     Decomposition,
@@ -14,6 +49,7 @@ from finr1.evaluation.statistics import (
     decomposition_intervals,
     mcnemar,
     paired_bootstrap,
+    sign_flips,
     smallest_detectable_difference,
     wilson_interval,
 )
@@ -23,36 +59,73 @@ from finr1.evaluation.tables import (
     paired_table,
     percent,
     points,
+    protocol_rows,
     protocol_table,
+    render_rows,
+    render_steps,
     render_table,
     results_table,
 )
 
 __all__ = [
-    "MODELS",
-    "PROTOCOLS",
+    "Agreement",
     "Cells",
     "Decomposition",
+    "JUDGE",
+    "MODELS",
     "McNemar",
+    "PROTOCOLS",
     "PairedDifference",
+    "SUITES",
     "Sample",
+    "Verdict",
+    "agreement",
+    "apply_verdicts",
+    "asks",
+    "bad_gold_table",
     "cells",
+    "check_tracks",
     "clustered_interval",
+    "contamination_table",
+    "corrected_accuracy",
     "decompose",
     "decomposition_intervals",
+    "detectable_table",
     "evaluate",
+    "flawed_rows",
+    "holm",
+    "item_counts",
     "item_scores",
+    "items_record",
+    "judge_line",
+    "judge_samples",
+    "judge_table",
+    "majority",
     "mcnemar",
     "paired_bootstrap",
     "paired_row",
     "paired_table",
+    "pass_at_k",
     "percent",
     "points",
+    "power_table",
+    "protocol_rows",
     "protocol_table",
     "read_models",
+    "read_samples",
     "regrade",
+    "render_bad_golds",
+    "render_contamination",
+    "render_rows",
+    "render_steps",
     "render_table",
+    "repeated_table",
     "results_table",
+    "seed_spread",
+    "select_items",
+    "sign_flips",
     "smallest_detectable_difference",
+    "spread_table",
+    "suite_items",
     "wilson_interval",
 ]

@@ -6,12 +6,14 @@ model: the texts of a benchmark are kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from finr1 import grading
+from finr1.evaluation.judged import Verdict, apply_verdicts
 from finr1.evaluation.samples import Sample, grade_answer
 from finr1.records import Problem
-from finr1.sources.pages import Page
+from finr1.sources.golds import CONTRADICTORY
 from finr1.sources.programs import execute
 
 
@@ -28,35 +30,65 @@ def lenient(problem: Problem, text: str) -> bool | None:
 def strict(problem: Problem, text: str) -> bool:
     """Execution accuracy as in FinQA's own evaluator: equal at five decimals, a program is executed first.
 
-    The evaluator's reading of numbers (https://github.com/czyssrs/FinQA, evaluate.py): commas out, `x%` is x/100. A
-    currency sign is left out, too, since models write it. The gold is the executed answer where the source has one (the
-    alternative of a text answer). Kinds without a number: equal texts.
+    As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py: commas out, `x%` is x/100, `const_100` is 100 and
+    `const_m1` is -1, a program's result is rounded to five decimals and has to *be* the executed gold; a comparison
+    gives yes or no. Two things are ours: that evaluator reads programs alone, and a model's bare answer is taken as a
+    program's result, its currency sign left out. Kinds without a number: equal texts.
     """
-    answer = (grading.extract_answer(text) or "").strip()
+    answer, executed = (grading.extract_answer(text) or "").strip(), executed_gold(problem)
+    if problem.answer_kind not in ("number", "percent", "boolean"):
+        return answer.casefold() in {gold.casefold() for gold in (problem.gold, *problem.alternatives)}
+    value: float | str | None = _strict_number(answer)
+    if value is None and "(" in answer:
+        value = execute(answer, _table(problem.context))
+    gold = _strict_number(executed)
+    if gold is None or not isinstance(value, float):
+        return (value if isinstance(value, str) else answer).casefold() == executed.casefold()
+    return round(value, 5) == round(gold, 5)
+
+
+def executed_gold(problem: Problem) -> str:
+    """The result of the source's program among the golds of `problem`; where it has none, its text answer.
+
+    Golds that contradict each other have it first. Else it stands behind a text answer, unless that is a sentence.
+    """
     golds = [problem.gold, *problem.alternatives]
-    if problem.answer_kind not in ("number", "percent"):
-        return answer.casefold() in {gold.casefold() for gold in golds}
-    value = _strict_number(answer)
-    if value is None and answer:
-        value = execute(answer, Page.from_text(problem.context).table)
-    executed = _strict_number(golds[-1])
-    if isinstance(value, str) or executed is None:
-        return answer.casefold() == golds[-1].casefold()
-    return value is not None and round(value, 5) == round(executed, 5)
+    plain = [gold for gold in golds if _strict_number(gold) is not None and not gold.endswith("%")]
+    return golds[0] if problem.flaw == CONTRADICTORY or not plain else plain[-1]
 
 
 PROTOCOLS: dict[str, Callable[[Problem, str], bool | None]] = {"ours": ours, "strict": strict, "lenient": lenient}
+JUDGE = "judge"  # the fourth: a model's verdicts, which are kept
 
 
-def regrade(samples: Iterable[Sample], problems: Sequence[Problem], protocol: str) -> list[Sample]:
-    """`samples` with `correct` by another protocol. Raises `KeyError` for an unknown protocol or problem."""
+def regrade(
+    samples: Iterable[Sample], problems: Sequence[Problem], protocol: str, verdicts: Sequence[Verdict] = ()
+) -> list[Sample]:
+    """`samples` with `correct` by another protocol. Raises `KeyError` for an unknown protocol or problem.
+
+    "judge" is ours with the kept `verdicts` of a judge where they count (`evaluation.judged`); nobody is asked.
+    """
+    if protocol == JUDGE:
+        return apply_verdicts(regrade(samples, problems, "ours"), verdicts)
     by_id, verdict = {problem.id: problem for problem in problems}, PROTOCOLS[protocol]
-    return [sample.model_copy(update={"correct": verdict(by_id[sample.problem_id], sample.text)}) for sample in samples]
+    return [
+        sample.model_copy(update={"correct": verdict(by_id[sample.problem_id], sample.text), "graded_by": "rules"})
+        for sample in samples
+    ]
+
+
+def _table(context: str) -> tuple[tuple[str, ...], ...]:
+    """The rows of the markdown table in `context`, as `sources.pages.Page` renders it; its rule has no number."""
+    lines = [line.strip() for line in context.splitlines()]
+    return tuple(tuple(cell.strip() for cell in line[1:-1].split("|")) for line in lines if line.startswith("|"))
 
 
 def _strict_number(text: str) -> float | None:
     text = text.replace(",", "").replace("$", "").strip()
+    if text.startswith("const_"):
+        text = text.removeprefix("const_").replace("m1", "-1")
     try:
-        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None

@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from finr1 import grading
+from finr1.evaluation.items import suite_of
 from finr1.params import RECIPE
-from finr1.records import SYSTEM_PROMPT, Capability, Problem, Record, messages
+from finr1.records import Capability, Problem, Record, messages
 
 if TYPE_CHECKING:
     from finr1.generation import AnswerStore, Backend, Completion, Progress, SamplingParams
@@ -40,7 +41,11 @@ class Sample(Record):
     language: Literal["en", "zh"]
     question: str  # the last turn without its context, to read the file by itself
     gold: str
-    prompt_sha256: str  # of the chat as JSON: equal hashes saw equal prompts
+    part: Literal["benchmark", "suite"] = "benchmark"  # suite: asked only to fill up a capability's suite
+    flaw: str = ""  # what is known to be wrong with the gold
+    history: Literal["gold", "own"] = "gold"  # whose answers the earlier turns of a conversation hold
+    own_turns: list[str] | None = None  # the model's own earlier answers, where the history is its own
+    prompt_sha256: str  # of the chat as JSON, own answers apart: equal hashes were asked the same
     text: str
     tokens: int | None  # completion tokens; None where the backend does not count
     finish_reason: str  # "length" = cut off at the token limit
@@ -49,7 +54,12 @@ class Sample(Record):
     format: bool
     correct: bool | None  # None: rules cannot decide; such a sample is counted and left out of the accuracy
     lenient_correct: bool | None
-    graded_by: Literal["rules"] = "rules"
+    graded_by: Literal["rules", "judge"] = "rules"
+
+    @property
+    def suite(self) -> str | None:
+        """The capability suite that the item belongs to."""
+        return suite_of(self.capability, self.language)
 
 
 def evaluate(
@@ -58,25 +68,29 @@ def evaluate(
     sampling: SamplingParams,
     model: str,
     store: AnswerStore | None = None,
-    system_prompt: str = SYSTEM_PROMPT,
+    ask: Callable[[Problem], list[dict]] = messages,
+    history: Literal["gold", "own"] = "gold",
+    part: Literal["benchmark", "suite"] = "benchmark",
     on_progress: Callable[[Progress], object] | None = None,
 ) -> list[Sample]:
     """Ask `backend` every problem `sampling.num_samples` times and grade the answers; in the order of the problems.
 
-    Answers that `store` holds are not asked again, so a benchmark that was killed goes on by running it again.
-    Temperature 0 is recorded as greedy decoding. Raises `GenerationError` when a request fails for good, and
-    `ValueError` for a gold answer that cannot be read.
+    `ask` makes the chat (see `evaluation.prompts`). With `history="own"` the earlier turns of a conversation are asked
+    first and the model's answers to them become its turns, see `evaluation.conversations`; hashes of prompts leave them
+    out, since each model has its own. Answers that `store` holds are not asked again, so a benchmark that was killed
+    goes on by running it again. Temperature 0 is recorded as greedy decoding. Raises `GenerationError` when a request
+    fails for good, and `ValueError` for a gold answer that cannot be read.
     """
-    from finr1.generation import Request, generate
+    from finr1.evaluation.conversations import complete, complete_own
 
-    requests = [Request(id=problem.id, messages=messages(problem, system_prompt)) for problem in problems]
     decoding = "greedy" if sampling.temperature == 0 else "sampled"
-    completions = iter(generate(requests, sampling, backend, store, on_progress=on_progress))
-    return [
-        grade_sample(problem, next(completions), model, decoding, chat_sha256(request.messages))
-        for problem, request in zip(problems, requests, strict=True)
-        for _ in range(sampling.num_samples)
-    ]
+    answers = (complete if history == "gold" else complete_own)(problems, backend, sampling, store, ask, on_progress)
+    samples = []
+    for problem, completion, own in answers:
+        chat = [turn for turn in ask(problem) if history == "gold" or turn["role"] != "assistant"]
+        sample = grade_sample(problem, completion, model, decoding, chat_sha256(chat))
+        samples.append(sample.model_copy(update={"part": part, "history": history, "own_turns": own}))
+    return samples
 
 
 def grade_sample(
@@ -97,6 +111,7 @@ def grade_sample(
         language=problem.language,
         question=problem.question,
         gold=problem.gold,
+        flaw=problem.flaw,
         prompt_sha256=prompt_sha256,
         text=text,
         tokens=completion.usage.completion_tokens,

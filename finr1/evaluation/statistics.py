@@ -153,6 +153,28 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
     return McNemar(gained, lost, p)
 
 
+def sign_flips(a: Sequence[float], b: Sequence[float], seed: int, resamples: int = 10_000) -> float:
+    """Two-sided p-value of the mean of `b - a` when each item's sign is a coin flip: McNemar's idea for item means.
+
+    For several answers an item, where there is no right or wrong to count (Fisher 1935; scipy's `permutation_test`).
+    Raises `ValueError` when the lengths differ or there are fewer than two items.
+    """
+    from scipy.stats import permutation_test
+
+    first, second = _paired(a, b)
+    if (first == second).all():
+        return 1.0
+    result = permutation_test(
+        (second - first,),
+        lambda x, axis: x.mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=resamples,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
 def smallest_detectable_difference(n: int, spread: float, power: float = 0.8, confidence: float = CONFIDENCE) -> float:
     """The smallest true difference that a paired comparison of `n` items finds with probability `power`.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from finr1.evaluation.samples import MODELS, Sample
+from finr1.evaluation.several import holm
 from finr1.evaluation.statistics import (
     CONFIDENCE,
     cells,
@@ -20,9 +21,11 @@ from finr1.evaluation.statistics import (
     decomposition_intervals,
     mcnemar,
     paired_bootstrap,
+    sign_flips,
     smallest_detectable_difference,
 )
 
+GROUPS = ("capability", "family", "language", "source", "suite")  # by which a table may be split
 DECODINGS = ("greedy", "sampled")
 # What is compared: each step of the recipe, all of it, and the way without SFT beside it.
 STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo"))
@@ -79,16 +82,17 @@ def _result_row(samples: Sequence[Sample], confidence: float) -> dict:
         "in_format": len(in_format),
         "lenient": lenient, "lenient_low": lenient_low, "lenient_high": lenient_high,
         "truncated": sum(s.finish_reason == "length" for s in samples) / len(samples),
+        "missing": sum(s.answer is None for s in samples) / len(samples),
         "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
     }  # fmt: skip
 
 
 def results_table(samples: Iterable[Sample], by: str | None = None, confidence: float = CONFIDENCE) -> list[dict]:
-    """One row a model and decoding (and value of `by`: "capability", "family", "language", "source").
+    """One row a model and decoding (and value of `by`, one of `GROUPS`).
 
     `n` items, `samples` answers, `undecided` ones that the rules could not grade (in no accuracy); `accuracy`,
     `format` and `lenient` with intervals; `accuracy_given_format` over the `in_format` answers; the share `truncated`
-    at the token limit; `mean_tokens`.
+    at the token limit and the share `missing` a readable answer; `mean_tokens`.
     """
     keys = ("model", "decoding", *([by] if by else []))
     return [
@@ -121,8 +125,8 @@ def _check_same_prompts(before: Sequence[Sample], after: Sequence[Sample]) -> No
 def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int, resamples: int = 10_000) -> dict:
     """The step from one model's samples to another's: difference in accuracy, its parts, and how sure it is.
 
-    Items that are undecided for either model drop out. `gained`, `lost` and `p` (McNemar) only with one answer an
-    item. Raises `ValueError` when the two saw different items or prompts.
+    Items that are undecided for either model drop out. `p` is McNemar's with one answer an item (then `gained` and
+    `lost` are counted, too), else that of `sign_flips`. Raises `ValueError` when they saw different items or prompts.
     """
     _check_same_prompts(before, after)
     a, b = item_scores(before), item_scores(after)
@@ -142,19 +146,25 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int, res
         row |= {f"{name}_difference": change.difference, f"{name}_low": change.low, f"{name}_high": change.high}
     row["detectable"] = smallest_detectable_difference(len(items), float(np.std(second - first, ddof=1)))
     single = len(before) == len({s.problem_id for s in before}) and len(after) == len({s.problem_id for s in after})
-    row |= mcnemar(first, second)._asdict() if single else {"gained": None, "lost": None, "p": None}
-    return row
+    if single:
+        return row | mcnemar(first, second)._asdict() | {"test": "McNemar"}
+    p = sign_flips(first, second, seed, resamples)
+    return row | {"gained": None, "lost": None, "p": p, "test": "sign flips"}
 
 
 def paired_table(samples: Iterable[Sample], seed: int, resamples: int = 10_000) -> list[dict]:
-    """`paired_row` for each of `STEPS`, and from every other model to the recipe's last, a decoding at a time."""
+    """`paired_row` for each of `STEPS`, and from every other model to the recipe's last, a decoding at a time.
+
+    `p_holm` is `p` corrected for all rows of the table.
+    """
     rows = []
     for (decoding,), group in _group(samples, "decoding").items():
         models = {key[0]: members for key, members in _group(group, "model").items()}
         for before, after in _steps(list(models)):
             row = {"before": before, "after": after, "decoding": decoding}
             rows.append(row | paired_row(models[before], models[after], seed, resamples))
-    return rows
+    corrected = holm([row["p"] for row in rows])
+    return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
 
 def _steps(models: Sequence[str]) -> list[tuple[str, str]]:
@@ -174,7 +184,7 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def _align(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
+def render_rows(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
     """A text table; the first `left` columns to the left, the rest to the right."""
     widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
     return "\n".join(
@@ -186,17 +196,18 @@ def _align(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> 
 
 def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
     """Both tables as plain text for a terminal, in percent and percentage points."""
-    by = [key for key in rows[0] if key in ("capability", "family", "language", "source")] if rows else []
-    header = ["model", "decoding", *by, "items", "answers", "accuracy [95 %]", "format", "right in format", "lenient",
-              "cut off", "tokens"]  # fmt: skip
+    by = [key for key in rows[0] if key in GROUPS] if rows else []
+    header = ["model", "decoding", *by, "items", "answers", "accuracy [95 %]", "cut off", "no answer", "format",
+              "right in format", "lenient", "tokens"]  # fmt: skip
     lines = [
         [row["model"], row["decoding"], *(str(row[key]) for key in by), str(row["n"]), str(row["samples"]),
-         f"{percent(row['accuracy'])} [{percent(row['low'])}, {percent(row['high'])}]", percent(row["format"]),
-         percent(row["accuracy_given_format"]), percent(row["lenient"]), percent(row["truncated"]),
+         f"{percent(row['accuracy'])} [{percent(row['low'])}, {percent(row['high'])}]", percent(row["truncated"]),
+         percent(row["missing"]), percent(row["format"]), percent(row["accuracy_given_format"]),
+         percent(row["lenient"]),
          "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}"]
         for row in rows
     ]  # fmt: skip
-    text = _align(header, lines, 2 + len(by))
+    text = render_rows(header, lines, 2 + len(by))
     undecided = sum(row["undecided"] for row in rows)
     if undecided:
         text += f"\n{undecided} answers could not be graded by rules and are in no accuracy."
@@ -204,24 +215,45 @@ def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
 
 
 def render_steps(steps: Sequence[dict]) -> str:
-    """The paired differences as plain text, in percentage points; an interval that contains zero says so."""
-    header = ["step", "decoding", "items", "accuracy [95 %]", "by format", "in format", "outside", "lenient", "p", ""]
+    """The paired differences as plain text, in percentage points.
+
+    The last column says where an interval contains zero, and where Holm's correction leaves nothing of a difference.
+    """
+    header = ["step", "decoding", "items", "accuracy [95 %]", "by format", "in format", "outside", "lenient", "p",
+              "Holm", ""]  # fmt: skip
     lines = [
         [f"{row['before']} -> {row['after']}", row["decoding"], str(row["n"]),
          f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]",
          *(points(row[part]) for part in PARTS), points(row["lenient_difference"]),
-         "-" if row["p"] is None else f"{row['p']:.3g}", "inside the noise" if row["inside_noise"] else ""]
+         f"{row['p']:.3g}", f"{row['p_holm']:.3g}", _remark(row)]
         for row in steps
     ]  # fmt: skip
-    return _align(header, lines, 2)
+    return render_rows(header, lines, 2)
+
+
+def _remark(row: dict) -> str:
+    if row["inside_noise"]:
+        return "inside the noise"
+    return "noise among so many" if row["p_holm"] >= 1 - CONFIDENCE else ""
+
+
+def protocol_rows(graded: dict[str, list[Sample]]) -> list[dict]:
+    """`results_table` under each protocol, as one list of rows that name it."""
+    return [{"protocol": name} | row for name, samples in graded.items() for row in results_table(samples)]
 
 
 def protocol_table(graded: dict[str, list[Sample]]) -> str:
-    """Accuracy in percent with its 95 % interval: a row a model and decoding, a column a protocol."""
+    """Accuracy in percent with its 95 % interval: a row a model and decoding, a column a protocol.
+
+    The last column is the distance of the highest from the lowest: what the protocol alone is worth, in points.
+    """
     tables = {protocol: results_table(samples) for protocol, samples in graded.items()}
-    lines = [f"{'model':7}{'decoding':10}{'items':>6}" + "".join(f"{protocol:>22}" for protocol in tables)]
+    lines = []
     for rows in zip(*tables.values(), strict=True):
+        found = [row["accuracy"] for row in rows if row["accuracy"] is not None]
         cells = [f"{percent(r['accuracy'])} [{percent(r['low'])}, {percent(r['high'])}]" for r in rows]
-        line = f"{rows[0]['model']:7}{rows[0]['decoding']:10}{rows[0]['n']:6}"
-        lines.append(line + "".join(f"{cell:>22}" for cell in cells))
-    return "\n".join(lines)
+        most = max(row["n"] for row in rows)
+        cells = [cell + (f" n={r['n']}" if r["n"] < most else "") for cell, r in zip(cells, rows, strict=True)]
+        spread = f"{100 * (max(found) - min(found)):.1f}" if found else "-"
+        lines.append([rows[0]["model"], rows[0]["decoding"], str(most), *cells, spread])
+    return render_rows(["model", "decoding", "items", *tables, "spread"], lines, 2)

@@ -66,9 +66,12 @@ class Params(BaseModel):
         write_flat_yaml(path, self.model_dump())
 
     def input_names(self) -> dict[str, str]:
-        """Parameter -> folder as written, for each input stage."""
+        """Parameter -> folder as written, for each input stage; of a list `x_stages`, `x_stages[0]` and so on."""
         values = self.model_dump()
-        return {name: value for name, value in values.items() if name.endswith("_stage") and value is not None}
+        lists = {name: value for name, value in values.items() if name.endswith("_stages")}
+        return {name: value for name, value in values.items() if name.endswith("_stage") and value is not None} | {
+            f"{name}[{place}]": value for name, folders in lists.items() for place, value in enumerate(folders)
+        }
 
     def inputs(self) -> dict[str, Path]:
         """Parameter -> absolute folder, for each input stage."""
@@ -140,6 +143,8 @@ def _accepts(field: FieldInfo, kind: type) -> bool:
 
 def _prepared(value: Any, field: FieldInfo | None, run: Any) -> Any:
     """`value` as pydantic should see it: `{run}` filled in, and `None` where papermill could only pass the word."""
+    if isinstance(value, list):
+        return [_prepared(entry, None, run) for entry in value]
     if not isinstance(value, str):
         return value
     if field is not None and _accepts(field, types.NoneType) and value.lower() in ("none", "null", "~"):

@@ -60,7 +60,7 @@ class DataParams(Params):
     benchmark_names: Annotated[list[Source], Field(min_length=1)]  # what is held out for the benchmark
     data_dir: Text | None  # folder of the real records; null without $FINR1_DATA: the sources' public homes
     track: Literal["clean", "paper_like"]  # paper_like: test items stay in training, as the paper's raw counts imply
-    sampling: Literal["balanced", "paper"]  # paper: its kept counts by source in place of num_train
+    sampling: Literal["balanced", "paper"]  # paper: its kept counts by source, and all test items
     num_train: Positive
     num_dev: Positive
     num_test: Positive
@@ -339,24 +339,34 @@ class GRPOParams(TrainingParams):
             )
 
 
-class BenchmarkParams(Params):
+class BenchmarkParams(EndpointParams):
     """06_benchmark: the recipe's models, and any others, on the same items with the same decoding."""
 
     stage: ClassVar[str] = "06_benchmark"
+    role: ClassVar[str] = "judge"
     data_stage: Text
     zero_stage: Text | None  # GRPO from the base model (the paper's Fin-R1-Zero)
     sft_stage: Text
     grpo_stage: Text
+    paper_like_stage: Text | None  # 06 of a run whose 01 had track paper_like, on the same items
+    seed_stages: list[Text]  # 06 of runs that differ in their seed
     model_name_or_path: Text  # the base model
     other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL, see `evaluation.read_models`
     inference_backend: Literal["transformers", "vllm"]  # of every model that is no endpoint
+    sampling: Literal["balanced", "paper"]  # paper: num_items of each benchmark, drawn by seed
     num_items: Annotated[int, Field(ge=2)]  # an interval needs two
+    suite_items: Count  # questions in each capability suite at least; 0: what the benchmarks hold
+    prompts: Literal["training", "benchmark"]  # benchmark: instructions by benchmark and language
+    history: Literal["gold", "own"]  # whose answers the earlier turns of a conversation hold
     num_samples: Positive
     temperature: Annotated[float, Field(gt=0)]  # of the sampled answers; the greedy ones come besides
     top_p: TopP
     max_tokens: Positive
     batch_size: Positive
-    concurrency: Positive  # requests under way at once, at an endpoint
+    judge_backend: Literal["rules", "endpoint"]
+    judge_model: Text | None
+    judge_base_url: Text | None
+    judge_scope: Literal["undecided", "all"]  # what the judge grades, a study sample besides
 
     @field_validator("other_models")
     @classmethod
@@ -370,6 +380,7 @@ class BenchmarkParams(Params):
         return models
 
     def requirements(self) -> Iterator[str]:
+        yield from super().requirements()
         for entry in self.other_models:
             name, _, place = entry.partition("=")
             if "@http" in place and not any(os.environ.get(key) for key in (key_variable(name), *_ANY_KEY)):

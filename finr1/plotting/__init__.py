@@ -1,7 +1,15 @@
 """The style sheet and every figure of the suite: plain rows that were read from files in, a figure out."""
 
 from finr1.plotting.ablation import ablation
-from finr1.plotting.benchmark import accuracy_by, benchmark_bars, beside_the_paper, decomposition_bars, paired_forest
+from finr1.plotting.benchmark import (
+    accuracy_by,
+    benchmark_bars,
+    beside_the_paper,
+    decomposition_bars,
+    paired_forest,
+    protocol_scores,
+    repeated_answers,
+)
 from finr1.plotting.data import (
     dataset_overview,
     filter_audit,
@@ -38,6 +46,8 @@ __all__ = [
     "paired_forest",
     "pass_rate_histogram",
     "placeholders",
+    "protocol_scores",
+    "repeated_answers",
     "safe_text",
     "save_figure",
     "score_distribution",

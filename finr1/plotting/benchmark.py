@@ -14,10 +14,12 @@ from matplotlib.patches import Patch
 
 from finr1.plotting.data import label_rows
 from finr1.plotting.style import (
+    BLUE,
     GREEN,
     MODEL_COLOURS,
     ORANGE,
     PINK,
+    VERMILION,
     WIDTH,
     looks,
     safe_text,
@@ -149,6 +151,66 @@ def accuracy_by(rows: Sequence[Mapping], key: str, decoding: str = "greedy") -> 
         for look in drawn.values()
     ]
     fig.legend(handles=handles, loc="outside upper center", ncols=max(len(models), 1))
+    return fig
+
+
+PROTOCOL_MARKERS = {"ours": "o", "strict": "s", "lenient": "^", "judge": "D"}
+
+
+def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decoding: str = "greedy") -> Figure:
+    """The same answers under each protocol (left), and one model's FinQA score as three groups report it (right).
+
+    `rows` of `evaluation.protocol_rows`; `reported`: {"group", "score" in percent}. Two panels: other questions, other
+    models; what they share is that nothing but the protocol differs within a row.
+    """
+    rows = [row for row in rows if row["decoding"] == decoding and row["accuracy"] is not None]
+    models = _models(rows)
+    protocols = _ordered((row["protocol"] for row in rows), list(PROTOCOL_MARKERS))
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(WIDTH, 1.35 + 0.42 * len(models)), gridspec_kw={"width_ratios": [2.2, 1]}
+    )
+    colours = dict(zip(protocols, (BLUE, VERMILION, GREEN, PINK), strict=False))
+    step = 0.7 / max(len(protocols), 1)
+    for row in rows:
+        protocol = row["protocol"]
+        y = models.index(row["model"]) + (protocols.index(protocol) - (len(protocols) - 1) / 2) * step
+        left.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colours[protocol], linewidth=1.1)
+        left.plot(100 * row["accuracy"], y, PROTOCOL_MARKERS[protocol], color=colours[protocol], markersize=4.5)
+    sizes = {row["model"]: row["n"] for row in rows}
+    label_rows(left, [f"{looks(models)[m].name}, n = {sizes[m]}" for m in models])
+    left.set(xlim=(-2, 102), xlabel=f"accuracy (%), {decoding}, 95 % interval", title="this run")
+    handles = [
+        plt.Line2D([], [], color=colours[p], marker=PROTOCOL_MARKERS[p], markersize=4.5, label=p) for p in protocols
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=max(len(protocols), 1))
+    right.plot([row["score"] for row in reported], range(len(reported)), "P", color=MODEL_COLOURS["reported"])
+    for place, row in enumerate(reported):
+        right.annotate(f"{row['score']:.1f}", (row["score"], place), xytext=(0, 5), textcoords="offset points",
+                       ha="center", fontsize=7)  # fmt: skip
+    label_rows(right, [safe_text(row["group"]) for row in reported])
+    right.set(xlim=(50, 72), ylim=(len(reported) - 0.4, -0.8), xlabel="FinQA (%), as reported", title="one 7B model")
+    return fig
+
+
+def repeated_answers(rows: Sequence[Mapping]) -> Figure:
+    """pass@k and maj@k over k by model, with 95 % intervals; `rows` of `evaluation.repeated_table`."""
+    models = _models(rows)
+    fig, axs = plt.subplots(1, 2, figsize=(WIDTH, 2.6), sharey=True)
+    for ax, (value, title) in zip(axs, {"pass": "pass@k", "majority": "majority of k"}.items(), strict=True):
+        for place, (model, look) in enumerate(looks(models).items()):
+            members = [row for row in rows if row["model"] == model]
+            x = [row["k"] * 1.03 ** (place - (len(models) - 1) / 2) for row in members]  # side by side
+            y = [100 * row[value] for row in members]
+            errors = [[100 * abs(row[value] - row[f"{value}_{end}"]) for row in members] for end in ("low", "high")]
+            ax.errorbar(x, y, errors, color=look.colour, marker=look.marker, markersize=4, linewidth=1, label=look.name)
+        ks = sorted({row["k"] for row in rows})
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(ks, [str(k) for k in ks])
+        ax.minorticks_off()
+        ax.set(xlabel="answers k", title=title, ylim=(-2, 102))
+    axs[0].set_ylabel(f"items (%), n = {rows[0]['n']}, 95 % interval")
+    handles, labels = axs[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=len(models))
     return fig
 
 

@@ -1,0 +1,103 @@
+"""What a score hides: training on the test items, and golds that are known to be bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from finr1.evaluation.samples import Sample
+from finr1.evaluation.several import holm
+from finr1.evaluation.tables import paired_row, percent, points, render_rows, results_table
+from finr1.params import read_flat_yaml
+from finr1.paths import resolve
+from finr1.records import Problem, read_jsonl
+
+
+def contamination_table(clean: Sequence[Sample], paper_like: Sequence[Sample], seed: int) -> list[dict]:
+    """The gap between a run that had the test items in its training pool and one that had not: a row a model.
+
+    Paired over the same items, `difference` = paper_like - clean with its interval; the base model was trained on
+    neither pool, so its gap shows what the comparison makes of nothing. Raises `ValueError` when the two runs saw other
+    items or prompts, or share no model.
+    """
+    rows = []
+    for model, decoding in dict.fromkeys((s.model, s.decoding) for s in clean):
+        before, after = ([s for s in run if (s.model, s.decoding) == (model, decoding)] for run in (clean, paper_like))
+        if after:
+            row = paired_row(before, after, seed)
+            accuracy = [results_table(members)[0]["accuracy"] for members in (before, after)]
+            rows.append({"model": model, "decoding": decoding, "clean": accuracy[0], "paper_like": accuracy[1]} | row)
+    if not rows:
+        raise ValueError("the two runs share no model and decoding")
+    return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]
+
+
+def check_tracks(clean: Path, paper_like: Path) -> None:
+    """Raise `ValueError` unless one benchmark is of a run with `track` clean and the other of one with paper_like.
+
+    Both are folders of a finished notebook 06; the track is that of the notebook 01 that each was asked from.
+    """
+    for stage, wanted in ((clean, "clean"), (paper_like, "paper_like")):
+        data = resolve(read_flat_yaml(stage / "params.yaml").values["data_stage"])
+        track = read_flat_yaml(data / "params.yaml").values["track"]
+        if track != wanted:
+            raise ValueError(f'{stage}: asked from {data}, whose track is "{track}"; here "{wanted}" is needed')
+
+
+def bad_gold_table(samples: Iterable[Sample]) -> list[dict]:
+    """Accuracy over all items, over those without a known flaw, and over the flawed alone: a row a model."""
+    samples = list(samples)
+    kinds = {"all": samples, "without": [s for s in samples if not s.flaw], "flawed": [s for s in samples if s.flaw]}
+    found = {
+        kind: {(row["model"], row["decoding"]): row for row in results_table(members)}
+        for kind, members in kinds.items()
+    }
+    rows = []
+    for key, row in found["all"].items():
+        parts = {kind: table.get(key) for kind, table in found.items()}
+        shares = {
+            kind: (part["accuracy"], part["low"], part["high"], part["n"]) for kind, part in parts.items() if part
+        }
+        rows.append({"model": row["model"], "decoding": row["decoding"], **shares})
+    return rows
+
+
+def render_bad_golds(rows: Sequence[dict]) -> str:
+    """`bad_gold_table` as text, in percent with 95 % intervals and the number of items."""
+    kinds = ("all", "without", "flawed")
+    names = {"all": "all items", "without": "without bad golds", "flawed": "bad golds alone"}
+    lines = [
+        [row["model"], row["decoding"], *(_share(*row[kind]) if row.get(kind) else "-" for kind in kinds)]
+        for row in rows
+    ]
+    return render_rows(["model", "decoding", *names.values()], lines, 2)
+
+
+def render_contamination(rows: Sequence[dict]) -> str:
+    """`contamination_table` as text; a gap inside the noise says so."""
+    lines = [
+        [row["model"], row["decoding"], str(row["n"]), percent(row["clean"]), percent(row["paper_like"]),
+         f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]", f"{row['p']:.3g}",
+         f"{row['p_holm']:.3g}", "inside the noise" if row["inside_noise"] else ""]
+        for row in rows
+    ]  # fmt: skip
+    header = ["model", "decoding", "items", "clean", "paper_like", "gap [95 %]", "p", "Holm", ""]
+    return render_rows(header, lines, 2)
+
+
+def flawed_rows(problems: Iterable[Problem]) -> list[dict]:
+    """The problems with a known bad gold: id, what is wrong, and the golds that contradict each other."""
+    return [
+        {"id": p.id, "flaw": p.flaw, "golds": " | ".join([p.gold, *p.alternatives]), "question": p.question}
+        for p in problems
+        if p.flaw
+    ]
+
+
+def read_samples(stage: Path) -> list[Sample]:
+    """The samples of a finished benchmark."""
+    return list(read_jsonl(stage / "samples.jsonl", Sample))
+
+
+def _share(accuracy: float | None, low: float | None, high: float | None, n: int) -> str:
+    return f"{percent(accuracy)} [{percent(low)}, {percent(high)}] n={n}"
