@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 from loopback import Loopback
 from tiny_model import make_tiny_model
@@ -20,6 +23,8 @@ from finr1.evaluation import (
 from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend
 from finr1.params import BenchmarkParams, ParameterError, key_variable
 from finr1.records import Problem, read_jsonl, write_jsonl
+from finr1.sources import load_source
+from finr1.sources.golds import CONTRADICTORY
 
 
 def make_sample(model="base", item="p0", *, correct=True, format=True, decoding="greedy", sample=0, **other) -> Sample:
@@ -93,7 +98,10 @@ def test_evaluate_goes_on_where_it_was_killed(tmp_path):
 
 BENCHMARK = {
     "run": "r", "seed": 1, "data_stage": "d", "zero_stage": None, "sft_stage": "s", "grpo_stage": "g",
+    "paper_like_stage": None, "seed_stages": [],
     "model_name_or_path": "hub/base", "other_models": [], "inference_backend": "transformers", "num_items": 4,
+    "sampling": "balanced", "suite_items": 0, "prompts": "training", "history": "gold", "judge_backend": "rules",
+    "judge_model": None, "judge_base_url": None, "judge_scope": "undecided",
     "num_samples": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 8, "batch_size": 4, "concurrency": 2,
 }  # fmt: skip
 
@@ -215,7 +223,7 @@ def test_the_table_names_noise():
     assert "50.0 [35.2, 64.8]" in text
 
 
-def test_sampled_steps_have_no_mcnemar():
+def test_sampled_steps_flip_signs_in_place_of_mcnemar():
     samples = [
         make_sample(m, f"p{i}", decoding="sampled", sample=k, correct=(i + k) % 3 == 0)
         for m in ("base", "sft")
@@ -223,7 +231,8 @@ def test_sampled_steps_have_no_mcnemar():
         for k in range(2)
     ]
     [step] = paired_table(samples, seed=0, resamples=200)
-    assert (step["p"], step["n"]) == (None, 6)
+    assert (step["gained"], step["test"], step["n"]) == (None, "sign flips", 6)
+    assert step["p"] == step["p_holm"] == 1.0  # both models have the same item means
 
 
 @pytest.mark.parametrize(
@@ -270,7 +279,62 @@ def test_one_answer_under_each_protocol(text, verdicts, why):
     assert {name: regrade([sample], [asked], name)[0].correct for name in PROTOCOLS} == verdicts, why
 
 
-def test_the_regrade_command_prints_a_column_a_protocol_and_needs_no_model(outputs, capsys):
+YES = {"answer_kind": "boolean", "gold": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "right", "why"),
+    [
+        ("table_max(net revenue, none)", {"gold": "5829"}, True, "operations on a row of the page's table"),
+        ("table_average(net revenue, none)", {"gold": "5782"}, True, "its mean"),
+        ("table_max(gross revenue, none)", {"gold": "5829"}, False, "no such row"),
+        ("greater(5829, 5735)", YES, True, "a comparison gives yes or no"),
+        ("greater(5735, 5829)", YES, False, "and this one no"),
+        ("Yes", YES, True, "the word itself"),
+        ("yes, it grew", YES, False, "nothing but the word"),
+        ("divide(5735, const_100)", {"gold": "57.35"}, True, "a constant"),
+        ("multiply(5735, const_m1)", {"gold": "-5735"}, True, "the constant minus one"),
+        ("const_100", {"gold": "100"}, True, "a constant alone, as str_to_num reads it"),
+        ("$ 5,829", {"gold": "5829"}, True, "commas out"),
+        ("5829.000004", {"gold": "5829"}, True, "equal at five decimals"),
+        ("5829.00001", {"gold": "5829"}, False, "not equal at five decimals"),
+        ("nan", {"gold": "1"}, False, "no number"),
+        (
+            "3.8",
+            {"gold": "3.8", "alternatives": ["380"], "flaw": CONTRADICTORY},
+            True,
+            "the executed gold stands first",
+        ),
+        (
+            "380",
+            {"gold": "3.8", "alternatives": ["380"], "flaw": CONTRADICTORY},
+            False,
+            "the annotator's text does not count",
+        ),
+        ("0.15987", {"gold": "16%", "alternatives": ["0.15987"]}, True, "the executed gold behind a text answer"),
+        ("94", {"gold": "94", "alternatives": ["it rose by 94 million"]}, True, "a sentence is no executed gold"),
+    ],
+)
+def test_strict_is_finqas_own_evaluator(text, change, right, why):
+    asked = problem(0, "1").model_copy(update={"context": TABLE} | change)
+    assert PROTOCOLS["strict"](asked, f"\\boxed{{{text}}}") is right, why
+
+
+@pytest.mark.slow
+def test_strict_executes_every_gold_program_of_the_official_records(real_data):
+    """1,140 official FinQA records: each program, and each executed answer, is right under the strict protocol."""
+    programs = {}
+    for file in (real_data / "finqa").glob("original*.jsonl.gz"):
+        for line in gzip.open(file, "rt"):
+            record = json.loads(line)
+            programs[f"finqa/{record['id']}"] = record["qa"]["program"], record["qa"]["exe_ans"]
+    found = [p for p in load_source("finqa", real_data).problems if p.id in programs]
+    assert len(found) > 1000
+    wrong = [(p.id, text) for p in found for text in programs[p.id] if not PROTOCOLS["strict"](p, f"\\boxed{{{text}}}")]
+    assert not wrong
+
+
+def test_the_regrade_command_prints_a_column_a_protocol_and_needs_no_model(outputs, capsys, monkeypatch):
     asked = [problem(n, str(n)) for n in range(4)]
     backend = ScriptedBackend(lambda request, *_: "\\boxed{1}", name="one")
     samples = evaluate(asked, backend, SamplingParams(), "base")
@@ -279,8 +343,16 @@ def test_the_regrade_command_prints_a_column_a_protocol_and_needs_no_model(outpu
     write_jsonl(outputs / "r" / "01_data" / "problems.jsonl", asked)
     assert main(["regrade", "r"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["model", "decoding", "items", *PROTOCOLS]
+    assert lines[0].split() == ["model", "decoding", "items", *PROTOCOLS, "spread"]
     assert lines[1].count("25.0 [") == 3
+    (outputs / "r").rename(outputs.parent / "elsewhere")  # a run is a folder, wherever it stands
+    monkeypatch.chdir(outputs.parent)
+    for run in ("elsewhere", str(outputs.parent / "elsewhere"), "elsewhere/06_benchmark"):
+        assert main(["regrade", run]) == 0
+        assert capsys.readouterr().out.splitlines() == lines
+    assert main(["regrade", "elsewhere", "--protocol", "judge"]) == 2
+    assert "verdicts.jsonl is missing" in capsys.readouterr().err
+    (outputs.parent / "elsewhere").rename(outputs / "r")
     target = outputs / "strict.jsonl"
     assert main(["regrade", "r", "--protocol", "strict", "--output", str(target)]) == 0
     assert [s.correct for s in read_jsonl(target, Sample)] == [False, True, False, False]
