@@ -83,7 +83,8 @@ def costs(preset: str, rates: dict[str, float]) -> list[dict]:
     rows = min(presets["03_filtering"].num_sft, presets["01_data"].num_train)
     steps = sft.max_steps if sft.max_steps > 0 else sft.num_train_epochs * rows / sft.batch_size
     models = 3 + (benchmark.zero_stage is not None) + len(benchmark.other_models)
-    answers = benchmark.num_items * (1 + benchmark.num_samples) * models
+    benchmarks = len(presets["01_data"].benchmark_names) if benchmark.sampling == "paper" else 1
+    answers = benchmark.num_items * benchmarks * (1 + benchmark.num_samples) * models
     tries = grpo.pass_rate_candidates * grpo.pass_rate_samples
     counts = {  # stage -> (sampled tokens, trained tokens)
         "04 look before and after": (2 * sft.eval_problems * sft.eval_max_tokens, 0),

@@ -75,7 +75,9 @@ def suite_items(items: Sequence[Problem], problems: Sequence[Problem], size: int
 
 
 def _generated(suite: str, count: int, seed: int) -> list[Problem]:
-    """`count` synthetic test problems of one suite, under ids of their own."""
+    """`count` synthetic test problems of one suite, under ids of their own; code is graded by unit tests."""
+    if suite == "code" and count > 0:
+        return synthetic.generate_code_problems(count, "test", seed)
     families = [name for name, f in synthetic.FAMILIES.items() if suite_of(f.capability, f.language) == suite]
     if count <= 0 or not families:
         return []

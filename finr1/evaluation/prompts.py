@@ -48,7 +48,8 @@ def instruction(problem: Problem) -> str:
         if problem.source != "finance_instruct_500k" or problem.language == "en"
         else None
     )
-    return f"{own or BY_KIND[problem.answer_kind, problem.language]} {BOX[problem.language]}"
+    told = own or BY_KIND[problem.answer_kind, problem.language]
+    return told if problem.answer_kind == "code" else f"{told} {BOX[problem.language]}"
 
 
 def asks(style: Literal["training", "benchmark"]) -> Callable[[Problem], list[dict[str, str]]]:

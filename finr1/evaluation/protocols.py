@@ -35,6 +35,8 @@ def strict(problem: Problem, text: str) -> bool:
     gives yes or no. Two things are ours: that evaluator reads programs alone, and a model's bare answer is taken as a
     program's result, its currency sign left out. Kinds without a number: equal texts.
     """
+    if problem.answer_kind == "code":  # unit tests leave nothing between the lines
+        return bool(ours(problem, text))
     answer, executed = (grading.extract_answer(text) or "").strip(), executed_gold(problem)
     if problem.answer_kind not in ("number", "percent", "boolean"):
         return answer.casefold() in {gold.casefold() for gold in (problem.gold, *problem.alternatives)}

@@ -167,7 +167,7 @@ def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decodi
     models = _models(rows)
     protocols = _ordered((row["protocol"] for row in rows), list(PROTOCOL_MARKERS))
     fig, (left, right) = plt.subplots(
-        1, 2, figsize=(WIDTH, 1.35 + 0.42 * len(models)), gridspec_kw={"width_ratios": [2.2, 1]}
+        1, 2, figsize=(WIDTH, 1.5 + 0.42 * len(models)), gridspec_kw={"width_ratios": [2.2, 1]}
     )
     colours = dict(zip(protocols, (BLUE, VERMILION, GREEN, PINK), strict=False))
     step = 0.7 / max(len(protocols), 1)
@@ -188,7 +188,7 @@ def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decodi
         right.annotate(f"{row['score']:.1f}", (row["score"], place), xytext=(0, 5), textcoords="offset points",
                        ha="center", fontsize=7)  # fmt: skip
     label_rows(right, [safe_text(row["group"]) for row in reported])
-    right.set(xlim=(50, 72), ylim=(len(reported) - 0.4, -0.8), xlabel="FinQA (%), as reported", title="one 7B model")
+    right.set(xlim=(50, 72), ylim=(len(reported) - 0.4, -0.8), xlabel="FinQA (%)", title="one 7B model,\nthree reports")
     return fig
 
 
