@@ -91,6 +91,14 @@ SIGN = [
     ("a decline of 5%", "-5%", RIGHT, "direction word"),
     ("down 5%", "-5%", RIGHT, "direction word"),
     ("a loss of $5.83 million", "-5.83", RIGHT, "direction word"),
+    ("降幅为5%", "-5%", RIGHT, "direction word"),
+    ("负增长5%", "-5%", RIGHT, "direction word, although 增长 is in it"),
+    ("negative growth of 5%", "-5%", RIGHT, "direction word, although growth is in it"),
+    ("an outflow of $5", "-5", RIGHT, "direction word"),
+    ("净流出5亿元", "-5亿元", RIGHT, "direction word"),
+    ("revenue shrank by 5%", "-5%", RIGHT, "direction word"),
+    ("-75% (-0.75)", "-75%", RIGHT, "says one thing twice, both with their sign"),
+    ("-75% - 0.75", "-75%", WRONG, "nobody worked it out"),
     ("下降了5.2%", "-5.2%", RIGHT, "direction word"),
     ("减少5亿元", "-5亿元", RIGHT, "direction word"),
     ("亏损5.83亿元", "-5.83亿元", RIGHT, "direction word"),
@@ -226,6 +234,17 @@ SEVERAL = [
     ("5±1", "5", WRONG, "a range"),
     (">5", "5", WRONG, "a bound"),
     ("not 14%", "14%", WRONG, "negated"),
+    ("3.25, rounded to 2 decimal places", "3.25", RIGHT, "how it is written is no second answer"),
+    ("3.25 (rounded to 1 decimal)", "3.25", RIGHT, "how it is written is no second answer"),
+    ("3.25（保留2位小数）", "3.25", RIGHT, "how it is written is no second answer"),
+    ("18% over 5 years", "18%", RIGHT, "a period is no second answer"),
+    ("the 3-year average is 18%", "18%", RIGHT, "a period is no second answer"),
+    ("18% over 5 years", "5 years", WRONG, "the period is not what it answers"),
+    ("over 5 years", "5 years", RIGHT, "the period is the answer"),
+    ("18% (see table 3)", "18%", RIGHT, "a place is no second answer"),
+    ("18%; note 5%", "18%", WRONG, "a percentage is no place"),
+    ("2015年比2014年增长18%", "18%", RIGHT, "two years, no ratio"),
+    ("18% and 5 years", "18%", WRONG, "a list"),
     ("yes , 38.2%", "0.38166", RIGHT, "the number counts"),
     ("yes", "38.2%", WRONG, "no number"),
     ("Q4", "4", WRONG, "a name"),
@@ -251,6 +270,7 @@ def test_the_tolerance_is_a_parameter():
 
 
 YES = ("yes", "Yes.", "**Yes**", "\\text{Yes}", "是", "是的", "Ｙes", "(yes)")
+MORE_YES = ("yes✅", "對", "正確", "\u202ayes\u202c", "y\u200bes", "𝐲𝐞𝐬")  # dress that came up later
 NO = ("no", "No.", "否", "不是", "NO", "not yes")
 BOTH = ("yes and no", "yes or no", "yes/no", "Yes, no", "yes no", "是/否", "Yes. No.", "yes if so, otherwise no")
 BOOLEANS = [
@@ -303,6 +323,30 @@ BOOLEANS = [
         )
         for gold in ("合规", "不合规", "true", "false")
     ],
+    *[(yes, "yes", RIGHT, "the word") for yes in MORE_YES],
+    *[(no, "no", RIGHT, "the word") for no in ("錯誤", "不對", "不正確", "✗")],
+    ("合規", "合规", RIGHT, "traditional characters"),
+    ("違規", "不合规", RIGHT, "traditional characters"),
+    ("不合規", "合规", WRONG, "traditional characters"),
+    *[
+        (hedge, gold, WRONG, "both polarities with nothing but a hedge between them")
+        for hedge in (
+            "whether yes or no",
+            "yes, unless no",
+            "no (sometimes yes)",
+            "yes if true, no if false",
+            "maybe yes, maybe no",
+            "可能是，也可能不是",
+            "否，但在某些情况下是",
+            "对，不一定错",
+            "正確或錯誤",
+            "是\u200b否",
+        )
+        for gold in ("yes", "no")
+    ],
+    ("n/a", "no", WRONG, "not available is no verdict"),
+    ("N.A.", "no", WRONG, "not available is no verdict"),
+    ("the company has no debt . " * 30 + "no . of shares", "no", WRONG, "a page is no answer"),
     ("这还是合规的", "合规", RIGHT, "still compliant: no question"),
     ("compliant, not non-compliant", "compliant", RIGHT, "the same twice"),
     ("incorrect, the correct answer is no", "no", RIGHT, "an adjective is no verdict"),
@@ -353,6 +397,17 @@ LETTERS = [
     ("A\nB\nC\nD", "A", WRONG, "all letters"),
     ("A. Net income\nB. Total assets", "A", WRONG, "two letters with their texts"),
     ("A or B", "A", WRONG, "two letters"),
+    *[
+        (both, gold, WRONG, "two letters, whatever stands between them")
+        for both in ("A|B", "A-B", "A→B", "A = B", "A==B", "A?B?", "A\x00B", "A~B", "A_B", "A…B", "A或B", "A✅B")
+        for gold in ("A", "B")
+    ],
+    *[(every, "A", WRONG, "all letters") for every in ("A|B|C|D", "A-B-C-D", "A→B→C→D", "A/B/C/D", "A\tB\tC\tD")],
+    *[
+        (dress, "B", RIGHT, "dress of one letter")
+        for dress in ("【答案】B", "[答案] B", "《B》", "✅B", "\u202eB", "𝐁")
+    ],
+    ("❌B", "B", WRONG, "crossed out"),
     ("A. No, B", "A", WRONG, "two letters"),
     ("A, F", "A", WRONG, "a letter that is not on offer"),
     ("not B", "B", WRONG, "negated"),
@@ -369,6 +424,8 @@ OPTION_TEXTS = [
     ("股东大会；董事会", "D", RIGHT, "an option that holds a semicolon"),
     ("E. A+B", "E", RIGHT, "letters in the option's own text are not claimed"),
     ("Net income; Total assets", "AB", RIGHT, "two options' texts"),
+    ("A Net income B Total assets", "A", WRONG, "two options with letter and text, in one line"),
+    ("A: Net income / B: Total assets", "A", WRONG, "two options with letter and text, in one line"),
     ("assets", "B", WRONG, "a part of the option's text"),
     ("B. Net income", "B", WRONG, "the letter of one, the text of another"),
 ]
@@ -390,6 +447,14 @@ ONE_LABEL = ("1", "bullish", "Bullish.", '"bullish"', "**bullish**", "1 (bullish
 LABEL_CASES = [
     *[(dress, RIGHT, "key or name") for dress in ONE_LABEL],
     ("The sentiment is bullish", RIGHT, "dressed like an answer"),
+    ("bullish sentiment", RIGHT, "dressed like an answer"),
+    ("The tweet is bullish ✅", RIGHT, "dressed like an answer"),
+    ("情绪：bullish", RIGHT, "dressed like an answer"),
+    ("该新闻的情感倾向是bullish。", RIGHT, "dressed like an answer"),
+    ("sentiment", WRONG, "dress alone"),
+    ("the label of the tweet", WRONG, "dress alone"),
+    ("neutral to bullish", WRONG, "two labels"),
+    ("bullish|bearish", WRONG, "two labels"),
     ("bearish", WRONG, "another label"),
     ("0 (bullish)", WRONG, "the key of another"),
     ("bullish or bearish", WRONG, "two labels"),
@@ -526,6 +591,33 @@ ATTACKS = [
     *("\\frac", "\\frac{", "\\frac{1}{", "\\frac" * 10_000, "\\boxed{" * 10_000, "\\" * 100_000, "$" * 100_000),
     *("1," * 50_000, "1 " * 50_000, "1/" * 50_000, "1=" * 50_000, "10^" * 30_000, ";" * 100_000, "A;" * 50_000),
     *("不" * 100_000, "-" * 100_000, " " * 10**6, "\u200b" * 1000),
+    *("\u200b" * 10**6, "\u202e" * 100_000 + "41", "\x00" * 10**6, "\ud800" * 10**6, "\u0301" * 100_000, "ﷺ" * 50_000),
+    *("٤١", "१४ १५", "l4", "Ⅹ4 O", "aа" * 500_000, "🤔" * 250_000, "５½" * 300_000, "1²" * 300_000),
+    *("\\frac{1}{" * 3000 + "2" + "}" * 3000, "\\text{" * 5000 + "}" * 5000, "{" * 10**6, "<b>" * 300_000, "`" * 10**6),
+    *(
+        "答案是" * 330_000,
+        "【答案】" * 250_000,
+        "not " * 250_000,
+        "non-" * 250_000,
+        "the label is " * 70_000,
+        "(A)" * 300_000,
+    ),
+    *(
+        "yes no " * 150_000,
+        "是否" * 500_000,
+        "ABCDE" * 200_000,
+        "2015 " * 200_000,
+        "2015-01-01 " * 90_000,
+        "(15" * 300_000,
+    ),
+    *(
+        "rounded to " * 100_000,
+        "over the last " * 80_000,
+        "decrease " * 100_000,
+        "usd " * 250_000,
+        "if then " * 125_000,
+    ),
+    "a" + "。" * 3900 + "b",
 ]
 
 

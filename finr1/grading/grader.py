@@ -161,19 +161,28 @@ def _grade_boolean(predicted: str, gold: str) -> bool:
 def _grade_choice(predicted: str, gold: str, choices: Mapping[str, str] | None) -> bool:
     expected = read_letters(gold, choices)
     if not expected:
-        raise ValueError(f"the gold answer {gold[:80]!r} names none of the options {sorted(choices or 'A-H')}")
+        raise ValueError(f"the gold answer {gold[:80]!r} names none of the options {sorted(choices or 'A-H')[:9]}")
     return bool(predicted) and read_letters(predicted, choices) == expected
 
 
 _LABEL_LEAD = re.compile(
-    r"(?i:\s|[:=：]|\b(?:the|final|correct|answer|label|class|category|sentiment|is)\b"
-    r"|答案|标签|类别|情感|情绪|倾向|[是为])*"
+    r"(?i:\s|[:=：]|\b(?:the|this|that|it|final|correct|overall|answer|label|class|classification|category|sentiment|tone"
+    r"|relation|of|tweet|headline|news|text|is)\b"
+    r"|最终|[该此这]?[条个则]?(?:新闻|评论|文本|推文)|两者|之间|整体|[的其]|答案|标签|类别|分类|情感|情绪|倾向|关系|[是为])*"
+)
+_LABEL_TAIL = re.compile(
+    r"(?i:[\s.。!！☑✅👍]|\b(?:sentiment|label|class|category|tone)\b|情感|情绪|倾向|标签|关系|的)*\Z"
 )
 
 
 def _read_label(text: str, labels: Mapping[str, str] | None) -> str | None:
     """The key of the label that `text` is, by key or name, alone or both: `1`, `bullish`, `1 (bullish)`."""
-    bare = normalise(text[_LABEL_LEAD.match(text).end() :]) or normalise(text)
+    text = text[:MAX_CHARS].strip()
+    for key, name in (labels or {}).items():
+        if text in (key, name):
+            return key
+    inner = text[_LABEL_LEAD.match(text).end() :]
+    bare = normalise(inner[: _LABEL_TAIL.search(inner, max(0, len(inner) - 40)).start()]) or normalise(text)
     if labels is None:
         return bare or None
     for key, name in labels.items():

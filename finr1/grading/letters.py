@@ -10,16 +10,18 @@ from finr1.grading.matching import exactly
 from finr1.grading.numbers import lone_quantity
 
 MAX_CHARS = 4000
+MAX_OPTIONS = 60  # with more of them only their letters are read
 MAX_SEGMENTS = 40  # lines, or parts between semicolons
 DEFAULT_LETTERS = frozenset("ABCDEFGH")
 
 _LEAD = re.compile(
-    r"(?:\s|:|(?:the|my|correct|final|best|right|so|thus|therefore|is|are)\b"
+    r"(?:\s|:|[【\[(]\s?(?:正确|最终)?(?:答案|答|answer)\s?[】\])]|(?:the|my|correct|final|best|right|so|thus|therefore|is|are)\b"
     r"|(?:answers?|options?|choices?|(?:i\s)?(?:choose|select))\b"
     r"|因此|所以|综上|故|应该?|我?选(?:择|项)?|(?:正确|最终|最佳)?(?:答案|选项)|[是为](?=\s*[:(]?\s*[A-H]))*",
     re.I,
 )
-_SEPARATORS = re.compile(r"[\s,;、。.:/&+()\[\]【】'\"“”]+|\band\b|[和与及]|选?项", re.I)
+# Any sign but a crossing-out: whatever stands between letters, `A|B|C` and `A→B` claim all of them.
+_SEPARATORS = re.compile(r"[^\w×✗✘✕✖❌≠]+|_|\b(?:and|or)\b|[或和与及]|选?项", re.I)
 _LETTER_THEN_TEXT = re.compile(r"[\s(\[【]*(?!e\.g)([A-Ha-h])\s*[.、:)\]】]+\s*(?=\S)(.*)", re.S)
 _LETTER_AND_TEXT = re.compile(r"[\s(\[【]*([A-H])[\s.、:,)\]】-]{0,5}(.+)", re.S)
 _REASON = re.compile(
@@ -51,9 +53,9 @@ def _bare(text: str, known: frozenset[str]) -> frozenset[str]:
 
 
 def _by_text(text: str, options: Mapping[str, str]) -> frozenset[str]:
-    """The options whose own text `text` is."""
+    """The options whose own text `text` is; `options` maps letters to normalised texts."""
     wanted = normalise(text)
-    return frozenset(letter for letter, option in options.items() if wanted and normalise(option) == wanted)
+    return frozenset(letter for letter, option in options.items() if wanted and option == wanted)
 
 
 def _spelled(text: str, options: Mapping[str, str]) -> frozenset[str]:
@@ -72,6 +74,13 @@ def _by_number(text: str, options: Mapping[str, str]) -> frozenset[str]:
     return frozenset(letter for letter, other in stated.items() if other and exactly(number[0], other[0]))
 
 
+def _listed(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    """The options that `text` gives with letter and text, if they are several: `A Net income B Total assets`."""
+    bare = normalise(text)
+    found = frozenset(letter for letter, option in options.items() if option and letter.casefold() + option in bare)
+    return found if len(found) > 1 else frozenset()
+
+
 def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
     """The letters of one segment of an answer, whatever their dress; explanations behind them do not count."""
     known = DEFAULT_LETTERS | options.keys()
@@ -82,6 +91,8 @@ def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
             return bare  # `A` is the letter, even where another option reads "A"
         if found := _spelled(part, options) or bare:
             return found
+    if several := _listed(_REASON.split(rest)[0], options):
+        return several
     if first := _LETTER_THEN_TEXT.match(rest):
         letter, explained = frozenset(first[1].upper()), first[2]
         claimed = _by_text(explained, options) | frozenset(_FURTHER.findall(_REASON.split(explained)[0]))
@@ -95,13 +106,19 @@ def read_letters(text: str, choices: Mapping[str, str] | None = None) -> frozens
 
     `choices` maps a letter to its option; without it the letters A to H are on offer and options have no text.
     """
-    options = {letter.strip().upper(): option for letter, option in (choices or {}).items()}
-    offered = frozenset(options) or DEFAULT_LETTERS
-    text = plain(text[:MAX_CHARS])
+    stated = {letter.strip().upper(): option for letter, option in (choices or {}).items()}
+    offered = frozenset(stated) or DEFAULT_LETTERS
+    text = plain(text[:MAX_CHARS])[:MAX_CHARS]
+    bare = _bare(text, offered)
+    if len(bare) == 1:
+        return bare
+    if len(stated) > MAX_OPTIONS:
+        stated = {}
+    options = {letter: normalise(option) if len(option) <= MAX_CHARS else "" for letter, option in stated.items()}
     segments = [part for part in re.split(r"[\n;]", text, maxsplit=MAX_SEGMENTS) if part.strip()]
     letters = frozenset()
     if len(segments) > 1:  # an option may hold a semicolon
         letters = _spelled(text, options) or _spelled(text[_LEAD.match(text).end() :], options)
     letters = letters or frozenset().union(*(_segment(segment, options) for segment in segments))
-    letters = letters or _by_number(text, options)
+    letters = letters or _by_number(text, stated)
     return letters if letters <= offered else frozenset()

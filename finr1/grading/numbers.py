@@ -32,6 +32,17 @@ _DATE = re.compile(
     rf"|(?<![0-9.])[0-9]{{1,2}}([-/.])[0-9]{{1,2}}\5{_YEAR}(?![0-9])"
 )
 
+# Numbers that only say how, how long or where: `rounded to 2 decimal places`, `over 5 years`, `see note 5`, `3-year`.
+_DECIMALS = r"(?:decimals?(?: places?| points?| digits?)?|d\.?p\.?|significant (?:figures|digits))"
+_PERIOD = r"[0-9]{1,3}[ -](?:year|quarter|month|week|day)s?"
+_ASIDE = re.compile(
+    rf"\b(?:rounded )?(?:to |with |at )?(?:the )?(?:nearest )?[0-9]{{1,2}}[ -]?{_DECIMALS}(?![a-z])"
+    r"|(?:保留|精确到?)(?:小数点后)?[0-9]{1,2}位(?:小数)?"
+    r"|\b(?:note|table|page|exhibit|row|column|line|step|item|section|footnote) [0-9]{1,3}(?![0-9.,]*[0-9%])"
+    rf"|\b(?:over|during|within|across|last|past|next) (?:the )?(?:last |past |next |full )?{_PERIOD}(?: period)?\b"
+    r"|(?<![0-9.,-])[0-9]{1,3}-(?:year|quarter|month|week|day)(?= [a-z])"
+)
+
 
 def _results(text: str) -> str:
     """`a = b = c` means c, in each statement of `text` that holds an equation."""
@@ -70,11 +81,14 @@ def _joined(text: str, last: Quantity, number: Quantity) -> Quantity | None | bo
     gap, raw = text[last.end : number.start].strip(), text[last.end : number.core].strip(" ()$€£¥")
     if last.is_year and (number.is_year or len(number.literal) == 2) and raw in ("-", "/"):
         return False  # 2014-2015, 2014/15
+    if gap == "比" and last.is_year and number.is_year:
+        return False  # 2015年比2014年
     ratio = text[last.end : number.core] in (":", " : ") or gap == "比"  # `2015: 94` has a label, not a ratio
     to_one = number.literal == "1" and (ratio or gap == "to" and "from" not in text[: last.start])
     if to_one or ratio or gap == "/":
         return _ratio(last, number, to_one) if last.bare and "/" not in last.literal else None
-    if raw and _OPERATORS.issuperset(raw.replace(" ", "")):
+    again = "(" in text[last.end : number.core].partition("-")[0]  # -75% (-0.75) says one thing twice
+    if raw and _OPERATORS.issuperset(raw.replace(" ", "")) and not again:
         return None
     if not text[last.end : number.core] and last.scale and number.scale and number.scale < last.scale:
         shift = number.scale / last.scale
@@ -158,8 +172,9 @@ def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
     found = scan(text)
     if len(found) > 1:
         undated = _DATE.sub(lambda date: f" {date[1] or date[2] or date[3] or date[6] or ''} ", text)
-        if undated != text:
-            text, found = undated, scan(undated)
+        undated = _ASIDE.sub(" ", undated)
+        if undated != text and (left := scan(undated)):
+            text, found = undated, left
         found = _without_years(text, _merge(text, found))
     return _with_direction(text, found)
 

@@ -91,7 +91,9 @@ PREFIX_CURRENCY = re.compile(_any_of(CURRENCY_OF, tail=""))
 
 DOWN = re.compile(
     r"\b(?:decreas(?:e[sd]?|ing)|declin(?:e[sd]?|ing)|down|downwards?|loss(?:es)?|lost|reduc(?:e[sd]?|ing|tions?)"
-    r"|dr(?:ops?|opped)|fell|falls?|fallen|lower(?:ed)?|deficit)\b|下降|减少|亏损|降低|下跌|下滑|减值|缩减|净亏|跌"
+    r"|dr(?:ops?|opped)|fell|falls?|fallen|lower(?:ed)?|deficit"
+    r"|shr[aiu]nk(?:s|ing)?|contracted|contraction|dip(?:s|ped)?|slid|outflows?|negative growth)\b"
+    r"|下降|减少|亏损|降低|下跌|下滑|减值|缩减|净亏|跌|降幅|缩水|回落|负增长|流出|下调"
 )
 UP = re.compile(
     r"\b(?:increas(?:e[sd]?|ing)|r[io]se[sn]?|gr[eo]w[sn]?|growth|gain(?:s|ed)?|up|upwards?|higher|profits?)\b"

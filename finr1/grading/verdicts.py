@@ -9,7 +9,8 @@ import re
 
 from finr1.grading.cleaning import plain
 
-MAX_CHARS = 4000  # what follows is reason, not verdict
+MAX_CHARS = 1500  # what follows is reason, not verdict
+MAX_UNLED = 400  # characters of an answer that does not open with its verdict; a longer one is a page, not an answer
 SHORT = 36  # bytes of an answer that has no room for a reason: a dozen Chinese characters
 
 # family: (words for yes, words for no); negated forms (不合规, not true) come from `_NEGATION`
@@ -55,7 +56,7 @@ _LEAD = re.compile(
     r"|[该这此](?:种|个|项)?(?:说法|行为|做法|陈述|表述|交易|操作)"
     r"|(?!^)[是为](?=[不否对错正合违真假]))*"
 )
-_TAIL = re.compile(r"\s*(?:的|otherwise|indeed|statement|of course|了)?\s*")
+_TAIL = re.compile(r"[\s☑✅👍]*(?:的|otherwise|indeed|statement|of course|了)?[\s☑✅👍]*")
 _REASON = re.compile(
     r"\s*$|\s+(?:because|since|as|it|the|this|that|they|there|he|she|we|due|under|given|with|for|if)\b"
     r"|\s*(?:因为|由于|因|理由|原因|根据|按照|依据|该|这|其)"
@@ -64,6 +65,13 @@ _CLAUSE = re.compile(
     r"[,.;:!?/|\n()、。·\"“”「」【】\[\]]+|\s-\s|\b(?:and|or|but|also|vs|versus)\b"
     r"|以及|但是|还是|抑或|[和或但也又]"
 )
+# What a hedge is made of: with nothing else beside two opposite verdicts, none is given.
+_HEDGE = re.compile(
+    r"\b(?:whether|either|neither|both|or|nor|and|if|then|unless|except|maybe|perhaps|possibly|probably|sometimes"
+    r"|mostly|partly|but|also|otherwise|in some cases|depending)\b|在?某些情况下?|有时|可能|也许|或许|部分|一半|要么"
+    r"|如果|若|则|否则|除非|不一定|还是|或者?|也|又|但是?|与否?|和"
+)
+_NOTHING = re.compile(r"\W*n\s?[/.]\s?a\W*")  # not available: no verdict, although it begins like a no
 _QUESTION = re.compile(r"(?<!答案)(?<!结论)(?<!结果)是否|是不是|对不对|能否|可否|whether")
 
 
@@ -103,11 +111,15 @@ def read_verdict(text: str, family: str | None = None) -> tuple[str, bool] | Non
     `family` is that of the gold: there a contradiction behind the head counts (`yes, it is not compliant`).
     """
     text = text.strip().replace("×", "✗")  # `plain` would read a multiplication
-    text = plain(text[:MAX_CHARS]).lower().replace("\u2019", "'")
+    if len(text) > MAX_CHARS:
+        text = text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]  # half a word would be another word
+    text = plain(text).lower().replace("\u2019", "'")
     clauses = _clauses(text)
-    if not clauses or _names_both(text):
+    if not clauses or _names_both(text) or _NOTHING.fullmatch(text):
         return None
     head, rest = _head(clauses)
+    if not head and len(text) > MAX_UNLED:
+        return None
     exact = [_polarity(verdict) for clause, verdict in rest if verdict and _TAIL.fullmatch(clause, verdict.end())]
     finals = [_polarity(m) for clause, _ in rest for m in _PREDICATE.finditer(clause) if _predicates(clause, m)]
     if head:
@@ -125,7 +137,7 @@ def _names_both(text: str) -> bool:
     """
     verdicts = [_polarity(match) for match in _VERDICT.finditer(text)]
     both = {family for family, polarity in verdicts if (family, not polarity) in verdicts}
-    alone = not re.sub(r"[\W_]+", "", _VERDICT.sub("", text))
+    alone = not re.sub(r"[\W_]+", "", _HEDGE.sub("", _VERDICT.sub("", text)))
     return bool(both) and (alone or (len(text.encode()) <= SHORT and "compliant" in both))
 
 
