@@ -273,7 +273,7 @@ def accuracy_reward(completions, id, completion_ids, **columns):
 
 
 def test_a_killed_run_goes_on_with_the_same_problems(outputs, stage, tiny, monkeypatch):
-    monkeypatch.setattr(trainer_module, "reward_functions", lambda params: [accuracy_reward])
+    monkeypatch.setattr(trainer_module, "reward_functions", lambda params, verifier: [accuracy_reward])
     params = short(tiny, pass_rate_between_epochs=True, max_steps=9, save_steps=3, stop_dead_groups=None)
     other = outputs / "other" / "05_grpo"
     other.mkdir(parents=True)

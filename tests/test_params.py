@@ -41,6 +41,8 @@ GRPO = {
     "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3, "vllm_tensor_parallel_size": 1,
     "vllm_server_base_url": None, "use_transformers_continuous_batching": False, "pass_rate_between_epochs": False,
     "stop_window": 10, "stop_reward": 0.3, "stop_kl": None, "stop_dead_groups": 0.95,
+    "verifier_backend": "rules", "verifier_model": None, "verifier_base_url": None, "verifier_concurrency": 16,
+    "check_order": "standard",
 }  # fmt: skip
 DISTILLATION = {
     "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",

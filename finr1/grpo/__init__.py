@@ -8,7 +8,7 @@ them. `launch("finr1.grpo", run)` starts this module in a process of its own; by
 """
 
 from finr1.grpo.monitor import warnings
-from finr1.grpo.problems import check_enough, pass_rates
+from finr1.grpo.problems import check_enough, check_rewards, pass_rates
 from finr1.grpo.stopping import stopped
 from finr1.grpo.trainer import (
     TRAIN_FILE,
@@ -22,6 +22,7 @@ from finr1.grpo.trainer import (
 __all__ = [
     "TRAIN_FILE",
     "check_enough",
+    "check_rewards",
     "grpo_config",
     "make_trainer",
     "pass_rates",

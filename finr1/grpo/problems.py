@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1 import rewards
 from finr1.params import GRPOParams
+from finr1.verifier import Verifier, make_verifier
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
@@ -18,14 +19,31 @@ Group = dict[str, list[float]]  # problem -> accuracy of each of its completions
 REWARD_COLUMNS = ("solution", "answer_kind", "alternatives", "choices", "labels")  # of an RL row, for `accuracy_reward`
 
 
-def pass_rates(rows: list[dict], texts: list[str]) -> list[float | None]:
+def check_rewards(params: GRPOParams, rows: Sequence[dict], stage_dir: Path) -> Verifier | None:
+    """The verifier that `params` names (None: rules alone), once all that the rewards of `rows` need is known to work.
+
+    Raises `GenerationError` for a verifier that can't be reached or gives no verdict, `ValueError` for a missing key,
+    `SandboxUnavailable` for rows with unit tests where no sandbox can be had.
+    """
+    rewards.check_rows(rows)
+    verifier = make_verifier(params, stage_dir)
+    if verifier is not None:
+        verifier.check()
+    return verifier
+
+
+def pass_rates(rows: list[dict], texts: list[str], verifier: Verifier | None = None) -> list[float | None]:
     """Share of right answers for each RL row; `texts` holds the same number of answers for each, in the rows' order.
 
-    None where the rules could grade none of them: such a row has no reward to learn from.
+    None where neither the rules nor `verifier` could grade one of them: such a row has no reward to learn from.
     """
     tries = len(texts) // max(len(rows), 1)
     repeated = {name: [row[name] for row in rows for _ in range(tries)] for name in REWARD_COLUMNS}
-    verdicts = rewards.accuracy_reward(texts, **repeated) if rows else []
+    judged = rewards.judge_by_rules(texts, **repeated) if rows else []
+    if verifier is not None:
+        prompts = [row["prompt"] for row in rows for _ in range(tries)]
+        judged = rewards.ask(verifier, judged, texts, prompts=prompts, **repeated)
+    verdicts = [row.correct for row in judged]
     groups = [[v for v in verdicts[i * tries : (i + 1) * tries] if v is not None] for i in range(len(rows))]
     return [sum(group) / len(group) if group else None for group in groups]
 

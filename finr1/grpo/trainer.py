@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from finr1 import rewards
 from finr1.grpo.cpu import CPUSampler, completion_scoring
 from finr1.grpo.observed import observed
+from finr1.grpo.problems import check_rewards
 from finr1.grpo.stopping import StopRules
 from finr1.params import GRPOParams
 from finr1.run import cache_dir
@@ -15,15 +16,22 @@ from finr1.run import cache_dir
 if TYPE_CHECKING:
     from trl import GRPOConfig, GRPOTrainer
 
+    from finr1.verifier import Verifier
+
 TRAIN_FILE = "train.jsonl"  # the RL rows that the notebook has chosen by pass rate
 
 
-def reward_functions(params: GRPOParams) -> list:
+def reward_functions(params: GRPOParams, verifier: Verifier | None = None) -> list:
     """`sum`: format and accuracy as two rewards that TRL adds up, as in the paper; `gated`: one that needs both.
 
+    `verifier` decides what rules leave open; without one such a completion has no accuracy reward.
     With `soft_punish_cache`, DAPO's punishment of overlong completions comes on top (0 to -1; arXiv 2503.14476).
     """
-    functions = [rewards.gated_reward] if params.reward == "gated" else [rewards.format_reward, rewards.accuracy_reward]
+    gated = params.reward == "gated"
+    accuracy = rewards.gated_reward if gated else rewards.accuracy_reward
+    if verifier is not None:
+        accuracy = rewards.verified(verifier, gated)
+    functions = [accuracy] if gated else [rewards.format_reward, accuracy]
     if params.soft_punish_cache:
         from trl.rewards import get_soft_overlong_punishment
 
@@ -99,6 +107,8 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     from finr1 import training
     from finr1.models import load_tokenizer, whole_model
 
+    dataset = load_dataset("json", data_files=str(stage_dir / TRAIN_FILE), split="train")
+    verifier = check_rewards(params, dataset, stage_dir)
     config = grpo_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
     start = start_model(params)
     with config.main_process_first(local=False):  # an adapter is merged once, for all ranks and the reference model
@@ -110,9 +120,9 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     copy_samples = on_cpu and params.bf16 and params.peft != "qlora" and not other_sampler
     trainer = observed(trainer_class, params.pass_rate_between_epochs)(
         model=training.load_policy(path, params),
-        reward_funcs=reward_functions(params),
+        reward_funcs=reward_functions(params, verifier),
         args=config,
-        train_dataset=load_dataset("json", data_files=str(stage_dir / TRAIN_FILE), split="train"),
+        train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=training.peft_config(params),
         rollout_func=CPUSampler(path) if copy_samples else None,

@@ -35,6 +35,7 @@ Source = Literal[
     "finpee",
     "financeqt",
 ]
+CheckOrder = Literal["standard", "with_question", "inputs_last", "with_question_inputs_last", "chinese"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"]
 
 _ENDPOINT_NEEDS = {"model": "the model's name", "base_url": "a URL such as http://HOST:PORT/v1"}
@@ -82,10 +83,9 @@ class DataParams(Params):
 
 
 class EndpointParams(Params):
-    """What distillation and filtering share: a model behind an OpenAI-compatible endpoint."""
+    """What distillation, filtering and GRPO share: a model that is asked, perhaps behind an endpoint."""
 
-    role: ClassVar[str]  # "teacher" or "judge": the first word of its parameters
-    concurrency: Positive  # requests under way at once
+    role: ClassVar[str]  # "teacher", "judge" or "verifier": the first word of its parameters
 
     def endpoint(self) -> tuple[str, dict[str, str | None]] | None:
         """Parameter that asks for the endpoint and the parameters that it needs; None when none is asked for."""
@@ -94,13 +94,18 @@ class EndpointParams(Params):
         return (asking, needed) if getattr(self, asking) == "endpoint" else None
 
     def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
         if wanted := self.endpoint():
             asking, needed = wanted
             for name, value in needed.items():
                 if value is None:
                     yield f'{name} = None: {asking} = "endpoint" needs {_ENDPOINT_NEEDS[name.partition("_")[2]]}'
+        backend = getattr(self, f"{self.role}_backend")
+        if backend in ("transformers", "vllm") and getattr(self, f"{self.role}_model") is None:
+            yield f'{self.role}_model = None: {self.role}_backend = "{backend}" needs a hub id or a folder'
 
     def requirements(self) -> Iterator[str]:
+        yield from super().requirements()
         if (wanted := self.endpoint()) and not (os.environ.get(API_KEY) or os.environ.get("OPENAI_API_KEY")):
             yield (
                 f'{wanted[0]} = "endpoint": the environment variable {API_KEY} is not set; '
@@ -124,12 +129,11 @@ class DistillationParams(EndpointParams):
     max_cost: Annotated[float, Field(gt=0)] | None  # stop asking an endpoint when so much is spent; null: no limit
     prompt_price: Annotated[float, Field(ge=0)]  # for a million prompt tokens
     completion_price: Annotated[float, Field(ge=0)]  # for a million completion tokens
+    concurrency: Positive  # requests under way at once
     fault_rate: Share  # share of answers in which the scripted teacher plants a fault
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
-        if self.teacher_backend in ("transformers", "vllm") and self.teacher_model is None:
-            yield f'teacher_model = None: teacher_backend = "{self.teacher_backend}" needs a hub id or a folder'
         if (
             self.teacher_backend in ("endpoint", "transformers", "vllm")
             and self.num_samples > 1
@@ -153,11 +157,13 @@ class FilteringParams(EndpointParams):
     judge_backend: Literal["rules", "endpoint"]
     judge_model: Text | None
     judge_base_url: Text | None
-    check_order: Literal["standard", "with_question", "inputs_last", "with_question_inputs_last", "chinese"]
+    check_order: CheckOrder
+    concurrency: Positive  # requests under way at once
     study_items: Count  # traces on which the judge is tried with all five orders; 0: none
     min_score: Annotated[int, Field(ge=0, le=7)]  # of the seven criteria of reasoning
     num_sft: Positive
     num_rl: Positive
+    rl_text: bool  # RL rows with free text as answer, too: notebook 05 then needs a verifier
 
 
 class TrainingParams(Params):
@@ -228,13 +234,19 @@ class SFTParams(TrainingParams):
             yield f"max_steps = {self.max_steps}: should be 1 or more, or -1 to train num_train_epochs"
 
 
-class GRPOParams(TrainingParams):
+class GRPOParams(EndpointParams, TrainingParams):
     """05_grpo: group relative policy optimisation."""
 
     stage: ClassVar[str] = "05_grpo"
+    role: ClassVar[str] = "verifier"
     sft_stage: Text | None  # null: from the base model, without SFT (the paper's "Zero")
     model_name_or_path: Text  # that base model
     reward: Literal["sum", "gated"]
+    verifier_backend: Literal["rules", "endpoint", "transformers"]  # who decides what rules leave open; rules: nobody
+    verifier_model: Text | None
+    verifier_base_url: Text | None
+    verifier_concurrency: Positive  # requests under way at once in each process; transformers: batch
+    check_order: CheckOrder
     loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
     importance_sampling_level: Literal["token", "sequence"]
     beta: Annotated[float, Field(ge=0)]  # weight of the KL to the SFT policy
