@@ -378,6 +378,7 @@ class BenchmarkParams(EndpointParams):
     judge_backend: Literal["rules", "endpoint"]
     judge_model: Text | None
     judge_base_url: Text | None
+    concurrency: Positive  # requests under way at once, at an endpoint
     judge_scope: Literal["undecided", "all"]  # what the judge grades, a study sample besides
 
     @field_validator("other_models")
