@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finr1.evaluation import Sample, percent, points, wilson_interval
+from finr1.evaluation.several import holm
 from finr1.evaluation.statistics import CONFIDENCE, EMPTY
 
 ARMS = ("base", "zero", "sft", "grpo")  # in the order of the paper's table
@@ -89,11 +90,11 @@ def mean_over_seeds(scores: Scores) -> Mean:
 
 
 def arm_scores(samples: Mapping[int, Iterable[Sample]]) -> dict[tuple[str, str], Scores]:
-    """(arm, decoding) -> its scores, from each seed's benchmark samples; undecided answers are left out."""
+    """(arm, decoding) -> its scores, from each seed's benchmark samples; undecided answers and suites are left out."""
     answers: dict[tuple[str, str], dict[tuple[int, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for seed, rows in samples.items():
         for sample in rows:
-            if sample.model in ARMS and sample.correct is not None:
+            if sample.model in ARMS and sample.part == "benchmark" and sample.correct is not None:
                 answers[sample.model, sample.decoding][seed, sample.prompt_sha256].append(float(sample.correct))
     return {key: {item: float(np.mean(values)) for item, values in found.items()} for key, found in answers.items()}
 
@@ -118,10 +119,8 @@ def ablation_rows(samples: Mapping[int, Iterable[Sample]]) -> list[dict[str, Any
 
 def ablation_steps(samples: Mapping[int, Iterable[Sample]]) -> list[dict[str, Any]]:
     """A row a pair of `STEPS` and decoding: `difference` on the same items of the same seeds, `low`, `high`, `by_seed`,
-    `p`, `p_holm` (Holm 1979, Scand. J. Stat. 6:65, over all rows), `inside_noise`: the interval contains zero.
+    `p`, `p_holm` (by Holm, over all rows), `inside_noise`: the interval contains zero.
     """
-    from statsmodels.stats.multitest import multipletests
-
     found, rows = arm_scores(samples), []
     for decoding in sorted({decoding for _, decoding in found}):
         for before, after in STEPS:
@@ -137,8 +136,8 @@ def ablation_steps(samples: Mapping[int, Iterable[Sample]]) -> list[dict[str, An
                  "high": high, "inside_noise": low <= 0 <= high, "by_seed": by_seed, "p": mean.p, "seeds": mean.seeds,
                  "n": mean.items}
             )  # fmt: skip
-    corrected = multipletests([row["p"] for row in rows], method="holm")[1] if rows else []
-    return [row | {"p_holm": float(p)} for row, p in zip(rows, corrected, strict=True)]
+    corrected = holm([row["p"] for row in rows])
+    return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
 
 def render(rows: Sequence[Mapping], steps: Sequence[Mapping]) -> str:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from finr1.compare.runs import ComparedRun, NotComparable
-from finr1.evaluation.statistics import CONFIDENCE, clustered_interval, mcnemar, paired_bootstrap
+from finr1.evaluation.several import holm
+from finr1.evaluation.statistics import CONFIDENCE, clustered_interval, mcnemar, paired_bootstrap, sign_flips
 
 METRICS: dict[str, Callable[[dict], float | None]] = {
     "accuracy": lambda sample: sample["correct"],
@@ -117,10 +118,8 @@ def paired_difference(
     """Mean of `b - a` over the same items, `a[i]` and `b[i]` being the answers to item i."""
     first, second = _means(a), _means(b)
     found = paired_bootstrap(first, second, seed, RESAMPLES)
-    if is_share and all(len(answers) == 1 for answers in (*a, *b)):
-        p = mcnemar(first, second).p
-    else:
-        p = _permutation(lambda x, y, axis: np.mean(y - x, axis=axis), first, second, "samples", seed)
+    single = is_share and all(len(answers) == 1 for answers in (*a, *b))
+    p = mcnemar(first, second).p if single else sign_flips(first, second, seed, RESAMPLES)
     return {
         "a": float(first.mean()),
         "b": float(second.mean()),
@@ -152,9 +151,7 @@ def unpaired_difference(
         low = high = y - x
     else:
         low, high = ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
-    p = _permutation(
-        lambda x, y, axis: np.mean(y, axis=axis) - np.mean(x, axis=axis), first, second, "independent", seed
-    )
+    p = _permutation(first, second, seed)
     return {"a": x, "b": y, **_interval(y - x, low, high), "p": p}
 
 
@@ -162,24 +159,21 @@ def _interval(difference: float, low: float, high: float) -> dict[str, float]:
     return {"difference": difference, "low": float(low), "high": float(high)}
 
 
-def _permutation(statistic: Callable, a: np.ndarray, b: np.ndarray, kind: str, seed: int) -> float:
+def _permutation(a: np.ndarray, b: np.ndarray, seed: int) -> float:
+    """Two-sided p-value of the difference of the means when the labels of the two groups mean nothing."""
     from scipy.stats import permutation_test
 
     result = permutation_test(
-        (a, b), statistic, permutation_type=kind, vectorized=True, n_resamples=RESAMPLES, batch=1000,
-        rng=np.random.default_rng(seed),
+        (a, b), lambda x, y, axis: np.mean(y, axis=axis) - np.mean(x, axis=axis), permutation_type="independent",
+        n_resamples=RESAMPLES, batch=1000, rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(result.pvalue)
 
 
 def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """`rows` with `p_holm` over all of them (Holm 1979, Scand. J. Stat. 6:65) and a verdict in words."""
-    from statsmodels.stats.multitest import multipletests
-
-    corrected = multipletests([row["p"] for row in rows], method="holm")[1]
-    return [
-        row | {"p_holm": float(p), "verdict": _verdict(row, float(p))} for row, p in zip(rows, corrected, strict=True)
-    ]
+    corrected = holm([row["p"] for row in rows])
+    return [row | {"p_holm": p, "verdict": _verdict(row, p)} for row, p in zip(rows, corrected, strict=True)]
 
 
 def _verdict(row: dict[str, Any], p_holm: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from finr1.compare.metrics import ALL, stage_numbers
 from finr1.compare.runs import KINDS, ComparedRun, same_outputs, setting_rows
+from finr1.evaluation.tables import render_rows
 
 TEMPLATE = "compare.html.j2"
 LONGEST = 44  # characters of a parameter's value in the terminal
@@ -171,12 +173,4 @@ def _cut(text: str) -> str:
 
 
 def _columns(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
-    """A text table; the first `left` columns to the left, the rest to the right."""
-    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
-    return "\n".join(
-        "  "
-        + "  ".join(
-            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (header, *lines)
-    )
+    return textwrap.indent(render_rows(header, lines, left), "  ")

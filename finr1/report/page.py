@@ -57,7 +57,7 @@ def build_report(
         steps=steps,
         headline=[row for row in rows if row["decoding"] == "greedy"] or rows,
         protocols=protocol_rows(samples, folders.get(DATA)),
-        by_capability=results_table(samples, by="capability"),
+        by_capability=results_table(read_samples(folders.get(BENCHMARK), suites=True), by="capability"),
         answers=sample_answers(samples),
         average=rollouts.average_change(groups, seed) if groups else "",
         selection=rollouts.selection(groups),
@@ -90,10 +90,14 @@ def _template():
     return environment.get_template(TEMPLATE)
 
 
-def read_samples(folder: Path | None) -> list[Sample]:
-    """The benchmark's samples; none when the stage did not run."""
+def read_samples(folder: Path | None, suites: bool = False) -> list[Sample]:
+    """The benchmark's samples; none when the stage did not run.
+
+    With `suites` also those of items that were asked only to fill up a capability's suite: they are in no headline.
+    """
     file = folder / "samples.jsonl" if folder else None
-    return list(read_jsonl(file, Sample)) if file and file.exists() else []
+    samples = read_jsonl(file, Sample) if file and file.exists() else []
+    return [sample for sample in samples if suites or sample.part == "benchmark"]
 
 
 def section(name: str, title: str, folder: Path | None) -> dict:
