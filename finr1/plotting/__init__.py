@@ -18,6 +18,7 @@ from finr1.plotting.data import (
     pass_rate_histogram,
     score_distribution,
 )
+from finr1.plotting.plan import memory_bars
 from finr1.plotting.style import (
     MODEL_COLOURS,
     MODEL_NAMES,
@@ -43,6 +44,7 @@ __all__ = [
     "grpo_curves",
     "judge_agreement",
     "live_curve",
+    "memory_bars",
     "paired_forest",
     "pass_rate_histogram",
     "placeholders",
