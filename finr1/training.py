@@ -20,7 +20,7 @@ from finr1.progress import METRICS_FILE
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel, Trainer
+    from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
 
     from finr1.params import GRPOParams, SFTParams
 
@@ -78,20 +78,24 @@ def peft_config(params: SFTParams | GRPOParams) -> LoraConfig | None:
 def load_policy(path: str, params: SFTParams | GRPOParams) -> PreTrainedModel:
     """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, an NF4 one for QLoRA."""
     import torch
-    from transformers import BitsAndBytesConfig
 
     if params.peft != "qlora":
         frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
         return load_model(path, "bfloat16" if frozen_base else "float32", params.attn_implementation)
+    return load_model(path, "bfloat16", params.attn_implementation, quantization_config=quantization_config())
 
-    # The QLoRA recipe of Dettmers et al. 2023 (arXiv 2305.14314): NF4, double quantisation, bf16 compute.
-    quantization = BitsAndBytesConfig(
+
+def quantization_config() -> BitsAndBytesConfig:
+    """QLoRA's base (Dettmers et al. 2023, arXiv 2305.14314): NF4, double quantisation, bf16 compute."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return load_model(path, "bfloat16", params.attn_implementation, quantization_config=quantization)
 
 
 def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> None:

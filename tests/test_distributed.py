@@ -66,7 +66,7 @@ def early_answers(run: StubRun) -> str:
 
 
 def grpo_run(base: Path, name: str, **changes) -> StubRun:
-    run = StubRun(demo(GRPOParams, base, num_generations=4, beta=0.1, bf16=False, **changes), base / name)
+    run = StubRun(demo(GRPOParams, base, **{"bf16": False, "num_generations": 4, "beta": 0.1} | changes), base / name)
     write_jsonl(run.dir / grpo.TRAIN_FILE, curation.rl_rows(synthetic.generate_problems(20, "train", seed=2)))
     return run
 

@@ -362,3 +362,49 @@ def test_no_model_has_defaults(params_class):
 def test_stages_that_take_the_same_input_call_it_by_the_same_name():
     for params_class in (SFTParams, GRPOParams, FilteringParams):
         assert "data_stage" in params_class.model_fields
+
+
+# Every configuration object of the two large presets, by the real libraries, without a GPU.
+
+
+@pytest.fixture(scope="module")
+def as_on_a_gpu():
+    """TRL refuses bf16 without a GPU unless `use_cpu` is set, as ours then is; nothing else has to be changed."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("made for a machine without a GPU")
+
+
+@pytest.mark.parametrize("preset", ["paper", "single_gpu"])
+def test_the_libraries_take_what_a_large_preset_asks_for(preset, tmp_path, as_on_a_gpu):
+    import torch
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig
+    from trl import GRPOConfig, SFTConfig
+
+    from finr1 import grpo, sft, training
+    from finr1.generation import SamplingParams
+
+    stages = {name: params.from_yaml(ROOT / "params" / preset / f"{name}.yaml") for name, params in STAGES.items()}
+    for stage, make, config_class in (
+        ("04_sft", sft.sft_config, SFTConfig),
+        ("05_grpo", grpo.grpo_config, GRPOConfig),
+    ):
+        params = stages[stage]
+        config = make(params, tmp_path)
+        assert isinstance(config, config_class)
+        asked = params.model_dump()
+        same = [name for name in asked if hasattr(config, name) and name not in ("use_liger_kernel", "warmup_steps")]
+        assert len(same) >= 12
+        assert {name: getattr(config, name) for name in same} == {name: asked[name] for name in same}
+        adapter = training.peft_config(params)
+        assert adapter is None if params.peft == "full" else isinstance(adapter, LoraConfig)
+    if stages["04_sft"].peft == "qlora":
+        quantization = training.quantization_config()
+        assert isinstance(quantization, BitsAndBytesConfig)
+        assert quantization.bnb_4bit_use_double_quant and quantization.bnb_4bit_compute_dtype == torch.bfloat16
+    for stage in ("02_distillation", "06_benchmark"):
+        asked = stages[stage].model_dump()
+        sampling = SamplingParams(**{name: asked[name] for name in ("temperature", "top_p", "max_tokens")})
+        assert sampling.max_tokens == asked["max_tokens"]

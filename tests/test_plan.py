@@ -123,6 +123,12 @@ def test_a_7b_model_is_advised_against_without_a_gpu():
     assert not any("no GPU" in line for line in plan.advice(plan.make_plan("demo"), 0, 24))
 
 
+def test_a_share_of_vllm_that_is_too_small_is_said():
+    small = plan.make_plan("paper", ["vllm_gpu_memory_utilization=0.1"])
+    assert any("vllm_gpu_memory_utilization" in line for line in plan.advice(small, 8, 80))
+    assert not any("vllm_gpu_memory_utilization" in line for line in plan.advice(plan.make_plan("paper"), 8, 80))
+
+
 def test_changes_are_parameters_or_assumptions():
     before, after = plan.make_plan("paper"), plan.make_plan("paper", ["05_grpo.max_steps=30", "mfu_train=0.2"])
     assert after.assumptions.mfu_train == 0.2

@@ -73,6 +73,8 @@ def _sft(path: str, folder: Path, stage_dir: Path, changes: dict[str, Any]) -> t
         "gradient_accumulation_steps": 1,
         "max_length": _LENGTH,
         "packing": False,
+        "sample_steps": 0,
+        "memory_probe": False,
     }
     params = _demo(SFTParams, values | changes)
     row = {"prompt": [{"role": "user", "content": "Count."}], "completion": [_said("one two three " * _LENGTH)]}

@@ -43,8 +43,7 @@ def grpo_memory(shape: Shape, params: GRPOParams, gpu_gib: float | None, prompt:
     resident = _resident(shape, params, gpu)
     if params.beta and params.peft == "full":
         resident["reference model"] = _reference(shape, params)
-    vllm = getattr(params, "use_vllm", False)
-    if vllm and params.vllm_mode == "colocate" and gpu_gib:
+    if params.use_vllm and params.vllm_mode == "colocate" and gpu_gib:
         resident["vLLM"] = params.vllm_gpu_memory_utilization * gpu_gib * GIB  # taken whole, at the start
     update = dict(resident)
     tokens = params.per_device_train_batch_size * length
@@ -52,7 +51,7 @@ def grpo_memory(shape: Shape, params: GRPOParams, gpu_gib: float | None, prompt:
     scored = tokens if gpu else params.per_device_train_batch_size * params.max_completion_length
     update["logits"] = _head(shape, params, gpu, scored, chunked=gpu)
     generate = dict(resident)
-    if not vllm:
+    if not params.use_vllm:
         rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
         generate["KV cache"] = rows * length * kv_bytes_per_token(shape, 2 if params.bf16 else 4)
         generate["logits"] = rows * shape.vocabulary * 4 * 3  # the last token's: fp32, filtered by top_p, probabilities
@@ -124,7 +123,7 @@ def _activations(shape: Shape, params: TrainingParams, gpu: bool, tokens: int, l
     per_token = shape.hidden * (16 + casts)  # two norms: input and normalised input in fp32
     per_token += shape.intermediate * 4 * width  # gate, its activation, up, their product
     per_token += 2 * (shape.hidden + shape.kv_size) * width  # queries, keys, values, attention's output
-    implementation = getattr(params, "attn_implementation", None) or ("sdpa" if gpu else "eager")
+    implementation = params.attn_implementation or ("sdpa" if gpu else "eager")
     if implementation == "eager":  # keys and values repeated for each head; the matrix of weights in fp32 and again
         per_token += 2 * shape.hidden * width + shape.heads * length * (4 + width)
     if params.gradient_checkpointing:  # each block's input, and one block computed again

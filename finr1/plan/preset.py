@@ -8,7 +8,7 @@ from typing import Any
 
 from finr1.params import STAGES, Params
 from finr1.paths import preset_names
-from finr1.plan.memory import grpo_memory, sft_memory
+from finr1.plan.memory import GIB, grpo_memory, sft_memory
 from finr1.plan.shapes import shape_of
 from finr1.plan.work import CHARS_PER_TOKEN, PAGE_CHARS, SYNTHETIC_PROMPT, Assumptions, Work, cost_rows, plan_work
 
@@ -25,6 +25,12 @@ class Plan:
     work: list[Work]
     costs: list[dict[str, Any]]
     assumptions: Assumptions
+    sampled_gib: float  # 16-bit weights that each vLLM process has to hold
+
+    @property
+    def vllm_gib(self) -> float:
+        """GiB that colocated vLLM gets; 0 without it."""
+        return self.memory["05 GRPO generate"]["vLLM"]
 
     @property
     def peak_gib(self) -> float:
@@ -60,7 +66,8 @@ def make_plan(preset: str, changes: Sequence[str] = (), gpu: bool | None = None)
     memory = {"04 SFT": sft_memory(shape, sft, gpu, longest_row(presets))}
     memory |= {f"05 GRPO {phase}": parts for phase, parts in phases.items()}
     work = plan_work(presets, assumptions)
-    return Plan(preset, gpus, memory, work, cost_rows(work, assumptions, gpus or 1), assumptions)
+    sampled = 2 * shape.parameters / GIB / grpo.vllm_tensor_parallel_size
+    return Plan(preset, gpus, memory, work, cost_rows(work, assumptions, gpus or 1), assumptions, sampled)
 
 
 def longest_prompt(presets: dict[str, Params]) -> int:
@@ -103,6 +110,11 @@ def advice(plan: Plan, count: int, gib: float) -> list[str]:
         lines.append(f"here are {gib:.0f} GiB: lower per_device_train_batch_size or lengths, or use LoRA or QLoRA")
     if plan.gpus and plan.peak_gib > plan.assumptions.gpu_gib:
         lines.append(f"more than the {plan.assumptions.gpu_gib:.0f} GiB assumed for a GPU")
+    if plan.vllm_gib and plan.vllm_gib < plan.sampled_gib:
+        lines.append(
+            f"vLLM's {plan.vllm_gib:.1f} GiB do not hold the {plan.sampled_gib:.1f} GiB of weights: raise "
+            "vllm_gpu_memory_utilization or vllm_tensor_parallel_size"
+        )
     if not plan.gpus:
         lines.append("without a GPU: sampling uses a bf16 copy of the policy and eager attention, fastest on CPUs")
     return lines
