@@ -101,7 +101,8 @@ def test_the_plan_counts_what_the_preset_asks_for():
     work = {item.stage: item for item in plan.make_plan("demo").work}
     grpo, benchmark = demo["05_grpo"], demo["06_benchmark"]
     assert work["05 GRPO generate"].written == grpo.max_steps / grpo.num_iterations * grpo.batch_size * 50
-    assert work["06 benchmark"].written == benchmark.num_items * (1 + benchmark.num_samples) * 3 * 50
+    models = 3 + (benchmark.zero_stage is not None) + len(benchmark.other_models)
+    assert work["06 benchmark"].written == benchmark.num_items * (1 + benchmark.num_samples) * models * 50
     rates = {"sample": 100.0, "train": 200.0}
     written = work["05 GRPO generate"].written
     assert plan.minutes_here(work["05 GRPO generate"], rates) >= written / 100 / 60

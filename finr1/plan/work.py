@@ -88,7 +88,7 @@ def plan_work(presets: dict[str, Params], assumptions: Assumptions) -> list[Work
         _judge(presets, assumptions, prompt, answer),
         *_sft(presets, shape, prompt, answer),
         *_grpo(presets, shape, prompt, answer),
-        _benchmark(presets["06_benchmark"], shape, prompt, answer),
+        _benchmark(presets, shape, prompt, answer),
     ]
 
 
@@ -152,8 +152,11 @@ def _grpo(presets: dict[str, Params], shape: Shape, prompt: float, answer: float
     ]
 
 
-def _benchmark(benchmark: Params, shape: Shape, prompt: float, answer: float) -> Work:
-    asked = benchmark.num_items * (1 + benchmark.num_samples) * 3  # base, SFT, GRPO
+def _benchmark(presets: dict[str, Params], shape: Shape, prompt: float, answer: float) -> Work:
+    benchmark = presets["06_benchmark"]
+    models = 3 + (benchmark.zero_stage is not None) + len(benchmark.other_models)  # base, SFT, GRPO and others
+    benchmarks = len(presets["01_data"].benchmark_names) if benchmark.sampling == "paper" else 1
+    asked = benchmark.num_items * benchmarks * (1 + benchmark.num_samples) * models
     return sampling("06 benchmark", shape, asked, prompt, min(answer, benchmark.max_tokens))
 
 
