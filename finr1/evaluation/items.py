@@ -81,10 +81,8 @@ def _generated(suite: str, count: int, seed: int) -> list[Problem]:
     families = [name for name, f in synthetic.FAMILIES.items() if suite_of(f.capability, f.language) == suite]
     if count <= 0 or not families:
         return []
-    # Families come in turn, so a list this long holds `count` of the suite's.
-    drawn = synthetic.generate_problems((count // len(families) + 1) * len(synthetic.FAMILIES), "test", seed, 2)
-    members = [problem for problem in drawn if problem.family in families][:count]
-    return [p.model_copy(update={"id": f"synthetic/suite/{p.id.rpartition('/')[2]}"}) for p in members]
+    members = synthetic.generate_problems(count, "test", seed, families=families)
+    return [p.model_copy(update={"id": f"synthetic/suite/{p.family}/{p.id.rpartition('/')[2]}"}) for p in members]
 
 
 def items_record(items: Sequence[Problem], suites: Sequence[Problem], seed: int) -> dict:

@@ -41,7 +41,6 @@ class Sample(Record):
     language: Literal["en", "zh"]
     question: str  # the last turn without its context, to read the file by itself
     gold: str
-    part: Literal["benchmark", "suite"] = "benchmark"  # suite: asked only to fill up a capability's suite
     flaw: str = ""  # what is known to be wrong with the gold
     history: Literal["gold", "own"] = "gold"  # whose answers the earlier turns of a conversation hold
     own_turns: list[str] | None = None  # the model's own earlier answers, where the history is its own
@@ -70,7 +69,6 @@ def evaluate(
     store: AnswerStore | None = None,
     ask: Callable[[Problem], list[dict]] = messages,
     history: Literal["gold", "own"] = "gold",
-    part: Literal["benchmark", "suite"] = "benchmark",
     on_progress: Callable[[Progress], object] | None = None,
 ) -> list[Sample]:
     """Ask `backend` every problem `sampling.num_samples` times and grade the answers; in the order of the problems.
@@ -89,7 +87,7 @@ def evaluate(
     for problem, completion, own in answers:
         chat = [turn for turn in ask(problem) if history == "gold" or turn["role"] != "assistant"]
         sample = grade_sample(problem, completion, model, decoding, chat_sha256(chat))
-        samples.append(sample.model_copy(update={"part": part, "history": history, "own_turns": own}))
+        samples.append(sample.model_copy(update={"history": history, "own_turns": own}))
     return samples
 
 

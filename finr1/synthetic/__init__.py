@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from finr1.records import AnswerKind, Capability, Problem, Split
@@ -92,15 +92,17 @@ def split_of(family: str, numbers: tuple[str, ...]) -> Split:
     return "train" if digest[0] < 154 else "dev" if digest[0] < 205 else "test"
 
 
-def generate_problems(count: int, split: Split, seed: int, max_level: int = 2) -> list[Problem]:
+def generate_problems(
+    count: int, split: Split, seed: int, max_level: int = 2, families: Collection[str] = ()
+) -> list[Problem]:
     """`count` distinct problems of `split`, families in turn, each with its levels up to `max_level` in turn.
 
-    The same arguments give the same problems. Raises `ValueError` if a family has too few instances for `count`.
+    `families`: of these alone. The same arguments give the same problems. Raises `ValueError` if a family has too few instances for `count`.
     """
     problems: list[Problem] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
     levels = {name: [n for n in family.levels if n <= max_level] for name, family in FAMILIES.items()}
-    names = [name for name in FAMILIES if levels[name]]
+    names = [name for name in FAMILIES if levels[name] and (not families or name in families)]
     rng = random.Random(f"{seed}:{split}")
     while len(problems) < count:
         name = names[len(problems) % len(names)]
