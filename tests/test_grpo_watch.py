@@ -14,7 +14,7 @@ from tiny_model import make_tiny_model
 from transformers import TrainerControl, TrainerState
 
 from finr1 import curation, grpo, synthetic
-from finr1.grpo import monitor, observed, problems, stopping
+from finr1.grpo import callbacks, monitor, problems, stopping
 from finr1.grpo import trainer as trainer_module
 from finr1.params import GRPOParams
 from finr1.progress import read_metrics
@@ -126,12 +126,12 @@ def test_a_warning_stands_in_the_row_of_its_step(capsys):
     log += [HEALTHY | {"watch/options": 0.9, "step": 5}]
     logs = dict(log[-1])
     state = SimpleNamespace(log_history=log, global_step=5, is_world_process_zero=True)
-    monitor.Monitor().on_log(None, state, None, logs=logs)
+    callbacks.Monitor().on_log(None, state, None, logs=logs)
     assert len(logs["warnings"]) == 1 and "step 5: 30% of the answers repeat" in logs["warnings"][0]
     assert "WARNING step 5" in capsys.readouterr().out
     state.log_history, state.global_step = [*log, log[-1] | {"step": 6}], 6
     later = dict(log[-1])
-    monitor.Monitor().on_log(None, state, None, logs=later)
+    callbacks.Monitor().on_log(None, state, None, logs=later)
     assert "warnings" not in later, "said once"
 
 
@@ -156,7 +156,7 @@ def test_a_rule_stops_the_run_and_says_what_to_do(tiny, late, words, advice, cap
     assert stopping.stop_reason(log, off) is None
     state, control = TrainerState(global_step=12, max_steps=20, log_history=log), TrainerControl()
     logs = {"loss": 0.1, **log[-1]}
-    stopping.StopRules(params).on_log(None, state, control, logs=logs)
+    callbacks.StopRules(params).on_log(None, state, control, logs=logs)
     assert control.should_training_stop and logs["stopped"].startswith("step 12: ")
     assert "STOPPED step 12" in capsys.readouterr().out
 
@@ -192,9 +192,9 @@ def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_model(stage, tiny, m
 
 def test_each_second_of_a_step_belongs_to_one_phase(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(observed.time, "perf_counter", lambda: now[0])
-    logged: dict[str, list[float]] = {f"time/{phase}": [] for phase in observed.PHASES}
-    phases = observed.PhaseTimes(logged)
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    logged: dict[str, list[float]] = {f"time/{phase}": [] for phase in callbacks.PHASES}
+    phases = callbacks.PhaseTimes(logged)
     for _ in range(2):
         phases.on_step_begin(None, None, None)
         with phases.measure("score"):
@@ -213,7 +213,7 @@ def test_each_second_of_a_step_belongs_to_one_phase(monkeypatch):
 def test_a_run_logs_phases_and_signs(stage, tiny):
     grpo.train(short(tiny, beta=0.1), stage)
     rows = [row for row in read_metrics(stage) if "reward" in row]
-    for name in observed.PHASES:
+    for name in callbacks.PHASES:
         assert all(row[f"time/{name}"] > 0 for row in rows), name
     assert all(0 <= row["watch/repetition"] <= 1 for row in rows)
 

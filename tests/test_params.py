@@ -124,6 +124,14 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"scale_rewards": "none", "multi_objective_aggregation": "normalize_then_sum"},
          'scale_rewards = "none": multi_objective_aggregation', "TRL ignores it without a word"),
         ({"soft_punish_cache": 64}, "soft_punish_cache = 64: max_completion_length = 64", "every answer is punished"),
+        ({"use_transformers_continuous_batching": True},
+         "use_transformers_continuous_batching = True: TRL 1.16 then casts", "fp32 weights come back as bf16"),
+        ({"use_transformers_continuous_batching": True, "use_vllm": True, "bf16": False},
+         "use_transformers_continuous_batching = True: use_vllm = True samples already", "two samplers"),
+        ({"use_vllm": True, "vllm_mode": "server"}, 'vllm_server_base_url = None: vllm_mode = "server"', "where?"),
+        ({"use_vllm": True, "vllm_tensor_parallel_size": 4, "num_processes": 2},
+         "vllm_tensor_parallel_size = 4: should divide num_processes; 1, 2 would work", "TRL says so after loading"),
+        ({"beta": 0.0, "stop_kl": 1.0}, "stop_kl = 1: with beta = 0 no KL is computed", "a rule that never fires"),
         ({"num_iterations": 3}, "save_steps = 4: no exact resume", "a resumed run would sample at other steps"),
         ({"warmup_steps": 50}, "warmup_steps = 50: more than max_steps = 12; 0 to 12 would work, or", "all warm-up"),
         ({"run": "../elsewhere"}, 'run = "../elsewhere": should be a plain folder name', "it would leave outputs/"),
@@ -408,3 +416,11 @@ def test_the_libraries_take_what_a_large_preset_asks_for(preset, tmp_path, as_on
         asked = stages[stage].model_dump()
         sampling = SamplingParams(**{name: asked[name] for name in ("temperature", "top_p", "max_tokens")})
         assert sampling.max_tokens == asked["max_tokens"]
+
+
+def test_vllm_that_is_not_installed_is_missed_before_any_work(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    params = GRPOParams(**{**GRPO, "use_vllm": True})
+    with pytest.raises(ParameterError, match=r"use_vllm = True: vllm is not installed.*finr1\[gpu\]"):
+        params.check_requirements()
+    GRPOParams(**GRPO).check_requirements()

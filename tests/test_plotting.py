@@ -93,6 +93,13 @@ PHASES = {
     "kl": 0.01, "time/generate": 25.0, "time/score": 6.0, "time/reward": 0.2, "time/update": 15.0,
     "watch/agreement": 0.7, "watch/no_reasoning": 0.1, "watch/repetition": 0.05, "watch/options": 0.0,
 }  # fmt: skip
+COMPARED = {
+    "curves": {"grpo": {1: 0.8, 3: 1.0, 5: 1.2}, "dapo": {"1": 0.8, "3": 1.1, "5": 1.3}},
+    "rows": [
+        {"variant": "grpo", "difference": None},
+        {"variant": "dapo", "difference": {"difference": 0.1, "low": -0.05, "high": 0.25, "n": 16}},
+    ],
+}
 FUNNEL = [{"stage": s, "count": c} for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]]
 YIELDS = [
     {"judge": judge, "least": least, "kept": kept, "n": 90}
@@ -124,6 +131,7 @@ FIGURES = {
     "grpo": lambda: plotting.grpo_curves(grpo_rows()),
     "grpo with KL and phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES)),
     "grpo without rows": lambda: plotting.grpo_curves([]),
+    "variants": lambda: plotting.variants(COMPARED),
     "toy": lambda: plotting.toy_grpo({"format": [1, 1, 0, 1], "accuracy": [1, 0, 0, 1]}, [0.9, -0.3, -1.4, 0.9]),
     "benchmark": lambda: plotting.benchmark_bars(RESULTS),
     "benchmark, one model": lambda: plotting.benchmark_bars([RESULTS[0]]),

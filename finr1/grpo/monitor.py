@@ -10,8 +10,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from transformers import TrainerCallback
-
 from finr1 import grading
 
 NGRAM = 3  # tokens
@@ -139,16 +137,3 @@ def warnings(log: list[dict]) -> list[str]:
     if mean("reward", late) < 0.5 * mean("reward", steps[:1]):
         found.append("the reward fell to less than half of its start: lower learning_rate or raise beta")
     return found
-
-
-class Monitor(TrainerCallback):
-    """Writes each warning into the row of metrics.jsonl of the step at which it appears, and into the training log."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "reward" not in logs:
-            return
-        new = [line for line in hacking_warnings(state.log_history) if line.startswith(f"step {state.global_step}:")]
-        if new:
-            logs["warnings"] = new
-        for line in new if state.is_world_process_zero else ():
-            print("WARNING", line, flush=True)

@@ -5,22 +5,15 @@ TRL times its own methods (`trl.extras.profiling`), but sends the times to W&B, 
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from transformers import TrainerCallback
-
 from finr1 import rewards
-from finr1.grpo.monitor import Monitor, signs
+from finr1.grpo.callbacks import Monitor, PhaseTimes
+from finr1.grpo.monitor import signs
 from finr1.grpo.problems import Group, UnsettledSampler, accuracy_column, by_problem
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer
-
-PHASES = ("generate", "score", "reward", "update")  # logged as "time/<phase>", seconds of one optimiser step
 
 
 def observed(trainer_class: type[GRPOTrainer], skip_settled: bool = False) -> type[GRPOTrainer]:
@@ -75,28 +68,3 @@ def observed(trainer_class: type[GRPOTrainer], skip_settled: bool = False) -> ty
             return scores
 
     return Observed
-
-
-class PhaseTimes(TrainerCallback):
-    """Adds seconds by phase to the metrics of each optimiser step (`metrics`: the trainer's own, name -> values)."""
-
-    def __init__(self, metrics: dict[str, list[float]]):
-        self.metrics = metrics
-        self.seconds: Counter[str] = Counter()
-        self.started = 0.0
-
-    @contextmanager
-    def measure(self, phase: str) -> Iterator[None]:
-        """Count the seconds spent inside to `phase`, less those that an inner phase has counted."""
-        started, inner = time.perf_counter(), self.seconds.total()
-        yield
-        self.seconds[phase] += time.perf_counter() - started - (self.seconds.total() - inner)
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.seconds.clear()
-        self.started = time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.seconds["update"] = time.perf_counter() - self.started - self.seconds.total()
-        for phase in PHASES:
-            self.metrics[f"time/{phase}"].append(self.seconds[phase])

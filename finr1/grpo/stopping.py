@@ -7,40 +7,13 @@ then, so no model is saved; the last checkpoint stays.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-
-from transformers import TrainerCallback
 
 from finr1.params import GRPOParams
 
 
 class Diverged(RuntimeError):
     """Loss or gradient is no longer a finite number."""
-
-
-class StopRules(TrainerCallback):
-    """Looks at every logged step. Needs `logging_nan_inf_filter=False`, or the trainer hides what it looks for."""
-
-    def __init__(self, params: GRPOParams):
-        self.params = params
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs:  # the summary at the end
-            return
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(logs.get(name, 0.0)):
-                raise Diverged(
-                    f"step {state.global_step}: {name} is {logs[name]}; no model is saved. Lower learning_rate (now "
-                    f"{self.params.learning_rate:g}), lengthen warmup_steps (now {self.params.warmup_steps:g}), or set "
-                    "bf16 to false; a changed parameter starts afresh"
-                )
-        reason = stop_reason(state.log_history, self.params)
-        if reason and state.global_step < state.max_steps:
-            logs["stopped"] = f"step {state.global_step}: {reason}"
-            control.should_training_stop = True
-            if state.is_world_process_zero:
-                print("STOPPED", logs["stopped"], flush=True)
 
 
 def stop_reason(log: Sequence[dict], params: GRPOParams) -> str | None:

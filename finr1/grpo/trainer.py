@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from finr1 import rewards
 from finr1.grpo.cpu import CPUSampler, completion_scoring
-from finr1.grpo.observed import observed
 from finr1.grpo.problems import check_rewards
-from finr1.grpo.stopping import StopRules
 from finr1.params import GRPOParams
 from finr1.run import cache_dir
 
@@ -105,6 +103,8 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     from trl import GRPOTrainer
 
     from finr1 import training
+    from finr1.grpo.callbacks import StopRules
+    from finr1.grpo.observed import observed
     from finr1.models import load_tokenizer, whole_model
 
     dataset = load_dataset("json", data_files=str(stage_dir / TRAIN_FILE), split="train")

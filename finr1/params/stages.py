@@ -306,6 +306,11 @@ class GRPOParams(EndpointParams, TrainingParams):
     def _generation_conflicts(self) -> Iterator[str]:
         if self.use_vllm and self.use_transformers_continuous_batching:
             yield "use_transformers_continuous_batching = True: use_vllm = True samples already; one of them"
+        if self.use_transformers_continuous_batching and self.bf16:
+            yield (
+                "use_transformers_continuous_batching = True: TRL 1.16 then casts the trained weights to bf16 for "
+                "good, which rounds small updates away; bf16 = false or use_vllm = true would work"
+            )
         if self.use_vllm and self.vllm_mode == "server" and self.vllm_server_base_url is None:
             yield 'vllm_server_base_url = None: vllm_mode = "server" needs a URL such as http://HOST:PORT'
         size = self.vllm_tensor_parallel_size

@@ -29,6 +29,7 @@ from finr1.plotting.style import (
     use_style,
 )
 from finr1.plotting.training import grpo_curves, live_curve, show_live, toy_grpo, training_curves
+from finr1.plotting.variants import variants
 
 __all__ = [
     "MODEL_COLOURS",
@@ -58,4 +59,5 @@ __all__ = [
     "toy_grpo",
     "training_curves",
     "use_style",
+    "variants",
 ]

@@ -1,0 +1,294 @@
+"""The algorithms that stand beside the paper's: what each changes, and a short run of some of them side by side.
+
+`python -m finr1 variants RUN [--steps 6] [--seeds 42 43] [--only dapo gspo]` trains each for a few steps from the model
+and on the problems of `outputs/RUN/05_grpo`, with the same seeds and so the same problems in the same order, and
+compares what they sampled. Notebook 05 shows the result where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finr1 import rewards
+from finr1.grpo.problems import REWARD_COLUMNS
+from finr1.grpo.trainer import TRAIN_FILE
+from finr1.params import GRPOParams
+from finr1.paths import outputs_root, shown
+from finr1.progress import read_metrics
+
+FOLDER = "variants"  # in the stage's folder: it goes when the stage is made again
+TABLE = "variants.json"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change to the objective, the advantage or the reward: `changes` are parameters of notebook 05."""
+
+    name: str
+    source: str  # arXiv id
+    changes: dict[str, Any]
+    formula: str
+    idea: str
+    compared: bool = True  # in the short run
+
+    def row(self) -> dict[str, str]:
+        """For the table of the notebook."""
+        settings = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.changes.items())
+        row = {"name": self.name, "parameters": settings, "changes": self.formula, "idea": self.idea}
+        return row | {"arXiv": self.source}
+
+
+_PAPER = {"loss_type": "grpo", "beta": 0.001, "reward": "sum", "importance_sampling_level": "token", "epsilon": 0.2,
+          "epsilon_high": None, "scale_rewards": "group", "multi_objective_aggregation": "sum_then_normalize",
+          "soft_punish_cache": 0, "mask_truncated_completions": False}  # fmt: skip
+VARIANTS = {
+    "grpo": Variant(
+        "GRPO, as in Fin-R1", "2402.03300", {"loss_type": "grpo", "beta": 0.001, "reward": "sum"},
+        "mean over completions of 1/|o| sum_t [min(rho A, clip(rho, 1 - eps, 1 + eps) A) - beta KL]",
+        "The group is the baseline; the KL holds the policy near the model it started from.",
+    ),
+    "no_kl": Variant(
+        "no KL", "2503.14476", {"beta": 0.0}, "without - beta KL",
+        "Long reasoning has to move far from the start; no reference model in memory.", compared=False,
+    ),
+    "gated": Variant(
+        "gated reward", "2504.15716", {"reward": "gated"}, "R = 1 if format and answer are right, else 0",
+        "Format alone pays nothing, so obedience can't pass for accuracy; early on nearly every group is dead.",
+    ),
+    "dapo": Variant(
+        "DAPO", "2503.14476",
+        {"loss_type": "dapo", "epsilon_high": 0.28, "beta": 0.0, "mask_truncated_completions": True},
+        "sum over all tokens / all tokens; clip(rho, 1 - eps, 1 + eps_high)",
+        "Every token weighs the same, rare tokens may grow, and what was cut off teaches nothing.",
+    ),
+    "overlong": Variant(
+        "overlong shaping", "2503.14476", {"soft_punish_cache": 13},
+        "R - max(0, |o| - (L - cache)) / cache",
+        "A slope towards the limit L instead of a cliff at it.", compared=False,
+    ),
+    "dr_grpo": Variant(
+        "Dr. GRPO", "2503.20783", {"loss_type": "dr_grpo", "scale_rewards": "none", "beta": 0.0},
+        "sum over all tokens / (G L); A = R - mean(R)",
+        "1/|o| favours long wrong answers, 1/std favours too easy and too hard questions: both go.",
+    ),
+    "gspo": Variant(
+        "GSPO", "2507.18071",
+        {"importance_sampling_level": "sequence", "epsilon": 0.0003, "epsilon_high": 0.0004, "beta": 0.0},
+        "rho = exp(mean_t log rho_t), one ratio and one clip for a completion",
+        "The reward belongs to the whole completion, so does the ratio; narrow bounds, as it varies little.",
+    ),
+    "cispo": Variant(
+        "CISPO", "2506.13585", {"loss_type": "cispo", "epsilon_high": 5.0, "beta": 0.0},
+        "min(rho, eps_high) held constant, times A log pi",
+        "A clipped token still teaches; only its weight is capped (bound: ScaleRL, 2510.13786).",
+    ),
+    "gdpo": Variant(
+        "GDPO", "2601.05242", {"multi_objective_aggregation": "normalize_then_sum"},
+        "A = sum over rewards of (R_k - mean_k) / std_k, then standardised over the batch",
+        "Right in a bad format and wrong in a good one sum to the same R; apart, they stay different.", compared=False,
+    ),
+    "reuse": Variant(
+        "several updates", "2402.03300", {"num_iterations": 2}, "each batch of completions is used twice",
+        "Sampling is dear; only from the second use on do ratio and clip matter at all.", compared=False,
+    ),
+}  # fmt: skip
+
+
+def table() -> list[dict[str, str]]:
+    """One row a variant: name, parameters, what changes in the formula, the idea, where it is from."""
+    return [variant.row() for variant in VARIANTS.values()]
+
+
+@dataclass
+class Sampled:
+    """What one variant sampled after its first update: a value a group, which is a problem at a step with a seed."""
+
+    format: dict[tuple, float] = field(default_factory=dict)
+    accuracy: dict[tuple, float] = field(default_factory=dict)
+    by_step: dict[int, list[float]] = field(default_factory=dict)  # format + accuracy of each completion
+    completions: int = 0
+
+
+def variant_params(stage_dir: Path, name: str, seed: int, steps: int, batch: int) -> GRPOParams:
+    """The stage's parameters with the paper's objective, then the variant's changes; two uses of each batch.
+
+    `batch`: completions a step. With one use, ratio and clip are without effect, and half of the variants the same.
+    """
+    base = GRPOParams.from_yaml(stage_dir / "params.yaml")
+    values = base.model_dump() | _PAPER | {"num_iterations": 2, "max_steps": steps, "save_steps": steps, "seed": seed}
+    values["gradient_accumulation_steps"] = batch // (base.per_device_train_batch_size * base.num_processes)
+    values |= {"warmup_steps": 0, "stop_reward": None, "stop_kl": None, "stop_dead_groups": None}
+    return GRPOParams(**(values | VARIANTS[name].changes))
+
+
+def run_variants(stage_dir: Path, names: Sequence[str], seeds: Sequence[int], steps: int, batch: int) -> None:
+    """Train what is not there yet, each in a process of its own; the models are not kept."""
+    for seed in seeds:
+        for name in names:
+            params = variant_params(stage_dir, name, seed, steps, batch)
+            folder = stage_dir / FOLDER / f"{name}-{seed}"
+            if _is_made_with(folder, params):
+                print(f"skip {name}, seed {seed}: complete", flush=True)
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            shutil.copy(stage_dir / TRAIN_FILE, folder)
+            params.to_yaml(folder / "params.yaml")
+            print(f"run  {name}, seed {seed}", flush=True)
+            with (folder / "train.log").open("wb") as log:
+                subprocess.run(
+                    [sys.executable, "-m", "finr1.grpo", str(folder)], check=True, stdout=log, stderr=subprocess.STDOUT
+                )
+            shutil.rmtree(folder / "model")
+
+
+def _is_made_with(folder: Path, params: GRPOParams) -> bool:
+    done = (folder / "completions").exists()  # copied there when training has ended
+    return done and GRPOParams.from_yaml(folder / "params.yaml") == params
+
+
+def compare(stage_dir: Path, seed: int) -> dict[str, Any]:
+    """What the finished variants of a stage sampled once they had learned, as `variants.json` holds it.
+
+    All are measured alike, whatever they were paid for: format, accuracy, and their sum as in the paper. The paper's
+    objective is what the others are held against, paired by problem, step and seed; intervals are over such groups.
+    Raises FileNotFoundError when there is no finished run.
+    """
+    from finr1.evaluation.statistics import clustered_interval, paired_bootstrap
+
+    problems = {row["id"]: row for row in map(json.loads, (stage_dir / TRAIN_FILE).open(encoding="utf8"))}
+    folders = sorted((stage_dir / FOLDER).glob("*-*/completions"))
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        found.setdefault(folder.parent.name.rpartition("-")[0], []).append(folder.parent)
+    if "grpo" not in found:
+        raise FileNotFoundError(f"{shown(stage_dir / FOLDER)} holds no finished run of the paper's objective")
+    sampled = {name: _sampled(found[name], problems) for name in VARIANTS if name in found}
+    rows = []
+    for name, made in sampled.items():
+        scores = list(made.accuracy.values())
+        low, high = clustered_interval(scores, made.completions)
+        groups = sorted(made.format.keys() & sampled["grpo"].format.keys())
+        paper, ours = ([s.format[g] + s.accuracy[g] for g in groups] for s in (sampled["grpo"], made))
+        difference = paired_bootstrap(paper, ours, seed) if name != "grpo" else None
+        rows.append(
+            {"variant": name, "groups": len(scores), "completions": made.completions, "low": low, "high": high}
+            | {"accuracy": _mean(scores), "format": _mean(made.format.values()), "logged": _logged(found[name])}
+            | {"difference": difference and difference._asdict()}
+        )
+    curves = {name: {step: _mean(values) for step, values in made.by_step.items()} for name, made in sampled.items()}
+    return {"seeds": sorted({int(f.parent.name.rpartition("-")[2]) for f in folders}), "rows": rows, "curves": curves}
+
+
+def _sampled(folders: Sequence[Path], problems: dict[str, dict]) -> Sampled:
+    made = Sampled()
+    for folder in folders:
+        for step, table in _generations(folder):
+            texts = [completion[0]["content"] for completion in table["completion"]]
+            columns = {name: [problems[id_][name] for id_ in table["id"]] for name in REWARD_COLUMNS}
+            scored = table[["id"]].assign(
+                format=rewards.format_reward(texts), accuracy=rewards.accuracy_reward(texts, **columns)
+            ).dropna()  # fmt: skip
+            made.by_step.setdefault(step, []).extend(scored["format"] + scored["accuracy"])
+            if step == 1:  # nobody has learned anything yet
+                continue
+            made.completions += len(scored)
+            for problem, mean in scored.groupby("id").mean().iterrows():
+                key = (folder.name.rpartition("-")[2], step, problem)
+                made.format[key], made.accuracy[key] = float(mean["format"]), float(mean["accuracy"])
+    return made
+
+
+def _generations(folder: Path) -> Iterator[tuple[int, Any]]:
+    """(step, completions) of the first use of each batch; TRL writes a batch again at its second use."""
+    import pandas as pd
+
+    uses = GRPOParams.from_yaml(folder / "params.yaml").num_iterations
+    for file in sorted((folder / "completions").glob("*.parquet")):
+        step = int(file.stem.rpartition("_")[2])
+        if (step - 1) % uses == 0:
+            yield step, pd.read_parquet(file)
+
+
+def _logged(folders: Sequence[Path]) -> dict[str, float]:
+    """Means over all steps of what the trainer logged, where it did."""
+    rows = [row for folder in folders for row in read_metrics(folder) if "reward" in row]
+    keys = ("frac_reward_zero_std", "clip_ratio/region_mean", "cispo_clip_ratio", "entropy", "kl",
+            "completions/mean_length", "grad_norm")  # fmt: skip
+    values = {key: [row[key] for row in rows if row.get(key) is not None] for key in keys}
+    return {key: _mean(found) for key, found in values.items() if found}
+
+
+def _mean(values: Any) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def render(result: dict[str, Any]) -> str:
+    """The comparison as plain text."""
+    lines = ["variant         groups  format  accuracy [95 %]     reward against GRPO [95 %]  dead  clipped  tokens"]
+    for row in result["rows"]:
+        logged, change = row["logged"], row["difference"]
+        clipped = logged.get("clip_ratio/region_mean", logged.get("cispo_clip_ratio", 0.0))
+        length = logged["completions/mean_length"]
+        against = f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]" if change else "-"
+        lines.append(
+            f"{VARIANTS[row['variant']].name.partition(',')[0]:15} {row['groups']:6}  {100 * row['format']:5.1f}  "
+            f"{100 * row['accuracy']:5.1f} [{100 * row['low']:4.1f}, {100 * row['high']:4.1f}]  {against:>25}  "
+            f"{100 * logged['frac_reward_zero_std']:4.0f}  {100 * clipped:7.2f}  {length:6.1f}"
+        )
+    return "\n".join(lines)
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `variants` to the commands of `python -m finr1`."""
+    compared = [name for name, variant in VARIANTS.items() if variant.compared]
+    parser = commands.add_parser(
+        "variants",
+        help="GRPO, DAPO, Dr. GRPO, GSPO, CISPO, ... for a few steps each, from one model on the same problems",
+        description="Trains each variant of notebook 05's table from the model and on the problems of a finished "
+        "outputs/RUN/05_grpo and compares what they sample. What is there already is not trained again.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run whose 05_grpo has chosen its problems")
+    parser.add_argument(
+        "--steps", type=int, default=6, help="optimiser steps, two to a batch of completions (default: 6)"
+    )
+    parser.add_argument("--batch", type=int, help="completions a step (default: the run's)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="(default: the run's)")
+    parser.add_argument(
+        "--only", nargs="+", choices=VARIANTS, default=compared, metavar="NAME", help=", ".join(VARIANTS)
+    )
+    parser.set_defaults(command=command)
+
+
+def command(options: argparse.Namespace) -> int:
+    """Exit code of `python -m finr1 variants`: 0 done, 1 a training failed, 2 nothing to start from."""
+    from finr1 import plotting
+
+    stage_dir = outputs_root() / options.run / GRPOParams.stage
+    if not (stage_dir / TRAIN_FILE).exists():
+        print(f"{shown(stage_dir / TRAIN_FILE)} is missing: run notebook 05 first", file=sys.stderr)
+        return 2
+    params = GRPOParams.from_yaml(stage_dir / "params.yaml")
+    names = list(dict.fromkeys(["grpo", *options.only]))  # the others are held against it
+    seeds = options.seeds or [params.seed]
+    try:
+        run_variants(stage_dir, names, seeds, options.steps, options.batch or params.batch_size)
+    except subprocess.CalledProcessError as error:
+        print(f"a training failed: {shown(Path(error.cmd[-1]) / 'train.log')} says why", file=sys.stderr)
+        return 1
+    result = compare(stage_dir, params.seed)
+    (stage_dir / FOLDER / TABLE).write_text(json.dumps(result, indent=1), "utf8")
+    print(render(result))
+    plotting.use_style()
+    plotting.save_figure(plotting.variants(result), stage_dir / FOLDER, "variants")
+    print(f"\n{shown(stage_dir / FOLDER / 'variants.png')}")
+    return 0
