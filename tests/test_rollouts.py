@@ -112,6 +112,13 @@ def test_text_is_escaped_and_chinese_stays(stage):
     assert "&lt;script&gt;" in html and CHINESE in html and "says 合规" in html and "verifier reason" in html
 
 
+def test_dollar_amounts_are_no_formula_in_a_notebook(tmp_path):
+    write(tmp_path, 1, {"Gifts over $50 are forbidden. She accepts $20.": [0.0, 1.0]})
+    groups = rollouts.read_groups(tmp_path, 2)
+    for html in (rollouts.static_html(groups, seed=0), rollouts.visits_html(groups)):
+        assert "$50" in html and "mathjax_ignore" in html  # JupyterLab typesets $...$ in any other output
+
+
 def test_the_viewer_shows_the_chosen_step_and_question(stage):
     groups = rollouts.read_groups(stage, 2)
     step, question, page = rollouts.explorer(groups).children

@@ -129,6 +129,8 @@ def show(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(show(item) for item in value) or "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {show(item)}" for key, item in value.items()) or "-"
     return str(value)
 
 
