@@ -15,9 +15,9 @@ import pytest
 matplotlib.use("Agg")
 
 from finr1 import ledger, plotting, reported  # noqa: E402
-from finr1.evaluation import Sample, paired_table, results_table  # noqa: E402
+from finr1.evaluation import Sample, paired_table, protocol_rows, results_table  # noqa: E402
 from finr1.manifest import write_json  # noqa: E402
-from finr1.records import Problem, write_jsonl  # noqa: E402
+from finr1.records import write_jsonl  # noqa: E402
 from finr1.report import build_report, read_samples, summary_sentences, summary_text, write_pdf  # noqa: E402
 from finr1.report.content import duration, environment, table  # noqa: E402
 
@@ -66,6 +66,12 @@ def run(tmp_path_factory) -> dict[str, Path]:
     funnel = [{"stage": "raw", "count": 1000}, {"stage": ATTACK, "count": 900}]
     wide = [{f"column_{number}": number / 7 for number in range(30)} | {"text": "w" * 200}]
     metrics = {"01_data": {"funnel": funnel, "by": {"en": 3}}, "04_sft": {"wide": wide, "long": "x" * 500}}
+    metrics["05_grpo"] = {"warnings": [f"the policy writes {ATTACK}"], "stopped": None}
+    lenient = [sample.model_copy(update={"correct": sample.lenient_correct}) for sample in samples(GAIN)]
+    metrics["06_benchmark"] = {
+        "protocols": protocol_rows({"ours": samples(GAIN), "lenient": lenient}),
+        "bad_golds": [{"model": "sft", "decoding": "greedy", "all": [0.3, 0.2, 0.4, 60]}],
+    }
     for name, folder in stages.items():
         folder.mkdir()
         if name != "02_distillation":  # under way: no manifest yet
@@ -74,21 +80,8 @@ def run(tmp_path_factory) -> dict[str, Path]:
     for name in ("01_data", "05_grpo"):
         plotting.save_figure(plotting.funnel(funnel), stages[name] / "figures", "the_funnel")
     write_jsonl(stages["06_benchmark"] / "samples.jsonl", samples(GAIN))
-    write_jsonl(stages["01_data"] / "problems.jsonl", problems())
     rollouts(stages["05_grpo"] / "completions")
     return stages
-
-
-def problems() -> list[Problem]:
-    """The problems behind `samples`."""
-    return [
-        Problem(
-            id=f"synthetic/{number:03d}", source="synthetic", module="reasoning", language="en", capability="risk",
-            family=f"f{number % 4}", answer_kind="number", question=ATTACK, gold="1",
-            split="test", group=f"g{number}",
-        )
-        for number in range(60)
-    ]  # fmt: skip
 
 
 def turn(role: str, content: str) -> dict[str, str]:
@@ -206,8 +199,18 @@ def test_a_run_with_nothing_in_it_still_gives_a_report(tmp_path):
 
 def test_the_same_answers_stand_under_every_protocol(html):
     shown = Page(html).shown()
-    assert "The same answers under other protocols" in shown
-    assert "SFT + GRPO greedy 60 0.0 [0.0, 6.0] 0.0 [0.0, 6.0]" in shown  # ATTACK holds no boxed answer
+    ours, lenient = (
+        next(row for row in results_table(samples(GAIN)) if (row["model"], row["decoding"]) == ("sft", "greedy"))[key]
+        for key in ("accuracy", "lenient")
+    )
+    assert re.search(rf"SFT greedy 60 {100 * ours:.1f} \[[\d., ]+\] {100 * lenient:.1f} \[[\d., ]+\]", shown)
+
+
+def test_what_the_benchmark_measured_besides_is_shown_under_a_name_for_readers(html):
+    shown = Page(html).shown()
+    assert "With and without golds that are known to be bad" in shown
+    assert "sft greedy 30.0 [20.0, 40.0] 60" in shown
+    assert f"the policy writes {ATTACK}" in shown and "stopped" not in shown.partition("Manifests")[0]
 
 
 def test_the_question_that_changed_most_is_shown_early_and_late(html):

@@ -13,9 +13,22 @@ from finr1.evaluation import percent, points
 # Metrics that are shares in [0, 1] and read better in percent; differences of shares read in points.
 _SHARES = {
     "accuracy", "format", "lenient", "truncated", "accuracy_given_format", "inaccurate", "irregular", "precision",
-    "recall", "share", "missing", "majority", "spread",
+    "recall", "share", "missing", "majority", "spread", "pass", "clean", "paper_like",
+    "all", "without", "flawed", "mean", "sd",
 }  # fmt: skip
 _POINTS = ("difference", "gap", "detectable")
+TITLES = {  # name of a metric -> heading of its table; others are called by their name
+    "look": "A look at the dev split",
+    "by_source": "By benchmark",
+    "by_suite": "By capability suite",
+    "repeated": "Several answers an item: right at least once in k, and by majority vote",
+    "bad_golds": "With and without golds that are known to be bad",
+    "contamination": "Contamination: trained on the clean pool, and on one that holds the test items",
+    "seeds": "Over several training seeds",
+    "study": "The judge tried with five orders of its prompt",
+    "audit": "Audit: planted faults and how many of them were rejected",
+    "funnel": "Funnel: records after each step",
+}
 CAPTIONS = {  # file name -> what the figure shows; other figures are called by their file's name
     "funnel": "Records after each step of curation",
     "overview": "What the problems ask for, and how long the prompts are, by split",
@@ -30,6 +43,10 @@ CAPTIONS = {  # file name -> what the figure shows; other figures are called by 
     "paired_differences": "Each step of the recipe on the same items (paired 95 % intervals)",
     "decomposition": "Where each difference comes from: the format or better answers",
     "by_capability": "Accuracy by capability with 95 % intervals",
+    "by_suite": "Accuracy by capability suite with 95 % intervals",
+    "protocols": "One set of answers under several protocols, beside one model as three groups report it",
+    "repeated_answers": "Several answers an item: right at least once in k, and by majority vote",
+    "memory": "Memory of each GPU, part by part",
     "ablation": "The recipe with steps left out, over several seeds",
     "ablation_steps": "What each step adds, over seeds and items (95 % intervals)",
     "beside_the_paper": "This run, and what the paper reports for other models on other tasks: one axis, no comparison",
@@ -46,6 +63,10 @@ def figures(folder: Path) -> list[dict[str, str]]:
         }
         for file in sorted((folder / "figures").glob("*.png"))
     ]
+
+
+def title(name: str) -> str:
+    return TITLES.get(name, name.replace("_", " ").capitalize())
 
 
 def is_table(value: object) -> bool:
@@ -66,8 +87,10 @@ def scalars(metrics: Mapping, prefix: str = "") -> dict[str, object]:
 def table(rows: Sequence[Mapping]) -> dict[str, list]:
     """Rows as cells for the page: `header` and `rows` of {text, kind}; a value and its interval are two cells.
 
-    `low` and `high` are the interval of the number before them, `x_low` and `x_high` that of `x` (or `x_difference`).
+    `low` and `high` are the interval of the number before them, `x_low` and `x_high` that of `x` (or `x_difference`). A
+    list of four numbers is a share, its interval and its n.
     """
+    rows = [_spread_out(row) for row in rows]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     intervals = _intervals(keys)
     ends = {end for pair in intervals.values() for end in pair}
@@ -79,6 +102,17 @@ def table(rows: Sequence[Mapping]) -> dict[str, list]:
         kind = "n" if numeric else ""
         header.append({"text": key.replace("_", " ") + unit, "kind": kind, "span": 1 + (key in intervals)})
     return {"header": header, "rows": [_cells(row, shown, intervals) for row in rows]}
+
+
+def _spread_out(row: Mapping) -> dict:
+    """`row` with each [share, low, high, n] as four columns."""
+    flat: dict = {}
+    for key, value in row.items():
+        if isinstance(value, list) and len(value) == 4 and all(isinstance(v, int | float) or v is None for v in value):
+            flat |= dict(zip((key, f"{key}_low", f"{key}_high", f"n {key}"), value, strict=True))
+        else:
+            flat[key] = value
+    return flat
 
 
 def _intervals(keys: Sequence[str]) -> dict[str, tuple[str, str]]:

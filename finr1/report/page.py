@@ -7,14 +7,14 @@ from pathlib import Path
 
 from finr1 import ledger, reported, rollouts
 from finr1.ablation import read_ablation
-from finr1.evaluation import PROTOCOLS, Sample, paired_table, percent, points, regrade, results_table
+from finr1.evaluation import Sample, paired_table, percent, points, results_table
 from finr1.plotting import MODEL_COLOURS, MODEL_NAMES
-from finr1.records import Problem, read_jsonl
+from finr1.records import read_jsonl
 from finr1.report import content
 from finr1.report.summary import summary_sentences
 
 TEMPLATE = "report/report.html.j2"
-BENCHMARK, GRPO, DATA = "06_benchmark", "05_grpo", "01_data"
+BENCHMARK, GRPO = "06_benchmark", "05_grpo"
 SECTIONS = {  # stage folder -> heading, in the order of the report
     "01_data": "Data",
     "02_distillation": "Distillation",
@@ -27,7 +27,7 @@ PARTS = {
     "data": "Data", "distillation": "Distillation", "filtering": "Filtering", "sft": "Supervised fine-tuning",
     "grpo": "GRPO", "evaluation": "Evaluation", "results": "Results",
 }  # fmt: skip
-BETTER_SHOWN = ("rows", "steps", "by_capability", "table")  # of the benchmark's metrics: the page has its own tables
+BETTER_SHOWN = ("rows", "steps", "by_capability", "table", "protocols", "warnings")  # metrics with a place of their own
 MAX_TEXT = 1500  # characters of a sample text that the report shows
 ABLATION = "ablation"  # a stage that is made from several runs, and a figure
 
@@ -56,7 +56,7 @@ def build_report(
         rows=rows,
         steps=steps,
         headline=[row for row in rows if row["decoding"] == "greedy"] or rows,
-        protocols=protocol_rows(samples, folders.get(DATA)),
+        protocols=protocol_rows(manifests.get(BENCHMARK)),
         by_capability=results_table(read_samples(folders.get(BENCHMARK), suites=True), by="capability"),
         answers=sample_answers(samples),
         average=rollouts.average_change(groups, seed) if groups else "",
@@ -83,7 +83,7 @@ def _template():
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "points": points, "cell": content.show, "shorten": shorten, "duration": content.duration,
-        "as_json": content.as_json, "table": content.table, "claimed": ledger.shown_number,
+        "as_json": content.as_json, "table": content.table, "titled": content.title, "claimed": ledger.shown_number,
         "model": lambda name: MODEL_NAMES.get(name, name), "colour": lambda name: MODEL_COLOURS.get(name, "#56606f"),
     }  # fmt: skip
     environment.globals["reported"] = reported
@@ -103,9 +103,8 @@ def read_samples(folder: Path | None, suites: bool = False) -> list[Sample]:
 def section(name: str, title: str, folder: Path | None) -> dict:
     """One stage: its manifest (None = not complete), its metrics as tables, its figures."""
     manifest = _manifest(folder)
-    metrics = manifest["metrics"] if manifest else {}
-    if name == BENCHMARK:
-        metrics = {key: value for key, value in metrics.items() if key not in BETTER_SHOWN}
+    every = manifest["metrics"] if manifest else {}
+    metrics = {key: value for key, value in every.items() if key not in BETTER_SHOWN and value is not None}
     return {
         "name": name,
         "title": title,
@@ -113,6 +112,7 @@ def section(name: str, title: str, folder: Path | None) -> dict:
         "scalars": content.scalars(metrics),
         "tables": {key: value for key, value in metrics.items() if content.is_table(value)},
         "figures": content.figures(folder) if folder else [],
+        "warnings": every.get("warnings") or [],
     }
 
 
@@ -125,21 +125,14 @@ def _manifest(folder: Path | None) -> dict | None:
         return None
 
 
-def protocol_rows(samples: Sequence[Sample], data_dir: Path | None) -> list[dict]:
-    """The same answers under every protocol that needs no model: a row a model and decoding, results by protocol."""
-    file = data_dir / "problems.jsonl" if data_dir else None
-    if not samples or not file or not file.exists():
-        return []
-    asked = {sample.problem_id for sample in samples}
-    problems = [problem for problem in read_jsonl(file, Problem) if problem.id in asked]
-    if len(problems) < len(asked):  # items of another run's data
-        return []
-    graded = {name: results_table(regrade(samples, problems, name)) for name in PROTOCOLS}
-    return [
-        {"model": row["model"], "decoding": row["decoding"], "n": row["n"],
-         "by": {name: graded[name][number] for name in graded}}
-        for number, row in enumerate(next(iter(graded.values())))
-    ]  # fmt: skip
+def protocol_rows(manifest: Mapping | None) -> list[dict]:
+    """The same answers under each protocol that 06 tried: a row a model and decoding, with its results by protocol."""
+    found: dict[tuple[str, str], dict] = {}
+    for row in (manifest["metrics"].get("protocols") or []) if manifest else []:
+        key = (row["model"], row["decoding"])
+        found.setdefault(key, dict(zip(("model", "decoding"), key, strict=True)) | {"n": row["n"], "by": {}})
+        found[key]["by"][row["protocol"]] = row
+    return list(found.values())
 
 
 def sampled_groups(folder: Path | None, manifest: Mapping | None) -> list[rollouts.Group]:
