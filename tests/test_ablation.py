@@ -151,9 +151,8 @@ def test_the_table_has_a_row_an_arm_and_paired_steps_by_seed():
     assert json.dumps([rows, steps], allow_nan=False)
 
 
-def test_undecided_answers_suites_and_other_models_are_left_out():
+def test_undecided_answers_and_other_models_are_left_out():
     found = {1: [sample("sft", str(i), i > 1) for i in range(9)] + [sample("sft", "9", None), sample("r1", "0", True)]}
-    found[1].append(sample("sft", "suite", True).model_copy(update={"part": "suite"}))
     rows = ablation_rows(found)
     assert len(rows) == 1 and rows[0]["n"] == 9 and rows[0]["accuracy"] == pytest.approx(7 / 9)
     assert ablation_steps(found) == []

@@ -118,12 +118,6 @@ def test_an_answer_that_one_run_could_not_grade_leaves_its_item_out_of_both(tmp_
     assert row["paired"] and row["n_a"] == row["n_b"] == 3 and row["difference"] == pytest.approx(1 / 3)
 
 
-def test_items_that_only_fill_up_a_suite_are_not_compared(tmp_path):
-    suite = answers([1] * 20, prompt="s", part="suite")
-    row = accuracy(difference(tmp_path, answers([1, 0, 0]) + suite, answers([1, 1, 0])))
-    assert row["paired"] and row["n_a"] == 3 and row["difference"] == pytest.approx(1 / 3)
-
-
 def test_several_answers_an_item_are_one_item(tmp_path):
     first = answers([0, 0, 1, 1] * 5, decoding="sampled") + answers([0, 1, 0, 1] * 5, decoding="sampled")
     row = accuracy(difference(tmp_path, first, answers([1] * 20, decoding="sampled") * 2))

@@ -18,7 +18,7 @@ from finr1 import ledger, plotting, reported  # noqa: E402
 from finr1.evaluation import Sample, paired_table, protocol_rows, results_table  # noqa: E402
 from finr1.manifest import write_json  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402
-from finr1.report import build_report, read_samples, summary_sentences, summary_text, write_pdf  # noqa: E402
+from finr1.report import build_report, summary_sentences, summary_text, write_pdf  # noqa: E402
 from finr1.report.content import duration, environment, table  # noqa: E402
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
@@ -347,13 +347,3 @@ def test_the_reported_table_is_consistent():
 def test_the_ten_sources_sum_to_the_data_set():
     assert len(reported.SOURCES) == 10
     assert sum(row["kept"] for row in reported.SOURCES) == reported.RECORDS
-
-
-def test_items_of_a_suite_are_in_no_headline_but_in_their_capability(tmp_path):
-    found = samples(GAIN, items=8)
-    extra = [
-        s.model_copy(update={"part": "suite", "problem_id": f"suite/{s.problem_id}", "correct": True}) for s in found
-    ]
-    write_jsonl(tmp_path / "samples.jsonl", [*found, *extra])
-    assert read_samples(tmp_path) == found
-    assert len(read_samples(tmp_path, suites=True)) == 2 * len(found)

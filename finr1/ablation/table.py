@@ -90,11 +90,11 @@ def mean_over_seeds(scores: Scores) -> Mean:
 
 
 def arm_scores(samples: Mapping[int, Iterable[Sample]]) -> dict[tuple[str, str], Scores]:
-    """(arm, decoding) -> its scores, from each seed's benchmark samples; undecided answers and suites are left out."""
+    """(arm, decoding) -> its scores, from each seed's benchmark samples; undecided answers are left out."""
     answers: dict[tuple[str, str], dict[tuple[int, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for seed, rows in samples.items():
         for sample in rows:
-            if sample.model in ARMS and sample.part == "benchmark" and sample.correct is not None:
+            if sample.model in ARMS and sample.correct is not None:
                 answers[sample.model, sample.decoding][seed, sample.prompt_sha256].append(float(sample.correct))
     return {key: {item: float(np.mean(values)) for item, values in found.items()} for key, found in answers.items()}
 

@@ -85,8 +85,7 @@ def _read_samples(benchmark: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in path.read_text("utf8").splitlines() if line.strip()]
     if missing := sorted({key for row in rows for key in SAMPLE_KEYS if key not in row}):
         raise NotComparable(f"{shown(path)}: samples without {', '.join(missing)}; run the benchmark again")
-    # Items that only fill up a capability's suite are in no headline; runs from before there were suites have none.
-    return [{key: row[key] for key in SAMPLE_KEYS} for row in rows if row.get("part", "benchmark") == "benchmark"]
+    return [{key: row[key] for key in SAMPLE_KEYS} for row in rows]
 
 
 def setting_rows(a: ComparedRun, b: ComparedRun) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def build_report(
         steps=steps,
         headline=[row for row in rows if row["decoding"] == "greedy"] or rows,
         protocols=protocol_rows(manifests.get(BENCHMARK)),
-        by_capability=results_table(read_samples(folders.get(BENCHMARK), suites=True), by="capability"),
+        by_capability=results_table(samples, by="capability"),
         answers=sample_answers(samples),
         average=rollouts.average_change(groups, seed) if groups else "",
         selection=rollouts.selection(groups),
@@ -90,14 +90,10 @@ def _template():
     return environment.get_template(TEMPLATE)
 
 
-def read_samples(folder: Path | None, suites: bool = False) -> list[Sample]:
-    """The benchmark's samples; none when the stage did not run.
-
-    With `suites` also those of items that were asked only to fill up a capability's suite: they are in no headline.
-    """
+def read_samples(folder: Path | None) -> list[Sample]:
+    """The benchmark's samples; none when the stage did not run."""
     file = folder / "samples.jsonl" if folder else None
-    samples = read_jsonl(file, Sample) if file and file.exists() else []
-    return [sample for sample in samples if suites or sample.part == "benchmark"]
+    return list(read_jsonl(file, Sample)) if file and file.exists() else []
 
 
 def section(name: str, title: str, folder: Path | None) -> dict:
