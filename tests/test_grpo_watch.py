@@ -149,7 +149,8 @@ STOPS = [
 def test_a_rule_stops_the_run_and_says_what_to_do(tiny, late, words, advice, capsys):
     params = short(tiny, beta=0.1, stop_window=4, stop_reward=0.3, stop_kl=1.0, stop_dead_groups=0.95)
     log = [STEADY] * 8 + [STEADY | late] * 3
-    assert stopping.stop_reason(log, params) is None or late == {"kl": 9.0}, "one step less than the window"
+    if "kl" not in late:  # the median of a window turns with its half
+        assert stopping.stop_reason(log, params) is None, "one step less than the window"
     log.append(STEADY | late)
     assert words in stopping.stop_reason(log, params) and advice in stopping.stop_reason(log, params)
     off = short(tiny, stop_window=4, stop_reward=None, stop_kl=None, stop_dead_groups=None)
@@ -159,6 +160,12 @@ def test_a_rule_stops_the_run_and_says_what_to_do(tiny, late, words, advice, cap
     callbacks.StopRules(params).on_log(None, state, control, logs=logs)
     assert control.should_training_stop and logs["stopped"].startswith("step 12: ")
     assert "STOPPED step 12" in capsys.readouterr().out
+
+
+def test_one_wild_step_of_the_kl_stops_nothing(tiny):
+    params = short(tiny, beta=0.1, stop_window=4, stop_kl=1.0)
+    assert stopping.stop_reason([STEADY] * 6 + [STEADY | {"kl": 29_000.0}] + [STEADY] * 2, params) is None
+    assert stopping.stop_reason([STEADY | {"kl": 9.0}] * 3, params) is None, "the window is not full yet"
 
 
 def test_a_run_without_spread_is_stopped_keeps_its_model_and_says_so(stage, tiny):

@@ -1,6 +1,6 @@
 """The algorithms that stand beside the paper's: what each changes, and a short run of some of them side by side.
 
-`python -m finr1 variants RUN [--steps 6] [--seeds 42 43] [--only dapo gspo]` trains each for a few steps from the model
+`python -m finr1 variants RUN [--steps 8] [--seeds 42 43] [--only dapo gspo]` trains each for a few steps from the model
 and on the problems of `outputs/RUN/05_grpo`, with the same seeds and so the same problems in the same order, and
 compares what they sampled. Notebook 05 shows the result where there is one.
 """
@@ -125,7 +125,7 @@ def variant_params(stage_dir: Path, name: str, seed: int, steps: int, batch: int
     base = GRPOParams.from_yaml(stage_dir / "params.yaml")
     values = base.model_dump() | _PAPER | {"num_iterations": 2, "max_steps": steps, "save_steps": steps, "seed": seed}
     values["gradient_accumulation_steps"] = batch // (base.per_device_train_batch_size * base.num_processes)
-    values |= {"warmup_steps": 0, "stop_reward": None, "stop_kl": None, "stop_dead_groups": None}
+    values |= {"stop_reward": None, "stop_kl": None, "stop_dead_groups": None}
     return GRPOParams(**(values | VARIANTS[name].changes))
 
 
@@ -259,7 +259,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="a run whose 05_grpo has chosen its problems")
     parser.add_argument(
-        "--steps", type=int, default=6, help="optimiser steps, two to a batch of completions (default: 6)"
+        "--steps", type=int, default=8, help="optimiser steps, two to a batch of completions (default: 8)"
     )
     parser.add_argument("--batch", type=int, help="completions a step (default: the run's)")
     parser.add_argument("--seeds", type=int, nargs="+", help="(default: the run's)")

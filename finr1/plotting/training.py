@@ -95,7 +95,7 @@ def _finish(fig: Figure, axs: Sequence[Axes], used: int, window: int) -> Figure:
     for ax in axs[:used]:
         if ax.has_data():
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-            if not isinstance(ax.yaxis.get_major_locator(), FixedLocator):
+            if ax.get_yscale() == "linear" and not isinstance(ax.yaxis.get_major_locator(), FixedLocator):
                 ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     fig.supxlabel(f"training step (faint: as logged, bold: mean of the last {window})", fontsize=9)
     return fig
@@ -244,6 +244,8 @@ def grpo_curves(rows: Sequence[Mapping], window: int | None = None) -> Figure:
         _name(ax, AXES[key][0])
         if not curve(ax, rows, key, window):
             _missing(ax, "no KL term in this run (beta = 0)" if key == "kl" else "not logged in this run")
+        elif key == "kl" and max(values := series(rows, key)[1]) > 50 * float(np.median(values)) > 0:
+            ax.set_yscale("log")  # one token's estimate can dwarf a whole run's
         elif key == "clip_ratio/region_mean":  # mostly near zero
             ax.set_ylim(0, max(1, ax.get_ylim()[1]))
         elif AXES[key][1] == 100:
