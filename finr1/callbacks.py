@@ -14,8 +14,6 @@ from finr1.records import Problem, messages
 if TYPE_CHECKING:
     from trl import SFTTrainer
 
-EARLY_FILE = "early_answers.jsonl"
-
 
 class MemoryProbe(TrainerCallback):
     """Forward and backward on the longest batch before the first step: what does not fit is known at once.

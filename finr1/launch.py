@@ -26,7 +26,7 @@ from finr1.child import LAUNCHED
 from finr1.manifest import file_sha256
 from finr1.params import STAGES
 from finr1.paths import repository_root, shown
-from finr1.progress import METRICS_FILE, ProgressLine, describe, read_metrics
+from finr1.progress import EARLY_FILE, METRICS_FILE, ProgressLine, describe, read_metrics
 
 if TYPE_CHECKING:
     from finr1.run import Run
@@ -35,7 +35,7 @@ _MODULES = {"04_sft": "finr1.sft", "05_grpo": "finr1.grpo"}
 PARAMS_FILE = "params.yaml"
 LOG_FILE = "train.log"
 MODEL_FOLDER = "model"
-_MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, LOG_FILE)
+_MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE)
 _POLL_S = 0.2
 _GRACE_S = 10  # between asking a trainer to stop and ending it
 

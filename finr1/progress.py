@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
+EARLY_FILE = "early_answers.jsonl"  # of the model in training, see `callbacks.EarlyLook`
 _SHOWN = ("loss", "reward", "mean_token_accuracy")  # of a row, those that are there
 
 

@@ -7,10 +7,12 @@ The paper states no hyperparameter of its SFT; `params/paper/04_sft.yaml` says w
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1.params import SFTParams
+from finr1.progress import EARLY_FILE
 from finr1.records import Problem, read_jsonl
 from finr1.run import cache_dir, child_main
 
@@ -78,7 +80,7 @@ def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
 
 def extras(params: SFTParams, trainer: SFTTrainer, stage_dir: Path) -> list[TrainerCallback]:
     """The memory probe and the early looks at the first dev problems, where the parameters ask for them."""
-    from finr1.callbacks import EARLY_FILE, EarlyLook, MemoryProbe
+    from finr1.callbacks import EarlyLook, MemoryProbe
 
     found = [MemoryProbe(trainer)] if params.memory_probe else []
     if params.sample_steps:
@@ -87,6 +89,12 @@ def extras(params: SFTParams, trainer: SFTTrainer, stage_dir: Path) -> list[Trai
         look = EarlyLook(trainer, dev, stage_dir / EARLY_FILE, params.sample_steps, params.eval_max_tokens)
         found.append(look)
     return found
+
+
+def early_answers(stage_dir: Path) -> list[dict]:
+    """The early looks' rows {"step", "id", "text"}, step by step; none where `sample_steps` was 0."""
+    path = stage_dir / EARLY_FILE
+    return [json.loads(line) for line in path.read_text("utf8").splitlines()] if path.exists() else []
 
 
 def train(params: SFTParams, stage_dir: Path) -> None:

@@ -223,7 +223,7 @@ def test_early_looks_show_the_same_problems_over_the_steps_and_change_nothing(st
         saved.append((stage / "model" / "model.safetensors").read_bytes())
         (stage / "model").rename(stage / f"model_{steps}")
     assert saved[0] == saved[1]
-    rows = [json.loads(line) for line in (stage / callbacks.EARLY_FILE).read_text("utf8").splitlines()]
+    rows = sft.early_answers(stage)
     assert [row["step"] for row in rows] == [step for step in (0, 2, 3) for _ in range(sft.EARLY_PROBLEMS)]
     ids = [row["id"] for row in rows[: sft.EARLY_PROBLEMS]]
     assert [row["id"] for row in rows] == ids * 3 and len(set(ids)) == sft.EARLY_PROBLEMS
