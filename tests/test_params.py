@@ -205,6 +205,7 @@ def test_an_endpoint_without_a_key_stops_in_the_notebook(monkeypatch):
             {"attn_implementation": "flash_attention_2"},
             'attn_implementation = "flash_attention_2": the package flash-attn is not installed',
         ),
+        ({"attn_implementation": "flex_attention"}, 'attn_implementation = "flex_attention": the package torch'),
     ],
 )
 def test_kernels_that_this_machine_lacks_are_named_before_any_work(monkeypatch, change, words):

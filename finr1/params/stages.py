@@ -215,6 +215,8 @@ class TrainingParams(Params):
             yield from _needs_gpu("use_liger_kernel = True", "liger_kernel", "liger-kernel", "False")
         if self.attn_implementation == "flash_attention_2":
             yield from _needs_gpu('attn_implementation = "flash_attention_2"', "flash_attn", "flash-attn", '"sdpa"')
+        if self.attn_implementation == "flex_attention":  # on a CPU, torch compiles it for inference alone
+            yield from _needs_gpu('attn_implementation = "flex_attention"', "torch", "torch", '"sdpa"')
 
 
 class SFTParams(TrainingParams):
