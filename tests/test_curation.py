@@ -17,6 +17,7 @@ from finr1.curation import (
     decontaminate,
     drop_duplicates,
     hash_share,
+    is_objective,
     pool_splits,
     rl_rows,
     sft_rows,
@@ -345,3 +346,19 @@ def test_real_training_problems_are_freed_of_test_tweets_and_questions(real_data
     tweets = [p for p in train if p.source == "tfns"]
     unique, dropped = drop_duplicates(tweets)
     assert len(unique) + sum(dropped.values()) == len(tweets) and dropped["near duplicate"] > 10
+
+
+OBJECTIVE = [
+    ("number", "60", True),
+    ("label", "bullish", True),
+    ("text", "weaker demand", False),
+    ("code", "x = 1", False),
+    ("code", '{"function": "f", "tests": [{"call": [2], "returns": 4}]}', True),
+]
+
+
+@pytest.mark.parametrize("kind, gold, objective", OBJECTIVE, ids=[f"{row[0]} {row[1][:9]}" for row in OBJECTIVE])
+def test_a_problem_is_objective_where_rules_decide_every_answer(kind, gold, objective):
+    fields = {"id": "p", "source": "synthetic", "module": "m", "language": "en", "capability": "code",
+              "answer_kind": kind, "question": "?", "gold": gold, "split": "train", "group": "p"}  # fmt: skip
+    assert is_objective(Problem(**fields)) is objective

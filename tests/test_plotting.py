@@ -132,6 +132,9 @@ FIGURES = {
     "grpo with KL and phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES)),
     "grpo without rows": lambda: plotting.grpo_curves([]),
     "variants": lambda: plotting.variants(COMPARED),
+    "verifier": lambda: plotting.verifier_shares(
+        grpo_rows(**{"verifier/undecided": 0.6, "verifier/cached": 0.2, "verifier/failed": 0.05}), 64),
+    "verifier without rows": lambda: plotting.verifier_shares([], 64),
     "toy": lambda: plotting.toy_grpo({"format": [1, 1, 0, 1], "accuracy": [1, 0, 0, 1]}, [0.9, -0.3, -1.4, 0.9]),
     "benchmark": lambda: plotting.benchmark_bars(RESULTS),
     "benchmark, one model": lambda: plotting.benchmark_bars([RESULTS[0]]),

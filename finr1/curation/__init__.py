@@ -8,7 +8,7 @@ in the list: a smaller sample is part of a larger one, and new records leave old
 from finr1.curation.duplicates import drop_duplicates, tokens
 from finr1.curation.funnel import Funnel, Stage
 from finr1.curation.leaks import LeakError, Match, assert_no_leak, decontaminate
-from finr1.curation.rows import rl_rows, sft_rows
+from finr1.curation.rows import is_objective, rl_rows, sft_rows
 from finr1.curation.splits import dev_as_test, hash_share, pool_splits, split_by_group, spread, stratified_sample
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "drop_duplicates",
     "hash_share",
     "pool_splits",
+    "is_objective",
     "rl_rows",
     "sft_rows",
     "split_by_group",

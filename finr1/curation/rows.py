@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from finr1 import grading
+from finr1 import grading, sandbox
 from finr1.records import SYSTEM_PROMPT, Problem, Trace, messages, render_completion
 
 
@@ -24,6 +24,13 @@ def sft_rows(traces: Iterable[Trace], system_prompt: str = SYSTEM_PROMPT) -> lis
         prompt = messages(trace.problem, system_prompt)
         rows.append({"id": trace.id, "prompt": prompt, "completion": [{"role": "assistant", "content": content}]})
     return rows
+
+
+def is_objective(problem: Problem) -> bool:
+    """Whether rules decide every answer to it: not free text, and of code only what has unit tests."""
+    if problem.answer_kind == "code":
+        return sandbox.read_tests(problem.gold) is not None
+    return problem.answer_kind != "text"
 
 
 def rl_rows(problems: Iterable[Problem], system_prompt: str = SYSTEM_PROMPT) -> list[dict[str, object]]:

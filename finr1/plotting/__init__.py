@@ -30,6 +30,7 @@ from finr1.plotting.style import (
 )
 from finr1.plotting.training import grpo_curves, live_curve, show_live, toy_grpo, training_curves
 from finr1.plotting.variants import variants
+from finr1.plotting.verifier import verifier_shares
 
 __all__ = [
     "MODEL_COLOURS",
@@ -60,4 +61,5 @@ __all__ = [
     "training_curves",
     "use_style",
     "variants",
+    "verifier_shares",
 ]
