@@ -4,7 +4,8 @@
 
 Synthetic questions (numbers and words drawn at random, one in fifty a near or exact repetition, one in a thousand a
 leak of the held-out set) go through the schema, `drop_duplicates`, `decontaminate` and the rules judge. Each size runs
-in a process of its own; printed are seconds by step, peak memory of that process and its workers, and what was found.
+in a process of its own; printed are seconds by step, peak memory of that process and its workers, what was found, wall
+time and how many cores were busy on average.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
+
+import psutil
 
 from finr1 import curation, judge
 from finr1.records import Problem, Trace
@@ -33,7 +37,7 @@ def problem(number: int, split: str = "train") -> Problem:
     rng = random.Random(f"{split}{number}")
     source = number - 1 if number % 50 == 49 else number  # one in fifty repeats its predecessor
     if split == "train" and number % 1000 == 500:
-        rng, split_of_text = random.Random(f"test{number % HELD_OUT}"), "test"
+        rng, split_of_text = random.Random(f"test{number // 1000 % HELD_OUT}"), "test"
     else:
         rng, split_of_text = random.Random(f"{split}{source}"), split
     words = " ".join(rng.choice(WORDS) for _ in range(18))
@@ -87,8 +91,7 @@ def run(size: int, workers: int) -> dict[str, object]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         full = sum(pool.map(scores, batches(size)))
     timed("rules judge", start)
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20
-    return {"problems": size, **seconds, "peak GiB": round(peak, 2), **dropped, "leaks": len(matches), "7 of 7": full}
+    return {"problems": size, **seconds, **dropped, "leaks": len(matches), "7 of 7": full}
 
 
 def batches(size: int) -> Iterator[list[int]]:
@@ -107,7 +110,26 @@ def main() -> None:
         return
     for size in options.sizes:
         command = [sys.executable, __file__, "--one", str(size), "--workers", str(options.workers)]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+        print(json.dumps(measured(command)), flush=True)
+
+
+def measured(command: list[str]) -> dict[str, object]:
+    """The row that `command` prints, with its wall time, the cores it kept busy, and the peak of its whole tree.
+
+    Resident memory, summed over the processes ten times a second. (The kernel's own `ru_maxrss` would count a spawned
+    worker as large as the process that forked it.)
+    """
+    before, start, peak = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                root = psutil.Process(process.pid)
+                peak = max(peak, sum(one.memory_info().rss for one in [root, *root.children(recursive=True)]))
+            time.sleep(0.1)
+        row = json.loads(process.stdout.read())
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - start
+    busy = sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
+    return row | {"wall s": round(wall, 1), "cores used": round(busy / wall, 2), "peak GiB": round(peak / 2**30, 2)}
 
 
 if __name__ == "__main__":
