@@ -137,11 +137,12 @@ def score_distribution(scores: Sequence[Mapping[str, bool]]) -> Figure:
 
 
 def judge_agreement(yields: Sequence[Mapping], agreements: Sequence[Mapping]) -> Figure:
-    """Left: traces kept at each threshold, by judge. Right: Cohen's kappa of two judges, where there are two.
+    """Left: traces kept at each threshold, by judge. Right, where there are two judges: their Cohen's kappa.
 
     `yields`: rows {judge, least, kept, n}; `agreements`: rows {on, kappa, low, high, n}, kappa in [-1, 1].
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.4))
+    fig, axes = plt.subplots(1, 2 if agreements else 1, figsize=(WIDTH, 2.4), squeeze=False)
+    left, right = axes[0, 0], axes[0, -1]
     for number, judge in enumerate(dict.fromkeys(row["judge"] for row in yields)):
         rows = [row for row in yields if row["judge"] == judge]
         colour, marker = (BLUE, "o") if number == 0 else (ORANGE, "s")
@@ -153,14 +154,14 @@ def judge_agreement(yields: Sequence[Mapping], agreements: Sequence[Mapping]) ->
         left.plot(places, shares, marker, color=colour, label=f"{safe_text(judge)}, n = {rows[0]['n']:,}")
     left.set(xlabel="least points", ylabel="traces kept (%)", ylim=(0, 105), title="yield, 95 % interval")
     left.set_xticks(sorted({row["least"] for row in yields}))
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, loc="lower left")
+    if not agreements:
+        return fig
     for place, row in enumerate(agreements):
         right.plot([row["low"], row["high"]], [place, place], color=BLUE)
         right.plot(row["kappa"], place, "o", color=BLUE, markersize=4)
     label_rows(right, [f"{safe_text(row['on'])}, n = {row['n']:,}" for row in agreements])
     right.set(xlim=(-1, 1), xlabel="Cohen's kappa, 95 % interval", title="two judges")
-    if not agreements:
-        right.text(0.5, 0.5, "one judge: nothing to compare", ha="center", transform=right.transAxes, fontsize=8)
     return fig
 
 
