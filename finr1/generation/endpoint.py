@@ -17,7 +17,6 @@ import queue
 import random
 import resource
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from finr1.generation.answering import GenerationError
-from finr1.generation.request import Completion, Job, Request, SamplingParams, Usage
+from finr1.generation.reply import read_reply
+from finr1.generation.request import Completion, Job, Request, SamplingParams
+from finr1.generation.throttle import Slots, Throttle
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -42,7 +41,6 @@ _RETRIED = {408, 409, 429}  # and every 5xx
 _LONGEST_PAUSE = 120.0  # seconds; a server that asks for a longer one has closed for the day
 _RATE_LIMIT_PATIENCE = 900.0  # seconds for which a request puts up with 429s, which are no fault of its own
 _GROUP = 512  # answers handed over at once
-_BROKEN_OFF = {"error", "insufficient_system_resource"}
 
 
 @dataclass
@@ -186,7 +184,7 @@ class EndpointBackend:
         if response.status != 200:
             return self._refusal(response.status, response.headers, content)
         try:
-            return _read_reply(job, content)
+            return read_reply(job, content)
         except ValueError:  # pydantic's error is one
             return _Failure(f"the server's reply makes no sense: {content[:200]!r}", status=200)
 
@@ -276,82 +274,6 @@ class EndpointBackend:
         return text if key == _NO_KEY else text.replace(key, "***")
 
 
-class Throttle:
-    """`async with`: at most `limit` requests under way. A 429 halves the limit, each full round of successes adds one.
-
-    Additive increase, multiplicative decrease, as TCP shares a line. 429s that answer requests from before the last
-    halving do not count again.
-    """
-
-    def __init__(self, most: int):
-        self.most = self.limit = most
-        self.active = 0
-        self._successes = self._skip = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def __aenter__(self) -> None:
-        while self.active >= self.limit:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        self.active += 1
-
-    async def __aexit__(self, *error: object) -> None:
-        self.active -= 1
-        self._wake()
-
-    def adapt(self, limited: bool) -> None:
-        """Count one reply, from inside the block."""
-        if self._skip:
-            self._skip -= 1
-        elif limited:
-            self.limit, self._successes = max(1, self.limit // 2), 0
-            self._skip = self.active - 1
-        elif self.limit < self.most:
-            self._successes += 1
-            if self._successes >= self.limit:
-                self.limit, self._successes = self.limit + 1, 0
-                self._wake()
-
-    def _wake(self) -> None:
-        free = self.limit - self.active
-        while self._waiting and free > 0:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                free -= 1
-
-
-class Slots:
-    """Room for `count` requests that are under way or answered and not yet stored.
-
-    Taken in the event loop, freed from the thread that stores: what is answered but on no disk is bounded, and so is
-    what a kill loses and a budget overshoots.
-    """
-
-    def __init__(self, count: int):
-        self._room = asyncio.Semaphore(count)
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def take(self) -> None:
-        """Wait for a slot."""
-        self._loop = self._loop or asyncio.get_running_loop()
-        await self._room.acquire()
-
-    def give(self) -> None:
-        """Give one back, inside the loop."""
-        self._room.release()
-
-    def free(self, count: int) -> None:
-        """Give `count` back, from another thread."""
-
-        def release() -> None:
-            for _ in range(count):
-                self._room.release()
-
-        self._loop.call_soon_threadsafe(release)
-
-
 @dataclass(frozen=True)
 class _Failure:
     """An attempt without an answer."""
@@ -383,47 +305,3 @@ def _retry_after(headers: Any) -> float | None:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()) if value else None
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-# ---- what we need of a reply; everything else in it is ignored ------------------------------------------------------
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    reasoning_content: str | None = None  # DeepSeek, older vLLM
-    reasoning: str | None = None  # newer vLLM, OpenRouter
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-    error: Any = None
-
-
-class _Usage(Usage):
-    model_config = ConfigDict(extra="ignore")  # servers count more than we need
-
-
-class _Reply(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-    error: Any = None
-
-
-def _read_reply(job: Job, content: bytes) -> Completion:
-    """The answer in a reply's JSON; raises `ValueError` for anything that is not one.
-
-    Some servers say 200 and mean an error (OpenRouter), or break an answer off for lack of capacity (DeepSeek).
-    """
-    reply = _Reply.model_validate_json(content)
-    choice, usage = reply.choices[0], reply.usage or _Usage()
-    said = choice.message.content or choice.message.reasoning_content or choice.message.reasoning
-    if reply.error or choice.error or choice.finish_reason in _BROKEN_OFF or not (said or choice.finish_reason):
-        raise ValueError("the reply holds no answer")
-    return job.completion(
-        choice.message.content or "",
-        reasoning=choice.message.reasoning_content or choice.message.reasoning,
-        finish_reason=choice.finish_reason or "unknown",
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-    )
