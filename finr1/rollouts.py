@@ -93,7 +93,7 @@ def read_groups(stage_dir: Path, num_generations: int) -> list[Group]:
     """All groups below `stage_dir`, by step. Empty where nothing was kept.
 
     A generation batch that is used for several steps (`num_iterations`) is logged at each of them; only its first step
-    is taken. Raises `ValueError` when a file's rows are no whole number of groups.
+    is taken. All texts are held in memory. Raises `ValueError` when a file's rows are no whole number of groups.
     """
     import pandas as pd
 
