@@ -137,6 +137,17 @@ def test_packing_fills_sequences_and_cuts_no_row_that_fits(stage, tiny):
     assert sum(len(parts) for parts in trainer.train_dataset["seq_lengths"]) == ROWS
 
 
+@pytest.mark.parametrize("change", [{"attn_implementation": "sdpa"}, {"gradient_checkpointing": True}], ids=str)
+def test_what_saves_time_or_memory_leaves_loss_and_gradients_alone(stage, tiny, change):
+    found = []
+    for options in ({}, change):
+        trainer = sft.make_trainer(params(tiny, **options), stage)
+        trainer.train()
+        assert trainer.model.is_gradient_checkpointing == options.get("gradient_checkpointing", False)
+        found.append([(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row])
+    assert found[0] == [pytest.approx(pair, rel=1e-4) for pair in found[1]] and len(found[0]) == 2
+
+
 # ---- QLoRA -----------------------------------------------------------------------------------------------------------
 
 
