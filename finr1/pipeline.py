@@ -45,7 +45,12 @@ def command(options: argparse.Namespace) -> int:
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `run` to the commands of `python -m finr1`."""
-    run = commands.add_parser("run", help="run the notebooks of a preset")
+    run = commands.add_parser(
+        "run",
+        help="run the notebooks of a preset",
+        description="Run the notebooks of a preset in order, into outputs/NAME. What is complete and unchanged is "
+        "skipped; the same command again goes on after an error.",
+    )
     run.set_defaults(command=command)
     stages = ", ".join(STAGES)
     run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
@@ -56,9 +61,11 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         metavar="[STAGE.]NAME=VALUE",
         action="append",
         default=[],
-        help="change a parameter; without STAGE, everywhere",
+        help="change a parameter, such as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable",
     )
-    run.add_argument("--force", metavar="STAGE", action="append", default=[], help="make a stage again, or all")
+    run.add_argument(
+        "--force", metavar="STAGE", action="append", default=[], help="make a stage again, or all; repeatable"
+    )
 
 
 def run_preset(

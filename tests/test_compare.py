@@ -218,6 +218,7 @@ def test_a_run_is_named_by_folder_or_by_path(outputs, tmp_path, monkeypatch):
     inside, outside = make_run(outputs / "a", answers([1, 0])), make_run(tmp_path / "elsewhere" / "a2", answers([1, 0]))
     monkeypatch.chdir(tmp_path)
     assert run_folder("a") == run_folder("outputs/a") == run_folder(str(inside)) == inside
+    assert read_run("a/06_benchmark").folder == read_run("a").folder == inside
     assert run_folder("elsewhere/a2") == run_folder("./elsewhere/a2/") == run_folder(str(outside)) == outside
 
 

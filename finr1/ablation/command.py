@@ -39,7 +39,13 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2], metavar="SEED", help="default: 42 1 2")
     parser.add_argument("--run", metavar="NAME", help="its runs are outputs/NAME_seed<seed> (default: PRESET_ablation)")
-    parser.add_argument("--set", metavar="[STAGE.]NAME=VALUE", action="append", default=[], help="in every arm")
+    parser.add_argument(
+        "--set",
+        metavar="[STAGE.]NAME=VALUE",
+        action="append",
+        default=[],
+        help="change a parameter in every arm; repeatable",
+    )
     parser.set_defaults(command=command)
 
 

@@ -38,8 +38,9 @@ class ComparedRun(NamedTuple):
 
 
 def read_run(name: str) -> ComparedRun:
-    """The run `name`: a folder of outputs/, or a path. Raises NotComparable when it or its benchmark is not there."""
+    """The run `name`: a folder of outputs/, or a path, also that of its benchmark. Raises NotComparable without one."""
     folder = run_folder(name)
+    folder = folder.parent if folder.name == BENCHMARK else folder
     if not folder.is_dir():
         known = sorted(path.parent.name for path in outputs_root().glob(f"*/{BENCHMARK}"))
         there = f"; runs with a benchmark in {shown(outputs_root())}: {', '.join(known) or 'none'}"

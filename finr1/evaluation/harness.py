@@ -21,7 +21,7 @@ import yaml
 
 from finr1 import grading
 from finr1.evaluation.samples import Sample, chat_sha256, grade_answer
-from finr1.paths import outputs_root
+from finr1.paths import run_folder
 from finr1.records import SYSTEM_PROMPT, Problem, messages, read_jsonl, write_jsonl
 
 METRICS = ("accuracy", "format", "lenient", "decided")
@@ -124,16 +124,24 @@ def process_results(doc: dict, results: Sequence[str]) -> dict[str, float]:
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `export-harness` to the commands of `python -m finr1`."""
-    parser = commands.add_parser("export-harness", help="a benchmark's items as tasks of lm-evaluation-harness")
-    parser.add_argument("--run", required=True, metavar="RUN", help="folder of outputs/ with a finished benchmark")
+    parser = commands.add_parser(
+        "export-harness",
+        help="a benchmark's items as tasks of lm-evaluation-harness",
+        description="Write the items of a finished benchmark as tasks of lm-evaluation-harness, graded as here, and "
+        "print the command that runs them.",
+    )
+    parser.add_argument(
+        "--run", required=True, metavar="RUN", help="folder of outputs/ with a finished benchmark, or a path"
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder for YAML and JSONL files")
     parser.set_defaults(command=command)
 
 
 def command(options: argparse.Namespace) -> int:
     """Export the items of a run's benchmark and print how to use them; returns 2 where the run has none."""
-    folder = outputs_root() / options.run
-    files = [folder / "06_benchmark" / "samples.jsonl", folder / "01_data" / "problems.jsonl"]
+    folder = run_folder(options.run)
+    items = folder / "06_benchmark" / "items.jsonl"  # runs from before it was kept asked problems of notebook 01 alone
+    files = [items.with_name("samples.jsonl"), items if items.is_file() else folder / "01_data" / "problems.jsonl"]
     if missing := [str(file) for file in files if not file.is_file()]:
         print("; ".join(f"{file} is missing" for file in missing), file=sys.stderr)
         return 2

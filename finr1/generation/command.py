@@ -30,7 +30,12 @@ class _Row(BaseModel):
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `generate` to the commands of `python -m finr1`."""
-    parser = commands.add_parser("generate", help="answer prompts with any OpenAI-compatible endpoint")
+    parser = commands.add_parser(
+        "generate",
+        help="answer prompts with any OpenAI-compatible endpoint",
+        description="Answer the prompts of a JSONL file. Answers are appended as they arrive; the same command again "
+        "goes on with what is missing. The key is read from the environment (--api-key-env).",
+    )
     parser.set_defaults(command=command)
     parser.add_argument("--input", type=Path, required=True, help='JSONL of {"id", "messages"}')
     parser.add_argument("--output", type=Path, required=True, help="JSONL of answers; run again = go on")
@@ -38,7 +43,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--model", required=True, help="its name at the endpoint")
     parser.add_argument("--concurrency", type=int, default=32, help="requests under way at once, fewer after a 429")
     parser.add_argument("--temperature", type=float, default=0.6, help="0: greedy")
-    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=1.0, help="nucleus (default: 1, all tokens)")
     parser.add_argument("--max-tokens", type=int, default=4096, help="longest answer, reasoning included")
     parser.add_argument("--num-samples", type=int, default=1, help="answers for each request")
     parser.add_argument("--seed", type=int, default=0, help="of the first sample; sample k has seed + k")
