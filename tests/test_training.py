@@ -156,6 +156,7 @@ WARNINGS = [
     ({"frac_reward_zero_std": 0.9}, "no spread"),
     ({"completions/clipped_ratio": 0.8}, "max_completion_length"),
     ({"entropy": 0.01}, "exploring"),
+    ({"verifier/undecided": 0.5, "verifier/failed": 0.2}, "no verdict on 20%"),
     ({"reward": 0.1}, "half of its start"),
 ]
 

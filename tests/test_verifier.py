@@ -241,7 +241,8 @@ def test_parameters_that_do_not_fit_together_are_refused(values, told):
 
 def test_rules_need_no_verifier(tmp_path):
     assert make_verifier(demo(), tmp_path) is None and not list(tmp_path.iterdir())
-    assert grpo.check_rewards(demo(), [row_of_text()], tmp_path) is None
+    with pytest.warns(UserWarning, match="1 of 2 problems have free text as answer"):
+        assert grpo.check_rewards(demo(), [row_of_text(), row_of_text() | {"answer_kind": "number"}], tmp_path) is None
 
 
 def test_rows_with_unit_tests_need_a_sandbox(monkeypatch, tmp_path):

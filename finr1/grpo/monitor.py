@@ -130,6 +130,11 @@ def warnings(log: list[dict]) -> list[str]:
         )
     if (cut := mean("completions/clipped_ratio", late)) > 0.3:
         found.append(f"{cut:.0%} of the completions are cut off: raise max_completion_length")
+    if (failed := mean("verifier/failed", late)) > 0.1 * mean("verifier/undecided", late):
+        found.append(
+            f"the verifier gave no verdict on {failed:.0%} of the completions, which then have no accuracy reward: the "
+            "column `verifier` of completions/ says why"
+        )
     if (entropy := mean("entropy", late)) < 0.1 * mean("entropy", steps[:1]):
         found.append(
             f"entropy fell to {entropy:.3f}: the policy has nearly stopped exploring; lower learning_rate or raise beta"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,12 @@ def check_rewards(params: GRPOParams, rows: Sequence[dict], stage_dir: Path) -> 
     verifier = make_verifier(params, stage_dir)
     if verifier is not None:
         verifier.check()
+    elif free := sum(row["answer_kind"] == "text" for row in rows):
+        warnings.warn(
+            f"{free} of {len(rows)} problems have free text as answer: what rules can't decide earns nothing without a "
+            "verifier (verifier_backend)",
+            stacklevel=2,
+        )
     return verifier
 
 
