@@ -130,6 +130,7 @@ FIGURES = {
     "live before the first row": lambda: plotting.live_curve([], ["loss"]),
     "grpo": lambda: plotting.grpo_curves(grpo_rows()),
     "grpo with KL and phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES)),
+    "grpo with a wild step": lambda: plotting.grpo_curves([*grpo_rows(9, **PHASES), *grpo_rows(1, kl=29_000.0)]),
     "grpo without rows": lambda: plotting.grpo_curves([]),
     "variants": lambda: plotting.variants(COMPARED),
     "verifier": lambda: plotting.verifier_shares(

@@ -244,8 +244,8 @@ def grpo_curves(rows: Sequence[Mapping], window: int | None = None) -> Figure:
         _name(ax, AXES[key][0])
         if not curve(ax, rows, key, window):
             _missing(ax, "no KL term in this run (beta = 0)" if key == "kl" else "not logged in this run")
-        elif key == "kl" and max(values := series(rows, key)[1]) > 50 * float(np.median(values)) > 0:
-            ax.set_yscale("log")  # one token's estimate can dwarf a whole run's
+        elif key in ("kl", "grad_norm") and max(values := series(rows, key)[1]) > 50 * float(np.median(values)) > 0:
+            ax.set_yscale("log")  # one wild step would flatten all others
         elif key == "clip_ratio/region_mean":  # mostly near zero
             ax.set_ylim(0, max(1, ax.get_ylim()[1]))
         elif AXES[key][1] == 100:
