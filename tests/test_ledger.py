@@ -109,6 +109,7 @@ def setting(**fields) -> Claim:
 BETA = {"parameter": "05_grpo.beta", "above": 0}
 MODEL = {"parameter": "04_sft.model_name_or_path", "expected": ["Qwen2.5-7B-Instruct"]}
 SOURCES = {"parameter": "01_data.benchmark_names", "expected": [["finqa", "tfns"]]}
+KEPT = {"parameter": "01_data.sampling", "expected": ["paper"], "where": {"01_data.source_names": ["finpee"]}}
 TEACHER = {
     "parameter": "02_distillation.temperature", "expected": [0.6],
     "where": {"02_distillation.teacher_backend": ["endpoint"]},
@@ -127,6 +128,9 @@ TEACHER = {
         (SOURCES, {"01_data.benchmark_names": ["tfns"]}, "departed from"),
         (TEACHER, {"02_distillation.temperature": 0.6, "02_distillation.teacher_backend": "endpoint"}, "followed"),
         (TEACHER, {"02_distillation.temperature": 0.6, "02_distillation.teacher_backend": "scripted"}, "not attempted"),
+        (KEPT, {"01_data.sampling": "paper", "01_data.source_names": ["finqa", "finpee"]}, "followed"),
+        (KEPT, {"01_data.sampling": "balanced", "01_data.source_names": ["finqa", "finpee"]}, "departed from"),
+        (KEPT, {"01_data.sampling": "paper", "01_data.source_names": ["finqa"]}, "not attempted"),
         (BETA | {"status": "inferred"}, {"05_grpo.beta": 1.0}, "followed"),
         ({"parameter": "05_grpo.beta", "status": "not stated"}, {"05_grpo.beta": 1.0}, "open"),
         (BETA | {"status": "contradicted"}, {"05_grpo.beta": 1.0}, "open"),

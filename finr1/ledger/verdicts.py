@@ -181,8 +181,10 @@ def hold(claim: Claim, run: Evidence) -> Entry:
     """The verdict on one claim, by the rules above."""
     did = _did(claim, run)
     for parameter, values in claim.where.items():
-        if run.setting(parameter) not in values and claim.status != "not stated":
-            return Entry(claim, did, "", "not attempted", f"{parameter.partition('.')[2]} = {run.setting(parameter)}")
+        if claim.status != "not stated" and not _meets(run.setting(parameter), values):
+            return Entry(
+                claim, did, "", "not attempted", f"{parameter.partition('.')[2]} = {_text(run.setting(parameter))}"
+            )
     if claim.measure:
         found = measured(claim, run)
         return Entry(claim, found.how or did, _got(claim, found), *_on_number(claim, found, run))
@@ -239,6 +241,11 @@ def _on_setting(claim: Claim, run: Evidence) -> tuple[Verdict, str]:
     return ("followed", "") if follows else ("departed from", "")
 
 
+def _meets(value: Any, values: Sequence[Any]) -> bool:
+    """One of `values`; a list has to hold all of them."""
+    return set(values) <= set(value) if isinstance(value, list) else value in values
+
+
 def _same(value: Any, expected: Any) -> bool:
     """Equal; names of models by their last part, lists as sets."""
     if isinstance(value, str) and isinstance(expected, str):
@@ -252,8 +259,11 @@ def _did(claim: Claim, run: Evidence) -> str:
     if claim.parameter is None or not run.has(claim.parameter):
         return ""
     value = run.setting(claim.parameter)
-    text = ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
-    return f"{claim.parameter.partition('.')[2]} = {text}"
+    return f"{claim.parameter.partition('.')[2]} = {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
 
 
 def _got(claim: Claim, found: Found) -> str:
