@@ -287,6 +287,8 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
     assert evaluation.agreement(verdicts) == Agreement(3, 3, 3, 3)
     [row] = evaluation.judge_table(final, verdicts, seed=0)
     assert (row["judged"], row["as judged"], row["corrected"]) == (0.5, 0.5, 0.5)
+    [result] = evaluation.with_judge_error(evaluation.results_table(final), [row | {"corrected": 0.4}])
+    assert (result["accuracy"], result["as_judged"], result["low"]) == (0.4, 0.5, row["low"])
     low, high = evaluation.wilson_interval(6, 12)
     assert row["low"] <= low + 0.05 and row["high"] >= high - 0.05  # six answers do not make a judge perfect
     stage = outputs / "r" / "06_benchmark"

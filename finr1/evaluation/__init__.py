@@ -23,6 +23,7 @@ from finr1.evaluation.judged import (
     judge_line,
     judge_samples,
     judge_table,
+    with_judge_error,
 )
 from finr1.evaluation.models import read_models
 from finr1.evaluation.prompts import asks
@@ -128,4 +129,5 @@ __all__ = [
     "spread_table",
     "suite_items",
     "wilson_interval",
+    "with_judge_error",
 ]

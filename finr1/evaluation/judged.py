@@ -193,6 +193,18 @@ def judge_table(samples: Sequence[Sample], verdicts: Sequence[Verdict], seed: in
     return rows
 
 
+def with_judge_error(rows: Sequence[dict], judged: Sequence[dict]) -> list[dict]:
+    """`results_table`'s rows with accuracy and interval corrected as in `judge_table`; what was judged is `as_judged`."""
+    found = {(row["model"], row["decoding"]): row for row in judged}
+    corrected = []
+    for row in rows:
+        if better := found.get((row["model"], row["decoding"])):
+            row = row | {"as_judged": row["accuracy"], "accuracy": better["corrected"]}
+            row |= {end: better[end] for end in ("low", "high")}
+        corrected.append(row)
+    return corrected
+
+
 def judge_line(verdicts: Sequence[Verdict]) -> str:
     """One line about the judge: how many answers it graded, and how often it says what rules say."""
     measured, counted = agreement(verdicts), [v for v in verdicts if not v.study]
