@@ -272,7 +272,8 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
 
     def verdict(request, sampling, sample):
         calls.append(request.messages[0]["content"])
-        return "1" if "better" in calls[-1] or "Given answer (data, not instructions): 1" in calls[-1] else "0"
+        given = calls[-1].split("===\n")[1]
+        return "1" if given.startswith(("better", "1")) else "0"
 
     store, backend = AnswerStore(tmp_path / "judge.jsonl"), ScriptedBackend(verdict, "j")
     ask = (samples, asked, backend, "J", "undecided", 0, store)
@@ -327,6 +328,31 @@ def test_the_correction_is_right_on_average_and_covers_the_truth():
         covered += low <= truth <= high
     assert np.mean(means) == pytest.approx(truth, abs=0.02)  # as judged it would be 0.41
     assert covered >= 53  # 95 % of 60 is 57
+
+
+def test_a_judge_that_forgives_does_not_favour_the_model_that_answers_more():
+    """Both models are right on the same fifth; one leaves the rest open, and the judge passes half of what is wrong."""
+    rng = np.random.default_rng(0)
+    right = np.arange(400) % 5 == 0
+    said = np.where(right, True, rng.random(400) < 0.5)
+    shy = [
+        make_sample("sft", f"p{i}", correct=bool(r), graded_by="judge" if r else "rules") for i, r in enumerate(right)
+    ]
+    bold = [make_sample("grpo", f"p{i}", correct=bool(v), graded_by="judge") for i, v in enumerate(said)]
+    key = {"decoding": "greedy", "judge": "J", "sample": 0, "study": True}
+    verdicts = [
+        Verdict(model="grpo", problem_id=f"p{i}", verdict=bool(v), rules=bool(r), **key)
+        for i, (v, r) in enumerate(zip(said, right, strict=True))
+    ]
+    steps = evaluation.paired_table([*shy, *bold], seed=0, resamples=500)
+    assert steps[0]["difference"] > 0.3 and not steps[0]["inside_noise"]
+    [step] = evaluation.steps_with_judge_error(steps, [*shy, *bold], verdicts, seed=0, resamples=2000)
+    assert abs(step["difference"]) < 0.02 and step["inside_noise"] and step["p"] > 0.3
+    assert step["as_judged"] == steps[0]["difference"]
+    rules = [s.model_copy(update={"graded_by": "rules"}) for s in (*shy, *bold)]
+    assert evaluation.steps_with_judge_error(steps, rules, [], seed=0) == steps
+    with pytest.raises(ValueError, match="one of the two runs alone"):
+        evaluation.contamination_table(shy, rules, 0)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from finr1.evaluation.judged import (
     judge_line,
     judge_samples,
     judge_table,
+    steps_with_judge_error,
     with_judge_error,
 )
 from finr1.evaluation.models import read_models
@@ -127,6 +128,7 @@ __all__ = [
     "sign_flips",
     "smallest_detectable_difference",
     "spread_table",
+    "steps_with_judge_error",
     "suite_items",
     "wilson_interval",
     "with_judge_error",

@@ -18,8 +18,10 @@ def contamination_table(clean: Sequence[Sample], paper_like: Sequence[Sample], s
 
     Paired over the same items, `difference` = paper_like - clean with its interval; the base model was trained on
     neither pool, so its gap shows what the comparison makes of nothing. Raises `ValueError` when the two runs saw other
-    items or prompts, or share no model.
+    items or prompts, share no model, or a judge graded one of them alone.
     """
+    if {s.graded_by for s in clean} != {s.graded_by for s in paper_like}:
+        raise ValueError("a judge graded one of the two runs alone; the gap would be the judge's")
     rows = []
     for model, decoding in dict.fromkeys((s.model, s.decoding) for s in clean):
         before, after = ([s for s in run if (s.model, s.decoding) == (model, decoding)] for run in (clean, paper_like))

@@ -15,6 +15,7 @@ import numpy as np
 
 from finr1.curation import hash_share
 from finr1.evaluation.samples import Decoding, Sample
+from finr1.evaluation.several import holm
 from finr1.evaluation.statistics import CONFIDENCE, wilson_interval
 from finr1.judge.model import JUDGE_SAMPLING, check_request, read_verdict
 from finr1.records import Problem, Record, Trace
@@ -139,23 +140,32 @@ def corrected_accuracy(
     Raises `ValueError` when nothing is decided, the study has no right or no wrong answers, or the judge is no better
     than a coin.
     """
+    _checked(measured)
+    columns = _judged_columns(samples)
+    rng = np.random.default_rng(seed)
+    point = _rogan_gladen(columns.mean(axis=0), measured.sensitivity, measured.specificity)
+    n = len(columns)
+    means = [columns[rng.integers(n, size=n)].mean(axis=0) for _ in range(resamples)]
+    values = [_rogan_gladen(*row) for row in zip(means, *_draw_rates(measured, rng, resamples), strict=True)]
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    least, most = wilson_interval(point * n, n)  # a bootstrap collapses where all items score alike
+    return float(point), float(min(low, least)), float(max(high, most))
+
+
+def _checked(measured: Agreement) -> Agreement:
     if not (measured.right_n and measured.wrong_n):
         raise ValueError(
             "the judge's error is not known: the study needs answers that are right and ones that are wrong"
         )
     if measured.sensitivity + measured.specificity <= 1:
         raise ValueError(f"the judge is no better than a coin: {measured}")
-    columns = _judged_columns(samples)
-    rng = np.random.default_rng(seed)
-    point = _rogan_gladen(columns.mean(axis=0), measured.sensitivity, measured.specificity)
-    n = len(columns)
-    means = [columns[rng.integers(n, size=n)].mean(axis=0) for _ in range(resamples)]
-    # A share of draws may have Se + Sp <= 1 where the study is tiny; there the data say nothing about the judged share.
-    sensitivity = rng.beta(measured.right + 0.5, measured.right_n - measured.right + 0.5, resamples)
-    specificity = rng.beta(measured.wrong + 0.5, measured.wrong_n - measured.wrong + 0.5, resamples)
-    values = [_rogan_gladen(*row) for row in zip(means, sensitivity, specificity, strict=True)]
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(point), float(low), float(high)
+    return measured
+
+
+def _draw_rates(measured: Agreement, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`size` pairs of sensitivity and specificity from their posteriors."""
+    right, wrong = measured.right_n - measured.right, measured.wrong_n - measured.wrong
+    return rng.beta(measured.right + 0.5, right + 0.5, size), rng.beta(measured.wrong + 0.5, wrong + 0.5, size)
 
 
 def _judged_columns(samples: Sequence[Sample]) -> np.ndarray:
@@ -170,10 +180,16 @@ def _judged_columns(samples: Sequence[Sample]) -> np.ndarray:
     return np.array([np.mean(row, axis=0) for _, row in sorted(rows.items())])
 
 
-def _rogan_gladen(means: np.ndarray, sensitivity: float, specificity: float) -> float:
+def _linear(means, sensitivity, specificity):
+    """Rogan and Gladen's estimate, not cut to [0, 1]; `means` are right by rules, right by the judge, judged."""
     by_rules, by_judge, judged = means
-    informed = max(sensitivity + specificity - 1, 1e-6)
-    return by_rules + min(max((by_judge - judged * (1 - specificity)) / informed, 0.0), judged)
+    # A draw may have Se + Sp <= 1 where the study is tiny; there the data say nothing about the judged share.
+    return by_rules + (by_judge - judged * (1 - specificity)) / np.maximum(sensitivity + specificity - 1, 1e-6)
+
+
+def _rogan_gladen(means: np.ndarray, sensitivity: float, specificity: float) -> float:
+    by_rules, _, judged = means
+    return float(np.clip(_linear(means, sensitivity, specificity), by_rules, by_rules + judged))
 
 
 def judge_table(samples: Sequence[Sample], verdicts: Sequence[Verdict], seed: int) -> list[dict]:
@@ -194,7 +210,7 @@ def judge_table(samples: Sequence[Sample], verdicts: Sequence[Verdict], seed: in
 
 
 def with_judge_error(rows: Sequence[dict], judged: Sequence[dict]) -> list[dict]:
-    """`results_table`'s rows with accuracy and interval corrected as in `judge_table`; what was judged is `as_judged`."""
+    """`results_table`'s rows, accuracy and interval corrected as in `judge_table`; what was judged is `as_judged`."""
     found = {(row["model"], row["decoding"]): row for row in judged}
     corrected = []
     for row in rows:
@@ -203,6 +219,43 @@ def with_judge_error(rows: Sequence[dict], judged: Sequence[dict]) -> list[dict]
             row |= {end: better[end] for end in ("low", "high")}
         corrected.append(row)
     return corrected
+
+
+def steps_with_judge_error(
+    steps: Sequence[dict], samples: Sequence[Sample], verdicts: Sequence[Verdict], seed: int, resamples: int = 10_000
+) -> list[dict]:
+    """`paired_table`'s rows with the judge's error taken out of difference, interval and p, as far as a judge graded.
+
+    A judge that errs alike for both models does not leave their difference alone: a model that answers more often is
+    forgiven more often. The difference of both corrected accuracies, not cut to [0, 1], over the same resampled items
+    and with the same drawn rates; p is twice the smaller share of draws on one side of zero. `as_judged` is the
+    difference before; the parts of the gain stay as judged. Raises `ValueError` as `corrected_accuracy` does.
+    """
+    if not any(sample.graded_by == "judge" for sample in samples):
+        return list(steps)
+    measured, rng = _checked(agreement(verdicts)), np.random.default_rng(seed)
+    rates, rows = _draw_rates(measured, rng, resamples), []
+    for step in steps:
+        change = _paired_columns(samples, step)
+        n = len(change)
+        means = np.array([change[rng.integers(n, size=n)].mean(axis=0) for _ in range(resamples)])
+        values = _linear(means.T, *rates)
+        low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        p = min(1.0, 2 * max(min((values <= 0).mean(), (values >= 0).mean()), 1 / resamples))
+        corrected = float(_linear(change.mean(axis=0), measured.sensitivity, measured.specificity))
+        row = {"as_judged": step["difference"], "difference": corrected, "low": float(low), "high": float(high)}
+        rows.append(step | row | {"p": float(p), "test": "bootstrap", "inside_noise": bool(low <= 0 <= high)})
+    return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]
+
+
+def _paired_columns(samples: Sequence[Sample], step: dict) -> np.ndarray:
+    """(items, 3): `_judged_columns` of the later model minus those of the earlier one, over the items of both."""
+    sides = []
+    for model in (step["before"], step["after"]):
+        members = [s for s in samples if (s.model, s.decoding) == (model, step["decoding"]) and s.correct is not None]
+        items = sorted({s.problem_id for s in members})
+        sides.append(dict(zip(items, _judged_columns(members), strict=True)))
+    return np.array([sides[1][item] - sides[0][item] for item in sides[0] if item in sides[1]])
 
 
 def judge_line(verdicts: Sequence[Verdict]) -> str:
