@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 import yaml
@@ -11,8 +10,9 @@ from tiny_model import make_tiny_model
 
 from finr1.__main__ import main
 from finr1.evaluation import evaluate, harness
+from finr1.evaluation.prompts import benchmark_messages
 from finr1.generation import SamplingParams, ScriptedBackend, TransformersBackend
-from finr1.records import SYSTEM_PROMPT, Problem, Turn, messages, write_jsonl
+from finr1.records import Problem, Turn, messages, write_jsonl
 from finr1.synthetic import generate_problems
 
 MAX_TOKENS = 24
@@ -103,19 +103,19 @@ def test_what_rules_cannot_decide_is_left_out_of_the_accuracy():
     assert harness.process_results(row, ["\\boxed{another}"]) == {"format": 0, "lenient": 0, "decided": 0}
 
 
-def benchmark(outputs, system_prompt: str) -> list[Problem]:
-    """A finished benchmark in outputs/r, every item asked with `system_prompt`; returns its items."""
+def benchmark(outputs, ask) -> list[Problem]:
+    """A finished benchmark in outputs/r, every item asked as `ask` says; returns its items."""
     problems = generate_problems(6, "test", seed=1)
     write_jsonl(outputs / "r" / "01_data" / "problems.jsonl", [*generate_problems(3, "train", seed=1), *problems])
     backend = ScriptedBackend(lambda request, sampling, sample: "\\boxed{1}", "one")
-    samples = evaluate(problems, backend, SamplingParams(), "base", ask=partial(messages, system_prompt=system_prompt))
+    samples = evaluate(problems, backend, SamplingParams(), "base", ask=ask)
     write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", samples)
     (outputs / "r" / "06_benchmark" / "params.yaml").write_text("{max_tokens: 17}")
     return problems
 
 
 def test_the_command_exports_what_a_run_was_asked(outputs, tmp_path, capsys):
-    problems = benchmark(outputs, SYSTEM_PROMPT)
+    problems = benchmark(outputs, messages)
     assert main(["export-harness", "--run", "r", "--output", str(tmp_path / "tasks")]) == 0
     rows = [json.loads(line) for line in (tmp_path / "tasks" / "finr1_synthetic.jsonl").read_text("utf8").splitlines()]
     assert [row["id"] for row in rows] == [problem.id for problem in problems]
@@ -126,9 +126,17 @@ def test_the_command_exports_what_a_run_was_asked(outputs, tmp_path, capsys):
     assert "finr1_synthetic" in capsys.readouterr().out
 
 
+def test_prompts_by_benchmark_are_exported_as_they_were_asked(outputs, tmp_path):
+    problems = benchmark(outputs, benchmark_messages)
+    (outputs / "r" / "06_benchmark" / "params.yaml").write_text("{max_tokens: 17, prompts: benchmark}")
+    assert main(["export-harness", "--run", "r", "--output", str(tmp_path)]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "finr1_synthetic.jsonl").read_text("utf8").splitlines()]
+    assert [row["messages"] for row in rows] == [benchmark_messages(problem) for problem in problems]
+
+
 def test_a_run_without_a_benchmark_or_with_another_prompt_is_refused(outputs, tmp_path, capsys):
     assert main(["export-harness", "--run", "r", "--output", str(tmp_path)]) == 2
     assert "samples.jsonl is missing" in capsys.readouterr().err
-    benchmark(outputs, "Another system prompt.")
+    benchmark(outputs, lambda problem: messages(problem, "Another system prompt."))
     assert main(["export-harness", "--run", "r", "--output", str(tmp_path)]) == 2
     assert "6 items were asked with another prompt" in capsys.readouterr().err

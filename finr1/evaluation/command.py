@@ -37,8 +37,8 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """Print a table, a column a protocol; returns 2 where the run has no benchmark, or no kept verdicts of a judge."""
-    stage = _stage(run_folder(options.run))
-    files = [stage / "samples.jsonl", _problems_file(stage), stage / "verdicts.jsonl"]
+    stage = stage_folder(run_folder(options.run))
+    files = [stage / "samples.jsonl", problems_file(stage), stage / "verdicts.jsonl"]
     judged = files[2].is_file() and files[2].stat().st_size > 0
     missing = [str(file) for file in files[:2] if not file.is_file()]
     missing += [str(files[2])] * (options.protocol == JUDGE and not judged)
@@ -57,12 +57,12 @@ def command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stage(folder: Path) -> Path:
+def stage_folder(folder: Path) -> Path:
     """The benchmark of a run's folder, which may be the benchmark's own."""
     return folder if (folder / "samples.jsonl").is_file() else folder / STAGE
 
 
-def _problems_file(stage: Path) -> Path:
+def problems_file(stage: Path) -> Path:
     """The problems that were asked; of a run that did not keep them, all of its notebook 01."""
     items = stage / "items.jsonl"
     return items if items.is_file() else stage.parent / "01_data" / "problems.jsonl"

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
 
 from finr1 import grading
+from finr1.evaluation.command import problems_file, stage_folder
+from finr1.evaluation.prompts import asks
 from finr1.evaluation.samples import Sample, chat_sha256, grade_answer
 from finr1.paths import run_folder
-from finr1.records import SYSTEM_PROMPT, Problem, messages, read_jsonl, write_jsonl
+from finr1.records import Problem, messages, read_jsonl, write_jsonl
 
 METRICS = ("accuracy", "format", "lenient", "decided")
 GROUP = "finr1"
@@ -32,18 +34,24 @@ class _Function(str):
     """A dotted name that the harness imports."""
 
 
-def export(problems: Sequence[Problem], folder: Path, max_tokens: int, system_prompt: str = SYSTEM_PROMPT) -> list[str]:
+def export(
+    problems: Sequence[Problem],
+    folder: Path,
+    max_tokens: int,
+    ask: Callable[[Problem], list[dict]] = messages,
+) -> list[str]:
     """Write a task for each source among `problems`, in their order, and the group `finr1`; returns the task names.
 
-    `max_tokens`: new tokens at most. The YAML names its items by absolute path, since the harness looks for a relative
-    one from the folder in which it is started. Raises `ValueError` without problems.
+    `max_tokens`: new tokens at most. `ask` makes the chat (see `evaluation.prompts`), earlier turns with gold answers.
+    The YAML names its items by absolute path, since the harness looks for a relative one from the folder in which it is
+    started. Raises `ValueError` without problems.
     """
     if not problems:
         raise ValueError("no problems to export")
     folder = Path(folder).resolve()
     sources = list(dict.fromkeys(problem.source for problem in problems))
     for source in sources:
-        rows = [_row(problem, system_prompt) for problem in problems if problem.source == source]
+        rows = [_row(problem, ask) for problem in problems if problem.source == source]
         items = folder / f"{GROUP}_{source}.jsonl"
         write_jsonl(items, rows)
         _write_yaml(items.with_suffix(".yaml"), _task(source, items, max_tokens))
@@ -53,11 +61,11 @@ def export(problems: Sequence[Problem], folder: Path, max_tokens: int, system_pr
     return tasks
 
 
-def _row(problem: Problem, system_prompt: str) -> dict:
+def _row(problem: Problem, ask: Callable[[Problem], list[dict]]) -> dict:
     # The problem as one string: a JSON dataset would give every row the options and labels of all other rows.
     return {
         "id": problem.id,
-        "messages": messages(problem, system_prompt),
+        "messages": ask(problem),
         "problem": problem.model_dump_json(exclude={"context", "reference"}),
     }
 
@@ -139,21 +147,21 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """Export the items of a run's benchmark and print how to use them; returns 2 where the run has none."""
-    folder = run_folder(options.run)
-    items = folder / "06_benchmark" / "items.jsonl"  # runs from before it was kept asked problems of notebook 01 alone
-    files = [items.with_name("samples.jsonl"), items if items.is_file() else folder / "01_data" / "problems.jsonl"]
+    stage = stage_folder(run_folder(options.run))
+    files = [stage / "samples.jsonl", problems_file(stage), stage / "params.yaml"]
     if missing := [str(file) for file in files if not file.is_file()]:
         print("; ".join(f"{file} is missing" for file in missing), file=sys.stderr)
         return 2
+    settings = yaml.safe_load(files[2].read_text("utf8"))
+    ask = asks(settings.get("prompts", "training"))
     asked = {sample.problem_id: sample.prompt_sha256 for sample in read_jsonl(files[0], Sample)}
     by_id = {problem.id: problem for problem in read_jsonl(files[1], Problem) if problem.id in asked}
     problems = [by_id[identifier] for identifier in asked]
-    other = [problem.id for problem in problems if chat_sha256(messages(problem)) != asked[problem.id]]
-    if other:
+    other = [problem.id for problem in problems if chat_sha256(ask(problem)) != asked[problem.id]]
+    if other:  # another system prompt, or the model's own answers in earlier turns, which no fixed task can hold
         print(f"{len(other)} items were asked with another prompt than today's, such as {other[0]}", file=sys.stderr)
         return 2
-    settings = yaml.safe_load((folder / "06_benchmark" / "params.yaml").read_text("utf8"))
-    tasks = export(problems, options.output, settings["max_tokens"])
+    tasks = export(problems, options.output, settings["max_tokens"], ask)
     print(f"{len(problems)} items in {options.output}: {', '.join(tasks)}")
     print(
         f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {GROUP}", end=" "
