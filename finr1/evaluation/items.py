@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from finr1 import synthetic
+from finr1 import sandbox, synthetic
 from finr1.curation import hash_share
 from finr1.records import Capability, Problem
 
@@ -77,6 +77,7 @@ def suite_items(items: Sequence[Problem], problems: Sequence[Problem], size: int
 def _generated(suite: str, count: int, seed: int) -> list[Problem]:
     """`count` synthetic test problems of one suite, under ids of their own; code is graded by unit tests."""
     if suite == "code" and count > 0:
+        sandbox.check()  # an error now, not when all answers are there
         return synthetic.generate_code_problems(count, "test", seed)
     families = [name for name, f in synthetic.FAMILIES.items() if suite_of(f.capability, f.language) == suite]
     if count <= 0 or not families:
