@@ -96,8 +96,25 @@ def test_a_finished_variant_is_not_trained_again(stage, monkeypatch, capsys):
     assert trained[-1] == ("grpo-42", "grpo"), "other steps, another run"
 
 
-def test_the_command_says_what_it_needs(outputs, capsys):
+def test_the_command_says_what_it_needs(stage, capsys):
     from finr1.__main__ import main
 
     assert main(["variants", "nobody"]) == 2
     assert "run notebook 05 first" in capsys.readouterr().err
+    for few in (["--steps", "2"], ["--steps", "5"], ["--steps", "4", "--batch", "2"]):
+        assert main(["variants", "r", *few]) == 2
+        assert "raise --steps or --batch" in capsys.readouterr().err
+
+
+def test_the_command_writes_table_and_figure(stage, monkeypatch, capsys):
+    """Both runs are there already, so nothing is trained."""
+    from finr1.__main__ import main
+
+    monkeypatch.setattr(variants, "_is_made_with", lambda folder, params: True)
+    finished(stage, "grpo", [0.5, 0.0])
+    finished(stage, "dapo", [1.0, 0.25])
+    assert main(["variants", "r", "--steps", "4", "--batch", "4", "--only", "dapo"]) == 0
+    assert "skip dapo, seed 42" in capsys.readouterr().out
+    folder = stage / variants.FOLDER
+    assert json.loads((folder / variants.TABLE).read_text())["rows"][1]["variant"] == "dapo"
+    assert (folder / "variants.png").stat().st_size > 10_000

@@ -270,7 +270,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Exit code of `python -m finr1 variants`: 0 done, 1 a training failed, 2 nothing to start from."""
+    """Exit code of `python -m finr1 variants`: 0 done, 1 a training failed, 2 nothing to start from or to compare."""
     from finr1 import plotting
 
     stage_dir = outputs_root() / options.run / GRPOParams.stage
@@ -280,8 +280,14 @@ def command(options: argparse.Namespace) -> int:
     params = GRPOParams.from_yaml(stage_dir / "params.yaml")
     names = list(dict.fromkeys(["grpo", *options.only]))  # the others are held against it
     seeds = options.seeds or [params.seed]
+    batch = options.batch or params.batch_size
+    groups = (options.steps // 2 - 1) * (batch // params.num_generations) * len(seeds)
+    if options.steps % 2 or groups < 2:
+        needs = "an even number of --steps, and two groups or more after the first two steps"
+        print(f"nothing to compare: {needs}; raise --steps or --batch", file=sys.stderr)
+        return 2
     try:
-        run_variants(stage_dir, names, seeds, options.steps, options.batch or params.batch_size)
+        run_variants(stage_dir, names, seeds, options.steps, batch)
     except subprocess.CalledProcessError as error:
         print(f"a training failed: {shown(Path(error.cmd[-1]) / 'train.log')} says why", file=sys.stderr)
         return 1
