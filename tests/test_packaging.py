@@ -123,3 +123,14 @@ def test_git_keeps_nothing_that_a_run_makes():
     if ignored.returncode == 128:
         pytest.skip("not a git clone")
     assert ignored.stdout.split() == ["outputs/demo/05_grpo/manifest.json", ".venv/bin/python"]
+
+
+def test_every_command_of_the_readme_exists_and_explains_itself(capsys):
+    from finr1.__main__ import main
+
+    named = set(re.findall(r"python -m finr1 ([a-z][a-z-]*)", (ROOT / "README.md").read_text("utf8")))
+    assert {"run", "compare", "ablation"} <= named
+    for name in sorted(named):
+        with pytest.raises(SystemExit) as end:
+            main([name, "--help"])
+        assert end.value.code == 0 and "show this help message" in capsys.readouterr().out
