@@ -56,7 +56,8 @@ def export(
         write_jsonl(items, rows)
         _write_yaml(items.with_suffix(".yaml"), _task(source, items, max_tokens))
     tasks = [f"{GROUP}_{source}" for source in sources]
-    mean = [{"metric": name, "aggregation": "mean", "weight_by_size": True} for name in METRICS]
+    # Each benchmark counts once, as in the paper's average: the harness knows no sizes without the undecided items.
+    mean = [{"metric": name, "aggregation": "mean", "weight_by_size": False} for name in METRICS]
     _write_yaml(folder / f"{GROUP}.yaml", {"group": GROUP, "task": tasks, "aggregate_metric_list": mean})
     return tasks
 
