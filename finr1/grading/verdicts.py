@@ -34,7 +34,11 @@ _STRONG += ("正确的", "正确", "错误的", "错误", "合规的", "合规",
 
 def _any_of(words: tuple[str, ...] | dict) -> str:
     longest_first = sorted(words, key=len, reverse=True)
-    return "|".join(rf"\b{word}\b" if word.isascii() and word.isalpha() else re.escape(word) for word in longest_first)
+    # Not \b: to it a Chinese character is a letter, and the no of `no但` would be none.
+    alone = "(?<![a-z0-9_]){}(?![a-z0-9_])"
+    return "|".join(
+        alone.format(word) if word.isascii() and word.isalpha() else re.escape(word) for word in longest_first
+    )
 
 
 _NEGATION = (
