@@ -155,23 +155,18 @@ def _is_made_with(folder: Path, params: GRPOParams) -> bool:
     return done and GRPOParams.from_yaml(folder / "params.yaml") == params
 
 
-def compare(stage_dir: Path, seed: int) -> dict[str, Any]:
-    """What the finished variants of a stage sampled once they had learned, as `variants.json` holds it.
+def compare(stage_dir: Path, names: Sequence[str], seeds: Sequence[int], seed: int) -> dict[str, Any]:
+    """What the variants `names`, trained with `seeds`, sampled once they had learned, as `variants.json` holds it.
 
     All are measured alike, whatever they were paid for: format, accuracy, and their sum as in the paper. The paper's
     objective is what the others are held against, paired by problem, step and seed; intervals are over such groups.
-    Raises FileNotFoundError when there is no finished run.
+    `seed` is the bootstrap's.
     """
     from finr1.evaluation.statistics import clustered_interval, paired_bootstrap
 
     problems = {row["id"]: row for row in map(json.loads, (stage_dir / TRAIN_FILE).open(encoding="utf8"))}
-    folders = sorted((stage_dir / FOLDER).glob("*-*/completions"))
-    found: dict[str, list[Path]] = {}
-    for folder in folders:
-        found.setdefault(folder.parent.name.rpartition("-")[0], []).append(folder.parent)
-    if "grpo" not in found:
-        raise FileNotFoundError(f"{shown(stage_dir / FOLDER)} holds no finished run of the paper's objective")
-    sampled = {name: _sampled(found[name], problems) for name in VARIANTS if name in found}
+    folders = {name: [stage_dir / FOLDER / f"{name}-{number}" for number in seeds] for name in names}
+    sampled = {name: _sampled(made, problems) for name, made in folders.items()}
     rows = []
     for name, made in sampled.items():
         scores = list(made.accuracy.values())
@@ -181,11 +176,11 @@ def compare(stage_dir: Path, seed: int) -> dict[str, Any]:
         difference = paired_bootstrap(paper, ours, seed) if name != "grpo" else None
         rows.append(
             {"variant": name, "groups": len(scores), "completions": made.completions, "low": low, "high": high}
-            | {"accuracy": _mean(scores), "format": _mean(made.format.values()), "logged": _logged(found[name])}
+            | {"accuracy": _mean(scores), "format": _mean(made.format.values()), "logged": _logged(folders[name])}
             | {"difference": difference and difference._asdict()}
         )
     curves = {name: {step: _mean(values) for step, values in made.by_step.items()} for name, made in sampled.items()}
-    return {"seeds": sorted({int(f.parent.name.rpartition("-")[2]) for f in folders}), "rows": rows, "curves": curves}
+    return {"seeds": list(seeds), "rows": rows, "curves": curves}
 
 
 def _sampled(folders: Sequence[Path], problems: dict[str, dict]) -> Sampled:
@@ -291,7 +286,7 @@ def command(options: argparse.Namespace) -> int:
     except subprocess.CalledProcessError as error:
         print(f"a training failed: {shown(Path(error.cmd[-1]) / 'train.log')} says why", file=sys.stderr)
         return 1
-    result = compare(stage_dir, params.seed)
+    result = compare(stage_dir, names, seeds, params.seed)
     (stage_dir / FOLDER / TABLE).write_text(json.dumps(result, indent=1), "utf8")
     print(render(result))
     plotting.use_style()
