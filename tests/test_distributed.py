@@ -72,7 +72,7 @@ def grpo_run(base: Path, name: str, **changes) -> StubRun:
 
 
 def numbers(rows: list[dict]) -> list[dict]:
-    timed = ("elapsed", "runtime", "per_second", "time")
+    timed = ("elapsed", "time", "per_s", "_gib")  # seconds and memory of this very run
     return [{k: v for k, v in row.items() if not any(word in k for word in timed)} for row in rows]
 
 
