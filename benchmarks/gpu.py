@@ -1,7 +1,8 @@
 """SFT and GRPO on a CUDA GPU: plain TRL against ours, with MFU and peak memory, and whether the results are right.
 
-`python benchmarks/gpu.py [--model DIR] [--steps 10]` prints a table in under 8 minutes with the embedded model (135M parameters; a small model keeps a large GPU far from its peak, so read the MFU of a larger `--model`).
-Without CUDA it says so and ends with code 2. Not yet run by us: no GPU was at hand.
+`python benchmarks/gpu.py [--model DIR] [--steps 10]` prints a table in under 8 minutes with the embedded model
+(135M parameters; a small model keeps a large GPU far from its peak, so read the MFU of a larger
+`--model`). Without CUDA it says so and ends with code 2. Not yet run by us: no GPU was at hand.
 
 MFU is model FLOPs (6 N and attention, see `finr1.plan.work`) for each second, over the peak given with `--tflops`.
 """
@@ -80,9 +81,8 @@ def check_curves(rows: list[dict[str, Any]]) -> list[str]:
         curve = row["curve"]
         third = max(1, len(curve) // 3)
         fine = all(math.isfinite(value) for value in curve) and mean(curve[-third:]) < mean(curve[:third])
-        lines.append(
-            f"{row['variant']}: loss {curve[0]:.3f} -> {curve[-1]:.3f}{'' if fine else '  WRONG: not falling'}"
-        )
+        verdict = "" if fine else "  WRONG: not falling"
+        lines.append(f"{row['variant']}: loss {curve[0]:.3f} -> {curve[-1]:.3f}{verdict}")
     return lines
 
 
@@ -109,7 +109,7 @@ def describe(row: dict[str, Any], options: argparse.Namespace) -> str:
     text = f"{row['stage']:6}{row['variant']:28}{seconds:9.3f}{tokens / seconds:12.0f}{row['gpu_gib']:9.2f}"
     if row["stage"] == "sft" and options.tflops:
         passes = 2 if "LoRA" in row["variant"] else 3
-        flops = passes * forward_flops(shape_of(options.model), 128) * tokens / seconds
+        flops = passes * forward_flops(shape_of(options.model), tokens / options.batch) * tokens / seconds
         text += f"{flops / (options.tflops * 1e12):8.1%}"
     return text + "".join(f"  {key.partition('/')[2]} {value:.2f}" for key, value in row["phases"].items())
 
