@@ -1,8 +1,8 @@
 """SFT and GRPO on a CUDA GPU: plain TRL against ours, with MFU and peak memory, and whether the results are right.
 
 `python benchmarks/gpu.py [--model DIR] [--steps 10]` prints a table in under 8 minutes with the embedded model
-(135M parameters; a small model keeps a large GPU far from its peak, so read the MFU of a larger
-`--model`). Without CUDA it says so and ends with code 2. Not yet run by us: no GPU was at hand.
+(135M parameters; a small model keeps a large GPU far from its peak, so read the MFU of a larger `--model`).
+Without CUDA it says so and ends with code 2. Not yet run by us: no GPU was at hand.
 
 MFU is model FLOPs (6 N and attention, see `finr1.plan.work`) for each second, over the peak given with `--tflops`.
 """
