@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165, "A10": 125}
 CHOSEN = {
     "sft": ("plain TRL", "ours", "ours, packing", "ours, LoRA"),
-    "grpo": ("plain TRL", "ours", "ours, continuous batching"),
+    "grpo": ("plain TRL", "ours", "ours, fp32, continuous batching"),
 }
 BUDGET_S = 7 * 60  # no further variant is started after this
 
@@ -104,9 +104,9 @@ def describe(row: dict[str, Any], options: argparse.Namespace) -> str:
     from finr1.plan.work import forward_flops
 
     if "error" in row:
-        return f"{row['stage']:6}{row['variant']:28} failed: {row['error']}"
+        return f"{row['stage']:6}{row['variant']:34} failed: {row['error']}"
     seconds, tokens = mean(row["seconds"]), mean(row["tokens"])
-    text = f"{row['stage']:6}{row['variant']:28}{seconds:9.3f}{tokens / seconds:12.0f}{row['gpu_gib']:9.2f}"
+    text = f"{row['stage']:6}{row['variant']:34}{seconds:9.3f}{tokens / seconds:12.0f}{row['gpu_gib']:9.2f}"
     if row["stage"] == "sft" and options.tflops:
         passes = 2 if "LoRA" in row["variant"] else 3
         flops = passes * forward_flops(shape_of(options.model), tokens / options.batch) * tokens / seconds
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.tflops = options.tflops or peak_tflops(device)
     print(f"{device}, torch {torch.__version__}, peak {options.tflops or 'unknown: give --tflops'} TFLOP/s in bf16")
     lines = [check_reward(), check_greedy(options.model)]
-    print(f"{'':6}{'':28}{'s/step':>9}{'tokens/s':>12}{'GiB':>9}{'MFU':>8}")
+    print(f"{'':6}{'':34}{'s/step':>9}{'tokens/s':>12}{'GiB':>9}{'MFU':>8}")
     rows = []
     for stage, names in CHOSEN.items():
         for name in names:

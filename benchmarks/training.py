@@ -38,7 +38,7 @@ GRPO: dict[str, tuple[dict, dict] | None] = {
     "plain TRL": None,
     "ours": ({}, {}),
     "ours, fp32": ({"bf16": False}, {}),
-    "ours, continuous batching": ({"use_transformers_continuous_batching": True}, {}),
+    "ours, fp32, continuous batching": ({"bf16": False, "use_transformers_continuous_batching": True}, {}),
     "ours, LoRA": ({"peft": "lora", "learning_rate": 3e-4}, {}),
     "ours, small generation batch": ({}, {"steps_per_generation": 1}),
 }
@@ -173,12 +173,12 @@ def table(stage: str, rows: list[dict[str, Any]]) -> str:
     measured = "tokens/s" if stage == "sft" else "s/step"
     base = rows[0][measured]
     names = [name for name in rows[0] if name not in ("variant", "curve")]
-    lines = [f"{stage.upper():30}" + "".join(f"{name:>10}" for name in [*names, "x plain"]) + "   curve"]
+    lines = [f"{stage.upper():34}" + "".join(f"{name:>10}" for name in [*names, "x plain"]) + "   curve"]
     for row in rows:
         ratio = row[measured] / base if stage == "sft" else base / row[measured]
         numbers = "".join(f"{row.get(name, float('nan')):10.2f}" for name in names)
         curve = " ".join(f"{value:.3f}" for value in row["curve"])
-        lines.append(f"{row['variant']:30}{numbers}{ratio:10.2f}   {curve}")
+        lines.append(f"{row['variant']:34}{numbers}{ratio:10.2f}   {curve}")
     return "\n".join(lines)
 
 
