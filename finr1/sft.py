@@ -26,33 +26,17 @@ EARLY_PROBLEMS = 3  # answered again and again in the early looks
 
 def sft_config(params: SFTParams, stage_dir: Path) -> SFTConfig:
     """TRL's configuration for these parameters."""
-    import torch
     from trl import SFTConfig
 
+    from finr1 import training
+
     return SFTConfig(
-        output_dir=str(stage_dir / "checkpoints"),
-        learning_rate=params.learning_rate,
-        lr_scheduler_type=params.lr_scheduler_type,
-        warmup_steps=params.warmup_steps,
+        **training.trainer_arguments(params, stage_dir),
         num_train_epochs=params.num_train_epochs,
-        max_steps=params.max_steps,
-        per_device_train_batch_size=params.per_device_train_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps,
         max_length=params.max_length,
         packing=params.packing,
         packing_strategy="bfd",  # whole rows, best fit first; each attends to itself alone
         completion_only_loss=True,  # the prompt is given, only the answer is learned
-        bf16=params.bf16,
-        use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
-        gradient_checkpointing=params.gradient_checkpointing,
-        use_liger_kernel=params.use_liger_kernel,
-        save_steps=params.save_steps,
-        save_total_limit=1,
-        logging_steps=1,
-        seed=params.seed,
-        data_seed=params.seed,
-        report_to="none",
-        disable_tqdm=True,
     )
 
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
@@ -58,6 +58,32 @@ class MetricsFile(TrainerCallback):
             row |= memory_gib()
             with self.path.open("a", encoding="utf8") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+def trainer_arguments(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
+    """What `SFTConfig` and `GRPOConfig` are both given: size of a step, optimiser, precision, checkpoints, seed."""
+    import torch
+
+    return {
+        "output_dir": str(stage_dir / "checkpoints"),
+        "per_device_train_batch_size": params.per_device_train_batch_size,
+        "gradient_accumulation_steps": params.gradient_accumulation_steps,
+        "learning_rate": params.learning_rate,
+        "lr_scheduler_type": params.lr_scheduler_type,
+        "warmup_steps": params.warmup_steps,
+        "max_steps": params.max_steps,
+        "bf16": params.bf16,
+        "use_cpu": not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
+        "gradient_checkpointing": params.gradient_checkpointing,
+        "use_liger_kernel": params.use_liger_kernel,
+        "save_steps": params.save_steps,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "seed": params.seed,
+        "data_seed": params.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
 
 
 def peft_config(params: SFTParams | GRPOParams) -> LoraConfig | None:

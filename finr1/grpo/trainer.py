@@ -48,11 +48,12 @@ def start_model(params: GRPOParams) -> str:
 
 def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
     """TRL's configuration for these parameters."""
-    import torch
     from trl import GRPOConfig
 
+    from finr1 import training
+
     return GRPOConfig(
-        output_dir=str(stage_dir / "checkpoints"),
+        **training.trainer_arguments(params, stage_dir),
         loss_type=params.loss_type,
         importance_sampling_level=params.importance_sampling_level,
         beta=params.beta,
@@ -73,26 +74,9 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
         vllm_tensor_parallel_size=params.vllm_tensor_parallel_size,
         vllm_server_base_url=params.vllm_server_base_url,
         use_transformers_continuous_batching=params.use_transformers_continuous_batching,
-        per_device_train_batch_size=params.per_device_train_batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation_steps,
-        learning_rate=params.learning_rate,
-        lr_scheduler_type=params.lr_scheduler_type,
-        warmup_steps=params.warmup_steps,
-        max_steps=params.max_steps,
-        bf16=params.bf16,
-        use_cpu=not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
-        gradient_checkpointing=params.gradient_checkpointing,
-        use_liger_kernel=params.use_liger_kernel,
-        save_steps=params.save_steps,
-        save_total_limit=1,
-        logging_steps=1,
         logging_nan_inf_filter=False,  # by default a NaN is logged as the mean of the losses before it
         log_completions=True,
         num_completions_to_print=0,
-        seed=params.seed,
-        data_seed=params.seed,
-        report_to="none",
-        disable_tqdm=True,
     )
 
 
