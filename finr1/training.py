@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from finr1.callbacks import keep_rows, memory_gib
 from finr1.models import load_model, merge_adapter
-from finr1.progress import METRICS_FILE
+from finr1.progress import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
     import torch
@@ -31,15 +31,20 @@ class MetricsFile(TrainerCallback):
     Adds `elapsed_s`, `tokens_per_s` (tokens of the steps since the last log, prompts included, by the time of these
     steps) and the first process's memory (`callbacks.memory_gib`).
 
-    A resumed run first drops the rows that lie behind its checkpoint, so that every step stands there once.
+    A resumed run first drops the rows that lie behind its checkpoint, so that every step stands there once, and goes on
+    counting `num_tokens`, which TRL's SFT begins at 0 again.
     """
 
     def __init__(self, stage_dir: Path):
         self.path = stage_dir / METRICS_FILE
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.tokens_before = 0
         if state.is_world_process_zero:
             keep_rows(self.path, state.global_step)
+            rows = read_metrics(self.path.parent)
+            logged = max((row.get("num_tokens", 0) for row in rows), default=0)
+            self.tokens_before = logged - state.num_input_tokens_seen  # GRPO's count goes on, SFT's does not
         self.started, self.step_s, self.tokens = time.monotonic(), 0.0, state.num_input_tokens_seen
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -55,6 +60,8 @@ class MetricsFile(TrainerCallback):
             if self.step_s and "num_tokens" in logs:  # TRL's count, over all processes, since the process began
                 row["tokens_per_s"] = round((logs["num_tokens"] - self.tokens) / self.step_s, 1)
                 self.tokens, self.step_s = logs["num_tokens"], 0.0
+            if "num_tokens" in logs:
+                row["num_tokens"] += self.tokens_before
             row |= memory_gib()
             with self.path.open("a", encoding="utf8") as file:
                 file.write(json.dumps(row) + "\n")

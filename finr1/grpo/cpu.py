@@ -79,14 +79,18 @@ class CPUSampler:
         }
 
     def _refresh(self, policy) -> None:
-        """Copy the policy's weights, an adapter folded in, into the bf16 copy."""
-        has_adapter = hasattr(policy, "merge_adapter")
-        if has_adapter:
-            policy.merge_adapter()
-        state = policy.get_base_model().state_dict() if has_adapter else policy.state_dict()
-        self.model.load_state_dict({k.replace(".base_layer", ""): v for k, v in state.items() if "lora_" not in k})
-        if has_adapter:
-            policy.unmerge_adapter()
+        """Copy the policy's weights, an adapter folded in, into the bf16 copy.
+
+        Not by `merge_adapter`: taking the adapter out again rounds the base, and a resumed run would differ a little.
+        """
+        from peft.tuners.lora import LoraLayer
+
+        base = policy.get_base_model() if hasattr(policy, "merge_adapter") else policy
+        state = {k.replace(".base_layer", ""): v for k, v in base.state_dict().items() if "lora_" not in k}
+        for name, module in base.named_modules():
+            if isinstance(module, LoraLayer):
+                state[f"{name}.weight"] = module.get_base_layer().weight + module.get_delta_weight("default")
+        self.model.load_state_dict(state)
 
 
 def _up_to_eos(ids: list[int], eos: int) -> list[int]:
