@@ -144,8 +144,8 @@ HOSTILE = {
 def test_a_hostile_completion_is_read_at_once(function, name, wrap):
     completion = wrap.format(HOSTILE[name])
     seconds = []
-    for _ in range(3):  # a busy machine may hold up any single one
-        began = time.perf_counter()
+    for _ in range(3):
+        began = time.thread_time()
         function(completion)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.05
+        seconds.append(time.thread_time() - began)
+    assert min(seconds) < 0.25  # 50 ms, and room for a busy machine; what is guarded against takes minutes

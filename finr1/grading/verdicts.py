@@ -75,6 +75,7 @@ _HEDGE = re.compile(
     r"|mostly|partly|but|also|otherwise|in some cases|depending)\b|在?某些情况下?|有时|可能|也许|或许|部分|一半|要么"
     r"|如果|若|则|否则|除非|不一定|还是|或者?|也|又|但是?|与否?|和"
 )
+_DANGLING = re.compile(r"(?:还是|或者?|抑或|\bor|\bvs\.?|\bversus|/)\W*\Z")  # the question's words, cut off
 _NOTHING = re.compile(r"\W*n\s?[/.]\s?a\W*")  # not available: no verdict, although it begins like a no
 _QUESTION = re.compile(r"(?<!答案)(?<!结论)(?<!结果)是否|是不是|对不对|能否|可否|whether")
 
@@ -119,7 +120,7 @@ def read_verdict(text: str, family: str | None = None) -> tuple[str, bool] | Non
         text = text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]  # half a word would be another word
     text = plain(text).lower().replace("\u2019", "'")
     clauses = _clauses(text)
-    if not clauses or _names_both(text) or _NOTHING.fullmatch(text):
+    if not clauses or _names_both(text) or _NOTHING.fullmatch(text) or _DANGLING.search(text):
         return None
     head, rest = _head(clauses)
     if not head and len(text) > MAX_UNLED:
