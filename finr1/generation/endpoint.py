@@ -4,8 +4,8 @@ One request is one attempt after another until it is answered: connection errors
 replies that make no sense (cut JSON, no choices) are tried again, after the server's Retry-After or after 0.5, 1, 2,
 4, 8, 8 ... s less up to a quarter by chance. A 429 also halves how many requests are under way, see `Throttle`.
 
-On aiohttp and not on the `openai` package: that spends some 2 ms of a core on each request, which is the whole budget
-of a core at 500 requests/s (see benchmarks/README.md).
+On aiohttp and not on the `openai` package: in a bare loop, that got through half as many requests a second as aiohttp
+(benchmarks/README.md).
 """
 
 from __future__ import annotations
