@@ -1,7 +1,8 @@
 """Reward functions with TRL's signature: `(completions, **columns) -> list[float | None]`.
 
 Fin-R1's reward is R = R_format + R_accuracy, each 0 or 1 (arXiv 2503.16252). The gated variant pays 1 only when both
-hold, as DianJin-R1 does. `None` means "cannot be judged": TRL then counts the row's other rewards alone.
+hold, as DianJin-R1 does. `None` means "cannot be judged": the trainer (`grpo.observed`) then drops the row's other
+rewards, too, so that it teaches nothing. TRL alone would add up what is left, as if the answer were wrong.
 
 Rules (`grading`) decide first, for code by its unit tests in a sandbox. `verified` makes the same rewards with a model
 for what rules leave open, as asynchronous functions, which TRL runs beside each other.

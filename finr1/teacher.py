@@ -203,7 +203,9 @@ def distill(problems: Sequence[Problem], params: DistillationParams, store: Answ
             for sample in range(params.num_samples)
         }
     elif params.teacher_backend == "endpoint":
-        backend = EndpointBackend(params.teacher_base_url, params.teacher_model, concurrency=params.concurrency)
+        backend = EndpointBackend(
+            params.teacher_base_url, params.teacher_model, api_key_env=params.key_env, concurrency=params.concurrency
+        )
         backend.check()
     else:
         backend = (VLLMBackend if params.teacher_backend == "vllm" else TransformersBackend)(params.teacher_model)

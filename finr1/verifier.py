@@ -98,7 +98,12 @@ def make_verifier(params: GRPOParams, stage_dir: Path) -> Verifier | None:
     backend: Backend
     if params.verifier_backend == "endpoint":
         backend = EndpointBackend(
-            params.verifier_base_url, name, concurrency=size, timeout=_TIMEOUT, max_retries=_RETRIES
+            params.verifier_base_url,
+            name,
+            api_key_env=params.key_env,
+            concurrency=size,
+            timeout=_TIMEOUT,
+            max_retries=_RETRIES,
         )
     else:
         backend = TransformersBackend(name, batch_size=size)

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(autouse=True)
 def no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test sets what it needs; what the shell exports must not change its result."""
-    for name in ("FINR1_ROOT", "FINR1_OUTPUTS", "FINR1_API_KEY", "FINR1_LAUNCHED"):
+    keys = [name for name in os.environ if name.startswith("FINR1_API_KEY")]
+    for name in ("FINR1_ROOT", "FINR1_OUTPUTS", "FINR1_LAUNCHED", *keys):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -31,6 +31,7 @@ from finr1.generation import (
     SamplingParams,
     ScriptedBackend,
     TransformersBackend,
+    batch_that_fits,
     generate,
     request_key,
 )
@@ -844,6 +845,14 @@ def tiny_model(tmp_path_factory):
     torch.set_num_threads(1)  # several fight over so small a model: 100 times slower on a busy machine
     yield make_tiny_model(tmp_path_factory.mktemp("tiny_model"))
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    "max_tokens, most, size", [(64, 128, 128), (80, 64, 64), (2048, 128, 16), (4000, 64, 8), (100_000, 64, 1)]
+)
+def test_long_answers_are_decoded_in_smaller_batches(max_tokens, most, size):
+    """The first two are the demo's; 128 answers of 2048 tokens would be 15 GB of keys and values for a 7B model."""
+    assert batch_that_fits(max_tokens, most) == size
 
 
 def local(folder: Path, batch_size: int = 4) -> TransformersBackend:

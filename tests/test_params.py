@@ -407,6 +407,8 @@ def test_the_libraries_take_what_a_large_preset_asks_for(preset, tmp_path, as_on
         same = [name for name in asked if hasattr(config, name) and name not in ("use_liger_kernel", "warmup_steps")]
         assert len(same) >= 12
         assert {name: getattr(config, name) for name in same} == {name: asked[name] for name in same}
+        if stage == "05_grpo":  # vLLM's log-probabilities are of the nucleus: no weights from them
+            assert not config.vllm_importance_sampling_correction
         adapter = training.peft_config(params)
         assert adapter is None if params.peft == "full" else isinstance(adapter, LoraConfig)
     if stages["04_sft"].peft == "qlora":

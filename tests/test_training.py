@@ -158,6 +158,7 @@ WARNINGS = [
     ({"entropy": 0.01}, "exploring"),
     ({"verifier/undecided": 0.5, "verifier/failed": 0.2}, "no verdict on 20%"),
     ({"reward": 0.1}, "half of its start"),
+    ({"reward": None, "entropy": None, "verifier/undecided": 1.0, "verifier/failed": 1.0}, "no verdict on 100%"),
 ]
 
 

@@ -227,6 +227,37 @@ def test_a_missing_key_is_an_error_in_the_notebook_and_in_the_child(monkeypatch,
         make_verifier(demo(**values), tmp_path)
 
 
+def test_a_key_of_one_role_reaches_its_endpoint_alone(server, monkeypatch, tmp_path):
+    """Teacher, judge and verifier sit with three providers: each is sent its own key, or else the common one."""
+    from finr1 import teacher
+    from finr1.params import DistillationParams, FilteringParams
+
+    monkeypatch.setenv("FINR1_API_KEY", "common")
+    monkeypatch.setenv("FINR1_API_KEY_TEACHER", "the-teachers")
+    monkeypatch.setenv("FINR1_API_KEY_VERIFIER", "the-verifiers")
+
+    def asked_by(act) -> set[str]:
+        before = len(server.requests)
+        act()
+        return {headers["authorization"] for _, headers, _ in server.requests[before:]}
+
+    def params(params_class):
+        role = params_class.role
+        values = read_flat_yaml(repository_root() / "params" / "demo" / f"{params_class.stage}.yaml").values
+        at = {f"{role}_backend": "endpoint", f"{role}_model": "teacher", f"{role}_base_url": server.base_url}
+        return params_class(**(values | {"run": "r"} | at))
+
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    assert asked_by(lambda: teacher.distill([], params(DistillationParams), store)) == {"Bearer the-teachers"}
+    assert asked_by(lambda: judge.make_backend(params(FilteringParams))) == {"Bearer common"}
+    assert asked_by(lambda: make_verifier(params(GRPOParams), tmp_path).check()) == {"Bearer the-verifiers"}
+    monkeypatch.delenv("FINR1_API_KEY")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    params(GRPOParams).check_requirements()
+    with pytest.raises(ParameterError, match="FINR1_API_KEY_JUDGE for this one alone"):
+        params(FilteringParams).check_requirements()
+
+
 @pytest.mark.parametrize("values, told", [
     ({"verifier_backend": "endpoint"}, "verifier_model = None"),
     ({"verifier_backend": "endpoint", "verifier_model": "m"}, "verifier_base_url = None"),
@@ -301,6 +332,9 @@ def test_training_asks_counts_remembers_and_keeps_the_reasons(server, outputs, t
     assert second[f"rewards/{name}/mean"] == 0.75
     early = rollouts.read_groups(stage, 4)[0]
     assert [answer.rewards[name] for answer in early.answers] == [1.0, 0.0, 1.0, None]
+    # The three others are the group: rewards r, r - 1, r. The fourth, right in form, is held against nobody.
+    advantages = [answer.advantage for answer in early.answers]
+    assert advantages == pytest.approx([0.5774, -1.1547, 0.5774, 0.0], abs=1e-3)
     notes = [answer.notes["verifier"] for answer in early.answers]
     assert notes[:2] == ["right: Both mean a fall.", "wrong: The other direction."]
     assert notes[3].startswith("no verdict: no answer: Error code: 400") and "planted-key" not in "".join(notes)

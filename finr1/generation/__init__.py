@@ -11,7 +11,7 @@ a plain function (offline teachers and judges, tests). `python -m finr1 generate
 
 from finr1.generation.answering import Backend, Budget, BudgetSpent, GenerationError, Progress, generate
 from finr1.generation.endpoint import EndpointBackend
-from finr1.generation.local import ScriptedBackend, TransformersBackend, VLLMBackend
+from finr1.generation.local import ScriptedBackend, TransformersBackend, VLLMBackend, batch_that_fits
 from finr1.generation.request import Completion, Job, Request, SamplingParams, request_key
 from finr1.generation.store import AnswerStore
 
@@ -30,6 +30,7 @@ __all__ = [
     "ScriptedBackend",
     "TransformersBackend",
     "VLLMBackend",
+    "batch_that_fits",
     "generate",
     "request_key",
 ]

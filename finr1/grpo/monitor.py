@@ -7,6 +7,7 @@ anything; each says where to look, and `finr1.rollouts` shows the texts.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -120,8 +121,8 @@ def warnings(log: list[dict]) -> list[str]:
     late = steps[-max(1, len(steps) // 4) :]
 
     def mean(key: str, rows: list[dict]) -> float:
-        values = [row[key] for row in rows if key in row]
-        return sum(values) / len(values) if values else 0.0
+        values = [row[key] for row in rows if row.get(key) is not None]  # TRL logs None for a mean of nothing
+        return _mean(values) if values else math.nan  # which is neither above nor below anything
 
     found = hacking_warnings(log)
     if (dead := mean("frac_reward_zero_std", late)) > 0.6:
@@ -132,7 +133,7 @@ def warnings(log: list[dict]) -> list[str]:
         found.append(f"{cut:.0%} of the completions are cut off: raise max_completion_length")
     if (failed := mean("verifier/failed", late)) > 0.1 * mean("verifier/undecided", late):
         found.append(
-            f"the verifier gave no verdict on {failed:.0%} of the completions, which then have no accuracy reward: the "
+            f"the verifier gave no verdict on {failed:.0%} of the completions, which then teach nothing: the "
             "column `verifier` of completions/ says why"
         )
     if (entropy := mean("entropy", late)) < 0.1 * mean("entropy", steps[:1]):

@@ -5,6 +5,7 @@ TRL times its own methods (`trl.extras.profiling`), but sends the times to W&B, 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from finr1 import rewards
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def observed(trainer_class: type[GRPOTrainer], skip_settled: bool = False) -> type[GRPOTrainer]:
-    """`trainer_class` with "time/*" and "watch/*" in its logs; it trains the same, unless `skip_settled`.
+    """`trainer_class` with "time/*" and "watch/*" in its logs, and no advantage where nobody could judge the answer.
 
-    Then an epoch leaves out the problems whose groups were all right or all wrong in the one before.
+    With `skip_settled` an epoch leaves out the problems whose groups were all right or all wrong in the one before.
     Phases: `generate` is sampling (and passing the weights to vLLM), `score` the log-probabilities of the policy that
     sampled and of the reference, `reward` the reward functions, `update` the rest: forward, backward, optimiser.
     """
@@ -52,6 +53,9 @@ def observed(trainer_class: type[GRPOTrainer], skip_settled: bool = False) -> ty
             with self.phases.measure("reward"):
                 scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
             column = accuracy_column(self.reward_func_names)
+            # TRL sums what is there, so format alone would count as format + 0. A row without any reward is left out
+            # of its group's mean and spread and gets no advantage.
+            scores[scores[:, column].isnan()] = math.nan
             mine = slice(
                 self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs)
             )

@@ -32,8 +32,8 @@ def check_rewards(params: GRPOParams, rows: Sequence[dict], stage_dir: Path) -> 
         verifier.check()
     elif free := sum(row["answer_kind"] == "text" for row in rows):
         warnings.warn(
-            f"{free} of {len(rows)} problems have free text as answer: what rules can't decide earns nothing without a "
-            "verifier (verifier_backend)",
+            f"{free} of {len(rows)} problems have free text as answer: what rules can't decide teaches nothing without "
+            "a verifier (verifier_backend)",
             stacklevel=2,
         )
     return verifier

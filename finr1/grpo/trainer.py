@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ TRAIN_FILE = "train.jsonl"  # the RL rows that the notebook has chosen by pass r
 def reward_functions(params: GRPOParams, verifier: Verifier | None = None) -> list:
     """`sum`: format and accuracy as two rewards that TRL adds up, as in the paper; `gated`: one that needs both.
 
-    `verifier` decides what rules leave open; without one such a completion has no accuracy reward.
+    `verifier` decides what rules leave open; without one such a completion has no reward at all.
     With `soft_punish_cache`, DAPO's punishment of overlong completions comes on top (0 to -1; arXiv 2503.14476).
     """
     gated = params.reward == "gated"
@@ -73,6 +74,9 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
         vllm_gpu_memory_utilization=params.vllm_gpu_memory_utilization,
         vllm_tensor_parallel_size=params.vllm_tensor_parallel_size,
         vllm_server_base_url=params.vllm_server_base_url,
+        # TRL's default weighs each completion by policy / vLLM. vLLM's log-probabilities are those of the nucleus, so
+        # with top_p < 1 that weight is near 0 for a long completion; the paper's objective has none.
+        vllm_importance_sampling_correction=False,
         use_transformers_continuous_batching=params.use_transformers_continuous_batching,
         logging_nan_inf_filter=False,  # by default a NaN is logged as the mean of the losses before it
         log_completions=True,
@@ -92,6 +96,8 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     from finr1.models import load_tokenizer, whole_model
 
     dataset = load_dataset("json", data_files=str(stage_dir / TRAIN_FILE), split="train")
+    if torch.cuda.is_available():  # before a local verifier is loaded: else every rank's would lie on the first GPU
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     verifier = check_rewards(params, dataset, stage_dir)
     config = grpo_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
     start = start_model(params)

@@ -79,7 +79,9 @@ def make_backend(params: FilteringParams) -> EndpointBackend | None:
     """The endpoint that `params` names, reached once so that a dead one is an error before any work; None for rules."""
     if params.judge_backend == "rules":
         return None
-    backend = EndpointBackend(params.judge_base_url, params.judge_model, concurrency=params.concurrency)
+    backend = EndpointBackend(
+        params.judge_base_url, params.judge_model, api_key_env=params.key_env, concurrency=params.concurrency
+    )
     backend.check()
     return backend
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from finr1.params.base import Params
-from finr1.params.fields import ANY_KEY, API_KEY
+from finr1.params.fields import ANY_KEY, API_KEY, key_variable
 
 _ENDPOINT_NEEDS = {"model": "the model's name", "base_url": "a URL such as http://HOST:PORT/v1"}
 
@@ -23,6 +23,15 @@ class EndpointParams(Params):
         needed = {name: getattr(self, name) for name in (f"{self.role}_model", f"{self.role}_base_url")}
         return (asking, needed) if getattr(self, asking) == "endpoint" else None
 
+    @property
+    def key_env(self) -> str:
+        """Environment variable with this role's key: its own (FINR1_API_KEY_TEACHER) where set, else FINR1_API_KEY.
+
+        Teacher, judge and verifier may sit with three providers, and none is to see the others' keys.
+        """
+        own = key_variable(self.role)
+        return own if os.environ.get(own) else API_KEY
+
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
         if wanted := self.endpoint():
@@ -36,8 +45,9 @@ class EndpointParams(Params):
 
     def requirements(self) -> Iterator[str]:
         yield from super().requirements()
-        if (wanted := self.endpoint()) and not any(os.environ.get(key) for key in ANY_KEY):
+        own = key_variable(self.role)
+        if (wanted := self.endpoint()) and not any(os.environ.get(key) for key in (own, *ANY_KEY)):
             yield (
                 f'{wanted[0]} = "endpoint": the environment variable {API_KEY} is not set; '
-                f"`export {API_KEY}=...` (any text for a server that asks for no key)"
+                f"`export {API_KEY}=...` (any text for a server that asks for no key), or {own} for this one alone"
             )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-API_KEY = "FINR1_API_KEY"  # environment variable that holds the key of every endpoint
+API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
 ANY_KEY = (API_KEY, "OPENAI_API_KEY")
 RECIPE = ("base", "zero", "sft", "grpo")  # the models that the recipe makes, in the order of the benchmark's tables
 
@@ -36,6 +36,7 @@ Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "cos
 def key_variable(model: str) -> str:
     """Environment variable with the key of one model of `other_models`: "DeepSeek-R1" -> FINR1_API_KEY_DEEPSEEK_R1.
 
-    For a benchmark of several endpoints; where it is not set, the key of all endpoints is used.
+    For a benchmark of several endpoints; where it is not set, the key of all endpoints is used. A role's is made alike:
+    "teacher" -> FINR1_API_KEY_TEACHER.
     """
     return f"{API_KEY}_{''.join(char if char.isalnum() else '_' for char in model.strip()).upper()}"
