@@ -67,6 +67,28 @@ def test_suites_take_real_records_first_and_mark_what_is_generated():
     assert evaluation.suite_items(items, POOL, 0, seed=1) == []
 
 
+def asked_of(problems: list[Problem]) -> set[tuple]:
+    return {(p.question, p.context, *(turn.question for turn in p.history)) for p in problems}
+
+
+def test_a_generated_suite_repeats_no_question_of_the_run():
+    pool = generate_problems(60, "test", seed=3)
+    items = pool[:30]
+    extra = evaluation.suite_items(items, pool, 40, seed=3)  # from the same seed as the problems
+    spare = [p for p in extra if p.id in {q.id for q in pool}]
+    new = [p for p in extra if p not in spare]
+    assert new and asked_of(new).isdisjoint(asked_of(pool)) and len(asked_of(new)) == len(new)
+    counts = {row["name"]: row["items"] for row in evaluation.item_counts(items, extra) if row["part"] == "suite"}
+    assert counts == dict.fromkeys(counts, 40)
+
+
+def test_a_suite_larger_than_its_templates_gets_what_they_have():
+    extra = evaluation.suite_items([], [], 330, seed=1)
+    counts = {row["name"]: row["items"] for row in evaluation.item_counts([], extra) if row["part"] == "suite"}
+    assert 10 < counts["ESG"] < 330 and counts["calculation (en)"] == 330
+    assert len({p.id for p in extra}) == len(extra)
+
+
 def test_the_list_of_items_has_a_hash_that_sees_an_edited_gold():
     items = evaluation.select_items(POOL, "paper", 4, seed=1)
     record = evaluation.items_record(items, [], seed=1)

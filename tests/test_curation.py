@@ -14,6 +14,7 @@ from finr1.curation import (
     Funnel,
     LeakError,
     assert_no_leak,
+    assert_test_items,
     decontaminate,
     drop_duplicates,
     hash_share,
@@ -281,6 +282,13 @@ def test_rl_rows_survive_datasets_with_different_labels_and_choices():
     assert json.loads(back[1]["choices"]) == {"A": "涨", "B": "跌"} and "涨" in back[1]["choices"]
     assert set(back[0]) == {"id", "prompt", "solution", "answer_kind", "alternatives", "choices", "labels", "family",
                             "level", "language", "capability"}  # fmt: skip
+
+
+def test_a_benchmark_without_a_test_item_is_an_error_that_names_it():
+    problems = [problem("a", split="train"), problem("b", split="test"), problem("c", split="train", source="tfns")]
+    assert_test_items(problems, ["finqa"])
+    with pytest.raises(ValueError, match="benchmark_names: no test item of tfns, convfinqa;"):
+        assert_test_items(problems, ["tfns", "finqa", "convfinqa"])
 
 
 def test_a_pool_of_all_splits_is_full_of_leaks_and_keeps_the_held_out_items():

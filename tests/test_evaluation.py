@@ -313,6 +313,12 @@ YES = {"answer_kind": "boolean", "gold": "yes"}
         ),
         ("0.15987", {"gold": "16%", "alternatives": ["0.15987"]}, True, "the executed gold behind a text answer"),
         ("94", {"gold": "94", "alternatives": ["it rose by 94 million"]}, True, "a sentence is no executed gold"),
+        ("16\\%", {"gold": "0.16"}, True, "LaTeX writes its percent sign so"),
+        ("\\$5,829", {"gold": "5829"}, True, "and its dollar sign"),
+        ("divide(16\\%, 2)", {"gold": "0.08"}, True, "in a program, too"),
+        ("5\\% off", {"gold": "5% off", "answer_kind": "text"}, False, "a text is what it says"),
+        ("94 (or perhaps 95)", {"gold": "94"}, False, "two answers are none"),
+        ("94 (2015)", {"gold": "94"}, False, "and no program"),
     ],
 )
 def test_strict_is_finqas_own_evaluator(text, change, right, why):
@@ -356,3 +362,66 @@ def test_the_regrade_command_prints_a_column_a_protocol_and_needs_no_model(outpu
     target = outputs / "strict.jsonl"
     assert main(["regrade", "r", "--protocol", "strict", "--output", str(target)]) == 0
     assert [s.correct for s in read_jsonl(target, Sample)] == [False, True, False, False]
+
+
+def test_regrade_refuses_problems_that_were_not_asked():
+    asked = [problem(n, str(n)) for n in range(3)]
+    samples = evaluate(asked, ScriptedBackend(lambda *_: "\\boxed{1}", name="one"), SamplingParams(), "base")
+    other_seed = [*asked[:2], problem(2, "7")]  # the same ids for other questions
+    for problems, message in (
+        (other_seed, "synthetic/2 was asked with another"),
+        (asked[:2], "not among the problems"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            regrade(samples, problems, "ours")
+    with pytest.raises(KeyError):
+        regrade(samples, asked, "theirs")
+
+
+def finished_benchmark(outputs) -> list[Sample]:
+    asked = [problem(n, str(n)) for n in range(3)]
+    samples = evaluate(asked, ScriptedBackend(lambda *_: "\\boxed{1}", name="one"), SamplingParams(), "base")
+    write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", samples)
+    write_jsonl(outputs / "r" / "06_benchmark" / "items.jsonl", asked)
+    (outputs / "r" / "06_benchmark" / "params.yaml").write_text("{max_tokens: 17}")
+    return samples
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("samples.jsonl", lambda path: path.write_text(""), "samples.jsonl is empty"),
+        ("samples.jsonl", cut, "samples.jsonl, line 3: Invalid JSON"),
+        ("samples.jsonl", lambda path: path.write_bytes(b"\xff\xfe"), "samples.jsonl: 'utf-8' codec can't"),
+        ("items.jsonl", cut, "items.jsonl, line 3: Invalid JSON"),
+        ("items.jsonl", lambda path: path.write_text('{"id": 1}'), "items.jsonl, line 1: id: Input should be"),
+        ("items.jsonl", lambda path: write_jsonl(path, [problem(9, "9")]), "not among the problems"),
+        ("items.jsonl", lambda path: write_jsonl(path, [problem(n, str(n + 1)) for n in range(3)]), "with another"),
+    ],
+)
+@pytest.mark.parametrize("command", [["regrade", "r"], ["export-harness", "--run", "r", "--output", "tasks"]])
+def test_files_that_cannot_be_graded_are_one_line_and_a_code(
+    outputs, tmp_path, monkeypatch, capsys, name, damage, message, command
+):
+    monkeypatch.chdir(tmp_path)
+    finished_benchmark(outputs)
+    assert main(command) == 0
+    capsys.readouterr()
+    damage(outputs / "r" / "06_benchmark" / name)
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.err.count("\n") == 1 and not said.out
+
+
+def test_regrade_says_where_todays_rules_differ_from_the_runs(outputs, capsys):
+    samples = finished_benchmark(outputs)
+    older = [samples[0].model_copy(update={"correct": True}), *samples[1:]]
+    judged = samples[2].model_copy(update={"correct": True, "graded_by": "judge"})
+    for kept, says in ((samples, False), ([*samples[:2], judged], False), (older, True)):
+        write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", kept)
+        assert main(["regrade", "r"]) == 0
+        assert ("today's rules grade 1 of 3 answers otherwise than the run did" in capsys.readouterr().out) is says

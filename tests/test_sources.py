@@ -779,6 +779,37 @@ def test_a_record_of_each_other_source_becomes_its_problem(tmp_path, source, nam
     assert problem.source == source and problem.module == SOURCES[source].module
 
 
+def instructions_of(count: int) -> list[dict]:
+    return [{"system": "", "user": f"Question {n}?", "assistant": "An answer."} for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("layout", "shares"),
+    [
+        ({"train": 400}, {"train": 0.9, "test": 0.1}),  # what the hub calls all of a data set without splits
+        ({"train-1": 200, "train-2": 200}, {"train": 0.9, "test": 0.1}),
+        ({"finance": 400}, {"train": 0.9, "test": 0.1}),
+        ({"train": 300, "test": 100}, {"train": 0.75, "test": 0.25}),
+        ({"train": 300, "valid": 100}, {"train": 0.75, "dev": 0.25}),
+        ({"test": 400}, {"test": 1.0}),
+    ],
+)
+def test_a_tenth_of_finance_instruct_is_tested_unless_its_files_have_splits(tmp_path, layout, shares):
+    records = iter(instructions_of(400))
+    for name, count in layout.items():
+        write(tmp_path / "finance_instruct_500k", f"{name}.jsonl", [next(records) for _ in range(count)])
+    splits = [p.split for p in load_source("finance_instruct_500k", tmp_path).problems]
+    found = {split: splits.count(split) / 400 for split in set(splits)}
+    assert found == pytest.approx(shares, abs=0.03) and len(splits) == 400
+
+
+def test_the_hubs_finance_instruct_has_test_items(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: {"train": instructions_of(300)})
+    loaded = load_source("finance_instruct_500k", cache_dir=tmp_path)
+    assert 15 < sum(p.split == "test" for p in loaded.problems) < 50
+    assert loaded.rows()[0]["file"] == "train" and loaded.rows()[0]["kept"] == 300
+
+
 def test_csv_with_byte_order_mark_crlf_unnamed_column_and_a_torn_row(tmp_path):
     folder = tmp_path / "financeiq" / "test"
     folder.mkdir(parents=True)

@@ -87,6 +87,17 @@ def test_too_many_problems_name_the_family_that_ran_out():
         synthetic.generate_problems(20_000, "test", seed=0)
 
 
+def test_what_there_is_of_a_family_may_be_taken():
+    families = ("percent_of", "portfolio")
+    some = synthetic.generate_problems(400, "test", 0, families=families, partial=True)
+    counts = Counter(p.family for p in some)
+    assert 10 < counts["percent_of"] < 200 and counts["portfolio"] == 400 - counts["percent_of"]
+    assert len({(p.family, synthetic.numbers_of(p)) for p in some}) == 400
+    assert some[:15] == synthetic.generate_problems(15, "test", 0, families=families)
+    short = synthetic.generate_problems(400, "test", 0, families=["percent_of"], partial=True)
+    assert len(short) == counts["percent_of"]
+
+
 def test_an_echo_of_the_question_or_of_its_options_is_never_right(problems):
     """What a policy finds first when the grader can be fooled: to repeat the options in place of choosing one."""
     for p in (p for ps in problems.values() for p in ps if p.answer_kind in ("boolean", "label")):

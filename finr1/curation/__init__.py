@@ -9,7 +9,15 @@ from finr1.curation.duplicates import drop_duplicates, tokens
 from finr1.curation.funnel import Funnel, Stage
 from finr1.curation.leaks import LeakError, Match, assert_no_leak, decontaminate
 from finr1.curation.rows import is_objective, rl_rows, sft_rows
-from finr1.curation.splits import dev_as_test, hash_share, pool_splits, split_by_group, spread, stratified_sample
+from finr1.curation.splits import (
+    assert_test_items,
+    dev_as_test,
+    hash_share,
+    pool_splits,
+    split_by_group,
+    spread,
+    stratified_sample,
+)
 
 __all__ = [
     "Funnel",
@@ -17,6 +25,7 @@ __all__ = [
     "Match",
     "Stage",
     "assert_no_leak",
+    "assert_test_items",
     "decontaminate",
     "dev_as_test",
     "drop_duplicates",

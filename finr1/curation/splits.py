@@ -6,7 +6,7 @@ import hashlib
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -104,3 +104,13 @@ def dev_as_test(problems: Sequence[Problem], source: str) -> tuple[list[Problem]
     tested = {problem.group for problem in moved if problem.source == source and problem.split == "test"}
     kept = [problem for problem in moved if problem.split == "test" or problem.group not in tested]
     return kept, len(moved) - len(kept)
+
+
+def assert_test_items(problems: Iterable[Problem], benchmark_names: Iterable[str]) -> None:
+    """Raise `ValueError` for benchmarks without any test item: notebook 06 would leave them out without a word."""
+    tested = {problem.source for problem in problems if problem.split == "test"}
+    if absent := [name for name in benchmark_names if name not in tested]:
+        raise ValueError(
+            f"benchmark_names: no test item of {', '.join(absent)}; give its folder a file of its test split, or leave "
+            "the name out"
+        )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from finr1.evaluation.judged import Verdict, judge_line
 from finr1.evaluation.protocols import JUDGE, PROTOCOLS, regrade
 from finr1.evaluation.samples import Sample
 from finr1.evaluation.tables import protocol_table
 from finr1.paths import run_folder
-from finr1.records import Problem, read_jsonl, write_jsonl
+from finr1.records import Problem, R, read_jsonl, write_jsonl
 
 STAGE = "06_benchmark"
 
@@ -28,15 +31,17 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         "--protocol",
         choices=[*PROTOCOLS, JUDGE, "all"],
         default="all",
-        help="ours: as the run was graded; strict: FinQA's own evaluator; lenient: the last number or option; judge: "
-        "verdicts kept by notebook 06; all (default): side by side",
+        help="ours: the rules of this version, whatever graded the run; strict: FinQA's own evaluator; lenient: the "
+        "last number or option; judge: verdicts kept by notebook 06; all (default): side by side",
     )
     parser.add_argument("--output", type=Path, help="write the regraded samples there (one protocol only)")
     parser.set_defaults(command=command)
 
 
 def command(options: argparse.Namespace) -> int:
-    """Print a table, a column a protocol; returns 2 where the run has no benchmark, or no kept verdicts of a judge."""
+    """Print a table, a column a protocol; returns 2 where the run has no benchmark, no kept verdicts of a judge, or
+    files that cannot be read or do not belong together.
+    """
     stage = stage_folder(run_folder(options.run))
     files = [stage / "samples.jsonl", problems_file(stage), stage / "verdicts.jsonl"]
     judged = files[2].is_file() and files[2].stat().st_size > 0
@@ -45,16 +50,45 @@ def command(options: argparse.Namespace) -> int:
     if missing or (options.output and options.protocol == "all"):
         print("; ".join(f"{file} is missing" for file in missing) or "--output needs one --protocol", file=sys.stderr)
         return 2
-    samples, problems = list(read_jsonl(files[0], Sample)), list(read_jsonl(files[1], Problem))
-    verdicts = list(read_jsonl(files[2], Verdict)) if judged else []
     protocols = [*PROTOCOLS, *[JUDGE] * judged] if options.protocol == "all" else [options.protocol]
-    graded = {protocol: regrade(samples, problems, protocol, verdicts) for protocol in protocols}
+    try:
+        samples, problems = read_whole(files[0], Sample), read_whole(files[1], Problem)
+        verdicts = read_whole(files[2], Verdict) if judged else []
+        graded = {protocol: regrade(samples, problems, protocol, verdicts) for protocol in protocols}
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(protocol_table(graded))
+    if changed := _regraded(samples, graded.get("ours", [])):
+        print(f"ours: today's rules grade {changed} of {len(samples)} answers otherwise than the run did")
     if JUDGE in protocols:
         print(judge_line(verdicts))
     if options.output:
         write_jsonl(options.output, graded[options.protocol])
     return 0
+
+
+def read_whole(file: Path, record: type[R]) -> list[R]:
+    """All rows of a JSONL file. Raises `ValueError`, in one line, for a row that cannot be read, or without any."""
+    rows: list[R] = []
+    try:
+        for row in read_jsonl(file, record):
+            rows.append(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise ValueError(f"{file}, line {len(rows) + 1}: {where}{first['msg']}") from error
+    except ValueError as error:  # bytes that are no UTF-8
+        raise ValueError(f"{file}: {error}") from error
+    if not rows:
+        raise ValueError(f"{file} is empty")
+    return rows
+
+
+def _regraded(samples: Sequence[Sample], now: Sequence[Sample]) -> int:
+    """How many answers that rules graded in the run have another verdict `now`."""
+    pairs = zip(samples, now, strict=False)
+    return sum(was.graded_by == "rules" and was.correct is not is_.correct for was, is_ in pairs)
 
 
 def stage_folder(folder: Path) -> Path:

@@ -20,11 +20,12 @@ from pathlib import Path
 import yaml
 
 from finr1 import grading
-from finr1.evaluation.command import problems_file, stage_folder
+from finr1.evaluation.command import problems_file, read_whole, stage_folder
 from finr1.evaluation.prompts import asks
 from finr1.evaluation.samples import Sample, chat_sha256, grade_answer
+from finr1.params import read_flat_yaml
 from finr1.paths import run_folder
-from finr1.records import Problem, messages, read_jsonl, write_jsonl
+from finr1.records import Problem, messages, write_jsonl
 
 METRICS = ("accuracy", "format", "lenient", "decided")
 GROUP = "finr1"
@@ -147,25 +148,37 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Export the items of a run's benchmark and print how to use them; returns 2 where the run has none."""
+    """Export the items of a run's benchmark and print how to use them; returns 2 where that cannot be done."""
     stage = stage_folder(run_folder(options.run))
     files = [stage / "samples.jsonl", problems_file(stage), stage / "params.yaml"]
     if missing := [str(file) for file in files if not file.is_file()]:
         print("; ".join(f"{file} is missing" for file in missing), file=sys.stderr)
         return 2
-    settings = yaml.safe_load(files[2].read_text("utf8"))
-    ask = asks(settings.get("prompts", "training"))
-    asked = {sample.problem_id: sample.prompt_sha256 for sample in read_jsonl(files[0], Sample)}
-    by_id = {problem.id: problem for problem in read_jsonl(files[1], Problem) if problem.id in asked}
-    problems = [by_id[identifier] for identifier in asked]
-    other = [problem.id for problem in problems if chat_sha256(ask(problem)) != asked[problem.id]]
-    if other:  # another system prompt, or the model's own answers in earlier turns, which no fixed task can hold
-        print(f"{len(other)} items were asked with another prompt than today's, such as {other[0]}", file=sys.stderr)
+    try:
+        settings = read_flat_yaml(files[2]).values
+        ask = asks(settings.get("prompts", "training"))
+        problems = _asked_problems(read_whole(files[0], Sample), read_whole(files[1], Problem), ask)
+        if "max_tokens" not in settings:
+            raise ValueError(f"{files[2]} states no max_tokens")
+        tasks = export(problems, options.output, settings["max_tokens"], ask)
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 2
-    tasks = export(problems, options.output, settings["max_tokens"], ask)
     print(f"{len(problems)} items in {options.output}: {', '.join(tasks)}")
     print(
         f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {GROUP}", end=" "
     )
     print("--apply_chat_template")
     return 0
+
+
+def _asked_problems(samples: Sequence[Sample], problems: Sequence[Problem], ask: Callable) -> list[Problem]:
+    """The problems that were asked, in that order. Raises `ValueError` unless `ask` makes today the prompts of then."""
+    asked = {sample.problem_id: sample.prompt_sha256 for sample in samples}
+    by_id = {problem.id: problem for problem in problems}
+    if absent := [identifier for identifier in asked if identifier not in by_id]:
+        raise ValueError(f"{len(absent)} items were asked and are not among the problems, such as {absent[0]}")
+    other = [identifier for identifier in asked if chat_sha256(ask(by_id[identifier])) != asked[identifier]]
+    if other:  # another system prompt, or the model's own answers in earlier turns, which no fixed task can hold
+        raise ValueError(f"{len(other)} items were asked with another prompt than today's, such as {other[0]}")
+    return [by_id[identifier] for identifier in asked]

@@ -58,7 +58,8 @@ def suite_items(items: Sequence[Problem], problems: Sequence[Problem], size: int
     """Further test problems, so that each of `SUITES` has `size` questions where the benchmarks have fewer.
 
     Real records of `problems` come first; what is then missing is generated, and its `source` is "synthetic": a number
-    on those says that a model can do the form, not that it knows finance. Their answers are exact.
+    on those says that a model can do the form, not that it knows finance. Their answers are exact, and none repeats a
+    question of `items` or `problems`. A suite whose templates have fewer instances than `size` gets those it has.
     """
     chosen: list[Problem] = []
     taken = {problem.id for problem in items}
@@ -70,20 +71,31 @@ def suite_items(items: Sequence[Problem], problems: Sequence[Problem], size: int
     for name in SUITES:
         missing = max(0, size - counts[name])
         found = [p for p in spare if suite_of(p.capability, p.language) == name][:missing]
-        chosen += found + _generated(name, missing - len(found), seed)
+        chosen += found + _generated(name, missing - len(found), seed, [*items, *problems])
     return chosen
 
 
-def _generated(suite: str, count: int, seed: int) -> list[Problem]:
-    """`count` synthetic test problems of one suite, under ids of their own; code is graded by unit tests."""
-    if suite == "code" and count > 0:
-        sandbox.check()  # an error now, not when all answers are there
-        return synthetic.generate_code_problems(count, "test", seed)
-    families = [name for name, f in synthetic.FAMILIES.items() if suite_of(f.capability, f.language) == suite]
-    if count <= 0 or not families:
+def _generated(suite: str, count: int, seed: int, known: Sequence[Problem]) -> list[Problem]:
+    """Up to `count` synthetic test problems of one suite, none asked in `known`; code is graded by unit tests.
+
+    Their ids are their own. A run's problems may come from the same seed, so as many more are drawn as may be known.
+    """
+    if count <= 0:
         return []
-    members = synthetic.generate_problems(count, "test", seed, families=families)
+    known = {_asked(p) for p in known if p.source == "synthetic" and suite_of(p.capability, p.language) == suite}
+    if suite == "code":
+        sandbox.check()  # an error now, not when all answers are there
+        members = synthetic.generate_code_problems(count + len(known), "test", seed, partial=True)
+        return [p for p in members if _asked(p) not in known][:count]
+    families = [name for name, f in synthetic.FAMILIES.items() if suite_of(f.capability, f.language) == suite]
+    members = synthetic.generate_problems(count + len(known), "test", seed, families=families, partial=True)
+    members = [p for p in members if _asked(p) not in known][:count]
     return [p.model_copy(update={"id": f"synthetic/suite/{p.family}/{p.id.rpartition('/')[2]}"}) for p in members]
+
+
+def _asked(problem: Problem) -> tuple[str, str, tuple[str, ...]]:
+    """What makes two problems the same question to a model: the last turn, its context, the turns before it."""
+    return problem.question, problem.context, tuple(turn.question for turn in problem.history)
 
 
 def items_record(items: Sequence[Problem], suites: Sequence[Problem], seed: int) -> dict:

@@ -7,14 +7,14 @@ model: the texts of a benchmark are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from finr1 import grading
 from finr1.evaluation.judged import Verdict, apply_verdicts
 from finr1.evaluation.samples import Sample, grade_answer
 from finr1.records import Problem
 from finr1.sources.golds import CONTRADICTORY
-from finr1.sources.programs import execute
+from finr1.sources.programs import execute, parse_program
 
 
 def ours(problem: Problem, text: str) -> bool | None:
@@ -32,16 +32,18 @@ def strict(problem: Problem, text: str) -> bool:
 
     As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py: commas out, `x%` is x/100, `const_100` is 100 and
     `const_m1` is -1, a program's result is rounded to five decimals and has to *be* the executed gold; a comparison
-    gives yes or no. Two things are ours: that evaluator reads programs alone, and a model's bare answer is taken as a
-    program's result, its currency sign left out. Kinds without a number: equal texts.
+    gives yes or no. Three things are ours: that evaluator reads programs alone, and a model's bare answer is taken as a
+    program's result; a currency sign is left out; and `\\%` and `\\$`, as a box in LaTeX has them, are read as `%` and
+    `$`. Kinds without a number: equal texts.
     """
     if problem.answer_kind == "code":  # unit tests leave nothing between the lines
         return bool(ours(problem, text))
     answer, executed = (grading.extract_answer(text) or "").strip(), executed_gold(problem)
     if problem.answer_kind not in ("number", "percent", "boolean"):
         return answer.casefold() in {gold.casefold() for gold in (problem.gold, *problem.alternatives)}
+    answer = answer.replace("\\%", "%").replace("\\$", "$")
     value: float | str | None = _strict_number(answer)
-    if value is None and "(" in answer:
+    if value is None and parse_program(answer):  # at least one step: "94 (or 95)" is two answers, and not the first
         value = execute(answer, _table(problem.context))
     gold = _strict_number(executed)
     if gold is None or not isinstance(value, float):
@@ -64,15 +66,24 @@ JUDGE = "judge"  # the fourth: a model's verdicts, which are kept
 
 
 def regrade(
-    samples: Iterable[Sample], problems: Sequence[Problem], protocol: str, verdicts: Sequence[Verdict] = ()
+    samples: Sequence[Sample], problems: Sequence[Problem], protocol: str, verdicts: Sequence[Verdict] = ()
 ) -> list[Sample]:
-    """`samples` with `correct` by another protocol. Raises `KeyError` for an unknown protocol or problem.
+    """`samples` with `correct` by another protocol. Raises `KeyError` for an unknown protocol.
+
+    Raises `ValueError` where a sample's problem is not among `problems`, or stands there with another question or gold:
+    generated problems of two seeds have the same ids.
 
     "judge" is ours with the kept `verdicts` of a judge where they count (`evaluation.judged`); nobody is asked.
     """
     if protocol == JUDGE:
         return apply_verdicts(regrade(samples, problems, "ours"), verdicts)
     by_id, verdict = {problem.id: problem for problem in problems}, PROTOCOLS[protocol]
+    for sample in samples:
+        problem = by_id.get(sample.problem_id)
+        if problem is None:
+            raise ValueError(f"{sample.problem_id} was asked and is not among the problems")
+        if (problem.question, problem.gold) != (sample.question, sample.gold):
+            raise ValueError(f"{sample.problem_id} was asked with another question or gold than the problem of that id")
     return [
         sample.model_copy(update={"correct": verdict(by_id[sample.problem_id], sample.text), "graded_by": "rules"})
         for sample in samples

@@ -89,6 +89,7 @@ SOURCES = {
             paper_kept=11_300,
             read=instructions.read_finance_instruct,
             fetch=instructions.fetch_finance_instruct,
+            rows=instructions.finance_instruct_rows,
         ),
         Source(
             name="convfinqa",

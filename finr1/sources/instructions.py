@@ -2,7 +2,8 @@
 
 * https://huggingface.co/datasets/Josephgflowers/Finance-Instruct-500k: `system, user, assistant`; re-uploads hold the
   same as `{prompt: [...], completion: [...]}` or `{messages: [...]}`. Fin-R1 benchmarks on a stratified tenth of it:
-  where a file states no split, a tenth by hash is `test`.
+  where a file states no split, a tenth by hash is `test`. `train` is a split only beside another one: the hub calls all
+  of a data set so that nobody has split.
 * FinanceQT is https://huggingface.co/datasets/lumalik/Quant-Trading-Instruct: `context, question, answer`.
 
 Answers are `text` (the judge's case) unless they are one number, which rules can grade.
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from finr1.curation.splits import hash_share
 from finr1.records import Problem, Turn
-from finr1.sources.files import Files, load_hub, split_in_name
+from finr1.sources.files import Files, Reason, attempt, load_hub, split_in_name
 
 FINANCE_INSTRUCT_ID = "Josephgflowers/Finance-Instruct-500k"
 FINANCEQT_ID = "lumalik/Quant-Trading-Instruct"
@@ -32,6 +34,15 @@ def fetch_finance_instruct(cache: Path) -> Files:
 def fetch_financeqt(cache: Path) -> Files:
     """The hub's data set, kept in `cache`. Raises `SourceError` if it cannot be reached."""
     return load_hub(FINANCEQT_ID, cache)
+
+
+def finance_instruct_rows(files: Files) -> Iterator[tuple[str, int, Problem | Reason]]:
+    """Each record as (file, number, problem or reason); train files are read as unsplit where no other split is."""
+    has_splits = any(split_in_name(name) in ("dev", "test") for name in files)
+    for name, records in files.items():
+        for number, record in enumerate(records):
+            found = attempt(read_finance_instruct, record, name if has_splits else "")
+            yield name, number, found if isinstance(found, Problem) else Reason(found)
 
 
 def read_finance_instruct(record: Any, file: str) -> Problem | str:

@@ -24,7 +24,8 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from finr1.records import AnswerKind, Capability, Problem, Split
@@ -93,35 +94,50 @@ def split_of(family: str, numbers: tuple[str, ...]) -> Split:
 
 
 def generate_problems(
-    count: int, split: Split, seed: int, max_level: int = 2, families: Collection[str] = ()
+    count: int, split: Split, seed: int, max_level: int = 2, families: Collection[str] = (), partial: bool = False
 ) -> list[Problem]:
     """`count` distinct problems of `split`, families in turn, each with its levels up to `max_level` in turn.
 
-    `families`: of these alone. The same arguments give the same problems. Raises `ValueError` if a family has too few instances for `count`.
+    `families`: of these alone. The same arguments give the same problems, and a smaller `count` the first of them.
+    A family that has no further instance raises `ValueError`; with `partial` the others go on, and the list may end up
+    shorter than `count`.
     """
-    problems: list[Problem] = []
-    seen: set[tuple[str, tuple[str, ...]]] = set()
     levels = {name: [n for n in family.levels if n <= max_level] for name, family in FAMILIES.items()}
     names = [name for name in FAMILIES if levels[name] and (not families or name in families)]
     rng = random.Random(f"{seed}:{split}")
-    while len(problems) < count:
-        name = names[len(problems) % len(names)]
-        level = levels[name][len(problems) // len(names) % len(levels[name])]
+    kinds = [(name, levels[name][turn % len(levels[name])]) for turn in range(max_level) for name in names]
+    return in_turn(kinds, count, split, lambda kind, number: _problem(*kind, split, rng, number), partial)
+
+
+def in_turn(
+    kinds: Sequence[tuple], count: int, split: Split, draw: Callable[[tuple, int], Problem], partial: bool
+) -> list[Problem]:
+    """Up to `count` distinct problems of `split`, drawn from `kinds` in turn by `draw(kind, number)`.
+
+    `partial`: what to do with a kind that has no further instance: leave it out, or raise `ValueError`.
+    """
+    problems: list[Problem] = []
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    waiting = deque(kinds)
+    while waiting and len(problems) < count:
         for _ in range(2000):
-            problem = _problem(name, split, level, rng, number=len(problems))
-            identity = (name, numbers_of(problem))
+            problem = draw(waiting[0], len(problems))
+            identity = (problem.family, numbers_of(problem))
             if identity not in seen and split_of(*identity) == split:
                 seen.add(identity)
                 problems.append(problem)
+                waiting.rotate(-1)
                 break
         else:
-            raise ValueError(
-                f"family {name!r} has no further instance for split {split!r} after {len(problems)} problems"
-            )
+            if not partial:
+                raise ValueError(
+                    f"family {waiting[0][0]!r} has no further instance for split {split!r} after {len(problems)} problems"
+                )
+            waiting = deque(kind for kind in waiting if kind != waiting[0])
     return problems
 
 
-def _problem(name: str, split: Split, level: int, rng: random.Random, number: int) -> Problem:
+def _problem(name: str, level: int, split: Split, rng: random.Random, number: int) -> Problem:
     family = FAMILIES[name]
     draft = family.draw(rng, split, level)
     wording = {"train": rng.randrange(2), "dev": 2, "test": 3}[split]

@@ -154,28 +154,16 @@ CODE_FAMILIES: dict[str, tuple[Callable[[random.Random], CodeDraft], str]] = {
 }
 
 
-def generate_code_problems(count: int, split: Split, seed: int) -> list[Problem]:
+def generate_code_problems(count: int, split: Split, seed: int, partial: bool = False) -> list[Problem]:
     """`count` distinct problems of `split`, families in turn; gold: the unit tests as `sandbox.read_tests` reads them.
 
-    Instances and wordings are kept apart by split as in `generate_problems`. Raises `ValueError` if a family runs out.
+    Instances and wordings are kept apart by split as in `generate_problems`, and `partial` is what it is there.
     """
-    from finr1.synthetic import numbers_of, split_of  # this module is part of that package
+    from finr1.synthetic import in_turn  # this module is part of that package
 
-    problems: list[Problem] = []
-    seen: set[tuple[str, tuple[str, ...]]] = set()
-    names, rng = list(CODE_FAMILIES), random.Random(f"code:{seed}:{split}")
-    while len(problems) < count:
-        name = names[len(problems) % len(names)]
-        for _ in range(2000):
-            problem = _problem(name, split, rng, number=len(problems))
-            identity = (name, numbers_of(problem))
-            if identity not in seen and split_of(*identity) == split:
-                seen.add(identity)
-                problems.append(problem)
-                break
-        else:
-            raise ValueError(f"family {name!r} has no further instance for split {split!r}: {len(problems)} problems")
-    return problems
+    rng = random.Random(f"code:{seed}:{split}")
+    kinds = [(name,) for name in CODE_FAMILIES]
+    return in_turn(kinds, count, split, lambda kind, number: _problem(*kind, split, rng, number), partial)
 
 
 def _problem(name: str, split: Split, rng: random.Random, number: int) -> Problem:
