@@ -85,6 +85,8 @@ def test_what_the_sources_contradict_says_how():
         ({"place": ""}, "place"),
         ({"parameter": "05_grpo.betta"}, "no parameter 05_grpo.betta"),
         ({"where": {"02_distillation.teacher": ["x"]}}, "no parameter"),
+        ({"also": {"06_benchmark.items": [1000]}}, "no parameter"),
+        ({"drawn": ["finqa"]}, "need a reported count"),
         ({"reported": ["RESULTS/Fin-R2/FinQA"]}, "no such place"),
         ({"reported": ["RESULTS/Fin-R1/MMLU"]}, "no such place"),
         ({"measure": "accuracy"}, "needs a reported number"),
@@ -140,6 +142,44 @@ TEACHER = {
 )
 def test_verdicts_on_settings(fields, parameters, verdict):
     assert ledger.hold(setting(**fields), run(parameters)).verdict == verdict
+
+
+KEPT_FINQA = {"01_data.sampling": "paper", "01_data.source_names": ["finqa", "tfns"]}
+
+
+@pytest.mark.parametrize(
+    "parameters, records, verdict, got",
+    [
+        (KEPT_FINQA, {"finqa": 2948, "tfns": 5}, "followed", "2,948"),
+        (KEPT_FINQA, {"finqa": 2947, "tfns": 9000}, "departed from", "2,947"),
+        (KEPT_FINQA, {}, "departed from", "0"),
+        (KEPT_FINQA, None, "not attempted", ""),  # an older run counted none
+        (KEPT_FINQA | {"01_data.sampling": "balanced"}, {"finqa": 5000}, "departed from", "5,000"),
+        (KEPT_FINQA | {"01_data.source_names": ["tfns"]}, {"finqa": 5000}, "not attempted", ""),
+    ],
+)
+def test_kept_records_are_followed_where_so_many_were_drawn(parameters, records, verdict, got):
+    entry = ledger.hold(claim_of("SOURCES/FinQA/kept"), run(parameters, {"01_data.train_records": records}))
+    assert (entry.verdict, entry.got) == (verdict, got)
+
+
+def test_every_count_of_kept_records_looks_at_what_was_drawn():
+    kept = [claim for claim in CLAIMS if claim.is_count and not claim.measure]
+    assert len(kept) == 11 and all(claim.drawn == claim.where["01_data.source_names"] for claim in kept)
+
+
+@pytest.mark.parametrize(
+    "sampling, num_items, verdict, why",
+    [
+        ("paper", 1000, "followed", ""),
+        ("paper", 480, "departed from", "num_items = 480"),
+        ("balanced", 1000, "departed from", ""),
+    ],
+)
+def test_a_thousand_questions_of_each_are_a_thousand(sampling, num_items, verdict, why):
+    (claim,) = (claim for claim in CLAIMS if claim.says.startswith("1,000 random questions"))
+    entry = ledger.hold(claim, run({"06_benchmark.sampling": sampling, "06_benchmark.num_items": num_items}))
+    assert (entry.verdict, entry.why) == (verdict, why)
 
 
 # ---- verdicts on numbers --------------------------------------------------------------------------------------------

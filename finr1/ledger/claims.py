@@ -29,6 +29,8 @@ class Claim(BaseModel):
     expected: list[Any] | None = None
     above: float | None = None
     where: dict[str, list[Any]] = {}
+    also: dict[str, list[Any]] = {}
+    drawn: list[str] = []
     built_in: bool | None = None
     reported: list[str] = Field(default=[], max_length=2)
     measure: Measure | None = None
@@ -53,7 +55,9 @@ class Claim(BaseModel):
             raise ValueError(f"{self.says!r}: a measure needs a reported number")
         if self.status == "not stated" and (self.reported or self.expected is not None or self.above is not None):
             raise ValueError(f"{self.says!r}: what is not stated has no number and no expected value")
-        for parameter in (self.parameter, *self.where):
+        if self.drawn and not self.is_count:
+            raise ValueError(f"{self.says!r}: drawn records need a reported count")
+        for parameter in (self.parameter, *self.where, *self.also):
             stage, _, name = (parameter or "").partition(".")
             if parameter is not None and (stage not in STAGES or name not in STAGES[stage].model_fields):
                 raise ValueError(f"{self.says!r}: there is no parameter {parameter}")

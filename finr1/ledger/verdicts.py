@@ -4,7 +4,7 @@
   *not attempted* when the run could not have met it whatever it found: other questions, another base model, too few
   items for an interval of at most `WIDEST` to either side. A run on synthetic problems attempts no number.
 - a count has no interval: it is reproduced when it is equal as far as the paper prints it.
-- a setting is *followed* or *departed from*.
+- a setting is *followed* or *departed from*; where it asks for so many records, that many have to have been drawn.
 - what the paper leaves open is *open*: there is nothing to hold a run against.
 """
 
@@ -182,13 +182,12 @@ def hold(claim: Claim, run: Evidence) -> Entry:
     did = _did(claim, run)
     for parameter, values in claim.where.items():
         if claim.status != "not stated" and not _meets(run.setting(parameter), values):
-            return Entry(
-                claim, did, "", "not attempted", f"{parameter.partition('.')[2]} = {_text(run.setting(parameter))}"
-            )
+            return Entry(claim, did, "", "not attempted", f"{_name(parameter)} = {_text(run.setting(parameter))}")
     if claim.measure:
         found = measured(claim, run)
         return Entry(claim, found.how or did, _got(claim, found), *_on_number(claim, found, run))
-    return Entry(claim, did, "", *_on_setting(claim, run))
+    drawn = _drawn(claim, run)
+    return Entry(claim, did, "" if drawn is None else f"{drawn:,}", *_on_setting(claim, run))
 
 
 def entries(run: Evidence, claims: Sequence[Claim] | None = None) -> list[Entry]:
@@ -238,7 +237,25 @@ def _on_setting(claim: Claim, run: Evidence) -> tuple[Verdict, str]:
         follows = isinstance(value, int | float) and value > claim.above
     else:
         follows = any(_same(value, expected) for expected in claim.expected or [])
-    return ("followed", "") if follows else ("departed from", "")
+    other = [name for name, values in claim.also.items() if not _meets(run.setting(name), values)]
+    if not follows or other:
+        return "departed from", ", ".join(f"{_name(name)} = {_text(run.setting(name))}" for name in other)
+    if not claim.drawn:
+        return "followed", ""
+    drawn = _drawn(claim, run)
+    if drawn is None:
+        return "not attempted", "this run did not count its training records by source"
+    return ("followed", "") if drawn >= claim.number else ("departed from", "fewer training records were drawn")
+
+
+def _drawn(claim: Claim, run: Evidence) -> int | None:
+    """Training records that notebook 01 kept of the claim's sources; None where none are asked for or known."""
+    counts = run.metrics.get("01_data", {}).get("train_records")
+    return sum(counts.get(source, 0) for source in claim.drawn) if claim.drawn and counts is not None else None
+
+
+def _name(parameter: str) -> str:
+    return parameter.partition(".")[2]
 
 
 def _meets(value: Any, values: Sequence[Any]) -> bool:
@@ -259,7 +276,7 @@ def _did(claim: Claim, run: Evidence) -> str:
     if claim.parameter is None or not run.has(claim.parameter):
         return ""
     value = run.setting(claim.parameter)
-    return f"{claim.parameter.partition('.')[2]} = {_text(value)}"
+    return f"{_name(claim.parameter)} = {_text(value)}"
 
 
 def _text(value: Any) -> str:
