@@ -1,11 +1,13 @@
-"""What the Fin-R1 paper and its README report, each number with its place: to print beside a run, never to beat.
+"""What the Fin-R1 paper and its README report, each number with its place: to print beside a run.
 
 Nothing here was measured by this project. The paper used a 7B model, real benchmarks (see
-`QUESTIONS`) and a judge model that it does not name; it states neither decoding, seeds nor intervals. A number of a
-small run stands beside these, not on their scale.
+`QUESTIONS`) and a judge model that it does not name; it states neither decoding, seeds nor intervals. A number of
+another model or of other questions stands beside these, not on their scale (`why_apart`); else `ledger` decides.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 PAPER = "arXiv 2503.16252, version 5 (2026-03-19)"
 README = "README of the repository SUFE-AIFLM-Lab/Fin-R1"
@@ -112,3 +114,16 @@ def recipe_rows() -> list[dict]:
     """The rows of `RESULTS` for base, SFT and Fin-R1, in the order of the recipe."""
     by_model = {row["model"]: row for row in RESULTS}
     return [by_model[name] for name in (BASE, SFT, GRPO)]
+
+
+def why_apart(sources: Iterable[str], base: str | None) -> str:
+    """Why no number of a run may be held against the paper's; empty where `ledger` decides number by number.
+
+    `sources`: those of the run's benchmark items; `base`: its base model, as a folder or a hub id.
+    """
+    other = sorted(set(sources) - set(SOURCE_NAMES.values()))
+    reasons = [f"other questions: {', '.join(other)}"] if other else []
+    name = (base or "").rstrip("/").rpartition("/")[2]
+    if name.casefold() != BASE.casefold():
+        reasons.append(f"another base model: {name or 'unknown'} instead of {BASE}")
+    return "; ".join(reasons)

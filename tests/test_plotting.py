@@ -149,7 +149,7 @@ FIGURES = {
     "several answers": lambda: plotting.repeated_answers(repeated_table(
         [s for s in SAMPLES if s.decoding == "sampled"], PROBLEMS)),
     "decomposition": lambda: plotting.decomposition_bars(STEPS),
-    "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic problems, 135M"),
+    "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic, 135M", "x"),
 }  # fmt: skip
 
 
@@ -199,8 +199,11 @@ def test_each_reward_has_its_panel():
 
 
 def test_the_paper_stands_apart():
-    shown = panel_texts(plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic problems, 135M"))
+    run = (RESULTS, reported.recipe_rows(), "synthetic problems, 135M")
+    shown = panel_texts(plotting.beside_the_paper(*run, "other questions"))
     assert "Not comparable" in shown and "this run" in shown and "reported by the paper" in shown
+    shown = panel_texts(plotting.beside_the_paper(*run))
+    assert "Not comparable" not in shown and "ledger" in shown
 
 
 def test_the_trailing_mean_looks_back_only():

@@ -245,12 +245,23 @@ def test_an_ablation_is_shown_where_there_is_one(run, tmp_path):
 
 def test_a_table_sets_each_number_beside_its_interval():
     rows = [{"model": "a", "n": 1200, "accuracy": 0.25, "low": 0.2, "high": 0.31, "gap": 0.01, "gap_low": -0.02,
-             "gap_high": None, "detectable": 0.05}]  # fmt: skip
+             "gap_high": None, "format_part": -0.013, "detectable": 0.05, "gap_note": 2}]  # fmt: skip
     shown = table(rows)
     assert [(c["text"], c["span"]) for c in shown["header"]] == [
-        ("model", 1), ("n", 1), ("accuracy (%)", 2), ("gap (points)", 2), ("detectable", 1),
+        ("model", 1), ("n", 1), ("accuracy (%)", 2), ("gap (points)", 2), ("format part (points)", 1),
+        ("detectable (points)", 1), ("gap note", 1),
     ]  # fmt: skip
-    assert [c["text"] for c in shown["rows"][0]] == ["a", "1,200", "25.0", "[20.0, 31.0]", "+1.0", "", "0.05"]
+    assert [c["text"] for c in shown["rows"][0]] == [
+        "a",
+        "1,200",
+        "25.0",
+        "[20.0, 31.0]",
+        "+1.0",
+        "",
+        "-1.3",
+        "+5.0",
+        "2",
+    ]
 
 
 @pytest.mark.parametrize("seconds, text", [(12.3, "12 s"), (389, "6 min 29 s"), (3700, "1 h 01 min"), (0, "0 s")])
@@ -308,6 +319,30 @@ def test_five_sentences_hold_levels_steps_format_and_limits():
     assert "% of the gain" in told[3] and "read leniently" in told[3]
     assert "not another training seed" in told[4] and "compared with the paper" in told[4]
     assert all(re.search(r"[.]$", sentence) for sentence in told)
+
+
+@pytest.mark.parametrize(
+    "sources, base, says, not_says",
+    [
+        (["synthetic"], "SmolLM2-135M-Instruct", ["none of these", "synthetic", "SmolLM2-135M-Instruct"], ["ledger"]),
+        (["finqa", "tfns"], "SmolLM2-135M-Instruct", ["none of these", "SmolLM2-135M"], ["other questions", "ledger"]),
+        (["synthetic"], "Qwen/Qwen2.5-7B-Instruct", ["none of these", "other questions: synthetic"], ["base model"]),
+        (["finqa", "tfns"], "/models/Qwen2.5-7B-Instruct/", ["only where the replication ledger does"], ["none of"]),
+        (["finqa", "finpee"], "Qwen/Qwen2.5-7B-Instruct", ["none of these", "finpee"], ["finqa", "ledger"]),
+        (["finqa"], None, ["none of these", "unknown"], ["ledger"]),
+    ],
+)
+def test_what_may_be_compared_with_the_paper_depends_on_the_run(sources, base, says, not_says):
+    own = samples(GAIN)
+    rows, steps = results_table(own), paired_table(own, seed=0, resamples=100)
+    last = summary_sentences(rows, steps, "x", reported.why_apart(sources, base))[-1]
+    assert all(text in last for text in says) and not any(text in last for text in not_says)
+    shown = [axes.get_title() for axes in plotting.beside_the_paper(rows, reported.recipe_rows(), "x").axes]
+    assert not any("other tasks" in title for title in shown)
+
+
+def test_the_page_says_why_it_stands_apart(html):
+    assert "must not be compared with the ones above (other questions: synthetic" in Page(html).shown()
 
 
 def test_no_difference_is_called_noise_and_no_gain_is_shared_out():

@@ -44,7 +44,7 @@ def ablation(rows: Sequence[Mapping], reported: Sequence[Mapping], this_run: str
     right.set_xticks(range(len(means)), list(_LABELS.values()))
     right.tick_params(axis="x", labelsize=7)
     right.set(ylim=(-3, 103), ylabel="mean of five benchmarks (%)")
-    right.set_title("reported by the paper: 7B, other\ntasks, no seeds, no intervals", fontsize=8)
+    right.set_title("reported by the paper: 7B,\nno seeds, no intervals", fontsize=8)
     fig.supxlabel(
         f"left: {_sizes(rows)}; lines: 95 % intervals over {'seeds and ' * (rows[0]['seeds'] > 1)}items", fontsize=8
     )

@@ -234,11 +234,12 @@ def decomposition_bars(steps: Sequence[Mapping]) -> Figure:
     return fig
 
 
-def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_run: str) -> Figure:
-    """This run (left) and the paper's own numbers (right): two panels, because they must not be compared.
+def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_run: str, apart: str = "") -> Figure:
+    """This run (left) and the paper's own numbers (right): two panels, because a level alone compares nothing.
 
     `rows`: greedy or sampled rows of `results_table`; `reported`: {"model": str, "scores": {benchmark: percent}} in
-    the order base, SFT, Fin-R1; `this_run`: what the left panel was measured on and with.
+    the order base, SFT, Fin-R1; `this_run`: what the left panel was measured on and with; `apart`: why nothing of
+    it may be compared (`reported.why_apart`), empty where the ledger decides.
     """
     decodings = _ordered((row["decoding"] for row in rows), ["greedy", "sampled"])
     models = _models(rows)
@@ -257,7 +258,8 @@ def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_
     right.set_xticks(range(len(benchmarks)), [name.replace("-", "-\n").replace("_", "_\n") for name in benchmarks])
     right.tick_params(axis="x", labelsize=7, length=0)
     right.set(ylim=(0, 112), yticks=range(0, 101, 20))
-    right.set_title("reported by the paper\n7B; other tasks, other protocol", fontsize=8)
+    right.set_title("reported by the paper\n7B; protocol not stated in full", fontsize=8)
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1)
-    fig.suptitle("Not comparable with each other", fontsize=9, fontweight="bold")
+    heading = "Not comparable with each other" if apart else "Comparable only where the replication ledger compares"
+    fig.suptitle(heading, fontsize=9, fontweight="bold")
     return fig

@@ -16,7 +16,7 @@ _SHARES = {
     "recall", "share", "missing", "majority", "spread", "pass", "clean", "paper_like",
     "all", "without", "flawed", "mean", "sd",
 }  # fmt: skip
-_POINTS = ("difference", "gap", "detectable")
+_POINTS = ("difference", "gap", "detectable")  # with an interval; a part of a difference and `detectable` have none
 TITLES = {  # name of a metric -> heading of its table; others are called by their name
     "look": "A look at the dev split",
     "by_source": "By benchmark",
@@ -49,7 +49,7 @@ CAPTIONS = {  # file name -> what the figure shows; other figures are called by 
     "memory": "Memory of each GPU, part by part",
     "ablation": "The recipe with steps left out, over several seeds",
     "ablation_steps": "What each step adds, over seeds and items (95 % intervals)",
-    "beside_the_paper": "This run, and what the paper reports for other models on other tasks: one axis, no comparison",
+    "beside_the_paper": "This run, and what the paper reports; the ledger says what may be compared",
 }
 
 
@@ -98,7 +98,7 @@ def table(rows: Sequence[Mapping]) -> dict[str, list]:
     header = []
     for key in shown:
         numeric = any(isinstance(row.get(key), int | float) and not isinstance(row.get(key), bool) for row in rows)
-        unit = " (points)" if _is_difference(key) and key in intervals else " (%)" if key in _SHARES else ""
+        unit = {points: " (points)", percent: " (%)"}.get(_form(key, key in intervals), "")
         kind = "n" if numeric else ""
         header.append({"text": key.replace("_", " ") + unit, "kind": kind, "span": 1 + (key in intervals)})
     return {"header": header, "rows": [_cells(row, shown, intervals) for row in rows]}
@@ -146,7 +146,7 @@ def _is_difference(key: str) -> bool:
 
 
 def _form(key: str, has_interval: bool):
-    if _is_difference(key) and has_interval:
+    if (_is_difference(key) and has_interval) or key.endswith("_part") or key == "detectable":
         return points
     return percent if key in _SHARES else show
 

@@ -48,10 +48,13 @@ def build_report(
     sections = [section(name, title, folders.get(name)) for name, title in SECTIONS.items()]
     manifests = {s["name"]: s["manifest"] for s in sections if s["manifest"]}
     groups = sampled_groups(folders.get(GRPO), manifests.get(GRPO))
+    base = manifests.get(BENCHMARK, {}).get("parameters", {}).get("model_name_or_path")
+    apart = reported.why_apart({sample.source for sample in samples}, base)
     html = _template().render(
         run=next((m.get("run", "") for m in manifests.values()), ""),
         finished=max((m.get("finished", "") for m in manifests.values()), default=""),
-        summary=summary_sentences(rows, steps, measured_on),
+        summary=summary_sentences(rows, steps, measured_on, apart),
+        apart=apart,
         measured_on=measured_on,
         rows=rows,
         steps=steps,

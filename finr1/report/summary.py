@@ -12,13 +12,18 @@ from finr1.evaluation import percent, points
 from finr1.plotting import MODEL_NAMES
 
 
-def summary_text(rows: Sequence[dict], steps: Sequence[dict], measured_on: str = "this run's problems") -> str:
+def summary_text(
+    rows: Sequence[dict], steps: Sequence[dict], measured_on: str = "this run's problems", apart: str = ""
+) -> str:
     """The summary as plain text for a terminal, 100 columns wide."""
-    return "\n".join(textwrap.fill(sentence, 100) for sentence in summary_sentences(rows, steps, measured_on))
+    return "\n".join(textwrap.fill(sentence, 100) for sentence in summary_sentences(rows, steps, measured_on, apart))
 
 
-def summary_sentences(rows: Sequence[dict], steps: Sequence[dict], measured_on: str) -> list[str]:
-    """Five sentences on `results_table` and `paired_table`: levels, the two steps, the format's share, the limits."""
+def summary_sentences(rows: Sequence[dict], steps: Sequence[dict], measured_on: str, apart: str = "") -> list[str]:
+    """Five sentences on `results_table` and `paired_table`: levels, the two steps, the format's share, the limits.
+
+    `apart`: why none of this may be held against the paper, see `reported.why_apart`.
+    """
     greedy = [row for row in rows if row["decoding"] == "greedy"] or list(rows)
     if not greedy:
         return ["The benchmark has not run, so nothing is measured yet."]
@@ -30,7 +35,7 @@ def summary_sentences(rows: Sequence[dict], steps: Sequence[dict], measured_on: 
     if own:
         whole = [step for step in own if (step["before"], step["after"]) == ("base", "grpo")] or own[-1:]
         sentences.append(_format_sentence(whole[0], greedy))
-    sentences.append(_limits_sentence(own))
+    sentences.append(_limits_sentence(own, apart))
     return sentences
 
 
@@ -79,7 +84,7 @@ def _format_sentence(step: dict, rows: Sequence[dict]) -> str:
     )
 
 
-def _limits_sentence(steps: Sequence[dict]) -> str:
+def _limits_sentence(steps: Sequence[dict], apart: str) -> str:
     """What the intervals do not cover, and how small a difference could have gone unseen."""
     smallest = ""
     if steps:
@@ -87,7 +92,12 @@ def _limits_sentence(steps: Sequence[dict]) -> str:
         smallest = (
             f"a true difference below about {size:.0f} points would be missed in one of five such comparisons or more, "
         )
+    paper = (
+        f"none of these numbers may be compared with the paper's ({apart})"
+        if apart
+        else "these numbers may be compared with the paper's only where the replication ledger does"
+    )
     return (
         "The intervals cover the choice of problems, not another training seed or another wording of the prompt; "
-        f"{smallest}and none of these numbers may be compared with the paper's (7B, other tasks, another protocol)."
+        f"{smallest}and {paper}."
     )
