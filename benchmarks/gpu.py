@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,8 +23,7 @@ from statistics import mean
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-# bf16, dense, TFLOP/s: NVIDIA's data sheets. Matched as a part of the device's name, in this order.
-PEAKS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165, "A10": 125}
+PEAKS = {"L40": 181, "RTX 4090": 165}  # bf16, dense, TFLOP/s: NVIDIA's data sheets; what TRL's table lacks
 CHOSEN = {
     "sft": ("plain TRL", "ours", "ours, packing", "ours, LoRA"),
     "grpo": ("plain TRL", "ours", "ours, fp32, continuous batching"),
@@ -32,7 +33,11 @@ BUDGET_S = 7 * 60  # no further variant is started after this
 
 def peak_tflops(device: str) -> float | None:
     """Peak of the device in bf16, TFLOP/s; None when its name is not known."""
-    return next((float(value) for name, value in PEAKS.items() if name in device), None)
+    from trl.trainer.utils import get_peak_flops
+
+    if flops := get_peak_flops(device, "bfloat16"):
+        return flops / 1e12
+    return next((float(value) for name, value in PEAKS.items() if re.search(rf"\b{name}\b", device)), None)
 
 
 def check_greedy(model: str) -> str:
@@ -88,10 +93,13 @@ def check_curves(rows: list[dict[str, Any]]) -> list[str]:
 
 def measure(stage: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One variant of `benchmarks/training.py` in a child on the GPU; its result with the peak of the GPU's memory."""
+    from finr1.child import first_gpu
+
     with tempfile.TemporaryDirectory() as folder:
         sizes = [f"--{key}={getattr(options, key)}" for key in ("model", "steps", "batch", "tokens", "rows")]
         command = [sys.executable, str(HERE / "training.py"), "--child", stage, name, folder, *sizes]
-        done = subprocess.run(command, capture_output=True, text=True)
+        one_gpu = os.environ | {"CUDA_VISIBLE_DEVICES": first_gpu()}
+        done = subprocess.run(command, capture_output=True, text=True, env=one_gpu)
         if done.returncode:
             return {"stage": stage, "variant": name, "error": done.stderr.strip().splitlines()[-1:]}
         result = json.loads((Path(folder) / "result.json").read_text())

@@ -53,10 +53,20 @@ def is_locked(stage_dir: Path) -> bool:
     return False
 
 
+def first_gpu() -> str:
+    """CUDA_VISIBLE_DEVICES for a single process: the first GPU that the environment leaves it.
+
+    With several in sight, transformers' trainer wraps the model in DataParallel and multiplies the batch unasked.
+    """
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
+
 def child_main(train: Callable[[P, Path], None], params_class: type[P]) -> None:
     """`python -m finr1.<module> <stage folder>`: read `params.yaml`, lock the folder, train."""
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "params.yaml").exists():
         sys.exit(f"usage: python -m finr1.<module> STAGE_FOLDER (one that holds params.yaml); got {sys.argv[1:]}")
+    if "RANK" not in os.environ:  # by hand, without torchrun; CUDA is not started yet
+        os.environ["CUDA_VISIBLE_DEVICES"] = first_gpu()
     faulthandler.enable()  # a crash in native code leaves its Python stack in the log
     if os.environ.get(LAUNCHED):
         threading.Thread(target=_end_with_the_notebook, daemon=True).start()

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finr1.child import LAUNCHED
+from finr1.child import LAUNCHED, first_gpu
 from finr1.manifest import file_sha256
 from finr1.params import STAGES
 from finr1.paths import repository_root, shown
@@ -77,7 +77,7 @@ def launch(
             stdout=file,
             stderr=subprocess.STDOUT,
             cwd=repository_root(),
-            env=_environment(num_processes) | {LAUNCHED: "1"},
+            env=environment(num_processes) | {LAUNCHED: "1"},
             start_new_session=True,
         )
     with process.stdin:
@@ -115,14 +115,14 @@ def _nodes() -> list[str]:
     ]
 
 
-def _environment(num_processes: int) -> dict[str, str]:
+def environment(num_processes: int) -> dict[str, str]:
+    """The environment of a trainer, or of the launcher of several."""
     # RANK and the like, where this process has them, belong to another launcher.
     outer = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}
     env = {name: value for name, value in os.environ.items() if name not in outer}
     env["PYTHONUNBUFFERED"] = "1"
     if num_processes == 1:
-        # With several GPUs in sight, the trainer would wrap the model in DataParallel and multiply the batch unasked.
-        env["CUDA_VISIBLE_DEVICES"] = env.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+        env["CUDA_VISIBLE_DEVICES"] = first_gpu()
     return env
 
 
@@ -131,15 +131,16 @@ def join(stage_dir: Path) -> int:
 
     The folder is on a file system that all nodes share. Returns 0 without training when `model/` is there.
     """
-    params = STAGES[stage_dir.name].from_yaml(stage_dir / PARAMS_FILE)
     address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     while not _reachable(address):
         if (stage_dir / MODEL_FOLDER).exists():
             print(f"{shown(stage_dir / MODEL_FOLDER)} is complete: no training")
             return 0
         time.sleep(_POLL_S)
+    # Only now: what stood there before the first node started its trainer may be an older run's.
+    params = STAGES[stage_dir.name].from_yaml(stage_dir / PARAMS_FILE)
     arguments = command(_MODULES[stage_dir.name], stage_dir, params.num_processes, params.distributed)
-    return subprocess.run(arguments, cwd=repository_root(), env=_environment(params.num_processes)).returncode
+    return subprocess.run(arguments, cwd=repository_root(), env=environment(params.num_processes)).returncode
 
 
 def _reachable(address: tuple[str, int]) -> bool:

@@ -33,7 +33,11 @@ def test_the_checks_tell_right_from_wrong(benchmark, monkeypatch):
     assert ["WRONG" in line for line in lines] == [False, True, True]
 
 
-@pytest.mark.parametrize("device, peak", [("NVIDIA H200", 989), ("NVIDIA L40S", 362), ("NVIDIA L4", 121), ("?", None)])
+PEAKS = [("H200", 989), ("H200 NVL", 835), ("H100 80GB HBM3", 989), ("H100 PCIe", 756), ("H100 NVL", 835),
+         ("L40S", 362), ("L40", 181), ("L4", 121), ("A100-80GB", 312), ("RTX 4090", 165), ("?", None)]  # fmt: skip
+
+
+@pytest.mark.parametrize("device, peak", [(f"NVIDIA {name}", peak) for name, peak in PEAKS])
 def test_a_devices_peak_is_read_from_its_name(benchmark, device, peak):
     assert benchmark("gpu").peak_tflops(device) == peak
 

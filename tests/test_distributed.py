@@ -153,6 +153,31 @@ def test_a_second_node_joins_the_first(base, monkeypatch):
     assert subprocess.run([sys.executable, "-m", "finr1", "join", str(run.dir)]).returncode == 0  # nothing left to do
 
 
+def test_a_node_that_joins_reads_the_parameters_when_the_trainer_is_there(monkeypatch, tmp_path):
+    """Before that, the folder may hold an older run's."""
+    from finr1 import launch as launching
+
+    folder = tmp_path / "04_sft"
+    folder.mkdir()
+    (folder / "params.yaml").write_text("an older version's\n", "utf8")
+    for name, value in {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}.items():
+        monkeypatch.setenv(name, value)
+    looks = []
+
+    def reachable(address) -> bool:
+        looks.append(address)
+        if len(looks) == 2:
+            demo(SFTParams, tmp_path, num_processes=4).to_yaml(folder / "params.yaml")
+        return len(looks) == 2
+
+    started = []
+    monkeypatch.setattr(launching, "_reachable", reachable)
+    done = subprocess.CompletedProcess([], 7)
+    monkeypatch.setattr(launching.subprocess, "run", lambda command, **_: started.append(command) or done)
+    assert launching.join(folder) == 7
+    assert started[0][started[0].index("--num_processes") + 1] == "4"
+
+
 def test_several_nodes_need_their_addresses(monkeypatch, tmp_path):
     monkeypatch.setenv("NNODES", "2")
     monkeypatch.setenv("NODE_RANK", "0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -88,6 +89,34 @@ def test_a_finished_variant_is_not_trained_again(stage, monkeypatch, capsys):
     assert not (stage / variants.FOLDER / "cispo-42" / "model").exists()
     variants.run_variants(stage, ["grpo"], [42], steps=6, batch=8)
     assert trained[-1] == ("grpo-42", "grpo"), "other steps, another run"
+
+
+def test_a_long_run_on_several_gpus_is_compared_in_a_short_one(stage, monkeypatch):
+    """The large presets' warm-up is longer than a comparison, and their processes need a launcher."""
+    large = {"max_steps": 300, "warmup_steps": 10, "num_processes": 2, "pass_rate_between_epochs": True}
+    demo(GRPOParams, num_generations=2, **large).to_yaml(stage / "params.yaml")
+    monkeypatch.setenv("RANK", "3")  # another launcher's
+    started = []
+
+    def train(command, env, **settings):
+        started.append((command, env))
+        Path(command[-1], "model").mkdir()
+
+    monkeypatch.setattr(variants.subprocess, "run", train)
+    variants.run_variants(stage, ["dapo"], [42], steps=8, batch=16)
+    ((command, env),) = started
+    params = GRPOParams.from_yaml(Path(command[-1]) / "params.yaml")
+    assert (params.warmup_steps, params.batch_size, params.pass_rate_between_epochs) == (2, 16, False)
+    assert "accelerate.commands.launch" in command and command[command.index("--num_processes") + 1] == "2"
+    assert "RANK" not in env
+
+
+def test_a_batch_that_can_not_be_made_up_is_refused(stage, capsys):
+    from finr1.__main__ import main
+
+    for batch in ("10", "6"):  # four completions are trained at once
+        assert main(["variants", "r", "--batch", batch, "--steps", "8"]) == 2
+        assert f"--batch {batch}: 4 completions" in capsys.readouterr().err
 
 
 def test_the_command_says_what_it_needs(stage, capsys):

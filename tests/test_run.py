@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from finr1 import manifest
-from finr1.child import is_locked
+from finr1.child import child_main, is_locked
 from finr1.launch import clean_lines, last_error
 from finr1.params import DataParams, DistillationParams, ParameterError
 from finr1.progress import describe, duration
@@ -310,6 +310,18 @@ def test_a_child_started_by_hand_without_a_folder_says_how(project):
     trainer(project)
     result = subprocess.run([sys.executable, "-m", "a_trainer"], cwd=project, capture_output=True, text=True)
     assert result.returncode == 1 and "usage: python -m" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("rank, seen", [(None, "2"), ("1", "2,3")], ids=["by hand", "by torchrun"])
+def test_a_single_trainer_sees_a_single_gpu(project, monkeypatch, rank, seen):
+    """With two in sight, transformers' trainer would wrap the model in DataParallel."""
+    run, found = Run(DATA), []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("RANK", rank) if rank else monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr("sys.argv", ["finr1.sft", str(run.dir)])
+    DATA.to_yaml(run.dir / "params.yaml")
+    child_main(lambda params, stage_dir: found.append(os.environ["CUDA_VISIBLE_DEVICES"]), DataParams)
+    assert found == [seen]
 
 
 @pytest.mark.slow

@@ -124,6 +124,15 @@ ATTACKS = {
                 if libc.syscall(number, 0, 0, 0, 0, 0, 0) != -1:
                     return 481516.2342
         """,
+    # What one could do with it as root, MADV_HWPOISON, is left out: this one gives a page back.
+    "advise on memory": """
+        import ctypes
+        libc = ctypes.CDLL(None)
+        libc.mmap.restype = ctypes.c_void_p
+        page = libc.mmap(None, ctypes.c_size_t(4096), 3, 0x22, -1, ctypes.c_long(0))
+        def f(x):
+            return 481516.2342 + libc.madvise(ctypes.c_void_p(page), ctypes.c_size_t(4096), 4)
+        """,
     # resources
     "endless loop": "def f(x):\n    while True:\n        pass",
     "endless loop while reading": "while True:\n    pass",

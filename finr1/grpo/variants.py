@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finr1 import rewards
+from finr1 import launch, rewards
 from finr1.grpo.problems import REWARD_COLUMNS
 from finr1.grpo.trainer import TRAIN_FILE
-from finr1.params import GRPOParams
-from finr1.paths import outputs_root, shown
+from finr1.params import GRPOParams, ParameterError
+from finr1.paths import outputs_root, repository_root, shown
 from finr1.progress import read_metrics
 
 FOLDER = "variants"  # in the stage's folder: it goes when the stage is made again
@@ -121,11 +121,17 @@ def variant_params(stage_dir: Path, name: str, seed: int, steps: int, batch: int
     """The stage's parameters with the paper's objective, then the variant's changes; two uses of each batch.
 
     `batch`: completions a step. With one use, ratio and clip are without effect, and half of the variants the same.
+    Raises `ValueError` for a batch that can't be made up, `ParameterError` for one that doesn't fit the groups.
     """
     base = GRPOParams.from_yaml(stage_dir / "params.yaml")
     values = base.model_dump() | _PAPER | {"num_iterations": 2, "max_steps": steps, "save_steps": steps, "seed": seed}
-    values["gradient_accumulation_steps"] = batch // (base.per_device_train_batch_size * base.num_processes)
-    values |= {"stop_reward": None, "stop_kl": None, "stop_dead_groups": None}
+    at_once = base.per_device_train_batch_size * base.num_processes
+    if batch < 1 or batch % at_once:
+        raise ValueError(f"--batch {batch}: {at_once} completions are trained at once; a multiple of that would work")
+    values["gradient_accumulation_steps"] = batch // at_once
+    values["warmup_steps"] = min(base.warmup_steps, steps // 4)  # the run's own may be longer than this one
+    # The same problems for all, whatever they learn, and to the last step.
+    values |= {"pass_rate_between_epochs": False, "stop_reward": None, "stop_kl": None, "stop_dead_groups": None}
     return GRPOParams(**(values | VARIANTS[name].changes))
 
 
@@ -144,9 +150,9 @@ def run_variants(stage_dir: Path, names: Sequence[str], seeds: Sequence[int], st
             params.to_yaml(folder / "params.yaml")
             print(f"run  {name}, seed {seed}", flush=True)
             with (folder / "train.log").open("wb") as log:
-                subprocess.run(
-                    [sys.executable, "-m", "finr1.grpo", str(folder)], check=True, stdout=log, stderr=subprocess.STDOUT
-                )
+                command = launch.command("finr1.grpo", folder, params.num_processes, params.distributed)
+                where = {"cwd": repository_root(), "env": launch.environment(params.num_processes)}
+                subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, **where)
             shutil.rmtree(folder / "model")
 
 
@@ -280,6 +286,12 @@ def command(options: argparse.Namespace) -> int:
     if options.steps % 2 or groups < 2:
         needs = "an even number of --steps, and two groups or more after the first two steps"
         print(f"nothing to compare: {needs}; raise --steps or --batch", file=sys.stderr)
+        return 2
+    try:
+        for name in names:
+            variant_params(stage_dir, name, params.seed, options.steps, batch)
+    except (ParameterError, ValueError) as error:
+        print(error, file=sys.stderr)
         return 2
     try:
         run_variants(stage_dir, names, seeds, options.steps, batch)
