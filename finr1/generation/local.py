@@ -67,9 +67,9 @@ class TransformersBackend:
     batch comes from the keys in it: the same requests give the same text, and a run that was cut off and goes on with
     the same requests ends up with what it would have had, because batches are stored whole. In other company a request
     may get another text: sampled for sure, greedy where rounding decides. What prompts have in common is computed for
-    each of them: transformers keeps no cache between batches. Its continuous batching was measured and does not pay on a
-    CPU (`benchmarks/cpu_sampling.py`: 2.3 times the CPU seconds of static batches); on GPUs vLLM is the way. The folder
-    may be an adapter's (peft): its base model is loaded first.
+    each of them: transformers keeps no cache between batches. Its continuous batching was measured and does not pay on
+    a CPU (`benchmarks/cpu_sampling.py`: 2.3 times the CPU seconds of static batches); on GPUs vLLM is the way. The
+    folder may be an adapter's (peft): its base model is loaded first.
     """
 
     def __init__(
