@@ -269,6 +269,10 @@ def test_seeds_have_a_spread_of_their_own():
     [row] = evaluation.spread_table(runs)
     assert row["by_run"] == {"one": 0.5, "two": 0.75} and row["runs"] == 2
     assert row["between_over_within"] == pytest.approx(0.03125 / np.mean([0.25 / 4, 0.1875 / 4]))
+    judged = [s.model_copy(update={"graded_by": "judge"}) for s in runs["two"]]
+    [row] = evaluation.spread_table({"one": runs["one"], "two": judged})
+    assert row["mean"] is None and not row["by_run"] and "a judge graded some" in row["note"]
+    assert evaluation.spread_table({"one": judged, "two": judged})[0]["mean"] == 0.75
 
 
 # ---- judges ---------------------------------------------------------------------------------------------------------
@@ -310,8 +314,9 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
     assert evaluation.agreement(verdicts) == Agreement(3, 3, 3, 3)
     [row] = evaluation.judge_table(final, verdicts, seed=0)
     assert (row["judged"], row["as judged"], row["corrected"]) == (0.5, 0.5, 0.5)
-    [result] = evaluation.with_judge_error(evaluation.results_table(final), [row | {"corrected": 0.4}])
-    assert (result["accuracy"], result["as_judged"], result["low"]) == (0.4, 0.5, row["low"])
+    [result] = evaluation.with_judge_error(evaluation.results_table(final), final, verdicts, seed=0)
+    assert (result["accuracy"], result["as_judged"], result["low"]) == (0.5, 0.5, row["low"])
+    assert result["judge_error"] == row["judge_error"] == evaluation.TAKEN_OUT
     low, high = evaluation.wilson_interval(6, 12)
     assert row["low"] <= low + 0.05 and row["high"] >= high - 0.05  # six answers do not make a judge perfect
     stage = outputs / "r" / "06_benchmark"
@@ -332,8 +337,77 @@ def test_a_judge_of_all_answers_and_a_reply_that_is_no_verdict():
     verdicts = evaluation.judge_samples(samples, asked, ScriptedBackend(lambda *_: "maybe", "m"), "J", "all", 0)
     assert len(verdicts) == 11 and not any(v.study for v in verdicts)  # a missing answer needs no judge
     final = evaluation.regrade(samples, asked, "judge", verdicts)
-    assert [s.correct for s in final[1:]] == [None] * 11 and final[0].graded_by == "rules"
-    assert "11 replies could not be read" in evaluation.judge_line(verdicts)
+    ruled = evaluation.regrade(samples, asked, "ours")
+    assert final == ruled and [s.correct for s in ruled].count(None) == 6  # no verdict takes none away
+    assert "0 answers graded by J; 11 replies could not be read" in evaluation.judge_line(verdicts)
+
+
+def of_judge(samples, verdict, study=False) -> list[Verdict]:
+    """`verdict` of a sample, or of a number: what the judge says of each."""
+    keys = [s.model_dump(include={"model", "decoding", "problem_id", "sample"}) for s in samples]
+    return [
+        Verdict(**key, judge="J", verdict=verdict(n, s), rules=s.correct, study=study)
+        for n, (key, s) in enumerate(zip(keys, samples, strict=True))
+    ]
+
+
+def test_a_judge_that_overrules_the_rules_is_not_undone_by_them():
+    """50 of 100 right by rules; the judge forgives 30 forms. Corrected by its disagreement it would be 50 again."""
+    ruled = many("base", "1" * 50 + "0" * 50, "1" * 100)
+    verdicts = of_judge(ruled, lambda n, s: n < 80)
+    final = evaluation.apply_verdicts(ruled, verdicts)
+    [row] = evaluation.with_judge_error(evaluation.results_table(final), final, verdicts, seed=0)
+    assert (row["accuracy"], row["as_judged"]) == (0.8, 0.8)
+    assert (row["low"], row["high"]) == pytest.approx(evaluation.wilson_interval(80, 100))
+    assert "rules are no truth" in row["judge_error"] and row["judge_error"] in evaluation.render_table([row])
+    [line] = evaluation.judge_table(final, verdicts, seed=0)
+    assert (line["as judged"], line["corrected"], line["judged"]) == (0.8, None, 1.0)
+    assert evaluation.agreement(verdicts) == Agreement(50, 50, 20, 50)  # beside it, as information
+    later = [s.model_copy(update={"model": "sft", "correct": True}) for s in final]
+    steps = evaluation.paired_table([*final, *later], seed=0, resamples=200)
+    [step] = evaluation.steps_with_judge_error(steps, [*final, *later], verdicts, seed=0)
+    assert (step["difference"], step["p"]) == (steps[0]["difference"], steps[0]["p"])
+    assert step["judge_error"] == row["judge_error"]
+
+
+@pytest.mark.parametrize(
+    ("study", "reason"),
+    [
+        ("", "none of the studied answers right or wrong"),
+        ("111", "none of the studied answers wrong"),
+        ("000", "none of the studied answers right"),
+        ("10", "no better than a coin"),
+    ],
+)
+def test_a_judge_whose_error_is_not_known_is_said_to_be_so_and_stops_nothing(study, reason):
+    """A study without right or wrong answers, or a judge that says no to all: as judged, with the reason."""
+    opened = [s.model_copy(update={"correct": None}) for s in many("base", "1100", "1111")]
+    known = many("sft", study, "1" * len(study))
+    verdicts = [*of_judge(opened, lambda n, s: n < 3), *of_judge(known, lambda n, s: False, study=True)]
+    final = [*evaluation.apply_verdicts(opened, verdicts), *known]
+    rows = evaluation.with_judge_error(evaluation.results_table(final), final, verdicts, seed=0)
+    assert rows[0]["accuracy"] == 0.75 and reason in rows[0]["judge_error"]
+    assert all("judge_error" not in row for row in rows[1:])  # rules alone
+    [line] = evaluation.judge_table(final, verdicts, seed=0)
+    assert line["corrected"] is None and reason in line["judge_error"]
+    assert reason in evaluation.table_notes(rows)[-1]
+
+
+def test_the_judges_error_is_taken_out_of_each_part_of_a_table():
+    study = many("base", "10" * 50, "11" * 50)
+    verdicts = of_judge(study, lambda n, s: n % 2 == 0 or n % 4 == 1, study=True)  # passes half of what is wrong
+    opened = [
+        make_sample(item=f"q{n}", correct=None, capability="risk" if n % 2 else "esg", source=f"s{n % 2}")
+        for n in range(80)
+    ]
+    verdicts += of_judge(opened, lambda n, s: n % 2 == 1 or n % 4 == 0)  # all of s1, half of s0
+    final = [*evaluation.apply_verdicts(opened, verdicts), *study]
+    for by, names in (("source", ("s0", "s1")), ("capability", ("esg", "risk"))):
+        rows = evaluation.with_judge_error(evaluation.results_table(final, by), final, verdicts, seed=0)
+        found = {row[by]: row for row in rows}
+        assert [found[name]["as_judged"] for name in names] == [0.5, 1.0]
+        assert [found[name]["accuracy"] for name in names] == [0.0, 1.0]
+        assert "as_judged" not in found["synthetic" if by == "source" else "calculation"]
 
 
 def test_the_correction_is_right_on_average_and_covers_the_truth():

@@ -16,6 +16,7 @@ from finr1 import manifest
 from finr1.__main__ import main
 from finr1.compare import NotComparable, compare_metrics, read_run, same_outputs, setting_rows, stage_numbers
 from finr1.compare.metrics import HIGHER, NOISE, UNSURE, paired_difference, unpaired_difference
+from finr1.compare.page import text_page
 from finr1.paths import run_folder
 from finr1.records import write_jsonl
 
@@ -160,6 +161,34 @@ def test_other_items_of_several_sources_are_only_compared_source_by_source(tmp_p
     rows = difference(tmp_path / "other", first, second)
     assert {row["source"] for row in rows} == {"finqa", "tfns"} and not any(row["difference"] for row in rows)
     assert {row["source"] for row in difference(tmp_path / "same", first, first)} == {"all", "finqa", "tfns"}
+
+
+JUDGE = {"judge_backend": "endpoint", "judge_model": "J", "judge_scope": "undecided"}
+
+
+@pytest.mark.parametrize(
+    ("judges", "graded", "compared", "note"),
+    [
+        ((None, "J"), ("rules", "judge"), False, "accuracy is left out where a judge graded"),
+        (("J", "K"), ("judge", "judge"), False, "A: rules and the judge J (scope undecided); B: rules and the judge K"),
+        (("J", "J"), ("judge", "judge"), True, "accuracies are as judged"),
+        (("J", "J"), ("rules", "judge"), True, "accuracies are as judged"),  # nothing was open in the one run
+        ((None, "J"), ("rules", "rules"), True, ""),  # the judge had nothing to grade
+        ((None, None), (None, "rules"), True, ""),  # samples of an older run do not say
+    ],
+)
+def test_rules_and_a_judge_are_not_compared(tmp_path, judges, graded, compared, note):
+    runs = []
+    for name, judge, who, right in zip("ab", judges, graded, ([1, 0, 0, 0], [1, 1, 1, 0]), strict=True):
+        own = JUDGE | {"judge_model": judge} if judge else {"judge_backend": "rules"}
+        more = {"graded_by": who} if who else {}
+        write_stage(tmp_path / name / "06_benchmark", own, {"samples.jsonl": answers(right, **more)})
+        runs.append(read_run(str(tmp_path / name)))
+    rows = compare_metrics(*runs)
+    assert ("accuracy" in {row["metric"] for row in rows}) is compared
+    assert {"lenient", "format"} <= {row["metric"] for row in rows}
+    text = text_page(*runs, rows)
+    assert note in text and ("judge" in text.partition("What came out")[2]) is bool(note)
 
 
 # ---- what went in ----------------------------------------------------------------------------------------------------

@@ -174,7 +174,32 @@ def test_a_row_counts_items_answers_and_what_was_undecided():
 def test_a_model_without_any_verdict_has_dashes_and_no_crash():
     rows = results_table([make_sample(correct=None, format=False, tokens=None, lenient_correct=None)])
     assert (rows[0]["accuracy"], rows[0]["accuracy_given_format"], rows[0]["mean_tokens"]) == (None, None, None)
-    assert "could not be graded" in render_table(rows)
+    assert "1 answers could not be graded" in render_table(rows)
+
+
+def test_an_accuracy_over_a_part_of_the_answers_says_so():
+    opened = [make_sample("sft", f"p{n}", correct=None if n < 3 else n > 4, lenient_correct=None) for n in range(6)]
+    text = render_table(results_table([*many("base", "1" * 6, "1" * 6), *opened]))
+    assert "undecided" in text.splitlines()[0] and "are of the rest alone" in text
+    assert [line.split()[2:5] for line in text.splitlines()[1:3]] == [["6", "6", "0"], ["3", "6", "3"]]
+    assert "undecided" not in render_table(results_table(many("base", "10", "11")))
+
+
+@pytest.mark.parametrize(("decided", "steps"), [(0, 0), (1, 0), (2, 1)])
+def test_a_pair_without_two_decided_items_has_no_row(decided, steps):
+    """Open questions under rules: a figure, a table and a sentence less, and no crash."""
+    ids = [f"p{n}" for n in range(5)]
+    samples = [
+        make_sample(model, item, correct=n > 0 if n < decided else None, lenient_correct=None)
+        for model in ("base", "sft")
+        for n, item in enumerate(ids)
+    ]
+    found = paired_table(samples, seed=0, resamples=100)
+    assert len(found) == steps
+    text = render_table(results_table(samples), found)
+    if found:
+        assert found[0]["lenient_difference"] is None and found[0]["asked"] == 5
+        assert "2 of 5" in text
 
 
 def test_rows_come_in_the_order_of_the_recipe_and_by_group():

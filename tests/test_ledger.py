@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from finr1 import ledger, reported
-from finr1.evaluation import Sample
+from finr1.evaluation import Sample, Verdict, apply_verdicts
 from finr1.ledger import Claim, Evidence
 from finr1.ledger.verdicts import WIDEST
 from finr1.params import STAGES
@@ -232,6 +232,67 @@ def test_a_difference_is_paired_on_the_items_of_its_source():
     assert entry.verdict == "reproduced" and entry.got.startswith("+3.0 [") and "paired" in entry.did
     loss = ledger.hold(claim, run(SEVEN_B, answers=samples("finqa", {"sft": 0.76, "grpo": 0.73}, 1000)))
     assert loss.verdict == "not reproduced"
+
+
+def opened(answers: list[Sample], every: int = 2) -> list[Sample]:
+    """Of every `every`-th item rules cannot tell."""
+    return [s.model_copy(update={"correct": None}) if n % every == 0 else s for n, s in enumerate(answers)]
+
+
+def judging(answers: list[Sample], share: float, study: list[Sample], forgives: int) -> list[Verdict]:
+    """A judge of the undecided among `answers`, and of `study`, where it passes one wrong answer in `forgives`."""
+    return [
+        Verdict(**s.model_dump(include={"model", "decoding", "problem_id", "sample"}), judge="J", rules=s.correct,
+                verdict=bool(s.correct) or n % forgives == 0 if is_study else n < share * len(answers), study=is_study)
+        for is_study, members in ((False, answers), (True, study))
+        for n, s in enumerate(members)
+        if is_study or s.correct is None
+    ]  # fmt: skip
+
+
+def test_what_rules_leave_undecided_attempts_no_number():
+    """A missing answer is wrong and an open one undecided: the accuracy of the rest says nothing of the whole."""
+    parts = opened(samples("finqa", {"sft": 0.7, "grpo": 0.76}, 1000))
+    step = next(claim for claim in CLAIMS if claim.says == "FinQA, from SFT to GRPO")
+    for claim, n in ((claim_of(FINQA), "500 of 1000"), (step, "1000 of 2000")):
+        entry = ledger.hold(claim, run(SEVEN_B, answers=parts))
+        assert entry.verdict == "not attempted" and entry.why == f"rules leave {n} answers undecided; no judge"
+    one = [s.model_copy(update={"correct": None if n % 1000 else True}) for n, s in enumerate(parts)]
+    assert "undecided" in ledger.hold(step, run(SEVEN_B, answers=one)).why  # one item decided for both: no difference
+
+
+def test_a_judges_error_is_taken_out_of_what_is_held_against_a_claim():
+    """The judge passes half of what is wrong: as judged 88 of 100 are right, with its error out 76."""
+    ruled = samples("finqa", {"grpo": 0.76}, 1000)
+    answers = [s.model_copy(update={"correct": None}) for s in ruled]
+    study = samples("tfns", {"grpo": 0.5}, 400)
+    verdicts = judging(answers, 0.88, study, forgives=2)
+    graded = [*apply_verdicts(answers, verdicts), *study]
+    evidence = run(SEVEN_B, answers=graded)
+    evidence = Evidence(evidence.parameters, evidence.metrics, graded, 0, verdicts)
+    entry = ledger.hold(claim_of(FINQA), evidence)
+    assert entry.got.startswith("76.0 [") and entry.did.endswith("judged, its error taken out")
+    bare = ledger.hold(claim_of(FINQA), run(SEVEN_B, answers=graded))  # its verdicts were not kept
+    assert bare.got.startswith("88.0 [") and bare.did.endswith("as judged, its error not included")
+    no_verdict = {"correct": None, "graded_by": "rules"}
+    unread = [s.model_copy(update=no_verdict) if n < 20 else s for n, s in enumerate(graded)]
+    why = ledger.hold(claim_of(FINQA), Evidence(evidence.parameters, {}, unread, 0, verdicts)).why
+    assert why == "20 of 1000 answers are undecided after the judge"
+
+
+def test_a_difference_of_judged_answers_has_the_judges_error_taken_out():
+    """The judge passes half of what is wrong, which shrinks every gain by half."""
+    step = next(claim for claim in CLAIMS if claim.says == "FinQA, from SFT to GRPO")
+    study = samples("tfns", {"grpo": 0.5}, 400)
+    verdicts, graded = judging([], 0, study, forgives=2), []
+    for model, share in (("sft", 0.84), ("grpo", 0.88)):
+        answers = [s.model_copy(update={"correct": None}) for s in samples("finqa", {model: 1.0}, 1000)]
+        verdicts += (own := judging(answers, share, [], forgives=2))
+        graded += apply_verdicts(answers, own)
+    parameters = run(SEVEN_B).parameters
+    entry = ledger.hold(step, Evidence(parameters, {}, graded, 0, verdicts))
+    assert entry.got.startswith("+8.0 [") and entry.did.endswith("paired, judged, its error taken out")
+    assert ledger.hold(step, Evidence(parameters, {}, graded, 0)).got.startswith("+4.0 [")
 
 
 def test_a_mean_needs_all_five_benchmarks():

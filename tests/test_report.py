@@ -15,7 +15,14 @@ import pytest
 matplotlib.use("Agg")
 
 from finr1 import ledger, plotting, reported  # noqa: E402
-from finr1.evaluation import Sample, paired_table, protocol_rows, results_table  # noqa: E402
+from finr1.evaluation import (  # noqa: E402
+    Sample,
+    Verdict,
+    apply_verdicts,
+    paired_table,
+    protocol_rows,
+    results_table,
+)
 from finr1.manifest import write_json  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402
 from finr1.report import build_report, summary_sentences, summary_text, write_pdf  # noqa: E402
@@ -353,6 +360,65 @@ def test_no_difference_is_called_noise_and_no_gain_is_shared_out():
 
 def test_a_clear_gain_is_not_called_noise():
     assert "noise" not in " ".join(sentences(GAIN)[1:3])
+
+
+def test_a_difference_that_holms_correction_takes_away_is_called_noise():
+    own = samples(GAIN)
+    steps = paired_table(own, seed=0, resamples=500)
+    weak = [step | {"p_holm": 0.05 if step["after"] == "sft" else 0.049} for step in steps]
+    told = summary_sentences(results_table(own), weak, "synthetic problems")
+    assert told[1].count(", which is noise among so many comparisons") == 2  # greedy and sampled
+    assert "noise" not in told[2]
+    axes = plotting.paired_forest(weak).axes[0]
+    dots = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [step["after"] == "sft" for step in weak]
+
+
+def test_an_accuracy_of_a_part_of_the_answers_is_not_told_as_a_plain_one():
+    opened = [s.model_copy(update={"correct": None}) if s.problem_id[-1] in "02468" else s for s in samples(GAIN)]
+    told = summary_sentences(results_table(opened), paired_table(opened, seed=0, resamples=200), "open questions")
+    assert told[0].count("of the 30 of 60 answers that could be graded") == 3
+    assert "on the 30 of 60 problems that could be graded" in told[1]
+
+
+def test_open_questions_that_nobody_graded_still_give_a_report_and_figures(tmp_path):
+    """No two items are decided: no step anywhere, and no crash."""
+    own = [s.model_copy(update={"correct": None, "lenient_correct": None}) for s in samples(GAIN, items=8)]
+    write_jsonl(tmp_path / "06_benchmark" / "samples.jsonl", own)
+    rows, steps = results_table(own), paired_table(own, seed=0)
+    assert steps == []
+    for number, fig in enumerate(
+        (plotting.benchmark_bars(rows), plotting.paired_forest(steps), plotting.decomposition_bars(steps),
+         plotting.beside_the_paper(rows, reported.recipe_rows(), "this run"), plotting.protocol_scores([], []),
+         plotting.accuracy_by(results_table(own, by="capability"), "capability"))
+    ):  # fmt: skip
+        plotting.save_figure(fig, tmp_path / "figures", f"figure_{number}")
+    page = build_report({"06_benchmark": tmp_path / "06_benchmark"}, tmp_path / "report.html")
+    shown = Page(page.read_text("utf8")).shown()
+    assert "not known (no answer could be graded)" in shown and "8 of 8 answers undecided" in shown
+
+
+def test_the_report_takes_the_judges_error_out_of_what_it_shows(tmp_path):
+    """Half of the answers are judged, by one that passes half of what is wrong; then its verdicts are lost."""
+    ruled = samples({"base": (1.0, 0.2), "sft": (1.0, 0.5), "grpo": (1.0, 0.5)}, items=100)
+    key = {"model", "decoding", "problem_id", "sample"}
+    verdicts = [
+        Verdict(**s.model_dump(include=key), judge="J", verdict=bool(s.correct) or n % 8 in (0, 1),
+                rules=s.correct if n % 4 > 1 else None, study=n % 4 > 1)
+        for n, s in enumerate(ruled)
+    ]  # fmt: skip
+    verdicts = [v.model_copy(update={"verdict": bool(v.rules) or n % 8 in (2, 3)}) if v.study else v
+                for n, v in enumerate(verdicts)]  # fmt: skip
+    folder = tmp_path / "06_benchmark"
+    final = apply_verdicts(ruled, verdicts)
+    write_jsonl(folder / "samples.jsonl", final)
+    plain = next(row for row in results_table(final) if (row["model"], row["decoding"]) == ("base", "greedy"))
+    for kept, said in ((verdicts, "its error is taken out of accuracies"), ([], "its error is not measured")):
+        write_jsonl(folder / "verdicts.jsonl", kept)
+        shown = Page(build_report({"06_benchmark": folder}, tmp_path / "report.html").read_text("utf8")).shown()
+        assert said in shown
+        as_judged = f"base greedy 100 100 {100 * plain['accuracy']:.1f} ["
+        assert (as_judged in shown) is not bool(kept)
 
 
 def test_one_model_alone_has_no_steps():

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from finr1.compare.runs import ComparedRun, NotComparable
+from finr1.compare.runs import GRADED_BY, ComparedRun, NotComparable, graders
 from finr1.evaluation.several import holm
 from finr1.evaluation.statistics import CONFIDENCE, clustered_interval, mcnemar, paired_bootstrap, sign_flips
 
@@ -43,7 +43,8 @@ def compare_metrics(a: ComparedRun, b: ComparedRun, seed: int = 0) -> list[dict[
 
     Keys: model, decoding, source, metric; `a`, `b` (means), `n_a`, `n_b` (items), `shared` (items of both), `paired`;
     `difference` (b - a), `low`, `high`, `p`, `p_holm`, `verdict`. Shares are in [0, 1]. `seed` is that of bootstrap and
-    permutations. Raises NotComparable when the runs have no benchmark or no model in common.
+    permutations. Accuracy is left out where `graded_otherwise`. Raises NotComparable when the runs have no benchmark or
+    no model in common.
     """
     sources = [sorted({sample["source"] for sample in run.samples}) for run in (a, b)]
     common = sorted(set(sources[0]) & set(sources[1]))
@@ -54,7 +55,10 @@ def compare_metrics(a: ComparedRun, b: ComparedRun, seed: int = 0) -> list[dict[
         raise NotComparable(f"different benchmarks, with no source in common: {asked}")
     rows = []
     for model, decoding, source, first, second in _groups(a, b, common):
+        other = graded_otherwise(a, b, [*first, *second])
         for metric, value in METRICS.items():
+            if metric == "accuracy" and other:
+                continue
             row = {"model": model, "decoding": decoding, "source": source, "metric": metric}
             measured = _compare(first, second, value, metric != "tokens", seed)
             # Other items of several sources are another mix of them: a difference of the whole would mean nothing.
@@ -63,6 +67,14 @@ def compare_metrics(a: ComparedRun, b: ComparedRun, seed: int = 0) -> list[dict[
     if not rows:
         raise NotComparable("no model was asked with the same decoding in both runs")
     return _corrected(rows)
+
+
+def graded_otherwise(a: ComparedRun, b: ComparedRun, samples: Sequence[dict]) -> bool:
+    """Whether a judge graded some of `samples` and the two runs have not the same one: a difference would be its own.
+
+    Answers that rules alone graded in both runs compare whatever a judge did with others.
+    """
+    return graders(a) != graders(b) and any(sample[GRADED_BY] == "judge" for sample in samples)
 
 
 def _groups(a: ComparedRun, b: ComparedRun, sources: Sequence[str]) -> Iterator[tuple]:

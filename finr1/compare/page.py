@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finr1.compare.metrics import ALL, stage_numbers
-from finr1.compare.runs import KINDS, ComparedRun, same_outputs, setting_rows
+from finr1.compare.metrics import ALL, graded_otherwise, stage_numbers
+from finr1.compare.runs import GRADED_BY, KINDS, ComparedRun, graders, same_outputs, setting_rows
 from finr1.evaluation.tables import render_rows
 
 TEMPLATE = "compare.html.j2"
@@ -94,6 +94,14 @@ def notes(a: ComparedRun, b: ComparedRun, rows: Sequence[dict]) -> list[str]:
     for run, only in ((a, models[0] - models[1]), (b, models[1] - models[0])):
         if only:
             found.append(f"only {run.label} has {', '.join(sorted(' '.join(key) for key in only))}: left out")
+    samples = [*a.samples, *b.samples]
+    if graded_otherwise(a, b, samples):
+        found.append(
+            f"accuracy is left out where a judge graded in one run as it did not in the other (A: {graders(a)}; "
+            f"B: {graders(b)}); the difference would be the judge's"
+        )
+    elif any(sample[GRADED_BY] == "judge" for sample in samples):
+        found.append("accuracies are as judged: the error of the judge, the same in both, is not taken out")
     return [
         *found,
         f"inside the noise: the 95 % interval contains zero; once corrected: it does not, but p, by Holm over all "

@@ -16,6 +16,7 @@ ABSENT = "(not there)"  # a parameter, package or stage that only the other run 
 # What the comparison reads of a sample; files of older and newer versions have these, whatever else they hold.
 SAMPLE_KEYS = ("model", "decoding", "source", "prompt_sha256", "correct", "lenient_correct", "format", "finish_reason",
                "tokens")  # fmt: skip
+GRADED_BY = "graded_by"  # a key that older samples lack: rules graded those
 KINDS = ("parameter", "seed", "input", "code", "version", "hardware")  # of differences, in the order shown
 
 
@@ -86,7 +87,15 @@ def _read_samples(benchmark: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in path.read_text("utf8").splitlines() if line.strip()]
     if missing := sorted({key for row in rows for key in SAMPLE_KEYS if key not in row}):
         raise NotComparable(f"{shown(path)}: samples without {', '.join(missing)}; run the benchmark again")
-    return [{key: row[key] for key in SAMPLE_KEYS} for row in rows]
+    return [{key: row[key] for key in SAMPLE_KEYS} | {GRADED_BY: row.get(GRADED_BY, "rules")} for row in rows]
+
+
+def graders(run: ComparedRun) -> str:
+    """Who may say that an answer is right: rules, or the judge that was set or has graded, with what it was given."""
+    own = run.benchmark["parameters"]
+    if own.get("judge_backend", "rules") == "rules" and not any(s[GRADED_BY] == "judge" for s in run.samples):
+        return "rules"
+    return f"rules and the judge {own.get('judge_model') or '(name not known)'} (scope {own.get('judge_scope', '?')})"
 
 
 def setting_rows(a: ComparedRun, b: ComparedRun) -> list[dict[str, Any]]:

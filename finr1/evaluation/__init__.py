@@ -1,4 +1,5 @@
-"""Benchmark: choose (`items`), ask (`prompts`, `conversations`, `models`), grade and keep (`samples`, `judged`).
+"""Benchmark: choose (`items`), ask (`prompts`, `conversations`, `models`), grade and keep (`samples`, `judged`,
+`judge_error`).
 
 Then intervals and paired tests (`statistics`, `several`), tables (`tables`), other rules of grading (`protocols`), and
 what a score hides (`checks`).
@@ -14,17 +15,20 @@ from finr1.evaluation.checks import (
     render_contamination,
 )
 from finr1.evaluation.items import SUITES, item_counts, items_record, select_items, suite_items
+from finr1.evaluation.judge_error import (
+    corrected_accuracy,
+    judge_table,
+    steps_with_judge_error,
+    with_judge_error,
+)
 from finr1.evaluation.judged import (
+    TAKEN_OUT,
     Agreement,
     Verdict,
     agreement,
     apply_verdicts,
-    corrected_accuracy,
     judge_line,
     judge_samples,
-    judge_table,
-    steps_with_judge_error,
-    with_judge_error,
 )
 from finr1.evaluation.models import read_models
 from finr1.evaluation.prompts import asks
@@ -56,6 +60,7 @@ from finr1.evaluation.statistics import (
     wilson_interval,
 )
 from finr1.evaluation.tables import (
+    decided,
     item_scores,
     paired_row,
     paired_table,
@@ -63,10 +68,12 @@ from finr1.evaluation.tables import (
     points,
     protocol_rows,
     protocol_table,
+    remark,
     render_rows,
     render_steps,
     render_table,
     results_table,
+    table_notes,
 )
 
 __all__ = [
@@ -80,6 +87,7 @@ __all__ = [
     "PairedDifference",
     "SUITES",
     "Sample",
+    "TAKEN_OUT",
     "Verdict",
     "agreement",
     "apply_verdicts",
@@ -90,6 +98,7 @@ __all__ = [
     "clustered_interval",
     "contamination_table",
     "corrected_accuracy",
+    "decided",
     "decompose",
     "decomposition_intervals",
     "detectable_table",
@@ -116,6 +125,7 @@ __all__ = [
     "read_models",
     "read_samples",
     "regrade",
+    "remark",
     "render_bad_golds",
     "render_contamination",
     "render_rows",
@@ -130,6 +140,7 @@ __all__ = [
     "spread_table",
     "steps_with_judge_error",
     "suite_items",
+    "table_notes",
     "wilson_interval",
     "with_judge_error",
 ]

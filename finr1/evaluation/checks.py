@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finr1.evaluation.samples import Sample
 from finr1.evaluation.several import holm
-from finr1.evaluation.tables import paired_row, percent, points, render_rows, results_table
+from finr1.evaluation.tables import decided_items, paired_row, percent, points, render_rows, results_table
 from finr1.params import read_flat_yaml
 from finr1.paths import resolve
 from finr1.records import Problem, read_jsonl
@@ -17,20 +17,21 @@ def contamination_table(clean: Sequence[Sample], paper_like: Sequence[Sample], s
     """The gap between a run that had the test items in its training pool and one that had not: a row a model.
 
     Paired over the same items, `difference` = paper_like - clean with its interval; the base model was trained on
-    neither pool, so its gap shows what the comparison makes of nothing. Raises `ValueError` when the two runs saw other
-    items or prompts, share no model, or a judge graded one of them alone.
+    neither pool, so its gap shows what the comparison makes of nothing. A model with fewer than two items that are
+    decided in both has no row. Raises `ValueError` when the two runs saw other items or prompts, share no model with
+    such items, or a judge graded one of them alone.
     """
     if {s.graded_by for s in clean} != {s.graded_by for s in paper_like}:
         raise ValueError("a judge graded one of the two runs alone; the gap would be the judge's")
     rows = []
     for model, decoding in dict.fromkeys((s.model, s.decoding) for s in clean):
         before, after = ([s for s in run if (s.model, s.decoding) == (model, decoding)] for run in (clean, paper_like))
-        if after:
+        if len(decided_items(before, after)) > 1:
             row = paired_row(before, after, seed)
             accuracy = [results_table(members)[0]["accuracy"] for members in (before, after)]
             rows.append({"model": model, "decoding": decoding, "clean": accuracy[0], "paper_like": accuracy[1]} | row)
     if not rows:
-        raise ValueError("the two runs share no model and decoding")
+        raise ValueError("the two runs share no model and decoding with two decided items")
     return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]
 
 

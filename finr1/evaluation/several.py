@@ -79,8 +79,10 @@ def spread_table(runs: Mapping[str, Sequence[Sample]]) -> list[dict]:
     """Accuracy of each model and decoding over several runs (name -> samples): `seed_spread`, and each run's own.
 
     `between_over_within`: variance between the runs over the variance that their items alone explain; far above 1 says
-    that the seed matters more than the choice of items.
+    that the seed matters more than the choice of items. Where a judge graded some of the runs alone there is no spread:
+    it would be the judge's. Such a row has `mean` None, and `note` says so.
     """
+    graders = {run: frozenset(sample.graded_by for sample in samples) for run, samples in runs.items()}
     by_model: dict[tuple, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for run, samples in runs.items():
         for sample in samples:
@@ -88,6 +90,12 @@ def spread_table(runs: Mapping[str, Sequence[Sample]]) -> list[dict]:
                 by_model[sample.model, sample.decoding][run].append(sample)
     rows = []
     for (model, decoding), members in by_model.items():
+        judged = any(sample.graded_by == "judge" for samples in members.values() for sample in samples)
+        if judged and len(set(graders.values())) > 1:
+            nothing = dict.fromkeys(("mean", "sd", "low", "high", "between_over_within"))
+            rows.append({"model": model, "decoding": decoding, "runs": len(members), **nothing, "by_run": {},
+                         "note": "not compared: a judge graded some of the runs alone"})  # fmt: skip
+            continue
         scores = {run: _item_means(samples) for run, samples in members.items()}
         accuracies = {run: float(np.mean(values)) for run, values in scores.items()}
         spread = seed_spread(list(accuracies.values()))

@@ -7,10 +7,11 @@ Rows are plain dicts, so that they go to `metrics.json`, to a data frame and to 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from finr1.evaluation.judged import TAKEN_OUT
 from finr1.evaluation.samples import MODELS, Sample
 from finr1.evaluation.several import holm
 from finr1.evaluation.statistics import (
@@ -32,7 +33,7 @@ STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), (
 PARTS = ("format_part", "given_format_part", "without_format_part")
 
 
-def _group(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]]:
+def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]]:
     """Samples by the values of `keys`; models and decodings in the recipe's order, the rest sorted."""
     groups = defaultdict(list)
     for sample in samples:
@@ -90,14 +91,17 @@ def _result_row(samples: Sequence[Sample], confidence: float) -> dict:
 def results_table(samples: Iterable[Sample], by: str | None = None, confidence: float = CONFIDENCE) -> list[dict]:
     """One row a model and decoding (and value of `by`, one of `GROUPS`).
 
-    `n` items, `samples` answers, `undecided` ones that the rules could not grade (in no accuracy); `accuracy`,
-    `format` and `lenient` with intervals; `accuracy_given_format` over the `in_format` answers; the share `truncated`
-    at the token limit and the share `missing` a readable answer; `mean_tokens`.
+    `n` items, `samples` answers, `undecided` ones that nobody could grade (in no accuracy); `accuracy`, `format` and
+    `lenient` with intervals; `accuracy_given_format` over the `in_format` answers; the share `truncated` at the token
+    limit and the share `missing` a readable answer; `mean_tokens`.
+
+    Where answers are `undecided`, the accuracy is no plain one: of an open question rules call a missing answer wrong
+    and leave most given ones undecided, so that the rest leans to the wrong ones. Whoever shows it says so.
     """
     keys = ("model", "decoding", *([by] if by else []))
     return [
         dict(zip(keys, key, strict=True)) | _result_row(group, confidence)
-        for key, group in _group(samples, *keys).items()
+        for key, group in by_values(samples, *keys).items()
     ]
 
 
@@ -122,28 +126,32 @@ def _check_same_prompts(before: Sequence[Sample], after: Sequence[Sample]) -> No
         raise ValueError(f"paired models need the same prompts; {len(changed)} differ, e.g. that of {changed[0]!r}")
 
 
+def decided_items(before: Iterable[Sample], after: Iterable[Sample]) -> list[str]:
+    """Ids of the items that have a decided answer of both models; a comparison needs two."""
+    late = item_scores(after)
+    return [item for item in item_scores(before) if item in late]
+
+
 def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int, resamples: int = 10_000) -> dict:
     """The step from one model's samples to another's: difference in accuracy, its parts, and how sure it is.
 
-    Items that are undecided for either model drop out. `p` is McNemar's with one answer an item (then `gained` and
-    `lost` are counted, too), else that of `sign_flips`. Raises `ValueError` when they saw different items or prompts.
+    `n` of the `asked` items are decided for both; the others drop out. `p` is McNemar's with one answer an item (then
+    `gained` and `lost` are counted, too), else that of `sign_flips`. The differences in `format` and `lenient` accuracy
+    are None where fewer than two items have them. Raises `ValueError` when they saw different items or prompts, or
+    fewer than two items are decided for both.
     """
     _check_same_prompts(before, after)
-    a, b = item_scores(before), item_scores(after)
-    items = [item for item in a if item in b]
+    a, b, items = item_scores(before), item_scores(after), decided_items(before, after)
     first, second = np.array([a[i] for i in items]), np.array([b[i] for i in items])
     accuracy = paired_bootstrap(first, second, seed, resamples)
     base, new = _columns(before, items), _columns(after, items)
     parts = decompose(cells(base), cells(new))
-    row = accuracy._asdict() | {"inside_noise": accuracy.inside_noise}
+    asked = len({s.problem_id for s in before})
+    row = accuracy._asdict() | {"inside_noise": accuracy.inside_noise, "asked": asked}
     for name, (low, high) in zip(PARTS, decomposition_intervals(base, new, seed, resamples), strict=True):
         row |= {name: getattr(parts, name), f"{name}_low": low, f"{name}_high": high}
     for field in ("format", "lenient_correct"):
-        old, late = item_scores(before, field), item_scores(after, field)
-        shared = [item for item in old if item in late]
-        change = paired_bootstrap([old[i] for i in shared], [late[i] for i in shared], seed, resamples)
-        name = field.removesuffix("_correct")
-        row |= {f"{name}_difference": change.difference, f"{name}_low": change.low, f"{name}_high": change.high}
+        row |= _side_row(field, before, after, seed, resamples)
     row["detectable"] = smallest_detectable_difference(len(items), float(np.std(second - first, ddof=1)))
     single = len(before) == len({s.problem_id for s in before}) and len(after) == len({s.problem_id for s in after})
     if single:
@@ -152,15 +160,29 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int, res
     return row | {"gained": None, "lost": None, "p": p, "test": "sign flips"}
 
 
+def _side_row(field: str, before: Sequence[Sample], after: Sequence[Sample], seed: int, resamples: int) -> dict:
+    """Difference in a verdict that is not the headline, with its interval; None on fewer than two items."""
+    old, late = item_scores(before, field), item_scores(after, field)
+    shared = [item for item in old if item in late]
+    found = (None, None, None)
+    if len(shared) > 1:
+        found = paired_bootstrap([old[i] for i in shared], [late[i] for i in shared], seed, resamples)[:3]
+    name = field.removesuffix("_correct")
+    return dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), found, strict=True))
+
+
 def paired_table(samples: Iterable[Sample], seed: int, resamples: int = 10_000) -> list[dict]:
     """`paired_row` for each of `STEPS`, and from every other model to the recipe's last, a decoding at a time.
 
-    `p_holm` is `p` corrected for all rows of the table.
+    `p_holm` is `p` corrected for all rows of the table. A pair with fewer than two items that are decided for both has
+    no row.
     """
     rows = []
-    for (decoding,), group in _group(samples, "decoding").items():
-        models = {key[0]: members for key, members in _group(group, "model").items()}
+    for (decoding,), group in by_values(samples, "decoding").items():
+        models = {key[0]: members for key, members in by_values(group, "model").items()}
         for before, after in _steps(list(models)):
+            if len(decided_items(models[before], models[after])) < 2:
+                continue
             row = {"before": before, "after": after, "decoding": decoding}
             rows.append(row | paired_row(models[before], models[after], seed, resamples))
     corrected = holm([row["p"] for row in rows])
@@ -179,9 +201,9 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
-def points(value: float) -> str:
-    """A difference in percentage points with its sign: 0.125 -> "+12.5"."""
-    return f"{100 * value:+.1f}"
+def points(value: float | None) -> str:
+    """A difference in percentage points with its sign: 0.125 -> "+12.5"; a missing one is a dash."""
+    return "-" if value is None else f"{100 * value:+.1f}"
 
 
 def render_rows(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
@@ -195,23 +217,40 @@ def render_rows(header: Sequence[str], lines: Sequence[Sequence[str]], left: int
 
 
 def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
-    """Both tables as plain text for a terminal, in percent and percentage points."""
+    """Both tables as plain text for a terminal, in percent and percentage points.
+
+    A column `undecided` is there where some answers are; notes below say what that and a judge do to an accuracy.
+    """
     by = [key for key in rows[0] if key in GROUPS] if rows else []
-    header = ["model", "decoding", *by, "items", "answers", "accuracy [95 %]", "cut off", "no answer", "format",
-              "right in format", "lenient", "tokens"]  # fmt: skip
+    undecided = sum(row["undecided"] for row in rows)
+    header = ["model", "decoding", *by, "items", "answers", *["undecided"] * bool(undecided), "accuracy [95 %]",
+              "cut off", "no answer", "format", "right in format", "lenient", "tokens"]  # fmt: skip
     lines = [
         [row["model"], row["decoding"], *(str(row[key]) for key in by), str(row["n"]), str(row["samples"]),
+         *[str(row["undecided"])] * bool(undecided),
          f"{percent(row['accuracy'])} [{percent(row['low'])}, {percent(row['high'])}]", percent(row["truncated"]),
          percent(row["missing"]), percent(row["format"]), percent(row["accuracy_given_format"]),
          percent(row["lenient"]),
          "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}"]
         for row in rows
     ]  # fmt: skip
-    text = render_rows(header, lines, 2 + len(by))
-    undecided = sum(row["undecided"] for row in rows)
-    if undecided:
-        text += f"\n{undecided} answers could not be graded by rules and are in no accuracy."
+    text = "\n".join([render_rows(header, lines, 2 + len(by)), *table_notes(rows)])
     return text + ("\n\n" + render_steps(steps) if steps else "")
+
+
+def table_notes(rows: Sequence[dict]) -> list[str]:
+    """What keeps the accuracies of `rows` from being plain ones, a sentence each: undecided answers, a judge."""
+    notes = []
+    if undecided := sum(row["undecided"] for row in rows):
+        notes.append(
+            f"{undecided} answers could not be graded. The accuracies beside them are of the rest alone, in which "
+            "missing answers, which are wrong, weigh more."
+        )
+    reasons = dict.fromkeys(row["judge_error"] for row in rows if "judge_error" in row)
+    if TAKEN_OUT in reasons:
+        notes.append("A judge graded; its error is taken out of accuracies and intervals (Rogan and Gladen).")
+    notes += [f"A judge graded; its error is {reason}." for reason in reasons if reason != TAKEN_OUT]
+    return notes
 
 
 def render_steps(steps: Sequence[dict]) -> str:
@@ -222,19 +261,30 @@ def render_steps(steps: Sequence[dict]) -> str:
     header = ["step", "decoding", "items", "accuracy [95 %]", "by format", "in format", "outside", "lenient", "p",
               "Holm", ""]  # fmt: skip
     lines = [
-        [f"{row['before']} -> {row['after']}", row["decoding"], str(row["n"]),
+        [f"{row['before']} -> {row['after']}", row["decoding"], decided(row),
          f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]",
          *(points(row[part]) for part in PARTS), points(row["lenient_difference"]),
-         f"{row['p']:.3g}", f"{row['p_holm']:.3g}", _remark(row)]
+         f"{row['p']:.3g}", f"{row['p_holm']:.3g}", remark(row)]
         for row in steps
     ]  # fmt: skip
     return render_rows(header, lines, 2)
 
 
-def _remark(row: dict) -> str:
+def remark(row: Mapping) -> str:
+    """Why a row of `paired_table` shows no difference, in words; empty where it does.
+
+    Its interval contains zero, or p, corrected by Holm for the table's comparisons, is not below 0.05.
+    """
     if row["inside_noise"]:
         return "inside the noise"
-    return "noise among so many" if row["p_holm"] >= 1 - CONFIDENCE else ""
+    p = row.get("p_holm")
+    return "noise among so many" if p is not None and p >= 0.05 else ""
+
+
+def decided(row: Mapping) -> str:
+    """The items of a row of `paired_table` as text: "40 of 60" where 20 are undecided for one model or the other."""
+    asked = row.get("asked") or row["n"]
+    return str(row["n"]) if row["n"] == asked else f"{row['n']} of {asked}"
 
 
 def protocol_rows(graded: dict[str, list[Sample]]) -> list[dict]:

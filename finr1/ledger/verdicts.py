@@ -2,7 +2,9 @@
 
 - a number is *reproduced* when it lies in this run's 95 % interval and *not reproduced* when it lies outside. It is
   *not attempted* when the run could not have met it whatever it found: other questions, another base model, too few
-  items for an interval of at most `WIDEST` to either side. A run on synthetic problems attempts no number.
+  items for an interval of at most `WIDEST` to either side, open questions that nobody graded. A run on synthetic
+  problems attempts no number. A judge's error is taken out of scores and intervals; where it is not measured, the run's
+  number is as judged, which is how the paper has its own, and says so.
 - a count has no interval: it is reproduced when it is equal as far as the paper prints it.
 - a setting is *followed* or *departed from*; where it asks for so many records, that many have to have been drawn.
 - what the paper leaves open is *open*: there is nothing to hold a run against.
@@ -11,159 +13,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from finr1 import reported
-from finr1.evaluation import Sample, paired_table, percent, points, results_table
+from finr1.evaluation import percent, points
 from finr1.ledger.claims import Claim, read_claims
-from finr1.manifest import read_manifest
+from finr1.ledger.evidence import Evidence, Found, measured, same
 
 WIDEST = 0.05  # an interval wider than this to either side would "reproduce" nearly anything
-RECIPE = ("base", "zero", "sft", "grpo")  # models that only the paper's base model makes comparable
 
 Verdict = Literal["reproduced", "not reproduced", "not attempted", "followed", "departed from", "open"]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a run did and measured, as far as it is complete."""
-
-    parameters: Mapping[str, Mapping[str, Any]]  # stage -> its parameters
-    metrics: Mapping[str, Mapping[str, Any]]  # stage -> its manifest's metrics
-    samples: Sequence[Sample] = ()
-    seed: int = 0
-    rows: list[dict] = field(init=False)  # a row a model and source
-
-    def __post_init__(self):
-        object.__setattr__(self, "rows", results_table(self.samples, by="source"))
-
-    def setting(self, parameter: str) -> Any:
-        """Value of <stage>.<name>; None where the stage did not run or knew no such parameter."""
-        stage, _, name = parameter.partition(".")
-        return self.parameters.get(stage, {}).get(name)
-
-    def has(self, parameter: str) -> bool:
-        stage, _, name = parameter.partition(".")
-        return name in self.parameters.get(stage, {})
-
-
-def read_evidence(stages: Mapping[str, Path], samples: Sequence[Sample], seed: int) -> Evidence:
-    """`stages`: stage name -> folder; incomplete ones count as not run."""
-    manifests = {}
-    for name, folder in stages.items():
-        try:
-            manifests[name] = read_manifest(folder)
-        except FileNotFoundError:
-            continue
-    return Evidence(
-        {name: manifest["parameters"] for name, manifest in manifests.items()},
-        {name: manifest["metrics"] for name, manifest in manifests.items()},
-        samples,
-        seed,
-    )
-
-
-@dataclass(frozen=True)
-class Found:
-    """A number of this run beside a claim; `missing` says why it cannot be held against it."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    how: str = ""
-    missing: str = ""
-
-
-def measured(claim: Claim, run: Evidence) -> Found:
-    """What the run has to set against `claim.number`."""
-    match claim.measure:
-        case "accuracy":
-            return _accuracy(*claim.of, run)
-        case "difference":
-            return _difference(*claim.of, run)
-        case "mean":
-            return _mean(*claim.of, run)
-        case "raw_records":
-            return _raw_records(*claim.of, run)
-        case _:
-            return _judge_error(*claim.of, run)
-
-
-def _unlike(model: str, run: Evidence) -> str:
-    """Why a score of this run's `model` cannot be held against the paper's; empty where it can.
-
-    A model from outside the recipe is taken at its name.
-    """
-    base, cut = run.setting("06_benchmark.model_name_or_path"), run.setting("01_data.max_context_chars")
-    if model in RECIPE and not _same(base, reported.BASE):
-        return f"another base model ({base})" if base else "the benchmark has not run"
-    return f"contexts are cut to {cut} characters" if cut else ""
-
-
-def _best(rows: Sequence[dict]) -> dict:
-    """The greedy row where there is one: the paper states no decoding."""
-    return min(rows, key=lambda row: row["decoding"] != "greedy")
-
-
-def _accuracy(model: str, source: str, run: Evidence) -> Found:
-    rows = [r for r in run.rows if (r["model"], r["source"]) == (model, source) and r["accuracy"] is not None]
-    if not rows:
-        return Found(missing=f"this run did not ask {model} anything of {source}")
-    row = _best(rows)
-    return Found(
-        row["accuracy"], row["low"], row["high"], row["n"], f"{row['decoding']}, {row['n']} items",
-        _unlike(model, run),
-    )  # fmt: skip
-
-
-def _difference(before: str, after: str, source: str, run: Evidence) -> Found:
-    samples = [s for s in run.samples if s.source == source and s.model in (before, after)]
-    if {s.model for s in samples} != {before, after}:
-        return Found(missing=f"this run did not ask {before} and {after} anything of {source}")
-    row = _best([r for r in paired_table(samples, run.seed) if (r["before"], r["after"]) == (before, after)])
-    how = f"{row['decoding']}, {row['n']} items, paired"
-    return Found(row["difference"], row["low"], row["high"], row["n"], how, _unlike(after, run))
-
-
-def _mean(model: str, run: Evidence) -> Found:
-    """Unweighted over the five; the interval by MOVER from theirs (Zou and Donner 2008, Stat. Med. 27:1693)."""
-    parts = [_accuracy(model, source, run) for source in reported.SOURCE_NAMES.values()]
-    if absent := next((part.missing for part in parts if part.value is None), ""):
-        return Found(missing=absent)
-    value = sum(part.value for part in parts) / len(parts)
-    below, above = (
-        sum((part.value - getattr(part, end)) ** 2 for part in parts) ** 0.5 / len(parts) for end in ("low", "high")
-    )
-    return Found(value, value - below, value + above, sum(p.n for p in parts), "five benchmarks", parts[0].missing)
-
-
-def _raw_records(source: str, run: Evidence) -> Found:
-    """The first row of the funnel: what lay in the folder of that source."""
-    funnel = run.metrics.get("01_data", {}).get("funnel") or [{}]
-    if not funnel[0].get(source):
-        return Found(missing=f"this run took no records of {source}")
-    folder = run.setting("01_data.data_dir")
-    return Found(
-        funnel[0][source], how=f"all records in {folder}" if folder else "all records of the source's public home"
-    )
-
-
-def _judge_error(judge: str, order: str, run: Evidence) -> Found:
-    rows = [row for row in run.metrics.get("03_filtering", {}).get("study") or [] if row["order"] == order]
-    if not rows:
-        return Found(missing="this run did not study its judge")
-    row, own = rows[0], run.setting("03_filtering.judge_model")
-    other = "" if _same(own, judge) else f"another judge ({own})"
-    if not other and run.setting("01_data.source_names") != ["finqa"]:
-        other = "other items than FinQA's"
-    return Found(row["inaccurate"], row["low"], row["high"], row["n"], f"{row['n']} replies", other)
-
-
-# ---- verdicts -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -236,7 +96,7 @@ def _on_setting(claim: Claim, run: Evidence) -> tuple[Verdict, str]:
     if claim.above is not None:
         follows = isinstance(value, int | float) and value > claim.above
     else:
-        follows = any(_same(value, expected) for expected in claim.expected or [])
+        follows = any(same(value, expected) for expected in claim.expected or [])
     other = [name for name, values in claim.also.items() if not _meets(run.setting(name), values)]
     if not follows or other:
         return "departed from", ", ".join(f"{_name(name)} = {_text(run.setting(name))}" for name in other)
@@ -261,15 +121,6 @@ def _name(parameter: str) -> str:
 def _meets(value: Any, values: Sequence[Any]) -> bool:
     """One of `values`; a list has to hold all of them."""
     return set(values) <= set(value) if isinstance(value, list) else value in values
-
-
-def _same(value: Any, expected: Any) -> bool:
-    """Equal; names of models by their last part, lists as sets."""
-    if isinstance(value, str) and isinstance(expected, str):
-        return value.rpartition("/")[2].casefold() == expected.rpartition("/")[2].casefold()
-    if isinstance(value, list) and isinstance(expected, list):
-        return set(value) == set(expected)
-    return value == expected
 
 
 def _did(claim: Claim, run: Evidence) -> str:

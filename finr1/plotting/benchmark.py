@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Patch
 
+from finr1.evaluation.tables import decided, remark
 from finr1.plotting.data import label_rows
 from finr1.plotting.style import (
     BLUE,
@@ -101,13 +102,18 @@ def benchmark_bars(rows: Sequence[Mapping]) -> Figure:
         _bars(ax, rows, value, decodings, models)
         ax.set_title(TITLES[value])
     axs[0].set_ylabel("held-out problems (%)")
-    fig.supxlabel("; ".join(_size(rows, decoding) for decoding in decodings) + "; lines: 95 % intervals", fontsize=8)
+    undecided, asked = (sum(row[key] for row in rows) for key in ("undecided", "samples"))
+    left = f"\n{undecided} of {asked} answers undecided: the accuracies are of the rest" if undecided else ""
+    sizes = "; ".join(_size(rows, decoding) for decoding in decodings)
+    fig.supxlabel(f"{sizes}; lines: 95 % intervals{left}", fontsize=8)
     _model_legend(fig, models)
     return fig
 
 
 def paired_forest(steps: Sequence[Mapping]) -> Figure:
-    """Difference in accuracy of each step on the same items; hollow where the interval contains zero."""
+    """Difference in accuracy of each step on the same items; hollow where the interval contains zero, or where Holm's
+    correction for all comparisons leaves nothing of it.
+    """
     fig, ax = plt.subplots(figsize=(WIDTH, 0.75 + 0.32 * len(steps)))
     ax.axvline(0, color="black", linewidth=0.8)
     drawn = looks(_ordered((row["after"] for row in steps), list(MODEL_COLOURS)))
@@ -115,11 +121,13 @@ def paired_forest(steps: Sequence[Mapping]) -> Figure:
         colour = drawn[row["after"]].colour
         ax.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour)
         ax.plot(100 * row["difference"], place, DECODING_MARKERS.get(row["decoding"], "o"), color=colour,
-                markerfacecolor="white" if row["inside_noise"] else colour)  # fmt: skip
+                markerfacecolor="white" if remark(row) else colour)  # fmt: skip
         text = f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
         ax.text(1.02, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8)
-    label_rows(ax, [f"{_step_name(row)}, n = {row['n']}" for row in steps])
-    ax.set_xlabel("difference in accuracy (percentage points), paired 95 % interval")
+    label_rows(ax, [f"{_step_name(row)}, n = {decided(row)}" for row in steps])
+    ax.set_xlabel(
+        "difference in accuracy (percentage points), paired 95 % interval\nhollow: noise, alone or among so many"
+    )
     ax.margins(x=0.08)
     return fig
 
@@ -224,7 +232,8 @@ def decomposition_bars(steps: Sequence[Mapping]) -> Figure:
             side = 1 if value >= 0 else -1
             ax.barh(place, value, left=ends[side], height=0.6, color=colour, hatch=hatch, edgecolor="white")
             ends[side] += value
-        ax.plot(100 * row["difference"], place, "D", color="black", markersize=4, clip_on=False)
+        whole = row.get("as_judged", row["difference"])  # a judge's error is not taken out of the parts
+        ax.plot(100 * whole, place, "D", color="black", markersize=4, clip_on=False)
     ax.axvline(0, color="black", linewidth=0.8)
     label_rows(ax, [_step_name(row) for row in steps])
     ax.set_xlabel("difference in accuracy (percentage points)")

@@ -7,7 +7,19 @@ from pathlib import Path
 
 from finr1 import ledger, reported, rollouts
 from finr1.ablation import read_ablation
-from finr1.evaluation import Sample, paired_table, percent, points, results_table
+from finr1.evaluation import (
+    Sample,
+    Verdict,
+    decided,
+    paired_table,
+    percent,
+    points,
+    remark,
+    results_table,
+    steps_with_judge_error,
+    table_notes,
+    with_judge_error,
+)
 from finr1.plotting import MODEL_COLOURS, MODEL_NAMES
 from finr1.records import read_jsonl
 from finr1.report import content
@@ -43,8 +55,10 @@ def build_report(
     """
     path = Path(path)
     folders = {name: Path(stages[name]) for name in SECTIONS if name in stages}
-    samples = read_samples(folders.get(BENCHMARK))
-    rows, steps = results_table(samples), paired_table(samples, seed)
+    samples, verdicts = read_samples(folders.get(BENCHMARK)), read_verdicts(folders.get(BENCHMARK))
+    judged = (samples, verdicts, seed)
+    rows, by_capability = (with_judge_error(results_table(samples, by), *judged) for by in (None, "capability"))
+    steps = steps_with_judge_error(paired_table(samples, seed), *judged)
     sections = [section(name, title, folders.get(name)) for name, title in SECTIONS.items()]
     manifests = {s["name"]: s["manifest"] for s in sections if s["manifest"]}
     groups = sampled_groups(folders.get(GRPO), manifests.get(GRPO))
@@ -60,14 +74,15 @@ def build_report(
         steps=steps,
         headline=[row for row in rows if row["decoding"] == "greedy"] or rows,
         protocols=protocol_rows(manifests.get(BENCHMARK)),
-        by_capability=results_table(samples, by="capability"),
+        by_capability=by_capability,
+        table_notes=table_notes(rows),
         answers=sample_answers(samples),
         average=rollouts.average_change(groups, seed) if groups else "",
         selection=rollouts.selection(groups),
         sections=sections,
         ablation=ablation(Path(stages[ABLATION]) if ABLATION in stages else None),
         own_figures=content.figures(path.parent),
-        ledger=ledger_parts(ledger.entries(ledger.read_evidence(folders, samples, seed))),
+        ledger=ledger_parts(ledger.entries(ledger.read_evidence(folders, samples, seed, verdicts))),
         costs=costs(manifests),
         environment=content.environment(manifests),
         manifests=manifests,
@@ -87,6 +102,7 @@ def _template():
     environment.filters |= {
         "percent": percent, "points": points, "cell": content.show, "shorten": shorten, "duration": content.duration,
         "as_json": content.as_json, "table": content.table, "titled": content.title, "claimed": ledger.shown_number,
+        "remark": remark, "decided": decided,
         "model": lambda name: MODEL_NAMES.get(name, name), "colour": lambda name: MODEL_COLOURS.get(name, "#56606f"),
     }  # fmt: skip
     environment.globals["reported"] = reported
@@ -97,6 +113,12 @@ def read_samples(folder: Path | None) -> list[Sample]:
     """The benchmark's samples; none when the stage did not run."""
     file = folder / "samples.jsonl" if folder else None
     return list(read_jsonl(file, Sample)) if file and file.exists() else []
+
+
+def read_verdicts(folder: Path | None) -> list[Verdict]:
+    """What the judge of the benchmark said; none where rules alone graded, or the stage did not run."""
+    file = folder / "verdicts.jsonl" if folder else None
+    return list(read_jsonl(file, Verdict)) if file and file.exists() else []
 
 
 def section(name: str, title: str, folder: Path | None) -> dict:

@@ -1,6 +1,7 @@
 """What a run found, in five sentences that are written from its numbers.
 
-A difference whose interval contains zero is called noise, and what a gain owes to the format is said beside it.
+A difference whose interval contains zero is called noise, and so is one that Holm's correction for all comparisons
+takes away; what a gain owes to the format is said beside it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from finr1.evaluation import percent, points
+from finr1.evaluation import TAKEN_OUT, decided, percent, points, remark
 from finr1.plotting import MODEL_NAMES
 
 
@@ -29,7 +30,8 @@ def summary_sentences(rows: Sequence[dict], steps: Sequence[dict], measured_on: 
         return ["The benchmark has not run, so nothing is measured yet."]
     decoding = greedy[0]["decoding"]
     levels = ", ".join(f"{_name(row['model'])} {_level(row)}" for row in greedy)
-    sentences = [f"On {greedy[0]['n']} held-out problems ({measured_on}), {decoding} accuracy is: {levels}."]
+    on = f"On {greedy[0]['n']} held-out problems ({measured_on}), {decoding} accuracy is: "
+    sentences = [f"{on}{levels}{_judge(greedy)}."]
     own = [step for step in steps if step["decoding"] == decoding]
     sentences += [_step_sentence(step, steps) for step in own[:2]]
     if own:
@@ -44,7 +46,20 @@ def _name(model: str) -> str:
 
 
 def _level(row: dict) -> str:
-    return f"{percent(row['accuracy'])} % (95 % interval {percent(row['low'])} to {percent(row['high'])})"
+    if row["accuracy"] is None:
+        return "not known (no answer could be graded)"
+    graded = row["samples"] - row["undecided"]
+    rest = f", of the {graded} of {row['samples']} answers that could be graded" if row["undecided"] else ""
+    return f"{percent(row['accuracy'])} % (95 % interval {percent(row['low'])} to {percent(row['high'])}{rest})"
+
+
+def _judge(rows: Sequence[dict]) -> str:
+    """What a judge does to these accuracies; nothing where rules alone graded."""
+    graded = {row["judge_error"] for row in rows if "judge_error" in row}
+    if not graded:
+        return ""
+    taken_out = graded == {TAKEN_OUT}
+    return "; a judge graded, and its error is taken out" if taken_out else "; as judged, with the judge's error"
 
 
 def _interval(step: dict) -> str:
@@ -56,7 +71,13 @@ def _from_to(step: dict) -> str:
 
 
 def _noise(step: dict) -> str:
-    return ", which is inside the noise" if step["inside_noise"] else ""
+    found = remark(step)
+    return f", which is {found}{'' if step['inside_noise'] else ' comparisons'}" if found else ""
+
+
+def _on(step: dict) -> str:
+    """On how many problems, where not all are decided for both models."""
+    return f" on the {decided(step)} problems that could be graded" if step["n"] < step.get("asked", 0) else ""
 
 
 def _step_sentence(step: dict, steps: Sequence[dict]) -> str:
@@ -64,21 +85,23 @@ def _step_sentence(step: dict, steps: Sequence[dict]) -> str:
     same = ("before", "after")
     other = [s for s in steps if all(s[k] == step[k] for k in same) and s["decoding"] != step["decoding"]]
     also = "".join(f"; with {s['decoding']} decoding {_interval(s)}{_noise(s)}" for s in other)
-    return f"From {_from_to(step)} accuracy changes by {_interval(step)}{_noise(step)}{also}."
+    return f"From {_from_to(step)} accuracy changes by {_interval(step)}{_on(step)}{_noise(step)}{also}."
 
 
 def _format_sentence(step: dict, rows: Sequence[dict]) -> str:
-    """How much of a change is obedience; a share of it only where there is a gain to share."""
+    """How much of a change is obedience; a share of it only where there is a gain to share. Parts are as judged."""
+    whole = step.get("as_judged", step["difference"])
     parts = (f"{points(step['format_part'])} points come from more answers in the format, "
              f"{points(step['given_format_part'])} from better answers within it and "
              f"{points(step['without_format_part'])} from better answers outside it")  # fmt: skip
     share = ""
-    if step["low"] > 0 and 0 <= step["format_part"] <= step["difference"]:
-        share = f" (so the format alone is {100 * step['format_part'] / step['difference']:.0f} % of the gain)"
+    if step["low"] > 0 and not remark(step) and 0 <= step["format_part"] <= whole:
+        share = f" (so the format alone is {100 * step['format_part'] / whole:.0f} % of the gain)"
     by_model = {row["model"]: row for row in rows}
     before, after = by_model[step["before"]], by_model[step["after"]]
+    size = f"{points(whole)}{', as judged' * ('as_judged' in step)}"
     return (
-        f"Of the whole change from {_from_to(step)} ({points(step['difference'])}), {parts}{share}; with answers read "
+        f"Of the whole change from {_from_to(step)} ({size}), {parts}{share}; with answers read "
         f"leniently, the format left aside, accuracy goes from {percent(before['lenient'])} to "
         f"{percent(after['lenient'])} %."
     )
