@@ -135,11 +135,6 @@ class EarlyLook(TrainerCallback):
         checkpointing = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **checkpointing) as model:
             model.eval()
-            for layer in model.modules():
-                # On a CPU, bitsandbytes repacks a 4-bit layer that is not in training, for good, into a form without
-                # gradients: the rest of the training would learn nothing.
-                if type(layer).__module__.startswith("bitsandbytes"):
-                    layer.training = True
             with torch.no_grad(), trainer.accelerator.autocast():
                 output = model.generate(**batch, generation_config=greedy)
             model.train()

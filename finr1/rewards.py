@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import psutil
-
 from finr1 import grading, sandbox
 from finr1.verifier import Case, Verifier
 
-PATIENCE = 300.0  # seconds that a step waits for a verifier
+PATIENCE = 300.0  # seconds that a step waits for a verifier behind an endpoint
 
 Completions = list[list[dict[str, str]]] | list[str]
 
@@ -70,7 +69,9 @@ def verified(verifier: Verifier, gated: bool = False) -> Callable[..., Awaitable
         judged = await asyncio.to_thread(judge_by_rules, completions, gated, **columns)
         try:
             asked = asyncio.to_thread(ask, verifier, judged, completions, **columns)
-            judged = await asyncio.wait_for(asked, PATIENCE)
+            # A thread can't be ended: a local model would go on beside the training and put back a random state of
+            # before. It can't be dead either, so it is waited for.
+            judged = await asyncio.wait_for(asked, None if verifier.is_local else PATIENCE)
         except TimeoutError:  # other ranks are waiting; what is still answered will be known the next time
             judged = [row._replace(said=f"no verdict within {PATIENCE} s") if row.undecided else row for row in judged]
         for name, value in shares(judged).items() if log_metric else ():
@@ -128,8 +129,13 @@ def judge_by_rules(
 
     if "code" not in answer_kind:
         return [judge(text, gold) for text, gold in zip(texts, golds, strict=True)]
-    with ThreadPoolExecutor(len(psutil.Process().cpu_affinity())) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         return list(pool.map(judge, texts, golds))
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells (macOS does not)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ask(

@@ -115,7 +115,13 @@ def load_policy(path: str, params: SFTParams | GRPOParams) -> PreTrainedModel:
     if params.peft != "qlora":
         frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
         return load_model(path, "bfloat16" if frozen_base else "float32", params.attn_implementation)
-    return load_model(path, "bfloat16", params.attn_implementation, quantization_config=quantization_config())
+    model = load_model(path, "bfloat16", params.attn_implementation, quantization_config=quantization_config())
+    for layer in model.modules():
+        # On a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit layer at its first forward in eval mode, for good,
+        # into a form without gradients: what samples or looks at answers amid training would end the learning.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def quantization_config() -> BitsAndBytesConfig:
@@ -237,8 +243,10 @@ def _save(trainer: Trainer, folder: Path, merge: bool, state: dict[str, torch.Te
 
 
 def _merge_adapter(model, state: dict[str, torch.Tensor] | None):
-    """Fold the adapter into full-precision weights; a base in 4 bits or in shards is loaded again whole for that."""
-    if state is None and not getattr(model.base_model.model, "is_quantized", False):
+    """Fold the adapter into fp32 weights; a base in 4 or 16 bits or in shards is loaded again whole for that."""
+    import torch
+
+    if state is None and {weight.dtype for weight in model.parameters()} == {torch.float32}:
         return model.merge_and_unload()
     with tempfile.TemporaryDirectory() as adapter:
         model.save_pretrained(adapter, state_dict=state)

@@ -81,9 +81,14 @@ class Verifier:
         if opinion.correct is None:
             raise GenerationError(f"the verifier gives no verdict on a plain case: {opinion.reason}")
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the model runs in this process."""
+        return isinstance(self.backend, TransformersBackend)
+
     def unload(self) -> None:
         """Free a local model; the next case loads it again."""
-        if isinstance(self.backend, TransformersBackend):
+        if self.is_local:
             self.backend.unload()
 
 

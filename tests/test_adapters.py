@@ -61,11 +61,41 @@ def test_base_adapter_and_merged_model_give_the_same_logits(run, tiny, tmp_path)
     assert torch.equal(*in_bf16), "rounded once, after merging"
 
 
+def test_an_adapter_on_a_16_bit_base_is_merged_in_fp32(run, tiny, tmp_path):
+    """So `merge_adapter` saves the model that merging later gives; a GPU's LoRA has such a base."""
+    trainer = sft.make_trainer(sft_params(tiny, peft="lora", bf16=True), run / "04_sft")
+    trainer.train()
+    base = trainer.model.get_base_model()
+    frozen = [weight for weight in base.parameters() if not weight.requires_grad]
+    for weight in frozen:
+        weight.data = weight.data.bfloat16()
+    for name, merge in (("adapter", False), ("merged", True)):
+        training._save(trainer, tmp_path / name, merge)
+    loaded, merged = models.load_model(str(tmp_path / "adapter")), models.load_model(str(tmp_path / "merged"))
+    assert torch.equal(logits(loaded), logits(merged))
+    in_file = models.load_model(str(tmp_path / "merged"), "auto")
+    assert {weight.dtype for weight in in_file.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("trains", [True, False], ids=["in training", "in evaluation"])
+def test_a_4_bit_layer_keeps_its_gradients_after_sampling(run, tiny, trains):
+    """On a CPU with AVX512-BF16, bitsandbytes would repack it at the first forward that is not in training."""
+    policy = training.load_policy(str(tiny), sft_params(tiny, peft="qlora", bf16=True))
+    before = {name: weight.clone() for name, weight in policy.named_parameters()}
+    with torch.no_grad():
+        policy.train(trains)(IDS)
+    assert all(torch.equal(weight, before[name]) for name, weight in policy.named_parameters())
+    policy.train()
+    policy.get_input_embeddings().weight.requires_grad_()
+    policy(IDS).logits.sum().backward()
+    assert policy.get_input_embeddings().weight.grad.abs().sum() > 0
+
+
 def test_a_qlora_adapter_is_merged_into_the_unquantised_base(run, tiny, tmp_path):
     """Adapter and merged model are the same; from the 4-bit model that was trained they differ by its rounding."""
     trainer = sft.make_trainer(sft_params(tiny, peft="qlora", bf16=True), run / "04_sft")
     with torch.no_grad(), trainer.model.disable_adapter():
-        base = trainer.model.train()(IDS).logits  # in training: bitsandbytes spoils what it runs in eval on a CPU
+        base = trainer.model(IDS).logits
     with torch.no_grad():
         assert torch.equal(trainer.model(IDS).logits, base), "a fresh adapter is zero"
     trainer.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from tiny_model import make_tiny_model
@@ -10,9 +11,11 @@ from tiny_model import make_tiny_model
 from finr1 import plan
 from finr1.__main__ import main
 from finr1.params import ParameterError
+from finr1.paths import repository_root
 from finr1.plan.work import training
 
 GIB = 2**30
+ROOT = repository_root()
 
 # As the models' cards state them.
 SIZES = [
@@ -128,6 +131,41 @@ def test_a_share_of_vllm_that_is_too_small_is_said():
     small = plan.make_plan("paper", ["vllm_gpu_memory_utilization=0.1"])
     assert any("vllm_gpu_memory_utilization" in line for line in plan.advice(small, 8, 80))
     assert not any("vllm_gpu_memory_utilization" in line for line in plan.advice(plan.make_plan("paper"), 8, 80))
+
+
+def test_a_preset_of_an_unknown_model_breaks_no_other_plan(project, monkeypatch, capsys):
+    from finr1.plan import preset
+
+    shutil.copytree(ROOT / "params", project / "params", dirs_exist_ok=True)
+    shutil.copytree(project / "params" / "demo", project / "params" / "foreign")
+    for file in ("04_sft.yaml", "05_grpo.yaml"):
+        path = project / "params" / "foreign" / file
+        path.write_text(path.read_text("utf8").replace("SmolLM2-135M-Instruct", "nobody/Unknown-3B"), "utf8")
+    rows = {row["preset"]: row for row in preset.fits_here(0, 16.0)}
+    assert rows["foreign"] == {"preset": "foreign", "processes": None, "GiB each": None, "fits": None}
+    assert rows["demo"]["fits"] is True and rows["paper"]["fits"] is False
+    assert main(["plan", "--preset", "demo"]) == 0
+    assert "plan --preset foreign` says why" in capsys.readouterr().out
+    assert main(["plan", "--preset", "foreign"]) == 2
+
+
+def test_a_local_judge_may_have_any_name():
+    changes = ["judge_backend=endpoint", "judge_base_url=http://localhost:8000/v1", "judge_model=my-judge"]
+    (judge,) = [row for row in plan.make_plan("demo", changes).costs if row["stage"] == "03 judge"]
+    assert judge["written"] > 0 and judge["API cost"] == 0
+
+
+def test_a_gpus_time_ends_when_its_work_is_done(monkeypatch):
+    """Kernels run on after the call that asked for them."""
+    import torch
+
+    from finr1.plan.machine import _seconds
+
+    done = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
+    assert _seconds(lambda: done.append("work")) >= 0
+    assert done == ["wait", "work", "wait"]
 
 
 def test_changes_are_parameters_or_assumptions():

@@ -39,6 +39,14 @@ def test_an_unreadable_gold_pays_nothing_and_punishes_nothing(gold, kind):
     assert accuracy_reward([GOOD, ""], solution=[gold] * 2, answer_kind=[kind] * 2) == [None, None]
 
 
+def test_code_is_run_where_the_system_does_not_tell_its_cores(monkeypatch):
+    """macOS has no affinity; the sandbox is Linux's, but code without unit tests is judged there, too."""
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.delattr("psutil.Process.cpu_affinity", raising=False)
+    answer = "<think>so</think><answer>x = 1</answer>"
+    assert accuracy_reward([answer], solution=["x = 1"], answer_kind=["code"]) == [1.0]
+
+
 def test_free_text_is_left_to_a_judge():
     text = GOOD.replace("\\boxed{60}", "a broad fall in demand")
     columns = {"solution": ["weaker demand"], "answer_kind": ["text"]}

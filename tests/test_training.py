@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -118,6 +119,19 @@ def test_a_rollout_gives_each_prompt_its_own_completion(folders):
     texts = trainer.processing_class.batch_decode(out["prompt_ids"])
     assert all(prompt[-1]["content"] in text for prompt, text in zip(prompts, texts, strict=True))
     assert all(1 <= len(ids) <= 6 for ids in out["completion_ids"])
+
+
+def test_continuous_batching_does_not_change_to_flash_attention(folders, monkeypatch):
+    """Where transformers finds flash attention it changes to it for sampling, and that refuses fp32."""
+    from transformers.generation.continuous_batching import continuous_api
+
+    params = demo(GRPOParams, num_generations=4, bf16=False, use_transformers_continuous_batching=True)
+    model = grpo.make_trainer(params, folders / "05_grpo").model
+    asked = []
+    monkeypatch.setattr(continuous_api, "is_flash_attn_3_available", lambda **_: True)
+    monkeypatch.setattr(model, "set_attn_implementation", asked.append)
+    continuous_api.ContinuousBatchingManager.switch_to_cb_friendly_attn(SimpleNamespace(), model)
+    assert asked == ["paged|eager"]
 
 
 def test_zero_starts_from_the_base_model(folders, tiny):

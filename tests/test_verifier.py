@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import sys
+import time
 
 import pytest
 from loopback import HANG, Loopback
@@ -174,6 +175,22 @@ def test_a_step_does_not_wait_for_ever(server, monkeypatch):
     columns = {"solution": [GOLD, "60"], "answer_kind": ["text", "number"]}
     assert asyncio.run(reward([said(FALL), said("60")], log_extra=notes.__setitem__, **columns)) == [None, 1.0]
     assert notes["verifier"] == ["no verdict within 0.05 s", ""]
+
+
+def test_a_local_verifier_is_waited_for(monkeypatch):
+    """Its thread could not be ended, and would work on beside the training."""
+    monkeypatch.setattr(rewards, "PATIENCE", 0.05)
+
+    class Slow(TransformersBackend):
+        def __init__(self):
+            self.fingerprint = "slow"
+
+        def complete(self, jobs, sampling, stop):
+            time.sleep(0.3)
+            yield [job.completion("1\nBoth mean a fall.") for job in jobs]
+
+    reward = rewards.verified(Verifier(Slow()))
+    assert asyncio.run(reward([said(FALL)], solution=[GOLD], answer_kind=["text"])) == [1.0]
 
 
 def test_pass_rates_count_what_the_verifier_decides(server):

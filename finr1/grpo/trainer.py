@@ -108,8 +108,13 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     trainer_class = completion_scoring(GRPOTrainer) if on_cpu else GRPOTrainer
     other_sampler = params.use_vllm or params.use_transformers_continuous_batching
     copy_samples = on_cpu and params.bf16 and params.peft != "qlora" and not other_sampler
+    model = training.load_policy(path, params)
+    if params.use_transformers_continuous_batching:
+        # For sampling, transformers changes to flash attention where it finds it, which refuses these fp32 weights
+        # (`bf16` is refused with it); so it pages the attention that was loaded.
+        model._supports_flash_attn = False
     trainer = observed(trainer_class, params.pass_rate_between_epochs)(
-        model=training.load_policy(path, params),
+        model=model,
         reward_funcs=reward_functions(params, verifier),
         args=config,
         train_dataset=dataset,

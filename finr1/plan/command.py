@@ -79,6 +79,8 @@ def _text(plan: Plan, found: dict[str, Any]) -> str:
     lines += [
         f"  {row['preset']:12}{row['GiB each']:7.1f} GiB in each of {row['processes']} processes: "
         + ("fits" if row["fits"] else "does not fit")
+        if row["processes"]
+        else f"  {row['preset']:12} can't be planned: `python -m finr1 plan --preset {row['preset']}` says why"
         for row in found["presets_here"]
     ]
     lines += ["", *(f"- {line}" for line in found["advice"])]

@@ -72,9 +72,17 @@ def measure_rates(seed: int, batch: int = 16, tokens: int = 16) -> dict[str, flo
 
 
 def _seconds(work) -> float:
-    start = time.perf_counter()
+    start = _now()
     work()
-    return time.perf_counter() - start
+    return _now() - start
+
+
+def _now() -> float:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # what was asked for is not yet done
+    return time.perf_counter()
 
 
 def minutes_here(work: Work, rates: dict[str, float]) -> float:

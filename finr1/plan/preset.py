@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from finr1.params import STAGES, Params
+from finr1.params import STAGES, ParameterError, Params
 from finr1.paths import preset_names
 from finr1.plan.memory import GIB, grpo_memory, sft_memory
 from finr1.plan.shapes import shape_of
@@ -86,10 +86,17 @@ def longest_row(presets: dict[str, Params]) -> int:
 
 
 def fits_here(count: int, gib: float) -> list[dict[str, Any]]:
-    """One row a preset: GiB that it needs for each process, and whether `count` GPUs (0: a CPU) of `gib` have that."""
+    """One row a preset: GiB that it needs for each process, and whether `count` GPUs (0: a CPU) of `gib` have that.
+
+    A preset that can't be planned (a model of an unknown shape, a wrong parameter) has None for all of it.
+    """
     rows = []
     for preset in preset_names():
-        found = make_plan(preset, [f"gpu_gib={gib}"] if count else [], gpu=count > 0)
+        try:
+            found = make_plan(preset, [f"gpu_gib={gib}"] if count else [], gpu=count > 0)
+        except (ParameterError, ValueError):  # another preset's fault must not end this one's plan
+            rows.append({"preset": preset, "processes": None, "GiB each": None, "fits": None})
+            continue
         processes = max(count and found.gpus, 1)
         fits = found.peak_gib <= gib and (count == 0 or found.gpus <= count)
         rows.append({"preset": preset, "processes": processes, "GiB each": found.peak_gib, "fits": fits})

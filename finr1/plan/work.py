@@ -112,9 +112,11 @@ def _judge(presets: dict[str, Params], assumptions: Assumptions, prompt: float, 
     # The answer check of each trace, the reasoning's seven criteria of each trace, and five orders of the study.
     asked = 2 * traces + 5 * judge.study_items
     if "localhost" in judge.judge_base_url or "127.0.0.1" in judge.judge_base_url:
-        return sampling(
-            "03 judge", shape_of(judge.judge_model), asked, prompt + answer, assumptions.judge_answer_tokens
-        )
+        try:
+            shape = shape_of(judge.judge_model)
+        except ValueError:  # a local server may call its model what it likes: tokens, but no FLOPs and no price
+            return _endpoint("03 judge", asked, prompt + answer, assumptions.judge_answer_tokens, (0, 0))
+        return sampling("03 judge", shape, asked, prompt + answer, assumptions.judge_answer_tokens)
     prices = (assumptions.judge_prompt_price, assumptions.judge_completion_price)
     return _endpoint("03 judge", asked, prompt + answer, assumptions.judge_answer_tokens, prices)
 
