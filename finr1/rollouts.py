@@ -24,7 +24,7 @@ _LABEL = 45  # characters of a question's start, and of its end, in the viewer's
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion. A reward of None: its function could not judge this row, so it counted for nothing."""
+    """One completion. Rewards of None: nobody could judge it, so it was left out of its group."""
 
     text: str
     rewards: dict[str, float | None]
@@ -34,6 +34,10 @@ class Answer:
     @property
     def total(self) -> float:
         return sum(reward for reward in self.rewards.values() if reward is not None)
+
+    @property
+    def is_judged(self) -> bool:
+        return any(reward is not None for reward in self.rewards.values())
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Group:
 
     @property
     def mean_reward(self) -> float:
-        return sum(answer.total for answer in self.answers) / len(self.answers)
+        """Over the answers that were judged; 0 where none was."""
+        totals = [answer.total for answer in self.answers if answer.is_judged]
+        return sum(totals) / max(len(totals), 1)
 
     @property
     def parts(self) -> dict[str, float | None]:
@@ -154,8 +160,9 @@ def by_question(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def changes(groups: Sequence[Group]) -> list[Change]:
-    """The questions that were met at two different steps, largest gain in mean reward first."""
-    visits = [found for found in by_question(groups).values() if found[0].step != found[-1].step]
+    """The questions that were met, and judged, at two different steps, largest gain in mean reward first."""
+    judged = [group for group in groups if any(answer.is_judged for answer in group.answers)]
+    visits = [found for found in by_question(judged).values() if found[0].step != found[-1].step]
     return sorted((Change(found) for found in visits), key=lambda change: -change.difference)
 
 

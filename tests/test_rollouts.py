@@ -52,6 +52,18 @@ def test_a_group_is_what_was_sampled_for_one_question_at_one_step(stage):
     assert judged.notes == {"verifier_reason": "says 合规"} and undecided.notes == {}
 
 
+def test_what_nobody_could_judge_pulls_no_mean_down(stage):
+    file = stage / "completions" / "completions_00003.parquet"
+    rows = pd.read_parquet(file)
+    rows.loc[[0, 4, 5], ["format_reward", "accuracy_reward"]] = None  # one answer of "up", all of "steady"
+    rows.to_parquet(file)
+    groups = rollouts.read_groups(stage, 2)
+    up, steady = (next(g for g in groups if g.step == 3 and g.question == name) for name in ("up", "steady"))
+    assert up.mean_reward == 2.0 and [answer.is_judged for answer in steady.answers] == [False, False]
+    assert "steady" not in [change.question for change in rollouts.changes(groups)]
+    assert "<b>–</b>" in rollouts.visits_html([up])
+
+
 def test_a_group_without_spread_says_that_it_taught_nothing(stage):
     groups = rollouts.read_groups(stage, 2)
     assert [g.has_spread for g in groups[:3]] == [False, False, True]
