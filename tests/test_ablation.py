@@ -47,6 +47,20 @@ def samples(rates: dict[str, dict[int, float]], items: int = 40, same_items: boo
     }
 
 
+def test_answers_without_a_verdict_and_judged_ones_are_said():
+    found = samples({"base": {1: 0.25}, "sft": {1: 0.5}})
+    assert "could not be graded" not in render(ablation_rows(found), ablation_steps(found))
+    found[1] = [s.model_copy(update={"correct": None}) if n % 4 == 0 else s for n, s in enumerate(found[1])]
+    found[1] = [s.model_copy(update={"graded_by": "judge"}) if n % 4 == 1 else s for n, s in enumerate(found[1])]
+    rows = ablation_rows(found)
+    assert [(row["undecided"], row["judged"], row["n"]) for row in rows] == [(10, 10, 30)] * 2
+    text = render(rows, ablation_steps(found))
+    assert "20 answers could not be graded" in text and "20 answers are as judged" in text
+    marks = {"base": (True, None), "sft": (True, True)}
+    lone = [sample(arm, str(item), mark) for arm, both in marks.items() for item, mark in enumerate(both)]
+    assert [row["model"] for row in ablation_rows({1: lone})] == ["sft"]
+
+
 # ---- the intervals ---------------------------------------------------------------------------------------------------
 
 

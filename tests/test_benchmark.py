@@ -313,7 +313,7 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
     assert [s.correct for s in final if s.graded_by == "judge"] == [True, False] * 3
     assert evaluation.agreement(verdicts) == Agreement(3, 3, 3, 3)
     [row] = evaluation.judge_table(final, verdicts, seed=0)
-    assert (row["judged"], row["as judged"], row["corrected"]) == (0.5, 0.5, 0.5)
+    assert (row["judged share"], row["as judged"], row["corrected"]) == (0.5, 0.5, 0.5)
     [result] = evaluation.with_judge_error(evaluation.results_table(final), final, verdicts, seed=0)
     assert (result["accuracy"], result["as_judged"], result["low"]) == (0.5, 0.5, row["low"])
     assert result["judge_error"] == row["judge_error"] == evaluation.TAKEN_OUT
@@ -361,7 +361,7 @@ def test_a_judge_that_overrules_the_rules_is_not_undone_by_them():
     assert (row["low"], row["high"]) == pytest.approx(evaluation.wilson_interval(80, 100))
     assert "rules are no truth" in row["judge_error"] and row["judge_error"] in evaluation.render_table([row])
     [line] = evaluation.judge_table(final, verdicts, seed=0)
-    assert (line["as judged"], line["corrected"], line["judged"]) == (0.8, None, 1.0)
+    assert (line["as judged"], line["corrected"], line["judged share"]) == (0.8, None, 1.0)
     assert evaluation.agreement(verdicts) == Agreement(50, 50, 20, 50)  # beside it, as information
     later = [s.model_copy(update={"model": "sft", "correct": True}) for s in final]
     steps = evaluation.paired_table([*final, *later], seed=0, resamples=200)

@@ -271,6 +271,15 @@ def test_a_table_sets_each_number_beside_its_interval():
     ]
 
 
+def test_what_a_judge_is_worth_is_a_table_in_percent():
+    row = {"model": "base", "judged share": 0.5, "as judged": 0.8, "corrected": 0.7, "low": 0.6, "high": 0.8,
+           "judge_error": "taken out"}  # fmt: skip
+    unknown = row | dict.fromkeys(("corrected", "low", "high")) | {"judge_error": "not measured"}
+    cells = [[c["text"] for c in line] for line in table([row, unknown])["rows"]]
+    assert cells == [["base", "50.0", "80.0", "70.0", "[60.0, 80.0]", "taken out"],
+                     ["base", "50.0", "80.0", "-", "", "not measured"]]  # fmt: skip
+
+
 @pytest.mark.parametrize("seconds, text", [(12.3, "12 s"), (389, "6 min 29 s"), (3700, "1 h 01 min"), (0, "0 s")])
 def test_a_duration_reads_like_one(seconds, text):
     assert duration(seconds) == text

@@ -22,6 +22,7 @@ import numpy as np
 from finr1.evaluation import Sample, percent, points, wilson_interval
 from finr1.evaluation.several import holm
 from finr1.evaluation.statistics import CONFIDENCE, EMPTY
+from finr1.evaluation.tables import by_values
 
 ARMS = ("base", "zero", "sft", "grpo")  # in the order of the paper's table
 NAMES = {"base": "base", "zero": "Zero (GRPO only)", "sft": "SFT", "grpo": "SFT + GRPO"}
@@ -101,9 +102,12 @@ def arm_scores(samples: Mapping[int, Iterable[Sample]]) -> dict[tuple[str, str],
 
 def ablation_rows(samples: Mapping[int, Iterable[Sample]]) -> list[dict[str, Any]]:
     """A row an arm and decoding: `by_seed` {seed: accuracy}, `accuracy` over all, `low`, `high`, `spread` (standard
-    deviation of the seeds' accuracies; None for one), `seeds`, `n` (items of all seeds). Shares in [0, 1].
+    deviation of the seeds' accuracies; None for one), `seeds`, `n` (items of all seeds), and where there are
+    any `undecided` and `judged` (answers that nobody could grade, and that a judge did). Shares in [0, 1]. An arm with
+    fewer than two decided items has no row.
     """
-    found = arm_scores(samples)
+    found = {key: scores for key, scores in arm_scores(samples).items() if len(scores) > 1}
+    answers = by_values([sample for members in samples.values() for sample in members], "model", "decoding")
     rows = []
     for (arm, decoding), scores in sorted(found.items(), key=lambda entry: (entry[0][1], ARMS.index(entry[0][0]))):
         mean = mean_over_seeds(scores)
@@ -113,8 +117,17 @@ def ablation_rows(samples: Mapping[int, Iterable[Sample]]) -> list[dict[str, Any
         rows.append(
             {"model": arm, "decoding": decoding, "by_seed": {str(seed): value for seed, value in by_seed.items()},
              "accuracy": mean.mean, "low": low, "high": high, "spread": spread, "seeds": mean.seeds, "n": mean.items}
+            | _not_by_rules(answers[arm, decoding])
         )  # fmt: skip
     return rows
+
+
+def _not_by_rules(samples: Sequence[Sample]) -> dict[str, int]:
+    found = {
+        "undecided": sum(sample.correct is None for sample in samples),
+        "judged": sum(sample.graded_by == "judge" for sample in samples),
+    }
+    return {name: count for name, count in found.items() if count}
 
 
 def ablation_steps(samples: Mapping[int, Iterable[Sample]]) -> list[dict[str, Any]]:
@@ -163,7 +176,17 @@ def render(rows: Sequence[Mapping], steps: Sequence[Mapping]) -> str:
 
 
 def how_to_read(rows: Sequence[Mapping]) -> str:
-    """What the intervals cover."""
+    """What the intervals cover, and what keeps the accuracies from being plain ones."""
+    undecided, judged = (sum(row.get(key, 0) for row in rows) for key in ("undecided", "judged"))
+    notes = [_coverage(rows)]
+    if undecided:
+        notes.append(f"{undecided} answers could not be graded: accuracies and differences are of the rest.")
+    if judged:
+        notes.append(f"{judged} answers are as judged: the judge's error is not taken out, and in no interval.")
+    return "\n".join(notes)
+
+
+def _coverage(rows: Sequence[Mapping]) -> str:
     seeds = rows[0]["seeds"] if rows else 0
     if seeds < 2:
         return "One seed: the intervals cover the choice of items alone; another training may land outside them."

@@ -144,7 +144,7 @@ def judge_table(samples: Sequence[Sample], verdicts: Sequence[Verdict], seed: in
         ends = ("accuracy", "low", "high")
         known = [row[key] if row["judge_error"] == TAKEN_OUT else None for key in ends]
         rows.append({"model": row["model"], "decoding": row["decoding"], "n": len(columns),
-                     "judged": float(columns[:, 2].mean()), "as judged": row["as_judged"],
+                     "judged share": float(columns[:, 2].mean()), "as judged": row["as_judged"],
                      **dict(zip(("corrected", "low", "high"), known, strict=True)),
                      "judge_error": row["judge_error"]})  # fmt: skip
     return rows

@@ -14,7 +14,7 @@ from finr1.evaluation import percent, points
 _SHARES = {
     "accuracy", "format", "lenient", "truncated", "accuracy_given_format", "inaccurate", "irregular", "precision",
     "recall", "share", "missing", "majority", "spread", "pass", "clean", "paper_like",
-    "all", "without", "flawed", "mean", "sd",
+    "all", "without", "flawed", "mean", "sd", "as_judged", "judged share", "as judged", "corrected",
 }  # fmt: skip
 _POINTS = ("difference", "gap", "detectable")  # with an interval; a part of a difference and `detectable` have none
 TITLES = {  # name of a metric -> heading of its table; others are called by their name
@@ -25,6 +25,7 @@ TITLES = {  # name of a metric -> heading of its table; others are called by the
     "bad_golds": "With and without golds that are known to be bad",
     "contamination": "Contamination: trained on the clean pool, and on one that holds the test items",
     "seeds": "Over several training seeds",
+    "judge": "The judge of the benchmark: accuracies as it judged, and with its error taken out",
     "study": "The judge tried with five orders of its prompt",
     "audit": "Audit: planted faults and how many of them were rejected",
     "funnel": "Funnel: records after each step",
