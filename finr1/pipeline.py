@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,16 @@ from finr1.run import forget, how_to_make, input_hashes
 
 
 def command(options: argparse.Namespace) -> int:
-    """Exit code of `python -m finr1 run`: 0 done, 1 a notebook failed, 2 wrong parameters, 130 interrupted."""
+    """`python -m finr1 run`; returns its `exit_code`."""
+    return exit_code(
+        lambda: run_preset(options.preset, options.run or options.preset, options.until, options.set, options.force)
+    )
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Do `work` and say what went wrong: 0 done, 1 a notebook failed, 2 wrong parameters, 130 interrupted."""
     try:
-        run_preset(options.preset, options.run or options.preset, options.until, options.set, options.force)
+        work()
     except ParameterError as error:
         print(error, file=sys.stderr)
         return 2

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finr1 import templates
+
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
@@ -263,10 +265,4 @@ def _labels(groups: Sequence[Group], step: int | None) -> list[tuple[str, str]]:
 
 
 def _template():
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template(TEMPLATE)
+    return templates.environment(Path(__file__).parent).get_template(TEMPLATE)

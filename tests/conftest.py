@@ -31,6 +31,16 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model that is made in a second."""
+    import torch
+    from tiny_model import make_tiny_model
+
+    torch.set_num_threads(1)  # tiny tensors only lose time in a pool
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
 @pytest.fixture
 def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty outputs folder, in place of the clone's."""

@@ -7,7 +7,6 @@ import json
 import pytest
 import torch
 from test_training import demo
-from tiny_model import make_tiny_model
 
 from finr1 import curation, grpo, models, sft, synthetic, teacher, training
 from finr1.generation.local import TransformersBackend
@@ -17,12 +16,6 @@ from finr1.records import write_jsonl
 
 IDS = torch.arange(5, 45)[None]
 SAME = {"atol": 1e-4, "rtol": 1e-4}  # fp32: merging adds B A to W before the product instead of after it
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    torch.set_num_threads(1)
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from itertools import pairwise
 import pytest
 import torch
 from test_training import demo
-from tiny_model import make_tiny_model
 
 from finr1 import curation, grpo
 from finr1.grpo import trainer as trainer_module
@@ -29,12 +28,6 @@ COMPLETIONS = [
 ]
 FORMAT, ACCURACY = [1, 1, 0, 0], [1, 0, 1, 0]
 BETA, EPSILON, MAX_LENGTH = 0.04, 0.2, 80
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    torch.set_num_threads(1)
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import torch
 from test_training import demo
-from tiny_model import make_tiny_model
 from transformers import TrainerControl, TrainerState
 
 from finr1 import curation, grpo, synthetic
@@ -19,12 +17,6 @@ from finr1.grpo import trainer as trainer_module
 from finr1.params import GRPOParams
 from finr1.progress import read_metrics
 from finr1.records import write_jsonl
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    torch.set_num_threads(1)
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

@@ -24,9 +24,10 @@ from finr1.evaluation import (  # noqa: E402
     results_table,
 )
 from finr1.manifest import write_json  # noqa: E402
+from finr1.progress import duration  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402
 from finr1.report import build_report, summary_sentences, summary_text, write_pdf  # noqa: E402
-from finr1.report.content import duration, environment, table  # noqa: E402
+from finr1.report.content import environment, table  # noqa: E402
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
 

@@ -38,12 +38,6 @@ TOKENIZERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    torch.set_num_threads(1)
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
 @pytest.fixture
 def stage(outputs):
     """Folder of an SFT stage, beside the rows and problems that it reads."""

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_model import make_tiny_model
 
 from finr1 import curation, grpo, synthetic, teacher, training
 from finr1.params import GRPOParams, SFTParams
@@ -19,12 +18,6 @@ SMALL = {
     "max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "eval_problems": 2,
     "warmup_steps": 0, "save_steps": 1, "run": "r",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    torch.set_num_threads(1)  # tiny tensors only lose time in a pool
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture

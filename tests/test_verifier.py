@@ -312,15 +312,6 @@ def row_of_text() -> dict:
     return row
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    import torch
-    from tiny_model import make_tiny_model
-
-    torch.set_num_threads(1)
-    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
 @pytest.mark.parametrize("reward", ["sum", "gated"])
 def test_training_asks_counts_remembers_and_keeps_the_reasons(server, outputs, tiny, reward):
     from finr1 import training

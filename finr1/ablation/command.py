@@ -12,12 +12,10 @@ The same command again skips what is complete, and goes on after a crash.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from finr1 import pipeline
 from finr1.ablation.stage import TEXT, AblationParams, seed_run, write_ablation
-from finr1.notebook_run import NotebookFailed
 from finr1.params import STAGES, ParameterError, Params
 from finr1.paths import outputs_root, shown
 
@@ -50,19 +48,9 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Exit code: 0 done, 1 a notebook failed, 2 wrong parameters, 130 interrupted."""
-    try:
-        run_ablation(options.preset, options.run or f"{options.preset}_ablation", options.seeds, options.set)
-    except ParameterError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except NotebookFailed as error:
-        print(f"{error}\nThe same command again goes on from here.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command again goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    """`python -m finr1 ablation`; returns `pipeline.exit_code`."""
+    name = options.run or f"{options.preset}_ablation"
+    return pipeline.exit_code(lambda: run_ablation(options.preset, name, options.seeds, options.set))
 
 
 def run_ablation(preset: str, name: str, seeds: Sequence[int], changes: Sequence[str] = ()) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finr1 import templates
 from finr1.compare.metrics import ALL, graded_otherwise, stage_numbers
 from finr1.compare.runs import GRADED_BY, KINDS, ComparedRun, graders, same_outputs, setting_rows
 from finr1.evaluation.tables import render_rows
@@ -39,12 +40,7 @@ def text_page(a: ComparedRun, b: ComparedRun, rows: Sequence[dict[str, Any]]) ->
 
 def html_page(a: ComparedRun, b: ComparedRun, rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """Write the same as HTML to `path` and return it: no script, nothing is fetched, all texts escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = templates.environment(Path(__file__).parent)
     environment.filters |= {"number": number, "p_value": p_value}
     settings = setting_rows(a, b)
     html = environment.get_template(TEMPLATE).render(

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from finr1 import grading
 
@@ -46,11 +47,7 @@ def signs(
         "options": [repeats_options(answers[i], rows[i]) for i in answered],
         "agreement": [(shapes[i] > 0) == (accuracies[i] > 0) for i in judged],
     }
-    return {name: _mean(values) for name, values in found.items() if values}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return {name: fmean(values) for name, values in found.items() if values}
 
 
 def _reasons(text: str) -> bool:
@@ -103,9 +100,9 @@ def hacking_warnings(log: Sequence[Mapping]) -> list[str]:
     found = []
     for key, is_wrong, words in _RULES.values():
         rows = [row for row in log if row.get(key) is not None]
-        start = _mean([row[key] for row in rows[:WINDOW]]) if rows else 0.0
+        start = fmean([row[key] for row in rows[:WINDOW]]) if rows else 0.0
         for i in range(WINDOW, len(rows)):
-            now = _mean([row[key] for row in rows[i - WINDOW + 1 : i + 1]])
+            now = fmean([row[key] for row in rows[i - WINDOW + 1 : i + 1]])
             if is_wrong(start, now):
                 found.append((rows[i]["step"], f"step {rows[i]['step']}: {words.format(start=start, now=now)}"))
                 break
@@ -122,7 +119,7 @@ def warnings(log: list[dict]) -> list[str]:
 
     def mean(key: str, rows: list[dict]) -> float:
         values = [row[key] for row in rows if row.get(key) is not None]  # TRL logs None for a mean of nothing
-        return _mean(values) if values else math.nan  # which is neither above nor below anything
+        return fmean(values) if values else math.nan  # which is neither above nor below anything
 
     found = hacking_warnings(log)
     if (dead := mean("frac_reward_zero_std", late)) > 0.6:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from finr1 import launch, rewards
@@ -182,10 +183,10 @@ def compare(stage_dir: Path, names: Sequence[str], seeds: Sequence[int], seed: i
         difference = paired_bootstrap(paper, ours, seed) if name != "grpo" else None
         rows.append(
             {"variant": name, "groups": len(scores), "completions": made.completions, "low": low, "high": high}
-            | {"accuracy": _mean(scores), "format": _mean(made.format.values()), "logged": _logged(folders[name])}
+            | {"accuracy": fmean(scores), "format": fmean(made.format.values()), "logged": _logged(folders[name])}
             | {"difference": difference and difference._asdict()}
         )
-    curves = {name: {step: _mean(values) for step, values in made.by_step.items()} for name, made in sampled.items()}
+    curves = {name: {step: fmean(values) for step, values in made.by_step.items()} for name, made in sampled.items()}
     return {"seeds": list(seeds), "rows": rows, "curves": curves}
 
 
@@ -225,12 +226,7 @@ def _logged(folders: Sequence[Path]) -> dict[str, float]:
     keys = ("frac_reward_zero_std", "clip_ratio/region_mean", "cispo_clip_ratio", "entropy", "kl",
             "completions/mean_length", "grad_norm")  # fmt: skip
     values = {key: [row[key] for row in rows if row.get(key) is not None] for key in keys}
-    return {key: _mean(found) for key, found in values.items() if found}
-
-
-def _mean(values: Any) -> float:
-    values = list(values)
-    return sum(values) / len(values)
+    return {key: fmean(found) for key, found in values.items() if found}
 
 
 def render(result: dict[str, Any]) -> str:

@@ -177,14 +177,6 @@ def seconds_of(manifest: Mapping) -> float:
     return (datetime.fromisoformat(manifest["finished"]) - datetime.fromisoformat(manifest["started"])).total_seconds()
 
 
-def duration(seconds: float) -> str:
-    """3700 -> "1 h 02 min", 389 -> "6 min 29 s", 12.3 -> "12 s"."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
-
-
 def environment(manifests: Mapping[str, Mapping]) -> list[dict[str, str]]:
     """Rows {what, value, stages}: hardware, seeds, code and versions; one row where all stages agree, else one each."""
     facts: dict[str, dict[str, list[str]]] = {}

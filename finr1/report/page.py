@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from finr1 import ledger, reported, rollouts
+from finr1 import ledger, reported, rollouts, templates
 from finr1.ablation import read_ablation
 from finr1.evaluation import (
     Sample,
@@ -21,6 +21,7 @@ from finr1.evaluation import (
     with_judge_error,
 )
 from finr1.plotting import MODEL_COLOURS, MODEL_NAMES
+from finr1.progress import duration
 from finr1.records import read_jsonl
 from finr1.report import content
 from finr1.report.summary import summary_sentences
@@ -93,14 +94,9 @@ def build_report(
 
 
 def _template():
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent.parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = templates.environment(Path(__file__).parent.parent)
     environment.filters |= {
-        "percent": percent, "points": points, "cell": content.show, "shorten": shorten, "duration": content.duration,
+        "percent": percent, "points": points, "cell": content.show, "shorten": shorten, "duration": duration,
         "as_json": content.as_json, "table": content.table, "titled": content.title, "claimed": ledger.shown_number,
         "remark": remark, "decided": decided,
         "model": lambda name: MODEL_NAMES.get(name, name), "colour": lambda name: MODEL_COLOURS.get(name, "#56606f"),
