@@ -31,7 +31,7 @@ SFT: dict[str, tuple[dict, dict] | None] = {
     "ours": ({}, {}),
     "ours, fp32": ({"bf16": False}, {}),
     "ours, checkpointing": ({"gradient_checkpointing": True}, {}),
-    "ours, length-sorted": ({}, {"train_sampling_strategy": "group_by_length"}),
+    "ours, length-sorted": ({"train_sampling_strategy": "group_by_length"}, {}),
     # A packed row is `max_length` tokens: two of them hold about what eight padded rows do.
     "ours, packing": ({"packing": True, "per_device_train_batch_size": 2}, {}),
     "ours, LoRA": ({"peft": "lora", "learning_rate": 1e-3}, {}),

@@ -36,6 +36,7 @@ def sft_config(params: SFTParams, stage_dir: Path) -> SFTConfig:
         max_length=params.max_length,
         packing=params.packing,
         packing_strategy="bfd",  # whole rows, best fit first; each attends to itself alone
+        train_sampling_strategy=params.train_sampling_strategy,
         completion_only_loss=True,  # the prompt is given, only the answer is learned
     )
 
@@ -46,6 +47,7 @@ def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
     from trl import SFTTrainer
 
     from finr1 import training
+    from finr1.completion_head import use_completion_head
     from finr1.models import end_of_turn, load_tokenizer, resolve_model
 
     config = sft_config(params, stage_dir)  # first: ZeRO-3 loads the weights in shards only when it knows
@@ -53,13 +55,15 @@ def make_trainer(params: SFTParams, stage_dir: Path) -> SFTTrainer:
     tokenizer = load_tokenizer(path)
     config.eos_token = end_of_turn(tokenizer)
     rows = load_dataset("json", data_files=str(params.inputs()["filtering_stage"] / "sft.jsonl"), split="train")
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=training.load_policy(path, params),
         args=config,
         train_dataset=rows.select_columns(["prompt", "completion"]),
         processing_class=tokenizer,
         peft_config=training.peft_config(params),
     )
+    use_completion_head(trainer)
+    return trainer
 
 
 def extras(params: SFTParams, trainer: SFTTrainer, stage_dir: Path) -> list[TrainerCallback]:

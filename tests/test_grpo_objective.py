@@ -15,8 +15,7 @@ import pytest
 import torch
 from test_training import demo
 
-from finr1 import curation, grpo
-from finr1.grpo import trainer as trainer_module
+from finr1 import completion_head, curation, grpo
 from finr1.params import GRPOParams
 from finr1.records import write_jsonl
 
@@ -40,7 +39,7 @@ def batch(outputs, tiny, monkeypatch):
 
     def make(ours: bool = True, **changes):
         if not ours:
-            monkeypatch.setattr(trainer_module, "completion_scoring", lambda trainer_class: trainer_class)
+            monkeypatch.setattr(completion_head, "use_completion_head", lambda trainer: None)
         values = {"beta": BETA, "epsilon": EPSILON, "loss_type": "grpo", "num_iterations": 2, "save_steps": 2,
                   "max_completion_length": MAX_LENGTH, "num_generations": 4, "temperature": 0.7, "peft": "full",
                   "bf16": False, "mask_truncated_completions": False}  # fmt: skip

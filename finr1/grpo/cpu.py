@@ -1,49 +1,6 @@
-"""What makes TRL's GRPO fast on a CPU: completions alone are scored, and a bf16 copy of the policy samples."""
+"""What makes TRL's sampling fast on a CPU: a bf16 copy of the policy."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from trl import GRPOTrainer
-
-
-def completion_scoring(trainer_class: type[GRPOTrainer]) -> type[GRPOTrainer]:
-    """`trainer_class` for the CPU: log-probabilities and entropies of the completion tokens alone.
-
-    TRL's fused head is made for the GPU. On a CPU it scores the prompts too and multiplies its gradients in fp32, which
-    takes half of a step with a vocabulary of 49k. Same values (a test compares them), about twice the speed.
-    """
-    import torch
-    from trl.trainer.utils import selective_log_softmax_and_entropy
-
-    class CompletionScoring(trainer_class):
-        def _get_per_token_logps_and_entropies(
-            self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **unused
-        ):
-            scored = []
-            size = batch_size or len(input_ids)
-            for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
-                first = int(mask.any(dim=0).nonzero()[0])  # columns before it are padding in every row
-                with self.accelerator.autocast():
-                    logits = model(
-                        input_ids=ids[:, first:],
-                        attention_mask=mask[:, first:],
-                        logits_to_keep=logits_to_keep + 1,
-                        use_cache=False,
-                    ).logits[:, :-1]  # (B, completion length, vocabulary): each position predicts the next token
-                scored.append(
-                    selective_log_softmax_and_entropy(
-                        logits.float(),
-                        ids[:, -logits_to_keep:],
-                        entropy_requires_grad=False,
-                        temperature=self.temperature,
-                    )
-                )
-            logps, entropies = (torch.cat(parts) for parts in zip(*scored, strict=True))
-            return logps, entropies if compute_entropy else None, None
-
-    return CompletionScoring
 
 
 class CPUSampler:

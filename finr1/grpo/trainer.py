@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1 import rewards
-from finr1.grpo.cpu import CPUSampler, completion_scoring
+from finr1.grpo.cpu import CPUSampler
 from finr1.grpo.problems import check_rewards
 from finr1.params import GRPOParams
 from finr1.run import cache_dir
@@ -91,6 +91,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     from trl import GRPOTrainer
 
     from finr1 import training
+    from finr1.completion_head import use_completion_head
     from finr1.grpo.callbacks import StopRules
     from finr1.grpo.observed import observed
     from finr1.models import load_tokenizer, whole_model
@@ -104,16 +105,14 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     with config.main_process_first(local=False):  # an adapter is merged once, for all ranks and the reference model
         path = whole_model(start, stage_dir / "checkpoints" / "start_model")
     tokenizer = load_tokenizer(path)
-    on_cpu = not torch.cuda.is_available()
-    trainer_class = completion_scoring(GRPOTrainer) if on_cpu else GRPOTrainer
     other_sampler = params.use_vllm or params.use_transformers_continuous_batching
-    copy_samples = on_cpu and params.bf16 and params.peft != "qlora" and not other_sampler
+    copy_samples = not torch.cuda.is_available() and params.bf16 and params.peft != "qlora" and not other_sampler
     model = training.load_policy(path, params)
     if params.use_transformers_continuous_batching:
         # For sampling, transformers changes to flash attention where it finds it, which refuses these fp32 weights
         # (`bf16` is refused with it); so it pages the attention that was loaded.
         model._supports_flash_attn = False
-    trainer = observed(trainer_class, params.pass_rate_between_epochs)(
+    trainer = observed(GRPOTrainer, params.pass_rate_between_epochs)(
         model=model,
         reward_funcs=reward_functions(params, verifier),
         args=config,
@@ -122,6 +121,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
         peft_config=training.peft_config(params),
         rollout_func=CPUSampler(path) if copy_samples else None,
     )
+    use_completion_head(trainer)
     trainer.add_callback(StopRules(params))
     if params.peft != "full":  # `start_model` goes with the checkpoints: the new adapter stands on the old one
         trainer.model.peft_config["default"].base_model_name_or_path = start

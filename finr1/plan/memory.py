@@ -29,7 +29,7 @@ def sft_memory(shape: Shape, params: SFTParams, gpu: bool, length: int | None = 
     tokens = params.per_device_train_batch_size * (length or params.max_length)
     parts = _resident(shape, params, gpu)
     parts["activations"] = _activations(shape, params, gpu, tokens, length or params.max_length)
-    parts["logits"] = _head(shape, params, gpu, tokens)
+    parts["logits"] = _head(shape, params, gpu, tokens)  # on a CPU as if every token had a label
     return _gib(parts)
 
 
@@ -49,7 +49,7 @@ def grpo_memory(shape: Shape, params: GRPOParams, gpu_gib: float | None, prompt:
     tokens = params.per_device_train_batch_size * length
     update["activations"] = _activations(shape, params, gpu, tokens, length)
     scored = tokens if gpu else params.per_device_train_batch_size * params.max_completion_length
-    update["logits"] = _head(shape, params, gpu, scored, chunked=gpu)
+    update["logits"] = _head(shape, params, gpu, scored)
     generate = dict(resident)
     if not params.use_vllm:
         rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
@@ -131,12 +131,12 @@ def _activations(shape: Shape, params: TrainingParams, gpu: bool, tokens: int, l
     return tokens * shape.layers * per_token
 
 
-def _head(shape: Shape, params: TrainingParams, gpu: bool, tokens: int, chunked: bool = True) -> float:
-    """Bytes of the head: logits over the vocabulary, in TRL's tiles or (`chunked=False`) all at once."""
+def _head(shape: Shape, params: TrainingParams, gpu: bool, tokens: int) -> float:
+    """Bytes of the head: logits over the vocabulary, in TRL's tiles on a GPU, all at once on a CPU."""
     width = 2 if params.bf16 else 4
-    if not chunked:  # logits, in fp32, their log-softmax, and the gradients of the two
+    if not gpu:  # `finr1.completion_head`: logits, in fp32, their log-softmax, and the gradients of the two
         return tokens * shape.vocabulary * (2 * width + 12)
-    tile = min(tokens, HEAD_TOKENS) * min(shape.vocabulary, HEAD_VOCABULARY) * (width + (0 if gpu else 8))
+    tile = min(tokens, HEAD_TOKENS) * min(shape.vocabulary, HEAD_VOCABULARY) * width
     gradient = 4 * shape.vocabulary * shape.hidden if params.peft == "full" else 0
     return tile + gradient + 2 * tokens * shape.hidden * 4
 

@@ -1,0 +1,96 @@
+"""The CPU's head of the model against TRL's: the same values and gradients, whatever the batch looks like."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from trl.trainer.utils import add_fused_lm_head
+
+from finr1.completion_head import add_completion_head
+from finr1.models import load_model
+
+VALUES = ("log_probs", "entropy", "is_top1")
+#                  tokens of each row, where padding stands, labels of each row (the last so many tokens)
+BATCHES = {
+    "padded right": ([9, 5, 7], "right", [4, 2, 6]),
+    "padded left": ([9, 5, 7], "left", [4, 2, 6]),
+    "padding on both sides of all rows": ([5, 4, 5], "both", [2, 3, 1]),
+    "all tokens but the first": ([6, 6], "right", [5, 5]),
+    "a row without labels": ([6, 4], "left", [3, 0]),
+    "no labels at all": ([6, 4], "right", [0, 0]),
+}
+
+
+def batch(lengths: list[int], side: str, labelled: list[int]) -> dict[str, torch.Tensor]:
+    width = max(lengths) + (4 if side == "both" else 0)
+    ids, mask = torch.zeros(len(lengths), width, dtype=torch.long), torch.zeros(len(lengths), width, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    generator = torch.Generator().manual_seed(0)
+    for row, (length, count) in enumerate(zip(lengths, labelled, strict=True)):
+        first = {"right": 0, "left": width - length, "both": 2}[side]
+        ids[row, first : first + length] = torch.randint(5, 60, (length,), generator=generator)
+        mask[row, first : first + length] = 1
+        labels[row, first + length - count : first + length] = ids[row, first + length - count : first + length]
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def with_heads(tiny, ours: bool, temperature: float = 1.0, lora: bool = False, **config):
+    model = load_model(str(tiny))
+    for name, value in config.items():
+        setattr(model.config, name, value)
+    add_fused_lm_head(model, temperature=temperature, outputs=VALUES)
+    if lora:
+        torch.manual_seed(0)
+        whole = get_peft_model(model, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    if ours:
+        add_completion_head(model, temperature)
+    return whole if lora else model
+
+
+def scored(model, inputs):
+    outputs = model(**inputs, fused_lm_head=True)
+    (-outputs.log_probs.sum()).backward()
+    gradients = [p.grad.flatten() for p in model.parameters() if p.requires_grad and p.grad is not None]
+    return outputs, torch.cat(gradients)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("name", BATCHES)
+def test_values_and_gradients_are_those_of_trl(tiny, name, temperature, lora):
+    inputs = batch(*BATCHES[name])
+    expected, their_gradient = scored(with_heads(tiny, False, temperature, lora), inputs)
+    found, our_gradient = scored(with_heads(tiny, True, temperature, lora), inputs)
+    for value in VALUES:
+        assert torch.allclose(getattr(found, value).float(), getattr(expected, value).float(), atol=1e-5), value
+    assert torch.equal(found.label_mask, expected.label_mask)
+    assert found.loss.item() == pytest.approx(expected.loss.item(), abs=1e-5)
+    assert torch.allclose(our_gradient, their_gradient, atol=1e-5, rtol=1e-4)
+    assert bool(our_gradient.norm() > 1e-3) == bool(found.label_mask.any())
+
+
+def test_packed_rows_are_scored_whole(tiny):
+    one = batch([6, 5], "right", [3, 2])
+    ids, labels = (one[key][one["attention_mask"].bool()][None] for key in ("input_ids", "labels"))
+    packed = {"input_ids": ids, "labels": labels, "position_ids": torch.tensor([[*range(6), *range(5)]])}
+    model = with_heads(tiny, True)
+    apart = model(**one, fused_lm_head=True)
+    together = model(**packed, fused_lm_head=True)
+    assert together.log_probs.shape == (1, 10)
+    assert together.log_probs[together.label_mask].tolist() == pytest.approx(
+        apart.log_probs[apart.label_mask].tolist(), abs=1e-5
+    )
+
+
+def test_without_the_fused_head_the_model_is_as_it_was(tiny):
+    inputs = batch(*BATCHES["padded left"])
+    plain = load_model(str(tiny))(**inputs)
+    found = with_heads(tiny, True)(**inputs)
+    assert torch.equal(found.logits, plain.logits) and torch.equal(found.loss, plain.loss)
+
+
+def test_a_model_that_caps_its_logits_keeps_trls_head(tiny):
+    inputs = batch(*BATCHES["padded right"])
+    expected, found = (with_heads(tiny, ours, final_logit_softcapping=0.5) for ours in (False, True))
+    assert torch.equal(found(**inputs, fused_lm_head=True).log_probs, expected(**inputs, fused_lm_head=True).log_probs)
