@@ -81,29 +81,6 @@ def test_the_sampling_copy_is_the_policy(folders, tiny, peft):
     assert torch.equal(expected.argmax(-1), copied.argmax(-1))
 
 
-@pytest.mark.parametrize("peft", ["full", "lora"])
-def test_scoring_completions_alone_gives_trls_values_and_gradients(folders, tiny, peft):
-    """On the CPU we leave TRL's fused head out; log-probabilities, entropies and gradients have to stay the same."""
-    from trl import GRPOTrainer
-
-    params = demo(GRPOParams, peft=peft, bf16=False, num_generations=4, temperature=0.7)
-    trainer = grpo.make_trainer(params, folders / "05_grpo")
-    ids = torch.randint(5, 200, (4, 16), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[:, :2], mask[0, :5], mask[1, 13:] = 0, 0, 0  # padded on the left; a completion that ended early
-    found = []
-    for scores in (type(trainer), GRPOTrainer):
-        trainer.model.zero_grad()
-        logps, entropies, _ = scores._get_per_token_logps_and_entropies(
-            trainer, trainer.model, ids, mask, 6, batch_size=3, compute_entropy=True
-        )
-        (logps * mask[:, -6:]).sum().backward()
-        gradients = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
-        found.append((logps * mask[:, -6:], entropies * mask[:, -6:], torch.cat(gradients)))
-    for ours, theirs in zip(*found, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5, rtol=1e-4)
-
-
 def test_a_rollout_gives_each_prompt_its_own_completion(folders):
     params = demo(GRPOParams, peft="full", num_generations=4, max_completion_length=6)
     trainer = grpo.make_trainer(params, folders / "05_grpo")

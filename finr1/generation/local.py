@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finr1.generation.prefill import generation_inputs
 from finr1.generation.request import Completion, Job, Request, SamplingParams
 from finr1.models import is_adapter, load_model, load_tokenizer, whole_model
 
@@ -66,8 +67,8 @@ class TransformersBackend:
     the tokenizer's end token. Prompts go longest first, so that a lack of memory shows at once. The random state of a
     batch comes from the keys in it: the same requests give the same text, and a run that was cut off and goes on with
     the same requests ends up with what it would have had, because batches are stored whole. In other company a request
-    may get another text: sampled for sure, greedy where rounding decides. What prompts have in common is computed for
-    each of them: transformers keeps no cache between batches. Its continuous batching was measured and does not pay on
+    may get another text: sampled for sure, greedy where rounding decides. What the prompts of a batch begin with, and
+    equal prompts, are computed once (`finr1.generation.prefill`). Continuous batching was measured and does not pay on
     a CPU (`benchmarks/cpu_sampling.py`: 2.3 times the CPU seconds of static batches); on GPUs vLLM is the way. The
     folder may be an adapter's (peft): its base model is loaded first.
     """
@@ -144,11 +145,11 @@ class TransformersBackend:
         import torch
 
         device = self._model.device
-        padded = self._tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(device)
         with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_batch_seed(jobs))
-            output = self._model.generate(**padded, generation_config=self._generation_config(sampling))
-        new_tokens = output[:, padded["input_ids"].shape[1] :]
+            inputs = generation_inputs(self._model, prompts, self._tokenizer.pad_token_id)
+            output = self._model.generate(**inputs, generation_config=self._generation_config(sampling))
+        new_tokens = output[:, inputs["input_ids"].shape[1] :]
         return [self._completion(*row) for row in zip(jobs, prompts, new_tokens, strict=True)]
 
     def _generation_config(self, sampling: SamplingParams) -> GenerationConfig:

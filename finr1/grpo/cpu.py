@@ -1,6 +1,8 @@
-"""What makes TRL's sampling fast on a CPU: a bf16 copy of the policy."""
+"""What makes TRL's sampling fast on a CPU: a bf16 copy of the policy, and each prompt computed once a group."""
 
 from __future__ import annotations
+
+from finr1.generation.prefill import generation_inputs
 
 
 class CPUSampler:
@@ -20,15 +22,11 @@ class CPUSampler:
 
         self._refresh(trainer.accelerator.unwrap_model(trainer.model))
         tokenizer = trainer.processing_class
-        batch = tokenizer.apply_chat_template(
-            prompts, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
-        )
+        prompt_ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True)["input_ids"]
         with torch.inference_mode():
-            output = self.model.generate(**batch, generation_config=trainer.generation_config)
-        completions = output[:, batch["input_ids"].shape[1] :]  # (B, completion length)
-        prompt_ids = [
-            ids[mask.bool()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-        ]
+            inputs = generation_inputs(self.model, prompt_ids, tokenizer.pad_token_id)
+            output = self.model.generate(**inputs, generation_config=trainer.generation_config)
+        completions = output[:, inputs["input_ids"].shape[1] :]  # (B, completion length)
         return {
             "prompt_ids": prompt_ids,
             "completion_ids": [_up_to_eos(row.tolist(), tokenizer.eos_token_id) for row in completions],

@@ -107,6 +107,8 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     tokenizer = load_tokenizer(path)
     other_sampler = params.use_vllm or params.use_transformers_continuous_batching
     copy_samples = not torch.cuda.is_available() and params.bf16 and params.peft != "qlora" and not other_sampler
+    if params.use_transformers_continuous_batching and params.attn_implementation is None:
+        params = params.model_copy(update={"attn_implementation": "eager"})  # ours has no paged form
     model = training.load_policy(path, params)
     if params.use_transformers_continuous_batching:
         # For sampling, transformers changes to flash attention where it finds it, which refuses these fp32 weights

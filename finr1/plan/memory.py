@@ -123,9 +123,11 @@ def _activations(shape: Shape, params: TrainingParams, gpu: bool, tokens: int, l
     per_token = shape.hidden * (16 + casts)  # two norms: input and normalised input in fp32
     per_token += shape.intermediate * 4 * width  # gate, its activation, up, their product
     per_token += 2 * (shape.hidden + shape.kv_size) * width  # queries, keys, values, attention's output
-    implementation = params.attn_implementation or ("sdpa" if gpu else "eager")
-    if implementation == "eager":  # keys and values repeated for each head; the matrix of weights in fp32 and again
-        per_token += 2 * shape.hidden * width + shape.heads * length * (4 + width)
+    implementation = params.attn_implementation or ("sdpa" if gpu else "grouped")
+    if implementation == "eager":  # keys and values repeated for each head
+        per_token += 2 * shape.hidden * width
+    if implementation in ("eager", "grouped"):  # the matrix of weights in fp32 and again
+        per_token += shape.heads * length * (4 + width)
     if params.gradient_checkpointing:  # each block's input, and one block computed again
         return tokens * (shape.layers * shape.hidden * 4 + per_token)
     return tokens * shape.layers * per_token

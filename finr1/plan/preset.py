@@ -123,5 +123,5 @@ def advice(plan: Plan, count: int, gib: float) -> list[str]:
             "vllm_gpu_memory_utilization or vllm_tensor_parallel_size"
         )
     if not plan.gpus:
-        lines.append("without a GPU: sampling uses a bf16 copy of the policy and eager attention, fastest on CPUs")
+        lines.append("without a GPU: sampling uses a bf16 copy of the policy, fastest on CPUs")
     return lines

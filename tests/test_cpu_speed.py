@@ -1,0 +1,100 @@
+"""What makes decoding fast on a CPU must not change the numbers: grouped attention, prompts computed once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, MistralConfig
+
+from finr1.generation.prefill import generation_inputs
+from finr1.models import attention_implementation, load_model
+
+PAD, END = 0, 2
+# Prompts of a batch: several beginnings and lengths, and some more than once.
+BATCHES = {
+    "a common beginning": [[5, 6, 7, 8, 9], [5, 6, 7, 11], [5, 6, 7, 12, 13, 14, 15]],
+    "nothing in common": [[5, 6, 7, 8], [9, 6], [10, 11, 12, 13, 14]],
+    "groups of equal prompts": [[5, 6, 7], [5, 6, 7], [5, 9, 10, 11, 12], [5, 9, 10, 11, 12], [5, 6, 7]],
+    "one prompt, several times": [[5, 6, 7, 8]] * 3,
+    "one is the beginning of another": [[5, 6, 7], [5, 6, 7, 8, 9]],
+    "single tokens": [[5], [6], [5]],
+    "one of a single token": [[5], [5, 6, 7]],
+}
+
+
+@pytest.fixture(scope="module")
+def grouped_heads(tmp_path_factory):
+    """A random model of six heads in two groups, as SmolLM2's and Qwen2.5's are."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("grouped") / "model"
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def texts(model, inputs) -> list[list[int]]:
+    config = GenerationConfig(max_new_tokens=12, do_sample=False, eos_token_id=END, pad_token_id=PAD)
+    with torch.inference_mode():
+        return model.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_prompts_computed_once_get_the_same_answers(grouped_heads, name):
+    model, prompts = load_model(grouped_heads).eval(), BATCHES[name]
+    model.generation_config = GenerationConfig()
+    alone = [texts(model, {"input_ids": torch.tensor([prompt])})[0] for prompt in prompts]
+    with torch.inference_mode():
+        inputs = generation_inputs(model, prompts, PAD)
+    for row, mask, prompt in zip(inputs["input_ids"], inputs["attention_mask"], prompts, strict=True):
+        assert row[mask.bool()].tolist() == prompt
+    found = texts(model, inputs)
+    for one, other in zip(alone, found, strict=True):
+        assert other[: len(one)] == one and set(other[len(one) :]) <= {PAD}
+    assert len({tuple(answer) for answer in found}) == len({tuple(prompt) for prompt in prompts})
+
+
+def test_each_prompt_and_the_common_beginning_go_through_the_model_once(grouped_heads, monkeypatch):
+    model, seen = load_model(grouped_heads).eval(), []
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda ids, **kw: seen.append(tuple(ids.shape)) or forward(ids, **kw))
+    generation_inputs(model, BATCHES["a common beginning"] * 4, PAD)
+    assert seen == [(1, 3), (3, 3)]  # [5, 6, 7] once; then what is left of three prompts but their last tokens
+
+
+def test_a_sliding_window_keeps_padding_on_the_left():
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(MistralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=4))  # fmt: skip
+    inputs = generation_inputs(model, BATCHES["a common beginning"], PAD)
+    assert "past_key_values" not in inputs
+    assert inputs["attention_mask"].tolist()[1] == [0, 0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU uses sdpa")
+def test_grouped_attention_is_eager_attention(grouped_heads):
+    assert attention_implementation(grouped_heads) == "grouped"
+    ids = torch.randint(5, 60, (3, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    packed = {"position_ids": torch.tensor([[*range(4), *range(5)]] * 3)}
+    for inputs in ({}, {"attention_mask": mask}, packed):
+        found = []
+        for name in ("eager", None):
+            model = load_model(grouped_heads, attn_implementation=name)
+            logits = model(ids, **inputs).logits
+            logits.square().mean().backward()
+            found.append((logits, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])))
+        for one, other in zip(*found, strict=True):
+            assert torch.allclose(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU uses sdpa")
+def test_another_family_of_models_keeps_its_own_attention(tmp_path):
+    from transformers import Gemma2Config
+
+    Gemma2Config().save_pretrained(tmp_path)  # it caps its attention
+    assert attention_implementation(str(tmp_path)) == "eager"
