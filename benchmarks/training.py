@@ -1,9 +1,10 @@
 """What do our settings of SFT and GRPO bring over plain TRL? Same model, data, seeds and hardware; one command.
 
-`python benchmarks/training.py [--only sft|grpo] [--steps 8] [--json FILE]` prints two tables. Each variant runs in a
-process of its own, one after the other; the first step of each is left out of its times. "plain TRL" is TRL's trainer
-with TRL's defaults: only model, data, batch, lengths, learning rate and seed are given. Tokens are those that are not
-padding. The learning curve is the loss (SFT) or the reward (GRPO) by step.
+`python benchmarks/training.py [--only sft|grpo] [--variants NAME ...] [--steps 8] [--json FILE]` prints two tables.
+Each variant runs in a process of its own, one after the other; the first step of each is left out of its times. "plain
+TRL" is TRL's trainer with TRL's defaults: only model, data, batch, lengths, learning rate and seed are given. Tokens
+are those that are not padding. The learning curve is the loss (SFT) or the reward (GRPO) by step; the embedded model earns no reward yet, so
+for a curve of GRPO name a model after SFT: `--only grpo --model outputs/demo/04_sft/model --variants "plain TRL" ours`.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def measure(stage: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     from finr1.plan.calibration import peak_gib
 
     rows = []
-    for name in STAGES[stage][0]:
+    for name in (name for name in STAGES[stage][0] if name in options.variants):
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             sizes = [f"--{key}={getattr(options, key)}" for key in ("model", "steps", "batch", "tokens", "rows")]
@@ -195,6 +196,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(STAGES))
+    every = list(SFT | GRPO)
+    parser.add_argument("--variants", nargs="+", choices=every, default=every, metavar="NAME", help=", ".join(every))
     parser.add_argument("--model", help="a local folder (default: the embedded model)")
     parser.add_argument("--steps", type=int, default=8, help="SFT's measured steps; GRPO takes a third of them")
     parser.add_argument("--batch", type=int, default=8, help="rows of a micro-batch; GRPO takes twice as many")

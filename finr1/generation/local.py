@@ -69,7 +69,7 @@ class TransformersBackend:
     the same requests ends up with what it would have had, because batches are stored whole. In other company a request
     may get another text: sampled for sure, greedy where rounding decides. What the prompts of a batch begin with, and
     equal prompts, are computed once (`finr1.generation.prefill`). Continuous batching was measured and does not pay on
-    a CPU (`benchmarks/cpu_sampling.py`: 2.3 times the CPU seconds of static batches); on GPUs vLLM is the way. The
+    a CPU (`benchmarks/cpu_sampling.py`: a fifth of the speed); on GPUs vLLM is the way. The
     folder may be an adapter's (peft): its base model is loaded first.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     With them comes `past_key_values`: keys and values of all but each prompt's last token. What all prompts begin with
     (the system prompt) is computed for one of them, and equal prompts (a GRPO group, the samples of an item) are
     computed once. So padding stands between the common beginning and the rest. Models whose layers do not all attend to
-    everything before (a sliding window, a state) get no cache, and padding on the left.
+    everything before (a sliding window, a state), or that take no positions, get no cache, and padding on the left.
     """
     import torch
     from transformers import DynamicCache
@@ -26,6 +27,7 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     width = max(map(len, rows))
     cache = DynamicCache(config=model.config)
     cacheable = cache.layers and all(type(layer) is DynamicLayer for layer in cache.layers)
+    cacheable = cacheable and "position_ids" in inspect.signature(model.forward).parameters
     common = len(os.path.commonprefix([row[:-1] for row in rows])) if cacheable else 0
     padding = [width - len(row) for row in rows]
     ids = [[*row[:common], *[pad] * gap, *row[common:]] for row, gap in zip(rows, padding, strict=True)]

@@ -50,10 +50,12 @@ def grpo_memory(shape: Shape, params: GRPOParams, gpu_gib: float | None, prompt:
     update["activations"] = _activations(shape, params, gpu, tokens, length)
     scored = tokens if gpu else params.per_device_train_batch_size * params.max_completion_length
     update["logits"] = _head(shape, params, gpu, scored)
-    generate = dict(resident)
+    generate = dict(resident)  # nothing is kept for a backward pass: one block's activations count, at the prompts
     if not params.use_vllm:
         rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
         generate["KV cache"] = rows * length * kv_bytes_per_token(shape, 2 if params.bf16 else 4)
+        prefilled = rows if gpu else -(-rows // params.num_generations)  # on a CPU each prompt goes through once
+        generate["activations"] = prefilled * prompt * _block_activations(shape, params, gpu, prompt)
         generate["logits"] = rows * shape.vocabulary * 4 * 3  # the last token's: fp32, filtered by top_p, probabilities
         generate["weights"] += _sampling_weights(shape, params, gpu)
     return {"generate": _gib(generate), "update": _gib(update)}
@@ -118,6 +120,14 @@ def _sampling_weights(shape: Shape, params: GRPOParams, gpu: bool) -> float:
 
 def _activations(shape: Shape, params: TrainingParams, gpu: bool, tokens: int, length: int) -> float:
     """Bytes that autograd keeps of the blocks for `tokens` tokens in rows of `length`."""
+    per_token = _block_activations(shape, params, gpu, length)
+    if params.gradient_checkpointing:  # each block's input, and one block computed again
+        return tokens * (shape.layers * shape.hidden * 4 + per_token)
+    return tokens * shape.layers * per_token
+
+
+def _block_activations(shape: Shape, params: TrainingParams, gpu: bool, length: int) -> float:
+    """Bytes of one block's activations a token, in rows of `length`."""
     width = 2 if params.bf16 else 4
     casts = 5 * width if params.bf16 else 0  # autocast copies the input of q, k, v, gate and up, each for itself
     per_token = shape.hidden * (16 + casts)  # two norms: input and normalised input in fp32
@@ -128,9 +138,7 @@ def _activations(shape: Shape, params: TrainingParams, gpu: bool, tokens: int, l
         per_token += 2 * shape.hidden * width
     if implementation in ("eager", "grouped"):  # the matrix of weights in fp32 and again
         per_token += shape.heads * length * (4 + width)
-    if params.gradient_checkpointing:  # each block's input, and one block computed again
-        return tokens * (shape.layers * shape.hidden * 4 + per_token)
-    return tokens * shape.layers * per_token
+    return per_token
 
 
 def _head(shape: Shape, params: TrainingParams, gpu: bool, tokens: int) -> float:
