@@ -3,8 +3,10 @@
 `python benchmarks/training.py [--only sft|grpo] [--variants NAME ...] [--steps 8] [--json FILE]` prints two tables.
 Each variant runs in a process of its own, one after the other; the first step of each is left out of its times. "plain
 TRL" is TRL's trainer with TRL's defaults: only model, data, batch, lengths, learning rate and seed are given. Tokens
-are those that are not padding. The learning curve is the loss (SFT) or the reward (GRPO) by step; the embedded model earns no reward yet, so
-for a curve of GRPO name a model after SFT: `--only grpo --model outputs/demo/04_sft/model --variants "plain TRL" ours`.
+are those that are not padding. The learning curve is the loss (SFT) or the reward (GRPO) by step. The embedded model
+earns no reward yet; for a curve of GRPO name a model after SFT:
+
+    python benchmarks/training.py --only grpo --model outputs/demo/04_sft/model --variants "plain TRL" ours
 """
 
 from __future__ import annotations

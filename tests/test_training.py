@@ -91,6 +91,23 @@ def test_a_rollout_gives_each_prompt_its_own_completion(folders):
     assert all(1 <= len(ids) <= 6 for ids in out["completion_ids"])
 
 
+def test_long_prompts_are_sampled_in_pieces_with_the_same_result(folders, monkeypatch):
+    """Where the policy samples itself, not a copy; other engines would not know the setting."""
+    inputs = {"input_ids": torch.randint(5, 200, (4, 21)), "attention_mask": torch.ones(4, 21, dtype=torch.long)}
+    inputs["attention_mask"][0, :9] = 0
+    found = []
+    for pieces in (4, 512):
+        monkeypatch.setattr("finr1.grpo.trainer.PREFILL_TOKENS", pieces)
+        params = demo(GRPOParams, num_generations=4, max_completion_length=6, bf16=False)
+        trainer = grpo.make_trainer(params, folders / "05_grpo")
+        assert trainer.rollout_func is None and trainer.generation_config.prefill_chunk_size == pieces
+        torch.manual_seed(0)
+        found.append(trainer.model.generate(**inputs, generation_config=trainer.generation_config))
+    assert torch.equal(*found)
+    for other in ({"bf16": True}, {"use_transformers_continuous_batching": True, "bf16": False}):
+        assert grpo.grpo_config(demo(GRPOParams, num_generations=4, **other), folders / "05_grpo").generation_kwargs is None
+
+
 def test_continuous_batching_does_not_change_to_flash_attention(folders, monkeypatch):
     """Where transformers finds flash attention it changes to it for sampling, and that refuses fp32."""
     from transformers.generation.continuous_batching import continuous_api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from finr1 import rewards
 from finr1.grpo.cpu import CPUSampler
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finr1.verifier import Verifier
 
 TRAIN_FILE = "train.jsonl"  # the RL rows that the notebook has chosen by pass rate
+PREFILL_TOKENS = 512  # of each prompt that go through the policy at once where it samples
 
 
 def reward_functions(params: GRPOParams, verifier: Verifier | None = None) -> list:
@@ -45,6 +46,18 @@ def start_model(params: GRPOParams) -> str:
     if params.sft_stage is None:
         return resolve_model(params.model_name_or_path, cache_dir())
     return str(params.inputs()["sft_stage"] / "model")
+
+
+def _sampled_by(params: GRPOParams) -> Literal["vllm", "continuous batching", "copy", "policy"]:
+    """Who samples: another engine, our bf16 copy of the policy (on a CPU), or the policy as TRL has it."""
+    import torch
+
+    if params.use_vllm:
+        return "vllm"
+    if params.use_transformers_continuous_batching:
+        return "continuous batching"
+    on_cpu = not torch.cuda.is_available()
+    return "copy" if on_cpu and params.bf16 and params.peft != "qlora" else "policy"
 
 
 def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
@@ -78,6 +91,8 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
         # with top_p < 1 that weight is near 0 for a long completion; the paper's objective has none.
         vllm_importance_sampling_correction=False,
         use_transformers_continuous_batching=params.use_transformers_continuous_batching,
+        # A whole generation batch of long pages at once can take more memory than the update.
+        generation_kwargs={"prefill_chunk_size": PREFILL_TOKENS} if _sampled_by(params) == "policy" else None,
         logging_nan_inf_filter=False,  # by default a NaN is logged as the mean of the losses before it
         log_completions=True,
         num_completions_to_print=0,
@@ -105,8 +120,6 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     with config.main_process_first(local=False):  # an adapter is merged once, for all ranks and the reference model
         path = whole_model(start, stage_dir / "checkpoints" / "start_model")
     tokenizer = load_tokenizer(path)
-    other_sampler = params.use_vllm or params.use_transformers_continuous_batching
-    copy_samples = not torch.cuda.is_available() and params.bf16 and params.peft != "qlora" and not other_sampler
     if params.use_transformers_continuous_batching and params.attn_implementation is None:
         params = params.model_copy(update={"attn_implementation": "eager"})  # ours has no paged form
     model = training.load_policy(path, params)
@@ -121,7 +134,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=training.peft_config(params),
-        rollout_func=CPUSampler(path) if copy_samples else None,
+        rollout_func=CPUSampler(path) if _sampled_by(params) == "copy" else None,
     )
     use_completion_head(trainer)
     trainer.add_callback(StopRules(params))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from finr1.grpo.trainer import PREFILL_TOKENS
 from finr1.params import GRPOParams, SFTParams, TrainingParams
 from finr1.plan.shapes import Shape
 
@@ -54,8 +55,9 @@ def grpo_memory(shape: Shape, params: GRPOParams, gpu_gib: float | None, prompt:
     if not params.use_vllm:
         rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
         generate["KV cache"] = rows * length * kv_bytes_per_token(shape, 2 if params.bf16 else 4)
-        prefilled = rows if gpu else -(-rows // params.num_generations)  # on a CPU each prompt goes through once
-        generate["activations"] = prefilled * prompt * _block_activations(shape, params, gpu, prompt)
+        # A GPU takes every row's prompt in pieces; a CPU each prompt of a group once, whole.
+        at_once = rows * min(prompt, PREFILL_TOKENS) if gpu else -(-rows // params.num_generations) * prompt
+        generate["activations"] = at_once * _block_activations(shape, params, gpu, prompt)
         generate["logits"] = rows * shape.vocabulary * 4 * 3  # the last token's: fp32, filtered by top_p, probabilities
         generate["weights"] += _sampling_weights(shape, params, gpu)
     return {"generate": _gib(generate), "update": _gib(update)}
