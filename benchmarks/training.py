@@ -182,7 +182,7 @@ def measure(stage: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 def table(stage: str, rows: list[dict[str, Any]]) -> str:
     """Text; the ratio is of tokens/s (SFT) or steps (GRPO) to plain TRL's."""
     measured = "tokens/s" if stage == "sft" else "s/step"
-    base = rows[0][measured]
+    base = next((row[measured] for row in rows if row["variant"] == "plain TRL"), float("nan"))
     names = [name for name in rows[0] if name not in ("variant", "curve")]
     lines = [f"{stage.upper():34}" + "".join(f"{name:>10}" for name in [*names, "x plain"]) + "   curve"]
     for row in rows:
@@ -215,6 +215,8 @@ def main() -> None:
     found = {}
     for stage in [options.only] if options.only else list(STAGES):
         scale = {"steps": max(2, options.steps // 3), "batch": 2 * options.batch} if stage == "grpo" else {}
+        if not set(options.variants) & set(STAGES[stage][0]):
+            continue
         found[stage] = measure(stage, argparse.Namespace(**(vars(options) | scale)))
         print(table(stage, found[stage]), flush=True)
     if options.json:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, GPT2Config
 from trl.trainer.utils import add_fused_lm_head
 
+from finr1 import completion_head
 from finr1.completion_head import add_completion_head
 from finr1.models import load_model
 
@@ -70,17 +72,39 @@ def test_values_and_gradients_are_those_of_trl(tiny, name, temperature, lora):
     assert bool(our_gradient.norm() > 1e-3) == bool(found.label_mask.any())
 
 
-def test_packed_rows_are_scored_whole(tiny):
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_packed_rows_are_scored_whole(tiny, lora):
     one = batch([6, 5], "right", [3, 2])
     ids, labels = (one[key][one["attention_mask"].bool()][None] for key in ("input_ids", "labels"))
     packed = {"input_ids": ids, "labels": labels, "position_ids": torch.tensor([[*range(6), *range(5)]])}
-    model = with_heads(tiny, True)
+    model = with_heads(tiny, True, lora=lora)
     apart = model(**one, fused_lm_head=True)
     together = model(**packed, fused_lm_head=True)
     assert together.log_probs.shape == (1, 10)
     assert together.log_probs[together.label_mask].tolist() == pytest.approx(
         apart.log_probs[apart.label_mask].tolist(), abs=1e-5
     )
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_scoring_in_parts_changes_nothing(tiny, monkeypatch, name):
+    inputs = batch(*BATCHES[name])
+    expected, whole = scored(with_heads(tiny, True), inputs)
+    monkeypatch.setattr(completion_head, "SCORED_AT_ONCE", 2)
+    found, in_parts = scored(with_heads(tiny, True), inputs)
+    for value in VALUES:
+        assert torch.allclose(getattr(found, value).float(), getattr(expected, value).float(), atol=1e-6), value
+    assert torch.allclose(in_parts, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_absolute_positions_stay_where_padding_is_left_out():
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2, n_positions=32))
+    inputs = batch(*BATCHES["padding on both sides of all rows"])
+    add_fused_lm_head(model.eval(), outputs=VALUES)
+    expected = model(**inputs, fused_lm_head=True).log_probs
+    add_completion_head(model)
+    assert torch.allclose(model(**inputs, fused_lm_head=True).log_probs, expected, atol=1e-5)
 
 
 def test_without_the_fused_head_the_model_is_as_it_was(tiny):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, GPTNeoConfig, LlamaConfig, MistralConfig
 
 from finr1.generation.prefill import generation_inputs
 from finr1.models import attention_implementation, load_model
@@ -64,11 +64,22 @@ def test_each_prompt_and_the_common_beginning_go_through_the_model_once(grouped_
     assert seen == [(1, 3), (3, 3)]  # [5, 6, 7] once; then what is left of three prompts but their last tokens
 
 
-def test_a_sliding_window_keeps_padding_on_the_left():
+SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}  # fmt: skip
+NOT_IN_PIECES = {
+    "a sliding window": MistralConfig(**SMALL, sliding_window=4),
+    "RoPE by the longest position": LlamaConfig(
+        **SMALL, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    ),
+    "local attention": GPTNeoConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=32,
+                                    attention_types=[[["global", "local"], 1]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_IN_PIECES)
+def test_models_that_must_see_a_prompt_whole_keep_padding_on_the_left(name):
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(MistralConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, sliding_window=4))  # fmt: skip
+    model = AutoModelForCausalLM.from_config(NOT_IN_PIECES[name])
     inputs = generation_inputs(model, BATCHES["a common beginning"], PAD)
     assert "past_key_values" not in inputs
     assert inputs["attention_mask"].tolist()[1] == [0, 0, 0, 1, 1, 1, 1]

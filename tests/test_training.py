@@ -105,7 +105,10 @@ def test_long_prompts_are_sampled_in_pieces_with_the_same_result(folders, monkey
         found.append(trainer.model.generate(**inputs, generation_config=trainer.generation_config))
     assert torch.equal(*found)
     for other in ({"bf16": True}, {"use_transformers_continuous_batching": True, "bf16": False}):
-        assert grpo.grpo_config(demo(GRPOParams, num_generations=4, **other), folders / "05_grpo").generation_kwargs is None
+        assert (
+            grpo.grpo_config(demo(GRPOParams, num_generations=4, **other), folders / "05_grpo").generation_kwargs
+            is None
+        )
 
 
 def test_continuous_batching_does_not_change_to_flash_attention(folders, monkeypatch):

@@ -17,7 +17,8 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     With them comes `past_key_values`: keys and values of all but each prompt's last token. What all prompts begin with
     (the system prompt) is computed for one of them, and equal prompts (a GRPO group, the samples of an item) are
     computed once. So padding stands between the common beginning and the rest. Models whose layers do not all attend to
-    everything before (a sliding window, a state), or that take no positions, get no cache, and padding on the left.
+    everything before (a sliding window, a state) or that `computable_in_pieces` excludes get padding on the left, and
+    no cache.
     """
     import torch
     from transformers import DynamicCache
@@ -26,8 +27,7 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     rows = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
     width = max(map(len, rows))
     cache = DynamicCache(config=model.config)
-    cacheable = cache.layers and all(type(layer) is DynamicLayer for layer in cache.layers)
-    cacheable = cacheable and "position_ids" in inspect.signature(model.forward).parameters
+    cacheable = computable_in_pieces(model) and all(type(layer) is DynamicLayer for layer in cache.layers)
     common = len(os.path.commonprefix([row[:-1] for row in rows])) if cacheable else 0
     padding = [width - len(row) for row in rows]
     ids = [[*row[:common], *[pad] * gap, *row[common:]] for row, gap in zip(rows, padding, strict=True)]
@@ -51,3 +51,15 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
         )
     cache.batch_select_indices(index)
     return inputs | {"past_key_values": cache}
+
+
+def computable_in_pieces(model: PreTrainedModel) -> bool:
+    """Whether a prompt may go through `model` piece by piece: not where RoPE depends on the longest position so far.
+
+    Nor where padding in the middle would count (local attention by column), or positions can't be given.
+    """
+    config = model.config.get_text_config()
+    rope = str(getattr(config, "rope_parameters", None))  # for all layers, or by kind of layer
+    if "longrope" in rope or "dynamic" in rope or "local" in getattr(config, "attention_layers", ()):
+        return False
+    return "position_ids" in inspect.signature(model.forward).parameters
