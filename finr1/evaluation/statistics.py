@@ -62,21 +62,23 @@ def wilson_interval(k: float, n: float, confidence: float = CONFIDENCE) -> tuple
     collapse at 0 or n successes. `n` may be fractional (an effective sample size). Raises `ValueError` unless
     0 <= k <= n and n > 0.
     """
-    from scipy.stats import norm
+    from statsmodels.stats.proportion import proportion_confint
 
     if not (n > 0 and 0 <= k <= n):
         raise ValueError(f"wilson_interval needs 0 <= k <= n and n > 0, got k={k}, n={n}")
-    z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
-    p = k / n
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = (z2 * (p * (1 - p) / n + z2 / (4 * n * n))) ** 0.5 / (1 + z2 / n)
-    return (0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half))
+    low, high = proportion_confint(k, n, alpha=1 - confidence, method="wilson")
+    return (0.0 if k == 0 else float(low), 1.0 if k == n else float(high))  # there it is exact but for rounding
 
 
 def clustered_interval(
-    item_scores: Sequence[float], samples: int, confidence: float = CONFIDENCE
+    item_scores: Sequence[float],
+    samples: int,
+    confidence: float = CONFIDENCE,
+    weights: Sequence[float] | None = None,
 ) -> tuple[float, float]:
     """Interval for the mean of `item_scores` (one mean score in [0, 1] an item), `samples` answers in all.
+
+    `weights`: answers of each item, where they differ and the mean is over answers; None: items count alike.
 
     Samples of one item are alike, so 100 items x 4 samples are worth between 100 and 400 answers. How many follows
     from the spread of the item scores, `p (1 - p) / var(mean)`, and Wilson's interval is taken at that effective
@@ -88,8 +90,9 @@ def clustered_interval(
     n = len(scores)
     if n == 0:
         raise ValueError("clustered_interval needs at least one item")
-    p = float(scores.mean())
-    variance = float(scores.var()) / n
+    share = np.full(n, 1 / n) if weights is None else np.asarray(weights, dtype=float) / np.sum(weights)
+    p = float(share @ scores)
+    variance = float(share**2 @ (scores - p) ** 2)
     effective = p * (1 - p) / variance if variance > 0 else n  # all alike: count every item once, the cautious end
     effective = min(max(effective, n), max(samples, n))
     return wilson_interval(min(p * effective, effective), effective, confidence)
