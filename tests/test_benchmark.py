@@ -17,7 +17,7 @@ from finr1.__main__ import main
 from finr1.curation import pool_splits
 from finr1.evaluation.judged import STUDY, Agreement, Verdict
 from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend, TransformersBackend
-from finr1.params import BenchmarkParams
+from finr1.params import BenchmarkParams, ParameterError
 from finr1.params.yaml_file import write_flat_yaml
 from finr1.records import Problem, Turn, messages, write_jsonl
 from finr1.synthetic import generate_problems
@@ -254,6 +254,17 @@ def test_power_and_the_detectable_difference_agree_with_each_other_and_with_a_si
     assert 0.70 < found / 400 < 0.86  # the exact test is a little weaker than its approximation
 
 
+@pytest.mark.parametrize(
+    ("models", "count"), [({}, 6), ({"zero_stage": "z"}, 10), ({"other_models": ["a=x", "b=y"]}, 10)]
+)
+def test_the_comparisons_of_a_run_are_counted_before_they_are_made(models, count):
+    names = ["base", "sft", "grpo", *(["zero"] if "zero_stage" in models else [])]
+    names += [entry[0] for entry in models.get("other_models", [])]
+    samples = [s for name in names for how in ("greedy", "sampled") for s in many(name, "10", "11", decoding=how)]
+    assert evaluation.count_comparisons(BenchmarkParams(**BENCHMARK | models)) == count
+    assert len(evaluation.paired_table(samples, seed=0, resamples=50)) == count
+
+
 def test_sign_flips_agree_with_mcnemar_on_single_answers():
     a, b = [0] * 18 + [1] * 30, [1] * 12 + [0] * 6 + [1] * 27 + [0] * 3
     assert evaluation.sign_flips(a, b, seed=0) == pytest.approx(evaluation.mcnemar(a, b).p, abs=0.01)
@@ -473,6 +484,27 @@ def test_the_benchmarks_judge_is_an_endpoint_by_parameter(monkeypatch):
     assert isinstance(verdicts[0], Verdict)
 
 
+def test_the_benchmarks_judge_may_be_a_local_model(tmp_path):
+    """A tiny model writes no verdict: each reply is counted as unread and takes no grade away."""
+    folder = make_tiny_model(tmp_path / "judge")
+    local = BENCHMARK | {"judge_backend": "transformers", "judge_model": str(folder)}
+    examiner = judge.make_backend(BenchmarkParams(**local))
+    asked = judged_problems()
+    samples = evaluation.evaluate(asked, ScriptedBackend(answers, "a"), GREEDY, "base")
+    store = AnswerStore(tmp_path / "judge.jsonl")
+    verdicts = evaluation.judge_samples(samples, asked, examiner, str(folder), "undecided", 0, store)
+    examiner.unload()
+    assert len(verdicts) == 12 and [v.verdict for v in verdicts] == [None] * 12
+    assert evaluation.apply_verdicts(samples, verdicts) == samples
+    graded = {name: evaluation.regrade(samples, asked, name, verdicts) for name in (*evaluation.PROTOCOLS, "judge")}
+    assert "judge [95 %]" in evaluation.protocol_table(graded).splitlines()[0]
+    assert judge.make_backend(BenchmarkParams(**BENCHMARK)) is None
+    with pytest.raises(ParameterError, match="judge_model = None.*hub id or a folder"):
+        BenchmarkParams(**local | {"judge_model": None})
+    with pytest.raises(FileNotFoundError):
+        judge.make_backend(BenchmarkParams(**local | {"judge_model": str(tmp_path / "nowhere")}))
+
+
 # ---- bad golds and contamination ------------------------------------------------------------------------------------
 
 
@@ -517,7 +549,8 @@ def test_training_on_the_test_items_shows_as_a_gap(tmp_path, outputs):
     assert (grpo["clean"], grpo["paper_like"], grpo["n"]) == (0.0, 1.0, 40)
     assert grpo["low"] > 0.9 and grpo["p_holm"] < 1e-6
     text = evaluation.render_contamination([base, grpo])
-    assert "inside the noise" in text and "+100.0 [+100.0, +100.0]" in text
+    assert "inside the noise" in text and "+100.0 [+100.0, +100.0]" in text and "100.0 [91.2, 100.0]" in text
+    assert evaluation.render_contamination([grpo | {"p_holm": 0.06}]).endswith("noise among so many")
     with pytest.raises(ValueError, match="no model"):
         evaluation.contamination_table(many("a", "10", "11"), many("b", "10", "11"), 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 
 import pytest
 from loopback import Loopback
@@ -15,11 +16,15 @@ from finr1.evaluation import (
     Sample,
     evaluate,
     paired_table,
+    protocol_table,
     read_models,
     regrade,
     render_table,
     results_table,
+    share_text,
+    wilson_interval,
 )
+from finr1.evaluation.tables import PARTS
 from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend
 from finr1.params import BenchmarkParams, ParameterError, key_variable
 from finr1.records import Problem, read_jsonl, write_jsonl
@@ -183,6 +188,48 @@ def test_an_accuracy_over_a_part_of_the_answers_says_so():
     assert "undecided" in text.splitlines()[0] and "are of the rest alone" in text
     assert [line.split()[2:5] for line in text.splitlines()[1:3]] == [["6", "6", "0"], ["3", "6", "3"]]
     assert "undecided" not in render_table(results_table(many("base", "10", "11")))
+
+
+def test_every_share_in_a_table_has_its_interval_and_every_row_its_n():
+    rows, steps = results_table(three_models()), paired_table(three_models(), seed=0, resamples=200)
+    results, paired = render_table(rows, steps).split("\n\n")
+    header, *lines = (re.split(" {2,}", line) for line in results.splitlines())
+    columns = ["accuracy", "format", "right in format", "lenient"]
+    places = [header.index(f"{name} [95 %]") for name in columns]
+    assert len(lines) == 3 and all(line[2:4] == ["80", "80"] for line in lines)
+    assert all(re.match(r"\d+\.\d \[\d", line[place]) for line in lines for place in places)
+    assert lines[0][places[2]] == "50.0 [28, 72] of 16"  # 8 of 16 in the format
+    assert max(map(len, results.splitlines())) <= 150
+    assert "80" in paired.splitlines()[1].split() and paired.splitlines()[-1].startswith("95 % intervals of the parts")
+    assert all(f"{part}_{end}" in steps[0] for part in (*PARTS, "lenient") for end in ("low", "high"))
+    assert share_text(rows[0]) == "10.0 [5.2, 18.5] n=80"
+
+
+def test_answers_in_the_format_are_counted_one_by_one_but_their_interval_knows_the_items():
+    pattern = {"p0": "1111", "p1": "0000", "p2": "1", "p3": "0"}  # answers in the format, right or wrong
+    samples = [
+        make_sample(item=item, decoding="sampled", sample=k, correct=r == "1")
+        for item, row in pattern.items()
+        for k, r in enumerate(row)
+    ]
+    [row] = results_table(samples)
+    assert (row["accuracy_given_format"], row["in_format"]) == (0.5, 10)
+    low, high = row["given_format_low"], row["given_format_high"]
+    assert (low, high) == pytest.approx(wilson_interval(2, 4))  # not of 10: items answer alike
+
+
+def test_the_spread_between_protocols_has_an_interval_over_the_items_of_both():
+    kept = [s for s in three_models() if s.model == "sft"]
+    strict = [s.model_copy(update={"correct": False}) if n % 10 == 0 else s for n, s in enumerate(kept)]
+    header, line = protocol_table({"ours": kept, "strict": strict}).splitlines()
+    assert header.endswith("spread [95 %]")
+    assert line.endswith("10.0 [3.3, 16.7]")  # 8 of 80 items: 0.1 ± 1.99 * 0.302 / 80 ** 0.5
+    assert protocol_table({"ours": kept, "other": kept}).endswith("0.0 [0.0, 4.6]")  # 80 items alike, not all there are
+    assert protocol_table({"ours": kept}).splitlines()[1].endswith("-")
+    same = protocol_table(
+        {"ours": kept, "strict": kept[:1] + [s.model_copy(update={"correct": None}) for s in kept[1:]]}
+    )
+    assert same.split()[-2:] == ["n=1", "-"]  # no interval over one item
 
 
 @pytest.mark.parametrize(("decided", "steps"), [(0, 0), (1, 0), (2, 1)])
@@ -374,7 +421,8 @@ def test_the_regrade_command_prints_a_column_a_protocol_and_needs_no_model(outpu
     write_jsonl(outputs / "r" / "01_data" / "problems.jsonl", asked)
     assert main(["regrade", "r"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["model", "decoding", "items", *PROTOCOLS, "spread"]
+    columns = [f"{name} [95 %]" for name in (*PROTOCOLS, "spread")]
+    assert re.split(" {2,}", lines[0]) == ["model", "decoding", "items", *columns]
     assert lines[1].count("25.0 [") == 3
     (outputs / "r").rename(outputs.parent / "elsewhere")  # a run is a folder, wherever it stands
     monkeypatch.chdir(outputs.parent)

@@ -19,6 +19,7 @@ from matplotlib import font_manager  # noqa: E402
 
 from finr1 import plotting, reported  # noqa: E402
 from finr1.evaluation import Sample, paired_table, protocol_rows, repeated_table, results_table  # noqa: E402
+from finr1.plotting.benchmark import PARTS  # noqa: E402
 from finr1.plotting.style import MODEL_HATCHES, MODEL_MARKERS, WIDTH, _glyphs, looks  # noqa: E402
 from finr1.plotting.training import series, trailing_mean  # noqa: E402
 from finr1.records import Problem  # noqa: E402
@@ -184,6 +185,34 @@ def test_a_figure_draws_without_warning_and_cuts_no_text(name):
 
 def panel_texts(fig) -> str:
     return "\n".join(text.get_text() for text in texts(fig))
+
+
+OF_ACCURACY = ["benchmark", "forest", "by capability", "by family", "protocols", "several answers", "decomposition",
+               "beside the paper"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_ACCURACY)
+def test_a_figure_of_accuracies_shows_n_and_says_what_its_intervals_are(name):
+    shown = panel_texts(FIGURES[name]())
+    assert "n = " in shown or "40 items" in shown
+    assert "95 %" in shown and "interval" in shown
+
+
+def test_each_part_of_a_gain_has_its_interval():
+    axes = plotting.decomposition_bars(STEPS).axes[0]
+    drawn = [tuple(line.get_xdata()) for line in axes.lines if len(set(line.get_ydata())) == 1]
+    for row in STEPS:
+        names = [("low", "high"), *((f"{part}_low", f"{part}_high") for part in PARTS)]
+        assert {(100 * row[low], 100 * row[high]) for low, high in names} <= set(drawn)
+    judged = plotting.decomposition_bars([STEPS[0] | {"as_judged": 0.1}])
+    assert "as judged" in panel_texts(judged)
+    assert len([line for line in judged.axes[0].lines if len(line.get_xdata()) == 2]) == 4  # three parts and zero
+
+
+def test_models_with_other_numbers_of_items_are_not_shown_as_one():
+    rows = [RESULTS[0], RESULTS[2] | {"n": 25}]
+    assert "25–40 items" in panel_texts(plotting.benchmark_bars(rows))
+    assert "n = 25–40" in panel_texts(plotting.beside_the_paper(rows, reported.recipe_rows(), "x"))
 
 
 def test_a_run_without_kl_says_so_in_the_panel():

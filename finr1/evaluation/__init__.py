@@ -30,7 +30,7 @@ from finr1.evaluation.judged import (
     judge_line,
     judge_samples,
 )
-from finr1.evaluation.models import read_models
+from finr1.evaluation.models import count_comparisons, read_models
 from finr1.evaluation.prompts import asks
 from finr1.evaluation.protocols import JUDGE, PROTOCOLS, regrade
 from finr1.evaluation.samples import MODELS, Sample, evaluate
@@ -73,6 +73,7 @@ from finr1.evaluation.tables import (
     render_steps,
     render_table,
     results_table,
+    share_text,
     table_notes,
 )
 
@@ -98,6 +99,7 @@ __all__ = [
     "clustered_interval",
     "contamination_table",
     "corrected_accuracy",
+    "count_comparisons",
     "decided",
     "decompose",
     "decomposition_intervals",
@@ -135,6 +137,7 @@ __all__ = [
     "results_table",
     "seed_spread",
     "select_items",
+    "share_text",
     "sign_flips",
     "smallest_detectable_difference",
     "spread_table",

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from finr1.evaluation.samples import Sample
 from finr1.evaluation.several import holm
-from finr1.evaluation.tables import decided_items, paired_row, percent, points, render_rows, results_table
+from finr1.evaluation.tables import decided_items, estimate, paired_row, points, remark, render_rows, results_table
 from finr1.params import read_flat_yaml
 from finr1.paths import resolve
 from finr1.records import Problem, read_jsonl
+
+RUNS = ("clean", "paper_like")  # the tracks of notebook 01
 
 
 def contamination_table(clean: Sequence[Sample], paper_like: Sequence[Sample], seed: int) -> list[dict]:
@@ -28,8 +30,10 @@ def contamination_table(clean: Sequence[Sample], paper_like: Sequence[Sample], s
         before, after = ([s for s in run if (s.model, s.decoding) == (model, decoding)] for run in (clean, paper_like))
         if len(decided_items(before, after)) > 1:
             row = paired_row(before, after, seed)
-            accuracy = [results_table(members)[0]["accuracy"] for members in (before, after)]
-            rows.append({"model": model, "decoding": decoding, "clean": accuracy[0], "paper_like": accuracy[1]} | row)
+            for run, members in zip(RUNS, (before, after), strict=True):
+                alone = results_table(members)[0]
+                row |= {run: alone["accuracy"], f"{run}_low": alone["low"], f"{run}_high": alone["high"]}
+            rows.append({"model": model, "decoding": decoding} | row)
     if not rows:
         raise ValueError("the two runs share no model and decoding with two decided items")
     return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]
@@ -77,14 +81,15 @@ def render_bad_golds(rows: Sequence[dict]) -> str:
 
 
 def render_contamination(rows: Sequence[dict]) -> str:
-    """`contamination_table` as text; a gap inside the noise says so."""
+    """`contamination_table` as text; a gap inside the noise, alone or among so many, says so."""
     lines = [
-        [row["model"], row["decoding"], str(row["n"]), percent(row["clean"]), percent(row["paper_like"]),
+        [row["model"], row["decoding"], str(row["n"]),
+         *(estimate(row[run], row[f"{run}_low"], row[f"{run}_high"]) for run in RUNS),
          f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]", f"{row['p']:.3g}",
-         f"{row['p_holm']:.3g}", "inside the noise" if row["inside_noise"] else ""]
+         f"{row['p_holm']:.3g}", remark(row)]
         for row in rows
     ]  # fmt: skip
-    header = ["model", "decoding", "items", "clean", "paper_like", "gap [95 %]", "p", "Holm", ""]
+    header = ["model", "decoding", "items", *(f"{run} [95 %]" for run in RUNS), "gap [95 %]", "p", "Holm", ""]
     return render_rows(header, lines, 2)
 
 
@@ -103,4 +108,4 @@ def read_samples(stage: Path) -> list[Sample]:
 
 
 def _share(accuracy: float | None, low: float | None, high: float | None, n: int) -> str:
-    return f"{percent(accuracy)} [{percent(low)}, {percent(high)}] n={n}"
+    return f"{estimate(accuracy, low, high)} n={n}"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finr1.evaluation.samples import MODELS
+from finr1.evaluation.tables import DECODINGS, steps_between
 from finr1.models import resolve_model
 from finr1.params import API_KEY, BenchmarkParams, key_variable
 
@@ -29,6 +31,13 @@ def read_models(params: BenchmarkParams, inputs: Mapping[str, Path], cache: Path
         name, _, place = entry.partition("=")
         places[name.strip()] = place.strip()
     return {name: _backend(name, place, params, cache) for name, place in places.items()}
+
+
+def count_comparisons(params: BenchmarkParams) -> int:
+    """How many comparisons this run will make: the steps between its models, in each decoding."""
+    recipe = [name for name in MODELS if name != "zero" or params.zero_stage]
+    others = [entry.partition("=")[0].strip() for entry in params.other_models]
+    return len(steps_between([*recipe, *others])) * len(DECODINGS)
 
 
 def _backend(name: str, place: str, params: BenchmarkParams, cache: Path) -> Backend:

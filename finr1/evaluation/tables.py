@@ -24,12 +24,16 @@ from finr1.evaluation.statistics import (
     paired_bootstrap,
     sign_flips,
     smallest_detectable_difference,
+    wilson_interval,
 )
 
 GROUPS = ("capability", "family", "language", "source", "suite")  # by which a table may be split
 DECODINGS = ("greedy", "sampled")
 # What is compared: each step of the recipe, all of it, and the way without SFT beside it.
 STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo"))
+PART_INTERVALS = (
+    "95 % intervals of the parts: 06's figure `decomposition`, and with that of lenient its metrics.json, `steps`."
+)
 PARTS = ("format_part", "given_format_part", "without_format_part")
 
 
@@ -67,11 +71,21 @@ def _share(samples: Sequence[Sample], field: str, confidence: float) -> tuple[fl
     return float(np.mean(scores)), low, high
 
 
+def _given_format(samples: Sequence[Sample], confidence: float) -> tuple[float | None, float | None, float | None, int]:
+    """Accuracy of the answers in the format with its interval, and how many there are; each answer counts alike."""
+    items = _by_item((s for s in samples if s.format), "correct").values()
+    counts = [len(values) for values in items]
+    if not counts:
+        return None, None, None, 0
+    low, high = clustered_interval([sum(v) / len(v) for v in items], sum(counts), confidence, counts)
+    return sum(map(sum, items)) / sum(counts), low, high, sum(counts)
+
+
 def _result_row(samples: Sequence[Sample], confidence: float) -> dict:
     accuracy, low, high = _share(samples, "correct", confidence)
     formatted, format_low, format_high = _share(samples, "format", confidence)
     lenient, lenient_low, lenient_high = _share(samples, "lenient_correct", confidence)
-    in_format = [s.correct for s in samples if s.format and s.correct is not None]
+    given, given_low, given_high, in_format = _given_format(samples, confidence)
     tokens = [s.tokens for s in samples if s.tokens is not None]
     return {
         "n": len({s.problem_id for s in samples if s.correct is not None}),
@@ -79,8 +93,8 @@ def _result_row(samples: Sequence[Sample], confidence: float) -> dict:
         "undecided": sum(s.correct is None for s in samples),
         "accuracy": accuracy, "low": low, "high": high,
         "format": formatted, "format_low": format_low, "format_high": format_high,
-        "accuracy_given_format": sum(in_format) / len(in_format) if in_format else None,
-        "in_format": len(in_format),
+        "accuracy_given_format": given, "given_format_low": given_low, "given_format_high": given_high,
+        "in_format": in_format,
         "lenient": lenient, "lenient_low": lenient_low, "lenient_high": lenient_high,
         "truncated": sum(s.finish_reason == "length" for s in samples) / len(samples),
         "missing": sum(s.answer is None for s in samples) / len(samples),
@@ -92,8 +106,8 @@ def results_table(samples: Iterable[Sample], by: str | None = None, confidence: 
     """One row a model and decoding (and value of `by`, one of `GROUPS`).
 
     `n` items, `samples` answers, `undecided` ones that nobody could grade (in no accuracy); `accuracy`, `format` and
-    `lenient` with intervals; `accuracy_given_format` over the `in_format` answers; the share `truncated` at the token
-    limit and the share `missing` a readable answer; `mean_tokens`.
+    `lenient` with intervals; `accuracy_given_format` over the `in_format` answers, with its own; the share `truncated`
+    at the token limit and the share `missing` a readable answer; `mean_tokens`.
 
     Where answers are `undecided`, the accuracy is no plain one: of an open question rules call a missing answer wrong
     and leave most given ones undecided, so that the rest leans to the wrong ones. Whoever shows it says so.
@@ -180,7 +194,7 @@ def paired_table(samples: Iterable[Sample], seed: int, resamples: int = 10_000) 
     rows = []
     for (decoding,), group in by_values(samples, "decoding").items():
         models = {key[0]: members for key, members in by_values(group, "model").items()}
-        for before, after in _steps(list(models)):
+        for before, after in steps_between(list(models)):
             if len(decided_items(models[before], models[after])) < 2:
                 continue
             row = {"before": before, "after": after, "decoding": decoding}
@@ -189,7 +203,7 @@ def paired_table(samples: Iterable[Sample], seed: int, resamples: int = 10_000) 
     return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
 
-def _steps(models: Sequence[str]) -> list[tuple[str, str]]:
+def steps_between(models: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs to compare among `models`, which stand in the order of the recipe, others last."""
     recipe = [name for name in models if name in MODELS]
     others = [(name, recipe[-1]) for name in models if name not in MODELS] if recipe else []
@@ -199,6 +213,18 @@ def _steps(models: Sequence[str]) -> list[tuple[str, str]]:
 def percent(value: float | None, digits: int = 1) -> str:
     """0.125 -> "12.5"; a missing value is a dash."""
     return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def estimate(value: float | None, low: float | None, high: float | None, digits: int = 1) -> str:
+    """A share in percent with its interval, whose ends have `digits` decimals: "20.2 [16.9, 24.0]"; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{percent(value)} [{percent(low, digits)}, {percent(high, digits)}]"
+
+
+def share_text(row: Mapping) -> str:
+    """Accuracy of a row of `results_table` with its interval and n, for a cell of a wider table."""
+    return f"{estimate(row['accuracy'], row['low'], row['high'])} n={row['n']}"
 
 
 def points(value: float | None) -> str:
@@ -219,23 +245,32 @@ def render_rows(header: Sequence[str], lines: Sequence[Sequence[str]], left: int
 def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
     """Both tables as plain text for a terminal, in percent and percentage points.
 
-    A column `undecided` is there where some answers are; notes below say what that and a judge do to an accuracy.
+    A column `undecided` is there where some answers are; notes below say what that and a judge do to an accuracy. The
+    intervals of all but the accuracy are rounded, so that a row fits a line.
     """
     by = [key for key in rows[0] if key in GROUPS] if rows else []
     undecided = sum(row["undecided"] for row in rows)
     header = ["model", "decoding", *by, "items", "answers", *["undecided"] * bool(undecided), "accuracy [95 %]",
-              "cut off", "no answer", "format", "right in format", "lenient", "tokens"]  # fmt: skip
+              "cut off", "no answer", "format [95 %]", "right in format [95 %]", "lenient [95 %]",
+              "tokens"]  # fmt: skip
     lines = [
         [row["model"], row["decoding"], *(str(row[key]) for key in by), str(row["n"]), str(row["samples"]),
          *[str(row["undecided"])] * bool(undecided),
-         f"{percent(row['accuracy'])} [{percent(row['low'])}, {percent(row['high'])}]", percent(row["truncated"]),
-         percent(row["missing"]), percent(row["format"]), percent(row["accuracy_given_format"]),
-         percent(row["lenient"]),
+         estimate(row["accuracy"], row["low"], row["high"]), percent(row["truncated"]), percent(row["missing"]),
+         estimate(row["format"], row["format_low"], row["format_high"], 0), _right_in_format(row),
+         estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
          "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}"]
         for row in rows
     ]  # fmt: skip
     text = "\n".join([render_rows(header, lines, 2 + len(by)), *table_notes(rows)])
     return text + ("\n\n" + render_steps(steps) if steps else "")
+
+
+def _right_in_format(row: Mapping) -> str:
+    if not row["in_format"]:
+        return "-"
+    ends = row["given_format_low"], row["given_format_high"]
+    return f"{estimate(row['accuracy_given_format'], *ends, 0)} of {row['in_format']}"
 
 
 def table_notes(rows: Sequence[dict]) -> list[str]:
@@ -257,6 +292,7 @@ def render_steps(steps: Sequence[dict]) -> str:
     """The paired differences as plain text, in percentage points.
 
     The last column says where an interval contains zero, and where Holm's correction leaves nothing of a difference.
+    Seven intervals a row fit no line: those of the parts are in the rows and in `plotting.decomposition_bars`.
     """
     header = ["step", "decoding", "items", "accuracy [95 %]", "by format", "in format", "outside", "lenient", "p",
               "Holm", ""]  # fmt: skip
@@ -267,7 +303,7 @@ def render_steps(steps: Sequence[dict]) -> str:
          f"{row['p']:.3g}", f"{row['p_holm']:.3g}", remark(row)]
         for row in steps
     ]  # fmt: skip
-    return render_rows(header, lines, 2)
+    return f"{render_rows(header, lines, 2)}\n{PART_INTERVALS}"
 
 
 def remark(row: Mapping) -> str:
@@ -295,15 +331,36 @@ def protocol_rows(graded: dict[str, list[Sample]]) -> list[dict]:
 def protocol_table(graded: dict[str, list[Sample]]) -> str:
     """Accuracy in percent with its 95 % interval: a row a model and decoding, a column a protocol.
 
-    The last column is the distance of the highest from the lowest: what the protocol alone is worth, in points.
+    The last column is the distance of the highest from the lowest: what the protocol alone is worth, in points, with
+    Student's interval over the items that both decide (quick for 100,000 answers; it does not know that the two were
+    picked for their distance).
     """
     tables = {protocol: results_table(samples) for protocol, samples in graded.items()}
+    by_item = {
+        protocol: {key: item_scores(members) for key, members in by_values(samples, "model", "decoding").items()}
+        for protocol, samples in graded.items()
+    }
     lines = []
     for rows in zip(*tables.values(), strict=True):
-        found = [row["accuracy"] for row in rows if row["accuracy"] is not None]
-        cells = [f"{percent(r['accuracy'])} [{percent(r['low'])}, {percent(r['high'])}]" for r in rows]
+        cells = [estimate(r["accuracy"], r["low"], r["high"]) for r in rows]
         most = max(row["n"] for row in rows)
         cells = [cell + (f" n={r['n']}" if r["n"] < most else "") for cell, r in zip(cells, rows, strict=True)]
-        spread = f"{100 * (max(found) - min(found)):.1f}" if found else "-"
-        lines.append([rows[0]["model"], rows[0]["decoding"], str(most), *cells, spread])
-    return render_rows(["model", "decoding", "items", *tables, "spread"], lines, 2)
+        key = rows[0]["model"], rows[0]["decoding"]
+        spread = _spread([scores[key] for scores in by_item.values() if scores[key]])
+        lines.append([*key, str(most), *cells, spread])
+    return render_rows(
+        ["model", "decoding", "items", *(f"{name} [95 %]" for name in tables), "spread [95 %]"], lines, 2
+    )
+
+
+def _spread(scores: Sequence[dict[str, float]]) -> str:
+    """Highest minus lowest of the means of `scores` (item -> score, a dict a protocol) over the items of both."""
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    ranked = sorted(scores, key=lambda by_item: np.mean(list(by_item.values())))
+    change = [ranked[-1][item] - low for item, low in ranked[0].items() if item in ranked[-1]] if ranked else []
+    if len(ranked) < 2 or len(change) < 2:
+        return "-"
+    if not any(change):  # Student's would be empty; no more items can differ than Wilson's upper end allows
+        return estimate(0.0, *wilson_interval(0, len(change)))
+    return estimate(float(np.mean(change)), *DescrStatsW(change).tconfint_mean(1 - CONFIDENCE))

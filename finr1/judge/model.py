@@ -13,12 +13,22 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finr1.generation import AnswerStore, Backend, EndpointBackend, Request, SamplingParams, generate
+from finr1.generation import (
+    AnswerStore,
+    Backend,
+    EndpointBackend,
+    Request,
+    SamplingParams,
+    TransformersBackend,
+    generate,
+)
 from finr1.judge.rules import CRITERIA, Scores, check_answer
+from finr1.models import resolve_model
+from finr1.paths import cache_dir
 from finr1.records import Trace
 
 if TYPE_CHECKING:
-    from finr1.params import FilteringParams
+    from finr1.params import BenchmarkParams, FilteringParams
 
 # The parts of the answer check. The paper varied their order; `CHECK_ORDERS` names what it tried.
 CHECK_PARTS = {
@@ -75,10 +85,16 @@ Reply with one JSON object that has exactly these keys and the values 0 or 1: {k
 JUDGE_SAMPLING = SamplingParams(temperature=0.0, max_tokens=256)
 
 
-def make_backend(params: FilteringParams) -> EndpointBackend | None:
-    """The endpoint that `params` names, reached once so that a dead one is an error before any work; None for rules."""
+def make_backend(params: FilteringParams | BenchmarkParams) -> Backend | None:
+    """The judge that `params` names, an endpoint or (notebook 06) a local model; None for rules.
+
+    An endpoint is reached once, so that a dead one is an error before any work (`GenerationError`); a local model is
+    loaded at the first question, and a path that is no model's folder is a `FileNotFoundError` here.
+    """
     if params.judge_backend == "rules":
         return None
+    if params.judge_backend == "transformers":
+        return TransformersBackend(resolve_model(params.judge_model, cache_dir()), batch_size=params.batch_size)
     backend = EndpointBackend(
         params.judge_base_url, params.judge_model, api_key_env=params.key_env, concurrency=params.concurrency
     )

@@ -37,7 +37,7 @@ class BenchmarkParams(EndpointParams):
     top_p: TopP
     max_tokens: Positive
     batch_size: Positive
-    judge_backend: Literal["rules", "endpoint"]
+    judge_backend: Literal["rules", "endpoint", "transformers"]
     judge_model: Text | None
     judge_base_url: Text | None
     concurrency: Positive  # requests under way at once, at an endpoint

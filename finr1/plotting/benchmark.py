@@ -87,11 +87,17 @@ def _model_legend(fig: Figure, models: Sequence[str]) -> None:
     fig.legend(handles=_patches(models), loc="outside upper center", ncols=len(models))
 
 
+def _n(rows: Sequence[Mapping]) -> str:
+    """The decided items of `rows` as text: "240", or "200–240" where the models differ."""
+    sizes = sorted({row["n"] for row in rows})
+    return "–".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
+
+
 def _size(rows: Sequence[Mapping], decoding: str) -> str:
     """The size of a benchmark in words: "greedy: 240 items", "sampled: 240 items × 4 answers"."""
-    row = next(row for row in rows if row["decoding"] == decoding)
-    each = (row["samples"] - row["undecided"]) / row["n"] if row["n"] else 0
-    return f"{decoding}: {row['n']} items" + (f" × {each:.0f} answers" if each > 1 else "")
+    rows = [row for row in rows if row["decoding"] == decoding]
+    each = (rows[0]["samples"] - rows[0]["undecided"]) / rows[0]["n"] if rows[0]["n"] else 0
+    return f"{decoding}: {_n(rows)} items" + (f" × {each:.0f} answers" if each > 1 else "")
 
 
 def benchmark_bars(rows: Sequence[Mapping]) -> Figure:
@@ -149,7 +155,7 @@ def accuracy_by(rows: Sequence[Mapping], key: str, decoding: str = "greedy") -> 
         colour = drawn[model].colour
         ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour, linewidth=1.1)
         ax.plot(100 * row["accuracy"], y, drawn[model].marker, color=colour, markersize=4, clip_on=False)
-    sizes = {row[key]: row["n"] for row in rows}
+    sizes = {group: _n([row for row in rows if row[key] == group]) for group in groups}
     label_rows(ax, [f"{safe_text(g).replace('_', ' ')}, n = {sizes[g]}" for g in groups])
     for edge in np.arange(0.5, len(groups) - 1):
         ax.axhline(edge, color="0.9", linewidth=0.6)
@@ -184,7 +190,7 @@ def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decodi
         y = models.index(row["model"]) + (protocols.index(protocol) - (len(protocols) - 1) / 2) * step
         left.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colours[protocol], linewidth=1.1)
         left.plot(100 * row["accuracy"], y, PROTOCOL_MARKERS[protocol], color=colours[protocol], markersize=4.5)
-    sizes = {row["model"]: row["n"] for row in rows}
+    sizes = {model: _n([row for row in rows if row["model"] == model]) for model in models}
     label_rows(left, [f"{looks(models)[m].name}, n = {sizes[m]}" for m in models])
     left.set(xlim=(-2, 102), xlabel=f"accuracy (%), {decoding}, 95 % interval", title="this run")
     handles = [
@@ -196,7 +202,8 @@ def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decodi
         right.annotate(f"{row['score']:.1f}", (row["score"], place), xytext=(0, 5), textcoords="offset points",
                        ha="center", fontsize=7)  # fmt: skip
     label_rows(right, [safe_text(row["group"]) for row in reported])
-    right.set(xlim=(50, 72), ylim=(len(reported) - 0.4, -0.8), xlabel="FinQA (%)", title="one 7B model,\nthree reports")
+    right.set(xlim=(50, 72), ylim=(len(reported) - 0.4, -0.8), title="one 7B model,\nthree reports",
+              xlabel="FinQA (%)\nno interval")  # fmt: skip
     return fig
 
 
@@ -216,27 +223,35 @@ def repeated_answers(rows: Sequence[Mapping]) -> Figure:
         ax.set_xticks(ks, [str(k) for k in ks])
         ax.minorticks_off()
         ax.set(xlabel="answers k", title=title, ylim=(-2, 102))
-    axs[0].set_ylabel(f"items (%), n = {rows[0]['n']}, 95 % interval")
+    axs[0].set_ylabel(f"items (%), n = {_n(rows)}, 95 % interval")
     handles, labels = axs[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", ncols=len(models))
     return fig
 
 
 def decomposition_bars(steps: Sequence[Mapping]) -> Figure:
-    """Each step's gain taken apart: what comes from keeping the format, what from better answers."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.0 + 0.34 * len(steps)))
+    """Each step's gain taken apart: what comes from keeping the format, what from better answers; with intervals.
+
+    Side by side and not on top of each other: a part's interval belongs to the part, not to where a pile ends.
+    """
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.52 * len(steps)))
+    height = 0.2
     for place, row in enumerate(steps):
-        ends = {1: 0.0, -1: 0.0}  # parts of either sign pile up on their own side of zero
-        for part, (_, colour, hatch) in PARTS.items():
-            value = 100 * row[part]
-            side = 1 if value >= 0 else -1
-            ax.barh(place, value, left=ends[side], height=0.6, color=colour, hatch=hatch, edgecolor="white")
-            ends[side] += value
-        whole = row.get("as_judged", row["difference"])  # a judge's error is not taken out of the parts
-        ax.plot(100 * whole, place, "D", color="black", markersize=4, clip_on=False)
+        for line, (part, (_, colour, hatch)) in enumerate(PARTS.items()):
+            y = place + (line - 1.5) * height
+            ax.barh(y, 100 * row[part], height=height, color=colour, hatch=hatch, edgecolor="white")
+            ax.plot([100 * row[f"{part}_low"], 100 * row[f"{part}_high"]], [y, y], color="black", linewidth=1)
+        y = place + 1.5 * height
+        if "as_judged" not in row:  # a judge's error is not taken out of the parts, and so not of their sum
+            ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color="black", linewidth=1)
+        ax.plot(100 * row.get("as_judged", row["difference"]), y, "D", color="black", markersize=4, clip_on=False)
     ax.axvline(0, color="black", linewidth=0.8)
-    label_rows(ax, [_step_name(row) for row in steps])
-    ax.set_xlabel("difference in accuracy (percentage points)")
+    label_rows(ax, [f"{_step_name(row)}, n = {decided(row)}" for row in steps])
+    note = "\nas judged; the sum's interval has the judge's error: see the paired differences"
+    judged = any("as_judged" in row for row in steps)
+    fig.supxlabel(
+        f"difference in accuracy (percentage points); lines: paired 95 % intervals{note * judged}", fontsize=8
+    )
     handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for label, c, h in PARTS.values()]
     handles.append(plt.Line2D([], [], color="black", marker="D", markersize=4, linestyle="", label="sum"))
     fig.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -256,7 +271,9 @@ def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_
     _bars(left, rows, "accuracy", decodings, models)
     left.set(ylabel="accuracy (%), 95 % interval")
     left.set_title(f"this run\n{safe_text(this_run)}", fontsize=8)
-    left.legend(handles=_patches(models), loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    sizes = [f"{decoding}\nn = {_n([row for row in rows if row['decoding'] == decoding])}" for decoding in decodings]
+    left.set_xticks(range(len(decodings)), sizes)
+    left.legend(handles=_patches(models), loc="upper center", bbox_to_anchor=(0.5, -0.2))
     benchmarks = list(reported[0]["scores"])
     width = 0.8 / len(reported)
     looks = [(0.35, ""), (0.65, "///"), (1.0, "xxx")]
@@ -267,7 +284,7 @@ def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_
     right.set_xticks(range(len(benchmarks)), [name.replace("-", "-\n").replace("_", "_\n") for name in benchmarks])
     right.tick_params(axis="x", labelsize=7, length=0)
     right.set(ylim=(0, 112), yticks=range(0, 101, 20))
-    right.set_title("reported by the paper\n7B; protocol not stated in full", fontsize=8)
+    right.set_title("reported by the paper, no intervals\n7B; protocol not stated in full", fontsize=8)
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1)
     heading = "Not comparable with each other" if apart else "Comparable only where the replication ledger compares"
     fig.suptitle(heading, fontsize=9, fontweight="bold")
