@@ -153,7 +153,7 @@ class Run:
             "hardware": manifest.hardware(),
             "phases_s": self.state["phases"],
             "sessions": self.state["sessions"],
-            "peak_memory_gib": manifest.peak_memory_gib(),
+            "peak_memory_gib": self._peak_memory(),
             "started": self.state["started"],
             "finished": _now(),
         }
@@ -180,6 +180,15 @@ class Run:
         self.state["sessions"] += 1
         self.save_state()
         self.params.to_yaml(self.dir / PARAMS_FILE)
+
+    def _peak_memory(self) -> dict[str, float]:
+        """The largest of all sessions that made these artefacts: one that only shows them again trains nothing."""
+        peaks = self.state.get("peak_memory_gib", {})
+        self.state["peak_memory_gib"] = {
+            name: max(peaks.get(name, 0.0), gib) for name, gib in manifest.peak_memory_gib().items()
+        }
+        self.save_state()
+        return self.state["peak_memory_gib"]
 
     def _folder(self, name: str) -> Path:
         folder = self.dir / name

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from test_training import demo
 
-from finr1 import curation, grpo, synthetic
+from finr1 import curation, grpo, notebook_run, pipeline, plotting, synthetic
 from finr1.grpo import variants
-from finr1.params import GRPOParams
+from finr1.params import STAGES, GRPOParams
 from finr1.records import write_jsonl
+from finr1.run import Run, read_manifest
 
 
 @pytest.fixture
@@ -68,9 +69,27 @@ def test_variants_are_measured_alike_and_held_against_the_papers(stage):
     assert (paper["accuracy"], gated["accuracy"]) == (0.25, 0.625) and paper["difference"] is None
     assert paper["completions"] == 8 and paper["groups"] == 2, "no first batch, no second use of a batch"
     assert gated["difference"]["difference"] == pytest.approx(0.375) and gated["difference"]["n"] == 2
-    assert result["curves"]["gated"] == {1: 1.0, 3: 1.625}
+    curve = result["curves"]["gated"]
+    assert {step: (mean, groups) for step, (mean, _, _, groups) in curve.items()} == {1: (1.0, 2), 3: (1.625, 2)}
+    assert all(0 <= low < mean < high <= 2 for mean, low, high, _ in curve.values())
     text = variants.render(json.loads(json.dumps(result)))  # as the notebook reads it back
     assert "+0.38 [" in text and "gated reward" in text
+
+
+def test_several_comparisons_are_corrected_and_noise_is_called_so(stage):
+    finished(stage, "grpo", [0.5, 0.25])
+    finished(stage, "gated", [1.0, 0.0])
+    finished(stage, "dapo", [0.75, 0.5])
+    result = variants.compare(stage, ["grpo", "gated", "dapo"], [42], seed=0)
+    _, gated, dapo = (row["difference"] for row in result["rows"])
+    assert gated["inside_noise"] and not dapo["inside_noise"], "one problem up, one down; both up alike"
+    assert dapo["p_holm"] == 2 * dapo["p"] == 1.0, "two groups: half of the signs' four flips are as far out"
+    lines = variants.render(result).splitlines()
+    assert [line.split()[-1] for line in lines[:2]] == ["tokens", "20.0"]
+    assert lines[2].endswith("inside the noise") and lines[3].endswith("noise among so many")
+    shown = plotting.variants(result)
+    assert "n = 2 groups each" in shown.axes[0].get_xlabel()
+    assert [line.get_markerfacecolor() for line in shown.axes[1].lines if line.get_marker() != "None"] == ["white"] * 2
 
 
 def test_a_finished_variant_is_not_trained_again(stage, monkeypatch, capsys):
@@ -141,3 +160,78 @@ def test_the_command_writes_table_and_figure(stage, monkeypatch, capsys):
     folder = stage / variants.FOLDER
     assert json.loads((folder / variants.TABLE).read_text())["rows"][1]["variant"] == "dapo"
     assert (folder / "variants.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def whole_run(stage, outputs, monkeypatch):
+    """`stage` as a part of a complete run, and the notebooks 05 and 07 as functions; what they saw, in order."""
+    for name in STAGES:
+        folder = outputs / "r" / name
+        folder.mkdir(exist_ok=True)
+        (folder / "manifest.json").write_text('{"outputs": {}, "outputs_sha256": "1"}')
+    seen = []
+
+    def execute(stage_name, params):
+        run = Run(params)
+        seen.append((stage_name, sorted(path.name for path in (stage / variants.FOLDER).glob("variants.*"))))
+        run.path("model").write_text("weights")
+        run.finish({}, outputs=["model"])
+        return run.dir / f"{stage_name}.ipynb"
+
+    monkeypatch.setattr(pipeline, "execute", execute)
+    execute("05_grpo", demo(GRPOParams, num_generations=2, run="r"))
+    execute("07_report", pipeline.load_preset("demo", "r", ["07_report"], [])["07_report"])
+    rows = curation.rl_rows([p for p in synthetic.generate_problems(40, "train", seed=1) if p.answer_kind == "number"])
+    write_jsonl(stage / grpo.TRAIN_FILE, rows[:2])
+    seen.clear()
+    monkeypatch.setattr(variants, "_is_made_with", lambda folder, params: True)
+    finished(stage, "grpo", [0.5, 0.0])
+    finished(stage, "dapo", [1.0, 0.25])
+    return seen
+
+
+COMMAND = ["variants", "r", "--steps", "4", "--batch", "8", "--only", "dapo"]
+
+
+def test_notebook_and_report_show_the_comparison_and_nothing_is_made_again(whole_run, stage, capsys):
+    from finr1.__main__ import main
+
+    state = json.loads((stage / "state.json").read_text())
+    state["peak_memory_gib"]["largest_child"] = 99.0  # the training's
+    (stage / "state.json").write_text(json.dumps(state))
+    (stage / "checkpoint").write_text("what --force would remove")
+    assert main(COMMAND) == 0
+    files = ["variants.json", "variants.pdf", "variants.png"]
+    assert whole_run == [("05_grpo", files), ("07_report", files)]
+    assert (stage / "checkpoint").exists() and read_manifest(stage)["sessions"] == 2
+    assert read_manifest(stage)["peak_memory_gib"]["largest_child"] == 99.0
+    assert "05_grpo.ipynb" in capsys.readouterr().out
+
+
+def test_a_notebook_whose_inputs_changed_is_left_to_run(whole_run, stage, capsys):
+    """Made again now, it would remove the comparison and train."""
+    from finr1.__main__ import main
+
+    (stage.parent / "04_sft" / "manifest.json").write_text('{"outputs": {}, "outputs_sha256": "2"}')
+    assert main(COMMAND) == 0
+    assert whole_run == [] and "left 05_grpo: changed: sft_stage" in capsys.readouterr().out
+    assert (stage / variants.FOLDER / variants.TABLE).exists()
+
+
+def test_a_renamed_run_is_left_as_it_is(whole_run, stage, capsys):
+    from finr1.__main__ import main
+
+    stage.parent.rename(stage.parent.with_name("s"))
+    assert main(["variants", "s", *COMMAND[2:]]) == 0
+    assert whole_run == [] and 'left 05_grpo: changed: run "r" -> "s"' in capsys.readouterr().out
+
+
+def test_a_notebook_that_fails_is_an_exit_code(whole_run, monkeypatch, capsys):
+    from finr1.__main__ import main
+
+    def fail(stage_name, params):
+        raise notebook_run.NotebookFailed("05_grpo failed in cell [9]")
+
+    monkeypatch.setattr(pipeline, "execute", fail)
+    assert main(COMMAND) == 1
+    assert "05_grpo failed in cell [9]" in capsys.readouterr().err

@@ -148,6 +148,29 @@ def test_running_again_skips_everything(made, workshop):
 
 
 @pytest.mark.slow
+def test_a_comparison_of_variants_reaches_notebook_and_report_and_trains_nothing_again(made, workshop):
+    stage = made / "05_grpo"
+    weights = (stage / "model" / "model.safetensors").stat().st_mtime_ns
+    made_of = read_manifest(stage)["outputs_sha256"]
+    command = [sys.executable, "-m", "finr1", "variants", "tiny", "--steps", "4", "--batch", "8", "--only", "dapo"]
+    result = subprocess.run(command, cwd=ROOT, env=workshop["env"], capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "reward against GRPO [95 %]" in _printed(stage)
+    assert (stage / "figures" / "variants.png").exists()
+    assert "GRPO beside its variants" in (made / "07_report" / "report.html").read_text("utf8")
+    assert (stage / "model" / "model.safetensors").stat().st_mtime_ns == weights
+    assert read_manifest(stage)["outputs_sha256"] == made_of
+    assert finr1(workshop, "--run", "tiny").stdout.count("complete and unchanged") == len(STAGES)
+
+
+def _printed(stage: Path) -> str:
+    """What the cells of an executed notebook printed."""
+    notebook = nbformat.read(stage / f"{stage.name}.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "".join(output.text for output in outputs if output.get("name") == "stdout")
+
+
+@pytest.mark.slow
 def test_the_same_seed_gives_identical_metrics_and_weights(made, workshop):
     result = finr1(workshop, "--run", "again")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -2,7 +2,8 @@
 
 `python -m finr1 variants RUN [--steps 8] [--seeds 42 43] [--only dapo gspo]` trains each for a few steps from the model
 and on the problems of `outputs/RUN/05_grpo`, with the same seeds and so the same problems in the same order, and
-compares what they sampled. Notebook 05 shows the result where there is one.
+compares what they sampled. Then notebook 05 runs again, and the report after it: their work is done, so they only
+show the comparison.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from finr1 import launch, rewards
+from finr1 import evaluation, launch, manifest, pipeline, rewards
 from finr1.grpo.problems import REWARD_COLUMNS
 from finr1.grpo.trainer import TRAIN_FILE
-from finr1.params import GRPOParams, ParameterError
+from finr1.params import GRPOParams, ParameterError, ReportParams
 from finr1.paths import outputs_root, repository_root, shown
 from finr1.progress import read_metrics
 
@@ -114,7 +115,7 @@ class Sampled:
 
     format: dict[tuple, float] = field(default_factory=dict)
     accuracy: dict[tuple, float] = field(default_factory=dict)
-    by_step: dict[int, list[float]] = field(default_factory=dict)  # format + accuracy of each completion
+    by_step: dict[int, list[float]] = field(default_factory=dict)  # format + accuracy of each group, in [0, 2]
     completions: int = 0
 
 
@@ -166,28 +167,43 @@ def compare(stage_dir: Path, names: Sequence[str], seeds: Sequence[int], seed: i
     """What the variants `names`, trained with `seeds`, sampled once they had learned, as `variants.json` holds it.
 
     All are measured alike, whatever they were paid for: format, accuracy, and their sum as in the paper. The paper's
-    objective is what the others are held against, paired by problem, step and seed; intervals are over such groups.
-    `seed` is the bootstrap's.
+    objective is what the others are held against, paired by problem, step and seed; intervals and p are over such
+    groups, p once more with Holm's correction for the number of variants. `curves`: variant -> step -> mean of format +
+    accuracy, low, high, groups. `seed` is the bootstrap's.
     """
-    from finr1.evaluation.statistics import clustered_interval, paired_bootstrap
-
     problems = {row["id"]: row for row in map(json.loads, (stage_dir / TRAIN_FILE).open(encoding="utf8"))}
     folders = {name: [stage_dir / FOLDER / f"{name}-{number}" for number in seeds] for name in names}
     sampled = {name: _sampled(made, problems) for name, made in folders.items()}
     rows = []
     for name, made in sampled.items():
         scores = list(made.accuracy.values())
-        low, high = clustered_interval(scores, made.completions)
+        low, high = evaluation.clustered_interval(scores, made.completions)
         groups = sorted(made.format.keys() & sampled["grpo"].format.keys())
         paper, ours = ([s.format[g] + s.accuracy[g] for g in groups] for s in (sampled["grpo"], made))
-        difference = paired_bootstrap(paper, ours, seed) if name != "grpo" else None
+        difference = _difference(paper, ours, seed) if name != "grpo" else None
         rows.append(
             {"variant": name, "groups": len(scores), "completions": made.completions, "low": low, "high": high}
             | {"accuracy": fmean(scores), "format": fmean(made.format.values()), "logged": _logged(folders[name])}
-            | {"difference": difference and difference._asdict()}
+            | {"difference": difference}
         )
-    curves = {name: {step: fmean(values) for step, values in made.by_step.items()} for name, made in sampled.items()}
+    differences = [row["difference"] for row in rows if row["difference"]]
+    for found, p in zip(differences, evaluation.holm([found["p"] for found in differences]), strict=True):
+        found["p_holm"] = p
+    curves = {
+        name: {step: _level(sums) for step, sums in made.by_step.items() if sums} for name, made in sampled.items()
+    }
     return {"seeds": list(seeds), "rows": rows, "curves": curves}
+
+
+def _difference(paper: Sequence[float], ours: Sequence[float], seed: int) -> dict[str, Any]:
+    found = evaluation.paired_bootstrap(paper, ours, seed)
+    return found._asdict() | {"inside_noise": found.inside_noise, "p": evaluation.sign_flips(paper, ours, seed)}
+
+
+def _level(sums: Sequence[float]) -> list[float]:
+    """Mean, low, high and number of groups; each counts once, however many completions it has: the cautious end."""
+    low, high = evaluation.clustered_interval([total / 2 for total in sums], len(sums))
+    return [fmean(sums), 2 * low, 2 * high, len(sums)]
 
 
 def _sampled(folders: Sequence[Path], problems: dict[str, dict]) -> Sampled:
@@ -199,11 +215,12 @@ def _sampled(folders: Sequence[Path], problems: dict[str, dict]) -> Sampled:
             scored = table[["id"]].assign(
                 format=rewards.format_reward(texts), accuracy=rewards.accuracy_reward(texts, **columns)
             ).dropna()  # fmt: skip
-            made.by_step.setdefault(step, []).extend(scored["format"] + scored["accuracy"])
+            means = scored.groupby("id").mean()
+            made.by_step.setdefault(step, []).extend(means["format"] + means["accuracy"])
             if step == 1:  # nobody has learned anything yet
                 continue
             made.completions += len(scored)
-            for problem, mean in scored.groupby("id").mean().iterrows():
+            for problem, mean in means.iterrows():
                 key = (folder.name.rpartition("-")[2], step, problem)
                 made.format[key], made.accuracy[key] = float(mean["format"]), float(mean["accuracy"])
     return made
@@ -230,19 +247,45 @@ def _logged(folders: Sequence[Path]) -> dict[str, float]:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The comparison as plain text."""
-    lines = ["variant         groups  format  accuracy [95 %]     reward against GRPO [95 %]  dead  clipped  tokens"]
-    for row in result["rows"]:
-        logged, change = row["logged"], row["difference"]
-        clipped = logged.get("clip_ratio/region_mean", logged.get("cispo_clip_ratio", 0.0))
-        length = logged["completions/mean_length"]
-        against = f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]" if change else "-"
-        lines.append(
-            f"{VARIANTS[row['variant']].name.partition(',')[0]:15} {row['groups']:6}  {100 * row['format']:5.1f}  "
-            f"{100 * row['accuracy']:5.1f} [{100 * row['low']:4.1f}, {100 * row['high']:4.1f}]  {against:>25}  "
-            f"{100 * logged['frac_reward_zero_std']:4.0f}  {100 * clipped:7.2f}  {length:6.1f}"
-        )
-    return "\n".join(lines)
+    """The comparison as plain text: shares in percent, the reward's difference as it is, in [-2, 2]."""
+    header = ["variant", "groups", "format", "accuracy [95 %]", "n", "reward against GRPO [95 %]", "p", "Holm", "dead",
+              "clipped", "tokens", ""]  # fmt: skip
+    return evaluation.render_rows(header, [_line(row) for row in result["rows"]], 1)
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    logged, change = row["logged"], row["difference"]
+    clipped = logged.get("clip_ratio/region_mean", logged.get("cispo_clip_ratio", 0.0))
+    against = ["-"] * 4
+    if change:
+        interval = f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
+        against = [str(change["n"]), interval, f"{change['p']:.3g}", f"{change['p_holm']:.3g}"]
+    percent = evaluation.percent
+    accuracy = f"{percent(row['accuracy'])} [{percent(row['low'])}, {percent(row['high'])}]"
+    return [VARIANTS[row["variant"]].name.partition(",")[0], str(row["groups"]), percent(row["format"]), accuracy,
+            *against, percent(logged["frac_reward_zero_std"], 0), percent(clipped, 2),
+            f"{logged['completions/mean_length']:.1f}", evaluation.remark(change) if change else ""]  # fmt: skip
+
+
+def show_comparison(run: str) -> None:
+    """Run notebook 05 of `run` again, then 07, and say where: both find their work done, and now the comparison.
+
+    With the same parameters and inputs every artefact stays, so nothing is trained or sampled. A notebook that would
+    have to run anyway is left to `finr1 run`, with the reason. Raises `NotebookFailed`.
+    """
+    for params_class in (GRPOParams, ReportParams):
+        stage = params_class.stage
+        file = outputs_root() / run / stage / launch.PARAMS_FILE
+        try:  # a folder under another name than its own is another run: not this one's to make again
+            params = params_class.from_yaml(file).model_copy(update={"run": run}) if file.exists() else None
+            reason = pipeline.why_run(params) if params else "not made yet"
+        except ParameterError as error:
+            reason = "; ".join(error.problems)
+        if reason:
+            print(f"left {stage}: {reason}; `python -m finr1 run --preset PRESET --run {run}` runs it")
+            continue
+        print(f"run  {stage}: it shows the comparison, the rest is done", flush=True)
+        print(f"     {shown(pipeline.execute(stage, params))}")
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -252,7 +295,8 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         "variants",
         help="GRPO, DAPO, Dr. GRPO, GSPO, CISPO, ... for a few steps each, from one model on the same problems",
         description="Trains each variant of notebook 05's table from the model and on the problems of a finished "
-        "outputs/RUN/05_grpo and compares what they sample. What is there already is not trained again.",
+        "outputs/RUN/05_grpo and compares what they sample. What is there already is not trained again. "
+        "Notebook 05 and the report then show it.",
     )
     parser.add_argument("run", metavar="RUN", help="a run whose 05_grpo has chosen its problems")
     parser.add_argument(
@@ -295,9 +339,9 @@ def command(options: argparse.Namespace) -> int:
         print(f"a training failed: {shown(Path(error.cmd[-1]) / 'train.log')} says why", file=sys.stderr)
         return 1
     result = compare(stage_dir, names, seeds, params.seed)
-    (stage_dir / FOLDER / TABLE).write_text(json.dumps(result, indent=1), "utf8")
+    manifest.write_json(stage_dir / FOLDER / TABLE, result)
     print(render(result))
     plotting.use_style()
     plotting.save_figure(plotting.variants(result), stage_dir / FOLDER, "variants")
     print(f"\n{shown(stage_dir / FOLDER / 'variants.png')}")
-    return 0
+    return pipeline.exit_code(lambda: show_comparison(options.run))

@@ -40,6 +40,7 @@ CAPTIONS = {  # file name -> what the figure shows; other figures are called by 
     "toy_group": "Four completions by hand: reward and advantage",
     "pass_rates": "Share of right answers of the SFT model on each candidate problem",
     "grpo_curves": "GRPO: rewards by part and what to watch; faint as logged, bold a trailing mean",
+    "variants": "GRPO beside its variants, a few steps each (95 % intervals; hollow: noise)",
     "benchmark": "Accuracy on the benchmark with 95 % intervals",
     "paired_differences": "Each step of the recipe on the same items (paired 95 % intervals)",
     "decomposition": "Where each difference comes from: the format or better answers",
