@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,7 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"use_vllm": True, "vllm_tensor_parallel_size": 4, "num_processes": 2},
          "vllm_tensor_parallel_size = 4: should divide num_processes; 1, 2 would work", "TRL says so after loading"),
         ({"beta": 0.0, "stop_kl": 1.0}, "stop_kl = 1: with beta = 0 no KL is computed", "a rule that never fires"),
+        ({"hard_weight": 2}, "hard_weight = 2: with pass_rate_candidates = 0 no pass rates are known", "no effect"),
         ({"num_iterations": 3}, "save_steps = 4: no exact resume", "a resumed run would sample at other steps"),
         ({"warmup_steps": 50}, "warmup_steps = 50: more than max_steps = 12; 0 to 12 would work, or", "all warm-up"),
         ({"run": "../elsewhere"}, 'run = "../elsewhere": should be a plain folder name', "it would leave outputs/"),
@@ -351,6 +353,27 @@ def test_a_presets_file_names_the_models_fields(path, monkeypatch):
     if path.parent.name == "paper":
         bare = [name for name in file.values if not file.comments[name] and name != "run"]
         assert not bare, f"say what the paper states about {bare}"
+
+
+# What the paper says, or that it says nothing and then whose value this is.
+SOURCE = re.compile(
+    r"paper: \S|README, serving: \S|not stated; .*(\bours\b|usual|TRL's default|DianJin-R1|arXiv \d|\d{4}\))"
+)
+
+
+@pytest.mark.parametrize("stage", ["04_sft", "05_grpo"])
+@pytest.mark.parametrize("preset", ["paper", "single_gpu"])
+def test_each_training_value_of_a_large_preset_names_its_source(preset, stage):
+    file = read_flat_yaml(ROOT / "params" / preset / f"{stage}.yaml")
+    places = {"run", *STAGES[stage](**file.values).input_names()}
+    assert len(places) >= 3
+    bare = [name for name in file.values if name not in places and not SOURCE.search(file.comments[name])]
+    assert not bare, f"whose values are these? {bare}"
+
+
+@pytest.mark.parametrize("comment", ["", "rank of the adapter", "not stated", "not stated; two", "as in the paper"])
+def test_a_comment_that_names_no_source_is_told_from_one_that_does(comment):
+    assert not SOURCE.search(comment)
 
 
 def is_number(field: FieldInfo) -> bool:

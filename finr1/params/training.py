@@ -143,6 +143,11 @@ class GRPOParams(EndpointParams, TrainingParams):
                 f"pass_rate_candidates = {self.pass_rate_candidates}: one step draws {needed} problems; "
                 f"{4 * needed} or more would work, or 0 for no selection"
             )
+        if self.hard_weight > 1 and not self.pass_rate_candidates:
+            yield (
+                f"hard_weight = {self.hard_weight}: with pass_rate_candidates = 0 no pass rates are known; "
+                f"1, or pass_rate_candidates = {4 * needed} or more would work"
+            )
         if self.pass_rate_candidates and self.pass_rate_samples < 2:
             yield "pass_rate_samples = 1: no rate between 0 and 1 is possible; 2 or more would work"
         if self.batch_size % self.num_generations:
