@@ -83,6 +83,16 @@ def test_adapters_cost_less_and_four_bits_less_again():
     assert sums["full"] > 100 > sums["lora"] > 15 > sums["qlora"] > 5
 
 
+def test_a_qlora_adapter_is_bf16_with_its_gradient_and_moments():
+    params, shape = plan.read_preset("single_gpu")["04_sft"], plan.shape_of("Qwen2.5-7B")
+    adapter = shape.adapter_parameters(params.lora_r) / GIB
+    four, sixteen = (
+        plan.sft_memory(shape, params.model_copy(update={"peft": peft}), gpu=True) for peft in ("qlora", "lora")
+    )
+    assert (four["gradients"], four["optimizer"]) == pytest.approx((2 * adapter, 4 * adapter))
+    assert (sixteen["gradients"], sixteen["optimizer"]) == pytest.approx((4 * adapter, 8 * adapter))
+
+
 def test_checkpointing_saves_activations_and_costs_a_pass():
     params, shape = plan.read_preset("paper")["04_sft"], plan.shape_of("Qwen2.5-7B")
     without = params.model_copy(update={"gradient_checkpointing": False})

@@ -79,9 +79,10 @@ def _resident(shape: Shape, params: TrainingParams, gpu: bool) -> dict[str, floa
         base = small * (4 + 0.127) / 8 + (size - small) * 2
     else:
         base = size * (2 if params.peft == "lora" and params.bf16 and gpu else 4)
-    parts["weights"] = base / shards + (0 if params.peft == "full" else trained * 4 / shards)
-    parts["gradients"] = trained * 4 / shards
-    parts["optimizer"] = trained * 8 / shards  # Adam's two moments in fp32
+    width = 2 if params.peft == "qlora" else 4  # TRL rounds a QLoRA adapter to bf16, and its moments are as wide
+    parts["weights"] = base / shards + (0 if params.peft == "full" else trained * width / shards)
+    parts["gradients"] = trained * width / shards
+    parts["optimizer"] = trained * 2 * width / shards  # Adam's two moments
     if params.distributed == "zero3" and shards > 1 and params.bf16:
         # ZeRO keeps the fp32 weights with the optimizer; weights and gradients are 16 bits: 2 + 2 + 12 bytes.
         parts |= {"weights": size * 2 / shards, "gradients": trained * 2 / shards, "optimizer": trained * 12 / shards}
