@@ -95,10 +95,16 @@ PHASES = {
     "watch/agreement": 0.7, "watch/no_reasoning": 0.1, "watch/repetition": 0.05, "watch/options": 0.0,
 }  # fmt: skip
 COMPARED = {
-    "curves": {"grpo": {1: 0.8, 3: 1.0, 5: 1.2}, "dapo": {"1": 0.8, "3": 1.1, "5": 1.3}},
+    "curves": {
+        "grpo": {1: [0.8, 0.5, 1.1, 8], 3: [1.0, 0.7, 1.3, 8], 5: [1.2, 0.9, 1.5, 8]},
+        "dapo": {"1": [0.8, 0.5, 1.1, 8], "3": [1.1, 0.8, 1.4, 7], "5": [1.3, 1.0, 1.6, 8]},
+    },
     "rows": [
         {"variant": "grpo", "difference": None},
-        {"variant": "dapo", "difference": {"difference": 0.1, "low": -0.05, "high": 0.25, "n": 16}},
+        {
+            "variant": "dapo",
+            "difference": {"difference": 0.1, "low": -0.05, "high": 0.25, "n": 16, "inside_noise": True},
+        },
     ],
 }
 FUNNEL = [{"stage": s, "count": c} for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]]
@@ -218,6 +224,11 @@ def test_models_with_other_numbers_of_items_are_not_shown_as_one():
 def test_a_run_without_kl_says_so_in_the_panel():
     assert "no KL term in this run (beta = 0)" in panel_texts(plotting.grpo_curves(grpo_rows()))
     assert "no KL term" not in panel_texts(plotting.grpo_curves(grpo_rows(kl=0.01)))
+
+
+def test_problems_that_an_epoch_leaves_out_have_a_panel_where_they_were_logged():
+    assert "problems left out" in panel_texts(plotting.grpo_curves(grpo_rows(problems_left_out=3.0)))
+    assert "problems left out" not in panel_texts(plotting.grpo_curves(grpo_rows()))
 
 
 def test_each_reward_has_its_panel():

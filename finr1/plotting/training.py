@@ -38,6 +38,7 @@ AXES = {
     "step_time": ("time a step (s)", 1),
     "tokens_per_s": ("tokens / s", 1),
     "memory_gib": ("memory (GiB)", 1),
+    "problems_left_out": ("problems left out of the epoch", 1),
 }
 STYLES = [(BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PINK, ":"), (SKY, "--"), (ORANGE, "-.")]
 
@@ -69,7 +70,7 @@ def curve(ax: Axes, rows: Sequence[Mapping], key: str, window: int, style=STYLES
     factor = AXES.get(key, ("", 1))[1]
     values = [factor * value for value in values]
     colour, line = style
-    if key == "learning_rate":  # a schedule: no noise to smooth
+    if key in ("learning_rate", "problems_left_out"):  # no noise to smooth
         ax.yaxis.set_major_formatter("{x:.3g}")
     else:
         ax.plot(steps, values, color=colour, alpha=0.25, marker="." if len(steps) < 40 else "", markersize=3)
@@ -222,12 +223,14 @@ def grpo_curves(rows: Sequence[Mapping], window: int | None = None) -> Figure:
     """Everything that shows whether GRPO learns or collapses, a panel each; what the run did not log says so.
 
     Each reward, their total with its spread, groups without spread (no gradient comes from them), completion length,
-    truncated share, entropy, KL (only with beta > 0), clipped share, gradient norm, signs of hacking, time by phase.
+    truncated share, entropy, KL (only with beta > 0), clipped share, gradient norm, signs of hacking, time by phase;
+    problems left out of an epoch where a run does that.
     """
     window = window or default_window(rows)
     rewards = sorted({key for row in rows for key in row if key.startswith("rewards/") and key.endswith("/mean")})
     plain = ["frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "entropy", "kl",
              "clip_ratio/region_mean", "grad_norm"]  # fmt: skip
+    plain += ["problems_left_out"] if series(rows, "problems_left_out")[0] else []
     fig, axs = _grid(1 + len(rewards) + len(plain) + 2)
     panels = iter(axs)
     for key in rewards:
