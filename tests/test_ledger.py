@@ -182,6 +182,45 @@ def test_a_thousand_questions_of_each_are_a_thousand(sampling, num_items, verdic
     assert (entry.verdict, entry.why) == (verdict, why)
 
 
+MAX = {"05_grpo.verifier_model": "qwen/Qwen2.5-Max"}
+OTHER = {"05_grpo.verifier_model": "another", "05_grpo.verifier_backend": "endpoint"}
+
+
+@pytest.mark.parametrize(
+    "says, parameters, verdict, why",
+    [
+        ("R_accuracy is 1", MAX | {"05_grpo.verifier_backend": "endpoint"}, "followed", ""),
+        ("R_accuracy is 1", MAX | {"05_grpo.verifier_backend": "rules"}, "departed from", "verifier_backend = rules"),
+        ("R_accuracy is 1", OTHER, "departed from", ""),
+        ("The clip of the ratio", {"05_grpo.epsilon_high": None}, "followed", ""),
+        ("The clip of the ratio", {"05_grpo.epsilon_high": 0.28}, "departed from", ""),
+        ("The clip of the ratio", {"05_grpo.beta": 0.1}, "not attempted", "the stage has not run"),
+        ("Width of the clip", {"05_grpo.epsilon": 0.2}, "open", ""),
+    ],
+)
+def test_the_verifier_has_to_be_asked_and_the_clip_to_be_symmetric(says, parameters, verdict, why):
+    (claim,) = (claim for claim in CLAIMS if claim.says.startswith(says))
+    entry = ledger.hold(claim, run(parameters))
+    assert (entry.verdict, entry.why) == (verdict, why)
+
+
+def test_a_model_that_is_named_and_not_asked_follows_no_claim():
+    """A name alone changes nothing while rules decide; and no claim of a model leaves its backend out."""
+    backends = {
+        "05_grpo.verifier_model": "05_grpo.verifier_backend",
+        "03_filtering.judge_model": "03_filtering.judge_backend",
+    }
+    for claim in (claim for claim in CLAIMS if claim.parameter in backends and claim.expected):
+        named = {claim.parameter: claim.expected[0], backends[claim.parameter]: "rules"}
+        assert ledger.hold(claim, run(named)).verdict == "departed from", claim.says
+
+
+def test_what_a_claim_expects_is_printed_as_the_run_prints_its_own():
+    (clip,) = (claim for claim in CLAIMS if claim.says.startswith("The clip of the ratio"))
+    entry = ledger.hold(clip, run({"05_grpo.epsilon_high": None}))
+    assert (ledger.shown_number(clip), entry.did) == ("none", "epsilon_high = none")
+
+
 # ---- verdicts on numbers --------------------------------------------------------------------------------------------
 
 

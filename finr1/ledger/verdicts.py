@@ -152,4 +152,4 @@ def shown_number(claim: Claim) -> str:
     if claim.above is not None:
         return f"above {claim.above:g}"
     wanted = (claim.expected or [""])[0]
-    return ", ".join(wanted) if isinstance(wanted, list) else str(wanted)
+    return _text(wanted)
