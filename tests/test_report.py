@@ -251,6 +251,35 @@ def test_an_ablation_is_shown_where_there_is_one(run, tmp_path):
     assert 'id="ablation"' not in build_report(run, tmp_path / "without" / "report.html").read_text("utf8")
 
 
+def test_the_manifests_of_plan_ablation_and_other_runs_are_there_as_far_as_they_are(run, outputs):
+    """06 names another seed, a paper-like run (made anew since) and a Zero run (gone); the ablation its seeds."""
+
+    def complete(folder: Path, made: str, **inputs) -> dict:
+        record = manifest(folder.name, {}) | {"run": folder.parent.name, "outputs_sha256": made, "inputs": inputs}
+        folder.mkdir(parents=True)
+        write_json(folder / "manifest.json", record)
+        return {"path": str(folder), "sha256": made}
+
+    seed, again = (complete(outputs / name / "06_benchmark", "ef" * 32) for name in ("seed1", "pooled"))
+    data = complete(outputs / "mine" / "01_data", "01" * 32)
+    gone = {"path": "outputs/zero/05_grpo", "sha256": "ef" * 32}
+    others = {"seed_stages[0]": seed, "paper_like_stage": again | {"sha256": "00" * 32}, "zero_stage": gone}
+    complete(outputs / "mine" / "06_benchmark", "02" * 32, data_stage=data, **others)
+    complete(outputs / "mine" / "00_overview", "03" * 32)
+    complete(outputs / "all" / "ablation", "04" * 32, seed1_stage=seed, seed2_stage=gone)
+    write_json(outputs / "all" / "ablation" / "ablation.json", {"seeds": [1], "rows": [], "steps": []})
+    stages = {name: outputs / "mine" / name for name in ("01_data", "06_benchmark")}
+    path = outputs / "mine" / "07_report" / "report.html"
+
+    def named(stages: dict[str, Path]) -> list[str]:
+        page = Page(build_report(stages, path).read_text("utf8"))
+        return [a["id"].removeprefix("manifest-") for _, a in page.tags if a.get("id", "").startswith("manifest-")]
+
+    mine = ["01_data", "06_benchmark", "00_overview"]
+    assert named(stages | {"ablation": outputs / "all" / "ablation"}) == [*mine, "ablation", "seed1/06_benchmark"]
+    assert named(stages) == [*mine, "seed1/06_benchmark"]
+
+
 def test_a_table_sets_each_number_beside_its_interval():
     rows = [{"model": "a", "n": 1200, "accuracy": 0.25, "low": 0.2, "high": 0.31, "gap": 0.01, "gap_low": -0.02,
              "gap_high": None, "format_part": -0.013, "detectable": 0.05, "gap_note": 2}]  # fmt: skip

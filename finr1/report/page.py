@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from finr1 import ledger, reported, rollouts, templates
+from finr1 import ledger, paths, reported, rollouts, templates
 from finr1.ablation import read_ablation
 from finr1.evaluation import (
     Sample,
@@ -27,7 +27,7 @@ from finr1.report import content
 from finr1.report.summary import summary_sentences
 
 TEMPLATE = "report/report.html.j2"
-BENCHMARK, GRPO = "06_benchmark", "05_grpo"
+OVERVIEW, BENCHMARK, GRPO = "00_overview", "06_benchmark", "05_grpo"
 SECTIONS = {  # stage folder -> heading, in the order of the report
     "01_data": "Data",
     "02_distillation": "Distillation",
@@ -51,8 +51,8 @@ def build_report(
     """Write the report of a run to `path` and return it.
 
     `stages`: stage name ("01_data" ... "06_benchmark", "ablation") -> its folder. A stage that is missing or incomplete
-    is shown as such, and a folder without figures is fine. Figures in `figures/` beside `path` are notebook 07's own.
-    `seed` is that of the bootstrap. `measured_on`: what the benchmark's problems are ("synthetic problems").
+    is shown as such, and a folder without figures is fine. Figures in `figures/` beside `path` are notebook 07's own;
+    the folder above, the run's, may hold 00_overview. `seed` is that of the bootstrap. `measured_on`: what the benchmark's problems are ("synthetic problems").
     """
     path = Path(path)
     folders = {name: Path(stages[name]) for name in SECTIONS if name in stages}
@@ -86,7 +86,7 @@ def build_report(
         ledger=ledger_parts(ledger.entries(ledger.read_evidence(folders, samples, seed, verdicts))),
         costs=costs(manifests),
         environment=content.environment(manifests),
-        manifests=manifests,
+        manifests=manifests | linked_manifests(stages, manifests, path.parent.parent),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, encoding="utf8")
@@ -140,6 +140,23 @@ def _manifest(folder: Path | None) -> dict | None:
         return read_manifest(folder) if folder else None
     except FileNotFoundError:
         return None
+
+
+def linked_manifests(stages: Mapping[str, Path], own: Mapping[str, Mapping], run_folder: Path) -> dict[str, dict]:
+    """Manifests besides the recipe's `own`: notebook 00's, the ablation's, and of other runs what it and 06 read.
+
+    The latter go by <run>/<stage>. One that is gone, or was made anew since it was read, is left out.
+    """
+    beside = {OVERVIEW: run_folder / OVERVIEW, ABLATION: stages.get(ABLATION)}
+    found = {name: manifest for name, folder in beside.items() if (manifest := _manifest(folder))}
+    shown = {Path(folder).resolve() for folder in stages.values()}
+    for reader in (manifest for name, manifest in (own | found).items() if name in (BENCHMARK, ABLATION)):
+        for entry in reader["inputs"].values():
+            folder = paths.resolve(entry["path"])
+            manifest = None if folder.resolve() in shown else _manifest(folder)
+            if manifest and manifest["outputs_sha256"] == entry["sha256"]:
+                found[f"{manifest['run']}/{manifest['stage']}"] = manifest
+    return found
 
 
 def protocol_rows(manifest: Mapping | None) -> list[dict]:
