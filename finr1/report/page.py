@@ -52,7 +52,8 @@ def build_report(
 
     `stages`: stage name ("01_data" ... "06_benchmark", "ablation") -> its folder. A stage that is missing or incomplete
     is shown as such, and a folder without figures is fine. Figures in `figures/` beside `path` are notebook 07's own;
-    the folder above, the run's, may hold 00_overview. `seed` is that of the bootstrap. `measured_on`: what the benchmark's problems are ("synthetic problems").
+    the folder above, the run's, may hold 00_overview. `seed` is that of the bootstrap. `measured_on`: what the
+    benchmark's problems are ("synthetic problems").
     """
     path = Path(path)
     folders = {name: Path(stages[name]) for name in SECTIONS if name in stages}
