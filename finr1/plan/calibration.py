@@ -60,7 +60,8 @@ def peak_gib(command: list[str], log: Path) -> float:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, output=log.read_text("utf8")[-2000:])
-    return usage.ru_maxrss / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
+    return usage.ru_maxrss * unit / 2**30
 
 
 def _sft(path: str, folder: Path, stage_dir: Path, changes: dict[str, Any]) -> tuple[SFTParams, float]:
