@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,16 @@ CHANGES = {
     "sft": {},
     "grpo": {"bf16": True, "max_completion_length": 8, "mask_truncated_completions": False},
 }  # bf16: samples from a copy
+
+
+def at_random(seed: int, kills: int = 3) -> list[list]:
+    """Points of one training of six steps, checkpoints after 2 and 4; a later step each time, so that all are met."""
+    rng, anywhere = random.Random(seed), ["step_begin", "step_end", "half_a_line"]
+    steps = sorted(rng.sample(range(1, 6), kills))
+    saving = ["before_optimizer", "before_state", "half_a_state"]
+    return [[rng.choice(anywhere + saving * (step in (2, 4))), step] for step in steps]
+
+
 # Each list is one training: the points at which it is killed, one attempt after the other.
 KILLS = {
     "never": [],
@@ -32,10 +43,12 @@ KILLS = {
     "within a checkpoint": [["before_optimizer", 4], ["before_state", 4]],
     "within a checkpoint's last file": [["half_a_state", 4]],
     "within a line of metrics": [["half_a_line", 5]],
+    "at random": at_random(seed=1),
+    "at random, again": at_random(seed=2),
 }
 TRIED = {
     "sft": list(KILLS),
-    "grpo": ["never", "between checkpoints, twice", "within a checkpoint", "within a line of metrics"],
+    "grpo": ["never", "between checkpoints, twice", "within a checkpoint", "within a line of metrics", "at random"],
 }
 
 
