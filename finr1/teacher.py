@@ -179,7 +179,14 @@ def derived_traces(problems: Iterable[Problem]) -> list[Trace]:
 
 
 def distill(problems: Sequence[Problem], params: DistillationParams, store: AnswerStore) -> list[Trace]:
-    """The traces of the teacher that `params` names; what `store` holds is not asked again."""
+    """The traces of the teacher that `params` names; what `store` holds is not asked again.
+
+    Problems whose answer is code get none where no model writes: a solution alone is no reasoning to learn from.
+    """
+    if params.teacher_backend in ("scripted", "derived"):
+        asked, problems = problems, [problem for problem in problems if problem.answer_kind != "code"]
+        if functions := len(asked) - len(problems):
+            print(f"{functions} problems ask for code and get no trace; RL takes those that have unit tests")
     if params.teacher_backend == "derived":
         return derived_traces(problems)
     sampling = SamplingParams(

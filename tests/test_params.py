@@ -56,7 +56,7 @@ DATA = {
     "run": "demo", "seed": 42, "source_names": ["synthetic"], "benchmark_names": ["synthetic"], "data_dir": None,
     "track": "clean", "sampling": "balanced", "num_train": 8, "num_dev": 4,
     "num_test": 4, "max_level": 1,
-    "decontaminate_ngram": 8, "max_context_chars": None,
+    "code_problems": 0, "decontaminate_ngram": 8, "max_context_chars": None,
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ PRESET = {
     "01_data": {
         "run": "tiny", "seed": 1, "source_names": ["synthetic"], "benchmark_names": ["synthetic"],
         "data_dir": None, "track": "clean", "sampling": "balanced", "num_train": 8, "num_dev": 4,
-        "num_test": 4, "max_level": 1, "decontaminate_ngram": 8, "max_context_chars": None,
+        "num_test": 4, "max_level": 1, "code_problems": 0, "decontaminate_ngram": 8, "max_context_chars": None,
     },
     "02_distillation": {
         "run": "tiny", "seed": 1, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",

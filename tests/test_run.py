@@ -22,7 +22,8 @@ from finr1.run import MissingStage, Run, StageBusy, TrainingFailed, launch, read
 
 DATA = DataParams(
     run="demo", seed=42, source_names=["synthetic"], benchmark_names=["synthetic"], data_dir=None, track="clean",
-    sampling="balanced", num_train=8, num_dev=4, num_test=4, max_level=1, decontaminate_ngram=8, max_context_chars=None,
+    sampling="balanced", num_train=8, num_dev=4, num_test=4, max_level=1, code_problems=0, decontaminate_ngram=8,
+    max_context_chars=None,
 )  # fmt: skip
 DISTILLATION = DistillationParams(
     run="demo", seed=42, data_stage="outputs/{run}/01_data", teacher_backend="scripted", teacher_model=None,

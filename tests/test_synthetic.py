@@ -7,7 +7,10 @@ from collections import Counter
 
 import pytest
 
-from finr1 import grading, judge, synthetic
+from finr1 import curation, grading, judge, rewards, synthetic, teacher
+from finr1.generation import AnswerStore
+from finr1.params import DistillationParams, read_flat_yaml
+from finr1.paths import repository_root
 from finr1.records import messages, render_completion
 
 SPLITS = {"train": 600, "dev": 200, "test": 400}
@@ -178,3 +181,42 @@ def test_the_solutions_agree_with_values_worked_out_by_hand(family, constants, c
     draft, space = synthetic.CODE_FAMILIES[family][0](Fixed(*constants)), {}
     exec(draft.solution, space)
     assert eval(call, space) == pytest.approx(expected, abs=1e-5)
+
+
+RIGHT_FORM = "<think>so</think><answer>\n```python\n{}\n```\n</answer>"
+HOSTILE = {
+    "ends the process with success": "import os\n\ndef {name}(*args):\n    os._exit(0)",
+    "is equal to everything": (
+        "class Any(float):\n    __eq__ = lambda self, other: True\n    __sub__ = __rsub__ = lambda self, other: 0.0\n\n"
+        "def {name}(*args):\n    return Any()"
+    ),
+    "looks for the tests": (
+        "import gc, sys\n\ndef {name}(*args):\n    frame = sys._getframe()\n    while frame:\n"
+        "        for it in frame.f_locals.values():\n            if isinstance(it, dict) and 'returns' in it:\n"
+        "                return it['returns']\n        frame = frame.f_back\n"
+        "    return next(o['returns'] for o in gc.get_objects() if isinstance(o, dict) and 'returns' in o)"
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["scripted", "derived"])
+def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(backend, tmp_path, capsys):
+    """From what notebook 01 adds, by what 02 and 03 do with it, to the reward of a right and of a hostile answer."""
+    values = read_flat_yaml(repository_root() / "params" / "demo" / "02_distillation.yaml").values
+    params = DistillationParams(**(values | {"run": "r", "teacher_backend": backend, "fault_rate": 1.0}))
+    mix = synthetic.generate_problems(16, "train", 1, max_level=1)
+    train = mix + synthetic.generate_code_problems(8, "train", 1)
+    traces = teacher.distill(train, params, AnswerStore(tmp_path / "teacher.answers.jsonl"))
+    assert sorted(trace.problem.id for trace in traces) == sorted(problem.id for problem in mix)
+    assert "8 problems ask for code and get no trace" in capsys.readouterr().out
+
+    objective = [problem for problem in train if curation.is_objective(problem)]
+    rows = curation.rl_rows(curation.spread(objective, 24, lambda problem: problem.family, seed=1))
+    rows = [row for row in rows if row["answer_kind"] == "code"]
+    assert {row["family"] for row in rows} == set(synthetic.CODE_FAMILIES)
+    (row,) = (row for row in rows if row["family"] == "write_npv")
+    answers = [next(problem.reference for problem in train if problem.id == row["id"])]
+    answers += [program.replace("{name}", "npv") for program in HOSTILE.values()]
+    columns = {name: [row[name]] * len(answers) for name in row}
+    paid = rewards.accuracy_reward([RIGHT_FORM.format(answer) for answer in answers], **columns)
+    assert paid == [1.0] + [0.0] * len(HOSTILE)

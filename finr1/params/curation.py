@@ -27,6 +27,7 @@ class DataParams(Params):
     num_dev: Positive
     num_test: Positive
     max_level: Annotated[int, Field(ge=1, le=2)]  # difficulty of synthetic problems
+    code_problems: Count  # synthetic functions to write, graded by unit tests, besides num_train
     decontaminate_ngram: Positive  # words in a row that a training problem may not share with a test problem
     max_context_chars: Positive | None  # longer contexts are cut to this; null: never
 
