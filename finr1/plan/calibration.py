@@ -1,6 +1,6 @@
 """Predicted against measured peak memory: short SFT and GRPO runs in child processes, on the CPU.
 
-Peak resident memory is what the kernel counted for the child (`ru_maxrss`). GPUs are hidden: `benchmarks/gpu.py`
+Peak resident memory is what the kernel counted for a child (`ru_maxrss`). GPUs are hidden: `benchmarks/gpu.py`
 measures there.
 """
 
@@ -20,6 +20,10 @@ from finr1.plan.shapes import shape_of
 
 _COMMON = {"max_steps": 2, "save_steps": 100, "run": "calibration", "warmup_steps": 0, "num_processes": 1}
 _SFT_ROWS, _GRPO_COMPLETIONS, _LENGTH = 8, 16, 256
+_STARTER = """
+import resource, subprocess, sys
+print(subprocess.call(sys.argv[1:], stdout=sys.stderr), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 CASES: dict[str, dict[str, Any]] = {
     "SFT full, bf16": {"peft": "full", "bf16": True},
     "SFT full, fp32": {"peft": "full", "bf16": False},
@@ -52,16 +56,18 @@ def calibrate(folder: Path, model: str | None = None) -> list[dict[str, Any]]:
 
 
 def peak_gib(command: list[str], log: Path) -> float:
-    """Peak resident memory of a command on the CPU, GiB; CalledProcessError when it fails."""
+    """Peak resident memory of a command on the CPU, GiB; CalledProcessError when it fails.
+
+    A bare interpreter starts it: on Linux a process counts as its own what its parent held when it was started.
+    """
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=repository_root(), env=env)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, output=log.read_text("utf8")[-2000:])
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
-    return usage.ru_maxrss * unit / 2**30
+        starter = [sys.executable, "-c", _STARTER, *command]
+        done = subprocess.run(starter, stdout=subprocess.PIPE, stderr=file, cwd=repository_root(), env=env, check=True)
+    status, peak = map(int, done.stdout.split())
+    if status:
+        raise subprocess.CalledProcessError(status, command, output=log.read_text("utf8")[-2000:])
+    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30  # bytes there, KiB elsewhere
 
 
 def _sft(path: str, folder: Path, stage_dir: Path, changes: dict[str, Any]) -> tuple[SFTParams, float]:
