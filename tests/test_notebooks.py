@@ -26,7 +26,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 SMALL = {
     "model_name_or_path": None,  # filled in: the tiny model
-    "num_train": 60, "num_dev": 20, "num_test": 20, "num_sft": 16, "num_rl": 24,
+    "num_train": 60, "num_dev": 20, "num_test": 20, "num_sft": 16, "num_rl": 24, "code_problems": 8,
     "eval_problems": 2, "eval_max_tokens": 8, "04_sft.max_steps": 2, "04_sft.save_steps": 1,
     "max_completion_length": 8, "num_generations": 4,
     "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
@@ -129,6 +129,13 @@ def test_executed_notebooks_hold_no_error_and_no_warning_flood(made):
 
 
 @pytest.mark.slow
+def test_functions_to_write_pass_by_the_teacher_and_reach_rl(made):
+    assert len((made / "02_distillation" / "traces.jsonl").read_text("utf8").splitlines()) == 60
+    rows = [json.loads(line) for line in (made / "05_grpo" / "train.jsonl").read_text("utf8").splitlines()]
+    assert len(rows) == 24 and sum(row["answer_kind"] == "code" for row in rows) == 8  # eight families of twenty-four
+
+
+@pytest.mark.slow
 def test_every_sampled_group_is_kept(made):
     import pandas as pd
 
@@ -182,30 +189,86 @@ def test_the_same_seed_gives_identical_metrics_and_weights(made, workshop):
         assert weights[0] == weights[1], stage
 
 
-@pytest.mark.slow
-def test_papermill_alone_runs_a_preset_and_a_wrong_parameter_stops_it(made, workshop, tmp_path):
-    notebook = str(ROOT / "notebooks" / "06_benchmark.ipynb")
-    command = [sys.executable, "-m", "papermill", notebook, str(tmp_path / "out.ipynb"),
-               "-f", str(made / "06_benchmark" / "params.yaml"), "-p", "run", "alone",
-               "-p", "data_stage", "outputs/tiny/01_data", "-p", "sft_stage", "outputs/tiny/04_sft",
-               "-p", "grpo_stage", "outputs/tiny/05_grpo", "-p", "seed", "1"]  # fmt: skip
-    good = subprocess.run(command, cwd=tmp_path, env=workshop["env"], capture_output=True, text=True)
+def says_yes(question: str) -> dict:
+    """A model that answers yes to everything, and a judge for whom little else is right; with a reason where asked."""
+    if "You check answers" not in question:
+        return {"content": "<think>Perhaps.</think><answer>\\boxed{yes}</answer>"}
+    verdict = "1" if "instructions): yes\n" in question or "It is 12." in question else "0"
+    return {"content": f"{verdict}\nYes is yes." if "Reply with two lines" in question else verdict}
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    """Address of a model, judge and verifier."""
+    with Loopback(message=says_yes) as server:
+        yield server.base_url
+
+
+def alone(workshop: dict, stage: str, folder: Path, values: dict, *arguments: str) -> subprocess.CompletedProcess:
+    """papermill on one notebook, with the tiny run's parameters but for `values`; what it executed is in `folder`."""
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / f"{stage}.ipynb"), str(folder / "out.ipynb"),
+               "-f", str(workshop["outputs"] / "tiny" / stage / "params.yaml"), "-y", json.dumps(values)]  # fmt: skip
+    env = workshop["env"] | {"FINR1_API_KEY": "any"}
+    return subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def pooled(made, workshop, endpoint, tmp_path_factory) -> dict:
+    """What papermill ran 06 with by itself: a judge, a further model, and a 01 that trains on the test items."""
+    folder = tmp_path_factory.mktemp("pooled")
+    data = alone(workshop, "01_data", folder, {"run": "pooled"}, "-p", "track", "paper_like")
+    assert data.returncode == 0, data.stderr
+    values = {"data_stage": "outputs/pooled/01_data", "sft_stage": "outputs/tiny/04_sft", "run": "pooled",
+              "grpo_stage": "outputs/tiny/05_grpo", "other_models": [f"yes=teacher@{endpoint}"], "judge_scope": "all",
+              "judge_backend": "endpoint", "judge_model": "teacher", "judge_base_url": endpoint}  # fmt: skip
+    good = alone(workshop, "06_benchmark", folder, values, "-p", "seed", "1")
     assert good.returncode == 0, good.stderr
-    assert read_manifest(workshop["outputs"] / "alone" / "06_benchmark")["seed"] == 1
-    bad = subprocess.run(
-        [*command, "-p", "num_itmes", "3"], cwd=tmp_path, env=workshop["env"], capture_output=True, text=True
-    )
+    return values
+
+
+@pytest.mark.slow
+def test_papermill_alone_runs_a_preset_and_a_wrong_parameter_stops_it(pooled, workshop, tmp_path):
+    assert read_manifest(workshop["outputs"] / "pooled" / "06_benchmark")["seed"] == 1
+    bad = alone(workshop, "06_benchmark", tmp_path, pooled, "-p", "num_itmes", "3")
     assert bad.returncode != 0 and "did you mean num_items" in bad.stderr
 
 
 @pytest.mark.slow
-def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its_checkpoint(made, workshop):
-    """kill -9 in the middle of GRPO, then the same command: same weights as the run that was never killed."""
-    settings = ["--set=05_grpo.max_steps=8", "--set=05_grpo.save_steps=2"]
+def test_a_judged_benchmark_beside_another_seed_and_a_run_that_trained_on_its_items(pooled, workshop, tmp_path):
+    values = pooled | {"run": "judged", "seed": 1, "data_stage": "outputs/tiny/01_data",
+                       "seed_stages": ["outputs/tiny/06_benchmark"],
+                       "paper_like_stage": "outputs/pooled/06_benchmark"}  # fmt: skip
+    result = alone(workshop, "06_benchmark", tmp_path, values)
+    assert result.returncode == 0, result.stderr
+    folder = workshop["outputs"] / "judged" / "06_benchmark"
+    verdicts = [json.loads(line)["verdict"] for line in (folder / "verdicts.jsonl").read_text("utf8").splitlines()]
+    assert len(verdicts) >= 18 and None not in verdicts  # at least each answer of the model that always answers
+    metrics = read_manifest(folder)["metrics"]
+    assert "yes" in {row["model"] for row in metrics["judge"]}
+    assert "judge" in {row["protocol"] for row in metrics["protocols"]}
+    # The same weights and items: training on the test items can't have been worth anything, and that is what comes out.
+    assert {row["model"] for row in metrics["contamination"]} == {"base", "sft", "grpo", "yes"}
+    assert {row["difference"] for row in metrics["contamination"]} == {0.0}
+    seeds = {row["model"]: row for row in metrics["seeds"]}
+    assert [seeds[name]["runs"] for name in ("base", "sft", "grpo")] == [2, 2, 2]
+    assert "judge graded some of the runs alone" in seeds["yes"]["note"]
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its_checkpoint(made, workshop, endpoint):
+    """kill -9 in the middle of GRPO, then the same command: same weights as the run that was never killed.
+
+    With a verifier, to which rules leave nothing but the answers that notebook 05 shows.
+    """
+    workshop = workshop | {"env": workshop["env"] | {"FINR1_API_KEY_VERIFIER": "any"}}
+    asked = {"max_steps": 8, "save_steps": 2, "verifier_backend": "endpoint", "verifier_model": "teacher"}
+    settings = [f"--set=05_grpo.{name}={value}" for name, value in (asked | {"verifier_base_url": endpoint}).items()]
     unbroken = finr1(workshop, "--run", "tiny", "--until", "05_grpo", *settings)
     assert unbroken.returncode == 0, unbroken.stderr
     expected = (made / "05_grpo" / "model" / "model.safetensors").read_bytes()
     expected_rewards = _rewards(made / "05_grpo")
+    assert (made / "05_grpo" / "figures" / "verifier.png").exists()
+    assert "Yes is yes." in (made / "05_grpo" / "05_grpo.ipynb").read_text("utf8")
 
     victim = workshop["outputs"] / "victim"
     for stage in list(STAGES)[:5]:
