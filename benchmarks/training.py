@@ -34,7 +34,8 @@ SFT: dict[str, tuple[dict, dict] | None] = {
     "ours": ({}, {}),
     "ours, fp32": ({"bf16": False}, {}),
     "ours, checkpointing": ({"gradient_checkpointing": True}, {}),
-    "ours, length-sorted": ({"train_sampling_strategy": "group_by_length"}, {}),
+    # No parameter of ours: from the second epoch on, a killed run would go on in another order.
+    "ours, length-sorted": ({}, {"train_sampling_strategy": "group_by_length"}),
     # A packed row is `max_length` tokens: two of them hold about what eight padded rows do.
     "ours, packing": ({"packing": True, "per_device_train_batch_size": 2}, {}),
     "ours, LoRA": ({"peft": "lora", "learning_rate": 1e-3}, {}),

@@ -36,7 +36,6 @@ def sft_config(params: SFTParams, stage_dir: Path) -> SFTConfig:
         max_length=params.max_length,
         packing=params.packing,
         packing_strategy="bfd",  # whole rows, best fit first; each attends to itself alone
-        train_sampling_strategy=params.train_sampling_strategy,
         completion_only_loss=True,  # the prompt is given, only the answer is learned
     )
 

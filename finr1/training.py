@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from finr1.callbacks import keep_rows, memory_gib
 from finr1.models import load_model, merge_adapter
@@ -181,6 +181,7 @@ def train_and_save(
     `merge` folds an adapter into the weights that are saved; without it the folder holds the adapter alone.
     The model is written beside its place and renamed, so that the folder `model` is complete or absent.
     """
+    trainer.remove_callback(PrinterCallback)  # printed, the rows of `metrics.jsonl` would bury the log's last words
     for callback in (MetricsFile(stage_dir), *callbacks):  # in this order: the others' time is no time of the steps
         trainer.add_callback(callback)
     checkpoints = Path(trainer.args.output_dir)

@@ -92,23 +92,23 @@ def test_a_rollout_gives_each_prompt_its_own_completion(folders):
 
 
 def test_long_prompts_are_sampled_in_pieces_with_the_same_result(folders, monkeypatch):
-    """Where the policy samples itself, not a copy; other engines would not know the setting."""
+    """Where the policy samples itself; a copy computes each prompt once, other engines know nothing of the setting."""
     inputs = {"input_ids": torch.randint(5, 200, (4, 21)), "attention_mask": torch.ones(4, 21, dtype=torch.long)}
     inputs["attention_mask"][0, :9] = 0
-    found = []
+    found, widths = [], []
     for pieces in (4, 512):
         monkeypatch.setattr("finr1.grpo.trainer.PREFILL_TOKENS", pieces)
         params = demo(GRPOParams, num_generations=4, max_completion_length=6, bf16=False)
         trainer = grpo.make_trainer(params, folders / "05_grpo")
-        assert trainer.rollout_func is None and trainer.generation_config.prefill_chunk_size == pieces
+        embed = trainer.model.get_input_embeddings()
+        embed.register_forward_hook(lambda _, args, __: widths.append(args[0].shape[1]))
         torch.manual_seed(0)
         found.append(trainer.model.generate(**inputs, generation_config=trainer.generation_config))
     assert torch.equal(*found)
+    assert widths[:6] == [4, 4, 4, 4, 4, 1] and 21 in widths
     for other in ({"bf16": True}, {"use_transformers_continuous_batching": True, "bf16": False}):
-        assert (
-            grpo.grpo_config(demo(GRPOParams, num_generations=4, **other), folders / "05_grpo").generation_kwargs
-            is None
-        )
+        trainer = grpo.make_trainer(demo(GRPOParams, num_generations=4, **other), folders / "05_grpo")
+        assert trainer.generation_config.prefill_chunk_size is None
 
 
 def test_continuous_batching_does_not_change_to_flash_attention(folders, monkeypatch):

@@ -48,16 +48,13 @@ def start_model(params: GRPOParams) -> str:
     return str(params.inputs()["sft_stage"] / "model")
 
 
-def _sampled_by(params: GRPOParams) -> Literal["vllm", "continuous batching", "copy", "policy"]:
+def sampled_by(params: GRPOParams, gpu: bool) -> Literal["vllm", "continuous batching", "copy", "policy"]:
     """Who samples: another engine, our bf16 copy of the policy (on a CPU), or the policy as TRL has it."""
-    import torch
-
     if params.use_vllm:
         return "vllm"
     if params.use_transformers_continuous_batching:
         return "continuous batching"
-    on_cpu = not torch.cuda.is_available()
-    return "copy" if on_cpu and params.bf16 and params.peft != "qlora" else "policy"
+    return "copy" if not gpu and params.bf16 and params.peft != "qlora" else "policy"
 
 
 def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
@@ -91,8 +88,6 @@ def grpo_config(params: GRPOParams, stage_dir: Path) -> GRPOConfig:
         # with top_p < 1 that weight is near 0 for a long completion; the paper's objective has none.
         vllm_importance_sampling_correction=False,
         use_transformers_continuous_batching=params.use_transformers_continuous_batching,
-        # A whole generation batch of long pages at once can take more memory than the update.
-        generation_kwargs={"prefill_chunk_size": PREFILL_TOKENS} if _sampled_by(params) == "policy" else None,
         logging_nan_inf_filter=False,  # by default a NaN is logged as the mean of the losses before it
         log_completions=True,
         num_completions_to_print=0,
@@ -107,6 +102,7 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
 
     from finr1 import training
     from finr1.completion_head import use_completion_head
+    from finr1.generation.prefill import computable_in_pieces
     from finr1.grpo.callbacks import StopRules
     from finr1.grpo.observed import observed
     from finr1.models import load_tokenizer, whole_model
@@ -120,10 +116,11 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     with config.main_process_first(local=False):  # an adapter is merged once, for all ranks and the reference model
         path = whole_model(start, stage_dir / "checkpoints" / "start_model")
     tokenizer = load_tokenizer(path)
-    if params.use_transformers_continuous_batching and params.attn_implementation is None:
+    paged, sampler = params.use_transformers_continuous_batching, sampled_by(params, gpu=torch.cuda.is_available())
+    if paged and params.attn_implementation is None and not torch.cuda.is_available():
         params = params.model_copy(update={"attn_implementation": "eager"})  # ours has no paged form
     model = training.load_policy(path, params)
-    if params.use_transformers_continuous_batching:
+    if paged:
         # For sampling, transformers changes to flash attention where it finds it, which refuses these fp32 weights
         # (`bf16` is refused with it); so it pages the attention that was loaded.
         model._supports_flash_attn = False
@@ -134,9 +131,12 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=training.peft_config(params),
-        rollout_func=CPUSampler(path) if _sampled_by(params) == "copy" else None,
+        rollout_func=CPUSampler(path) if sampler == "copy" else None,
     )
     use_completion_head(trainer)
+    if sampler == "policy" and computable_in_pieces(model):
+        # A whole generation batch of long pages at once can take more memory than the update.
+        trainer.generation_config.prefill_chunk_size = PREFILL_TOKENS
     trainer.add_callback(StopRules(params))
     if params.peft != "full":  # `start_model` goes with the checkpoints: the new adapter stands on the old one
         trainer.model.peft_config["default"].base_model_name_or_path = start

@@ -74,7 +74,6 @@ class SFTParams(TrainingParams):
     num_train_epochs: Annotated[float, Field(gt=0)]  # counts when max_steps is -1
     max_length: Positive  # tokens of prompt and completion together
     packing: bool
-    train_sampling_strategy: Literal["random", "group_by_length"]
     memory_probe: bool  # forward and backward on the longest batch before the first step
     sample_steps: Count  # steps between looks at greedy answers of the model in training; 0: none
 

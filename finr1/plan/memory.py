@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from finr1.grpo.trainer import PREFILL_TOKENS
+from finr1.completion_head import SCORED_AT_ONCE
+from finr1.grpo.trainer import PREFILL_TOKENS, sampled_by
 from finr1.params import GRPOParams, SFTParams, TrainingParams
 from finr1.plan.shapes import Shape
 
@@ -55,8 +56,8 @@ def grpo_memory(shape: Shape, params: GRPOParams, gpu_gib: float | None, prompt:
     if not params.use_vllm:
         rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
         generate["KV cache"] = rows * length * kv_bytes_per_token(shape, 2 if params.bf16 else 4)
-        # A GPU takes every row's prompt in pieces; a CPU each prompt of a group once, whole.
-        at_once = rows * min(prompt, PREFILL_TOKENS) if gpu else -(-rows // params.num_generations) * prompt
+        copied = sampled_by(params, gpu) == "copy"  # each prompt of a group once, whole; else all of them in pieces
+        at_once = -(-rows // params.num_generations) * prompt if copied else rows * min(prompt, PREFILL_TOKENS)
         generate["activations"] = at_once * _block_activations(shape, params, gpu, prompt)
         generate["logits"] = rows * shape.vocabulary * 4 * 3  # the last token's: fp32, filtered by top_p, probabilities
         generate["weights"] += _sampling_weights(shape, params, gpu)
@@ -117,7 +118,7 @@ def _reference(shape: Shape, params: GRPOParams) -> float:
 def _sampling_weights(shape: Shape, params: GRPOParams, gpu: bool) -> float:
     """What transformers' sampling adds: our bf16 copy on a CPU; the whole model where it is split."""
     if not gpu:
-        return 2.0 * shape.parameters if params.bf16 and params.peft != "qlora" else 0.0
+        return 2.0 * shape.parameters if sampled_by(params, gpu) == "copy" else 0.0
     return 0.0 if shards_of(params) == 1 else shape.parameters * (2 if params.bf16 else 4)
 
 
@@ -148,7 +149,7 @@ def _head(shape: Shape, params: TrainingParams, gpu: bool, tokens: int) -> float
     """Bytes of the head: logits over the vocabulary, in TRL's tiles on a GPU, all at once on a CPU."""
     width = 2 if params.bf16 else 4
     if not gpu:  # `finr1.completion_head`: logits, in fp32, their log-softmax, and the gradients of the two
-        return tokens * shape.vocabulary * (2 * width + 12)
+        return min(tokens, SCORED_AT_ONCE) * shape.vocabulary * (2 * width + 12)
     tile = min(tokens, HEAD_TOKENS) * min(shape.vocabulary, HEAD_VOCABULARY) * width
     gradient = 4 * shape.vocabulary * shape.hidden if params.peft == "full" else 0
     return tile + gradient + 2 * tokens * shape.hidden * 4
