@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finr1.evaluation import Sample, percent, points, wilson_interval
+from finr1.evaluation import Sample, change_text, estimate, percent, points, wilson_interval
 from finr1.evaluation.several import holm
 from finr1.evaluation.statistics import CONFIDENCE, EMPTY
 from finr1.evaluation.tables import by_values
@@ -159,19 +159,18 @@ def render(rows: Sequence[Mapping], steps: Sequence[Mapping]) -> str:
     lines = [f"{'arm':18}{'decoding':10}{'items':>6}" + "".join(f"{f'seed {s}':>10}" for s in seeds)
              + f"{'mean [95 %]':>22}{'sd':>8}"]  # fmt: skip
     for row in rows:
-        level = f"{percent(row['accuracy'])} [{percent(row['low'])}, {percent(row['high'])}]"
+        level = estimate(row["accuracy"], row["low"], row["high"])
         own = "".join(f"{percent(row['by_seed'][seed]):>10}" for seed in seeds)
         name = f"{NAMES[row['model']]:18}{row['decoding']:10}{row['n']:6}"
         lines.append(f"{name}{own}{level:>22}{percent(row['spread']):>8}")
     lines += ["", f"{'step':32}{'decoding':10}" + "".join(f"{f'seed {s}':>10}" for s in seeds)
               + f"{'difference [95 %]':>24}{'p':>8}{'Holm':>8}"]  # fmt: skip
     for row in steps:
-        change = f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
         own = "".join(f"{points(row['by_seed'][seed]):>10}" for seed in seeds)
         noise = "inside the noise" if row["inside_noise"] else "not after correction" if row["p_holm"] > 0.05 else ""
         step = f"{NAMES[row['before']]} -> {NAMES[row['after']]}"
         tests = f"{row['p']:8.2g}{row['p_holm']:8.2g}  {noise}".rstrip()
-        lines.append(f"{step:32}{row['decoding']:10}{own}{change:>24}{tests}")
+        lines.append(f"{step:32}{row['decoding']:10}{own}{change_text(row):>24}{tests}")
     return "\n".join([*lines, "", how_to_read(rows)])
 
 

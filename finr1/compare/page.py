@@ -11,7 +11,7 @@ from typing import Any
 from finr1 import templates
 from finr1.compare.metrics import ALL, graded_otherwise, stage_numbers
 from finr1.compare.runs import GRADED_BY, KINDS, ComparedRun, graders, same_outputs, setting_rows
-from finr1.evaluation.tables import render_rows
+from finr1.evaluation.rendering import render_rows
 
 TEMPLATE = "compare.html.j2"
 LONGEST = 44  # characters of a parameter's value in the terminal

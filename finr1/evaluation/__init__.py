@@ -33,6 +33,20 @@ from finr1.evaluation.judged import (
 from finr1.evaluation.models import count_comparisons, read_models
 from finr1.evaluation.prompts import asks
 from finr1.evaluation.protocols import JUDGE, PROTOCOLS, regrade
+from finr1.evaluation.rendering import (
+    change_text,
+    decided,
+    estimate,
+    percent,
+    points,
+    protocol_table,
+    remark,
+    render_rows,
+    render_steps,
+    render_table,
+    share_text,
+    table_notes,
+)
 from finr1.evaluation.samples import MODELS, Sample, evaluate
 from finr1.evaluation.several import (
     detectable_table,
@@ -59,23 +73,7 @@ from finr1.evaluation.statistics import (
     smallest_detectable_difference,
     wilson_interval,
 )
-from finr1.evaluation.tables import (
-    decided,
-    item_scores,
-    paired_row,
-    paired_table,
-    percent,
-    points,
-    protocol_rows,
-    protocol_table,
-    remark,
-    render_rows,
-    render_steps,
-    render_table,
-    results_table,
-    share_text,
-    table_notes,
-)
+from finr1.evaluation.tables import item_scores, paired_row, paired_table, protocol_rows, results_table
 
 __all__ = [
     "Agreement",
@@ -96,6 +94,7 @@ __all__ = [
     "bad_gold_table",
     "cells",
     "check_tracks",
+    "change_text",
     "clustered_interval",
     "contamination_table",
     "corrected_accuracy",
@@ -104,6 +103,7 @@ __all__ = [
     "decompose",
     "decomposition_intervals",
     "detectable_table",
+    "estimate",
     "evaluate",
     "flawed_rows",
     "holm",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from finr1.evaluation.rendering import change_text, estimate, remark, render_rows
 from finr1.evaluation.samples import Sample
 from finr1.evaluation.several import holm
-from finr1.evaluation.tables import decided_items, estimate, paired_row, points, remark, render_rows, results_table
+from finr1.evaluation.tables import decided_items, paired_row, results_table
 from finr1.params import read_flat_yaml
 from finr1.paths import resolve
 from finr1.records import Problem, read_jsonl
@@ -85,7 +86,7 @@ def render_contamination(rows: Sequence[dict]) -> str:
     lines = [
         [row["model"], row["decoding"], str(row["n"]),
          *(estimate(row[run], row[f"{run}_low"], row[f"{run}_high"]) for run in RUNS),
-         f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]", f"{row['p']:.3g}",
+         change_text(row), f"{row['p']:.3g}",
          f"{row['p_holm']:.3g}", remark(row)]
         for row in rows
     ]  # fmt: skip

@@ -116,7 +116,8 @@ def make_trainer(params: GRPOParams, stage_dir: Path) -> GRPOTrainer:
     with config.main_process_first(local=False):  # an adapter is merged once, for all ranks and the reference model
         path = whole_model(start, stage_dir / "checkpoints" / "start_model")
     tokenizer = load_tokenizer(path)
-    paged, sampler = params.use_transformers_continuous_batching, sampled_by(params, gpu=torch.cuda.is_available())
+    sampler = sampled_by(params, gpu=torch.cuda.is_available())
+    paged = sampler == "continuous batching"
     if paged and params.attn_implementation is None and not torch.cuda.is_available():
         params = params.model_copy(update={"attn_implementation": "eager"})  # ours has no paged form
     model = training.load_policy(path, params)

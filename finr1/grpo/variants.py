@@ -261,7 +261,7 @@ def _line(row: dict[str, Any]) -> list[str]:
         interval = f"{change['difference']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}]"
         against = [str(change["n"]), interval, f"{change['p']:.3g}", f"{change['p_holm']:.3g}"]
     percent = evaluation.percent
-    accuracy = f"{percent(row['accuracy'])} [{percent(row['low'])}, {percent(row['high'])}]"
+    accuracy = evaluation.estimate(row["accuracy"], row["low"], row["high"])
     return [VARIANTS[row["variant"]].name.partition(",")[0], str(row["groups"]), percent(row["format"]), accuracy,
             *against, percent(logged["frac_reward_zero_std"], 0), percent(clipped, 2),
             f"{logged['completions/mean_length']:.1f}", evaluation.remark(change) if change else ""]  # fmt: skip

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Patch
 
-from finr1.evaluation.tables import decided, remark
+from finr1.evaluation.rendering import decided, remark
 from finr1.plotting.data import label_rows
 from finr1.plotting.style import (
     BLUE,
