@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from finr1.generation.prefill import generation_inputs
+from finr1.cpu import generation_inputs
 from finr1.models import EMBEDDED_MODEL, load_model, load_tokenizer, resolve_model
 from finr1.paths import cache_dir
 from finr1.records import messages

@@ -195,3 +195,21 @@ def peak_memory_gib() -> dict[str, float]:
         name: round(resource.getrusage(who).ru_maxrss * unit / 2**30, 2)
         for name, who in (("notebook", resource.RUSAGE_SELF), ("largest_child", resource.RUSAGE_CHILDREN))
     }
+
+
+def package_hashes() -> dict[str, str]:
+    """{path from the root: sha256} of the package's files."""
+    root = repository_root()
+    return {str(path.relative_to(root)): file_sha256(path) for path in sorted((root / "finr1").rglob("*.py"))}
+
+
+def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
+    """Those of `hashes` that this process has loaded."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    return {name: value for name, value in hashes.items() if str(repository_root() / name) in files}
+
+
+def changed_files(recorded: dict[str, str]) -> list[str]:
+    """The files whose content is no longer the recorded one."""
+    paths = {name: repository_root() / name for name in recorded}
+    return [name for name, path in paths.items() if not path.exists() or file_sha256(path) != recorded[name]]
