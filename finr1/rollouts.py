@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1 import templates
+from finr1.params import read_flat_yaml
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -30,12 +31,9 @@ class Answer:
 
     text: str
     rewards: dict[str, float | None]
+    total: float  # their weighted sum
     advantage: float | None
     notes: dict[str, str]  # further columns, such as a verifier's reason
-
-    @property
-    def total(self) -> float:
-        return sum(reward for reward in self.rewards.values() if reward is not None)
 
     @property
     def is_judged(self) -> bool:
@@ -105,28 +103,36 @@ def read_groups(stage_dir: Path, num_generations: int) -> list[Group]:
     """
     import pandas as pd
 
-    groups, previous = [], None
+    groups, previous, weights = [], None, _reward_weights(Path(stage_dir))
     for file in sorted((Path(stage_dir) / "completions").glob("*.parquet")):
         rows = pd.read_parquet(file).to_dict("records")
         if len(rows) % num_generations:
             raise ValueError(f"{file.name}: {len(rows)} rows are no whole number of groups of {num_generations}")
         said = [(_asked(row["prompt"]), _content(row["completion"])) for row in rows]
         if said != previous:
-            groups += [_group(rows[i : i + num_generations]) for i in range(0, len(rows), num_generations)]
+            groups += [_group(rows[i : i + num_generations], weights) for i in range(0, len(rows), num_generations)]
         previous = said
     return groups
 
 
-def _group(rows: Sequence[Mapping]) -> Group:
-    return Group(int(rows[0]["step"]), _asked(rows[0]["prompt"]), tuple(_answer(row) for row in rows))
+def _reward_weights(stage_dir: Path) -> dict[str, float]:
+    """Name of each reward function -> its weight, by the stage's parameters."""
+    path = stage_dir / "params.yaml"
+    values = read_flat_yaml(path).values if path.exists() else {}
+    return dict(zip(values.get("reward_funcs", ()), values.get("reward_weights", ()), strict=True))
 
 
-def _answer(row: Mapping) -> Answer:
-    """TRL calls a reward's column by the function's name, which ends in `_reward`; other columns are notes."""
-    rewards = {name: _number(value) for name, value in row.items() if name.endswith("_reward")}
-    others = {name: value for name, value in row.items() if name not in rewards and name not in _OWN}
-    notes = {name: str(value) for name, value in others.items() if not _missing(value)}
-    return Answer(_content(row["completion"]), rewards, _number(row["advantage"]), notes)
+def _group(rows: Sequence[Mapping], weights: Mapping[str, float]) -> Group:
+    return Group(int(rows[0]["step"]), _asked(rows[0]["prompt"]), tuple(_answer(row, weights) for row in rows))
+
+
+def _answer(row: Mapping, weights: Mapping[str, float]) -> Answer:
+    """TRL names the column of a reward by its function; columns that are not its own and no reward are notes."""
+    names = [name for name in row if name in weights or name.endswith("_reward")]
+    rewards = {name: _number(row[name]) for name in names}
+    total = sum(weights.get(name, 1.0) * reward for name, reward in rewards.items() if reward is not None)
+    notes = {name: str(value) for name, value in row.items() if name not in (*names, *_OWN) and not _missing(value)}
+    return Answer(_content(row["completion"]), rewards, total, _number(row["advantage"]), notes)
 
 
 def _content(chat: object) -> str:
@@ -155,10 +161,10 @@ def _number(value: float | None) -> float | None:
 
 def by_question(groups: Sequence[Group]) -> dict[str, list[Group]]:
     """Question -> its groups in the order of the steps."""
-    found: dict[str, list[Group]] = {}
+    visits: dict[str, list[Group]] = {}
     for group in groups:
-        found.setdefault(group.question, []).append(group)
-    return found
+        visits.setdefault(group.question, []).append(group)
+    return visits
 
 
 def changes(groups: Sequence[Group]) -> list[Change]:
