@@ -218,7 +218,8 @@ def check_enough(rows: Sequence[Mapping], params: GRPOParams) -> None:
 def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Reward]:
     """`rewards` for TRL, computed together: a completion whose accuracy is None gets None from each of them.
 
-    The reward that is marked `is_accuracy` asks `verifier` about what it leaves open (`verified`). Each batch logs `watch/*` (`watch.signs`) and the id of each completion's problem. Functions may be asynchronous.
+    The reward that is marked `is_accuracy` asks `verifier` about what it leaves open (`verified`). Each batch logs
+    `watch/*` (`watch.signs`) and the id of each completion's problem. Functions may be asynchronous.
     """
     from finr1 import watch
 
