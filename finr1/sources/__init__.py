@@ -23,16 +23,7 @@ from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
 from finr1.sources.files import MALFORMED, Files, SourceError, Unreadable, download, load_hub, read_each, read_folder
 from finr1.sources.pages import retrieved_context, shorten
 
-__all__ = [
-    "DAMAGE",
-    "SOURCES",
-    "Loaded",
-    "Source",
-    "SourceError",
-    "load_source",
-    "retrieved_context",
-    "shorten",
-]
+__all__ = ["DAMAGE", "SOURCES", "Loaded", "Source", "SourceError", "load_source", "retrieved_context", "shorten"]
 
 MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer one is a damaged file, not a question
 DAMAGE = {"broken record", MALFORMED, "too long", "NUL bytes", "duplicate id", "unreadable gold"}  # and missing columns
@@ -153,10 +144,8 @@ def load_source(
     """
     source = SOURCES[name]
     files, damaged = _files(source, data_dir, cache_dir or Path.home() / ".cache" / "finr1", tolerate == "files")
-    broken = {file: [record for record in records if isinstance(record, Unreadable)] for file, records in files.items()}
-    files = {
-        file: [record for record in records if not isinstance(record, Unreadable)] for file, records in files.items()
-    }
+    broken = {file: [r for r in records if isinstance(r, Unreadable)] for file, records in files.items()}
+    files = {file: [r for r in records if not isinstance(r, Unreadable)] for file, records in files.items()}
     problems: dict[str, Problem] = {}
     file_of: dict[str, str] = {}  # id -> file
     outcomes = {file: [[] for _ in records] for file, records in files.items()}
@@ -180,19 +169,19 @@ def load_source(
 
 def _files(source: Source, data_dir: Path | None, cache_dir: Path, skip_damaged: bool) -> tuple[Files, dict[str, str]]:
     """The records of each file, and the files that could not be read with what is wrong with them."""
-    folder = Path(source.name) if data_dir is None else source.folder_in(data_dir)
+    if data_dir is None and source.fetch is None:
+        raise SourceError(f"{source.name} cannot be downloaded; it comes from {source.home}")
+    if data_dir is None:
+        return source.fetch(cache_dir / source.name), {}
+    folder = source.folder_in(data_dir)
     try:
-        if data_dir is None and source.fetch:
-            return source.fetch(cache_dir / source.name), {}
-        if data_dir is None:
-            raise SourceError("it cannot be downloaded")
         files, damaged = read_folder(folder)
         if damaged and not skip_damaged:
             raise SourceError(next(iter(damaged.values())))
-        return files, damaged
     except SourceError as error:
-        advice = f"its files come from {source.home} and belong into {folder}"
+        advice = f"its files belong into {folder} and come from {source.home}"
         raise SourceError(f"{source.name}: {error}; {advice}") from error
+    return files, damaged
 
 
 def _checked(result: Problem | str) -> Problem | str:

@@ -118,10 +118,6 @@ def _shown_answer(asked: Asked) -> str:
     return text if text and trusted else executed
 
 
-# ---------------------------------------------------------------------------
-# Readers of the shapes: id of the conversation, {number of a turn: what is asked}, page
-
-
 def _official(raw: dict) -> tuple[str, dict[int, Asked], dict]:
     note = raw["annotation"]
     questions = note["dialogue_break"]

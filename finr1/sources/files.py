@@ -28,10 +28,10 @@ from finr1.records import Problem
 SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
 OTHER_DATA = (".parquet", ".arrow", ".tsv", ".xlsx", ".xls")  # named when they lie there, not read
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
+DAMAGED = "is damaged or cut short"
 MALFORMED = "malformed record"  # the record lacks what its schema has
 
 Files = dict[str, list]  # file name relative to the source's folder -> its raw records, in the file's order
-Damaged = dict[str, str]  # file name -> what is wrong with it
 
 csv.field_size_limit(1 << 30)  # a long cell is a matter of its record, not of the whole file
 
@@ -48,14 +48,10 @@ class Unreadable(str):
     """A record that could not be read; the text says where it stands."""
 
 
-# ---------------------------------------------------------------------------
-# Files
+def read_folder(folder: Path) -> tuple[Files, dict[str, str]]:
+    """The records of every data file below `folder`, in the order of their names, and {damaged file: what is wrong}.
 
-
-def read_folder(folder: Path) -> tuple[Files, Damaged]:
-    """Read every data file below `folder`, in the order of their names; other files (README.md) are left alone.
-
-    Raises `SourceError` if the folder is missing or holds no data file.
+    Other files (README.md) are left alone. Raises `SourceError` if the folder is missing or holds no data file.
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
@@ -73,8 +69,8 @@ def read_folder(folder: Path) -> tuple[Files, Damaged]:
     return files, damaged
 
 
-def read_file(path: Path, name: str) -> tuple[Files, Damaged]:
-    """The records of one file under `name`; an archive gives one entry a member."""
+def read_file(path: Path, name: str) -> tuple[Files, dict[str, str]]:
+    """The records of one file under `name`, and {damaged file: what is wrong}; an archive gives one entry a member."""
     files, damaged = {}, {}
     try:
         for member, read in _contents(path, name):
@@ -83,9 +79,11 @@ def read_file(path: Path, name: str) -> tuple[Files, Damaged]:
             # What gzip, zip (encrypted, unknown method), codecs and parsers raise; an int has a limit of digits.
             except (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError) as error:
                 place = path if member == name else f"{path}, {member.removeprefix(f'{name}/')}"
-                damaged[member] = f"{place} {_what_is_wrong(member, error)}"
+                parsing = isinstance(error, ValueError | csv.Error | RecursionError)
+                kind = member.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+                damaged[member] = f"{place} {f'cannot be read as {kind}' if parsing else DAMAGED}: {error}"
     except (OSError, zipfile.BadZipFile) as error:
-        damaged[name] = f"{path} {_what_is_wrong(name, error)}"
+        damaged[name] = f"{path} {DAMAGED}: {error}"
     return files, damaged
 
 
@@ -98,12 +96,6 @@ def _contents(path: Path, name: str) -> Iterator[tuple[str, Callable[[], bytes]]
         for member in archive.namelist():
             if member.lower().endswith(SUFFIXES) and not member.startswith("__MACOSX"):
                 yield f"{name}/{member}", partial(archive.read, member)
-
-
-def _what_is_wrong(name: str, error: Exception) -> str:
-    parsing = isinstance(error, ValueError | csv.Error | RecursionError)
-    kind = name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
-    return f"cannot be read as {kind}: {error}" if parsing else f"is damaged or cut short: {error}"
 
 
 def _parse(name: str, data: bytes) -> list:
@@ -128,10 +120,6 @@ def _parse_line(number: int, line: str) -> object:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         return Unreadable(f"line {number}: {error}")
-
-
-# ---------------------------------------------------------------------------
-# Public homes
 
 
 def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
@@ -175,10 +163,6 @@ def download(urls: dict[str, str], cache: Path, part: str = "") -> Files:
             raise SourceError(next(iter(damaged.values())))
         files |= {file: rows for file, rows in records.items() if part in file}
     return files
-
-
-# ---------------------------------------------------------------------------
-# Records: what the readers share
 
 
 def attempt(convert: Callable, *arguments: Any) -> Any:

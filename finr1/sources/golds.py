@@ -40,10 +40,6 @@ _ARITHMETIC = {
 Table = tuple[tuple[str, ...], ...]
 
 
-# ---------------------------------------------------------------------------
-# The two answers
-
-
 @dataclass(frozen=True)
 class Golds:
     """The gold as it stands in the problem, further golds, and what kind of answer they are."""
@@ -66,7 +62,8 @@ def choose_golds(text: object, executed: object, question: str) -> Golds:
     if executed and kind != "boolean" and text.lower() in ("yes", "no"):
         return Golds(executed, [text], answer_kind("", executed, question), CONTRADICTORY)
     readable = [gold for gold in (text, executed) if gold and _is_readable(gold, kind)]
-    readable.sort(key=_is_sentence)  # a sentence is a fine answer but a poor gold
+    # a sentence is a fine answer but a poor gold
+    readable.sort(key=lambda gold: len(re.findall(r"[a-z]{2,}", gold.lower())) > 2)
     require({"unreadable gold": readable})
     if len(readable) == 2 and not agree(text, executed, kind):
         # "what percent ...?" with the text answer 67.88 and the executed one 0.67877: only the sign is missing
@@ -112,14 +109,6 @@ def _is_readable(gold: str, kind: AnswerKind) -> bool:
         return grading.grade(gold, gold, kind) is True
     except ValueError:
         return False
-
-
-def _is_sentence(gold: str) -> bool:
-    return len(re.findall(r"[a-z]{2,}", gold.lower())) > 2
-
-
-# ---------------------------------------------------------------------------
-# The program: read and executed
 
 
 @dataclass(frozen=True)
@@ -243,10 +232,6 @@ def show(value: float) -> str:
 
 def _operand(value: float) -> str:
     return f"({show(value)})" if value < 0 else show(value)
-
-
-# ---------------------------------------------------------------------------
-# The program told
 
 
 def worked_reasoning(program: str, gold: str, executed: object, page: Page, question: str) -> str:

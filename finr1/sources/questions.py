@@ -156,10 +156,6 @@ def _without_suffix(file: str) -> str:
     return re.sub(r"\.(jsonl|csv|json)(\.gz)?$", "", file)
 
 
-# ---------------------------------------------------------------------------
-# Open questions
-
-
 def finance_instruct_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
     """(file, number, problem or reason); train files are read as unsplit where no other split is."""
     has_splits = any(split_in_name(name) in ("dev", "test") for name in files)
