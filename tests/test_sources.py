@@ -696,6 +696,8 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
         ("finqa", "train.json", [finqa_record() | {"table": 7}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"id": 5}], "malformed record"),
         ("finqa", "train.json", [{"train": [finqa_record()], "dev": [], "test": []}], "unknown schema"),
+        ("finqa", "train.json", [{"train": 5, "dev": [], "test": []}], "unknown schema"),
+        ("finqa", "dev.json", [{"id": 5, "question": "?", "context": "", "gold_raw": 1}], "malformed record"),
         ("convfinqa", "train.json", [{"id": "x", "table": [], "annotation": 5}], "malformed record"),
         ("convfinqa", "train_turn.json", [conversation(cur_dial=["q"], turn_ind=1e999)], "malformed record"),
         ("tfns", "train.jsonl", ["hello world"], "unknown schema"),

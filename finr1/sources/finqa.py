@@ -83,8 +83,11 @@ def shape_of(raw: object) -> str:
     if not isinstance(raw, dict):
         return "other"
     shape = next(name for name, shape in SHAPES.items() if raw.keys() >= set(shape.keys.split()))
-    members = [member for split in ("train", "dev", "test") for member in raw[split]] if shape == "split ids" else []
-    return shape if all(isinstance(member, str) for member in members) else "other"
+    if shape == "split ids":
+        ids = [raw[split] for split in ("train", "dev", "test")]
+        if not all(isinstance(members, list) and all(isinstance(i, str) for i in members) for members in ids):
+            return "other"
+    return shape
 
 
 def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
@@ -134,7 +137,8 @@ def _problem(
     executed = _at(raw, shape.executed) if shape.executed else elsewhere.get("executed")
     if page and (page := Page.of(page)).context():
         pages.setdefault(group, page)
-        executed = executed if shape.executed or executed else execute(program, page.table)
+        if not executed and not shape.executed:
+            executed = execute(program, page.table)
     require({"no context": group in pages})
     steps = parse_program(program)
     return page_problem(

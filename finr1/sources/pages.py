@@ -118,8 +118,8 @@ def retrieved_context(problem: Problem, max_chars: int) -> str:
     weight = {word: math.log(len(lines) / frequency[word]) for word in query & frequency.keys()}
 
     def score(number: int) -> float:
-        found = sum(weight[word] for word in words[number] & weight.keys())
-        return found * (ROW_BONUS if lines[number].startswith("|") else 1) / (1 + len(words[number])) ** LENGTH_PENALTY
+        shared = sum(weight[word] for word in words[number] & weight.keys())
+        return shared * (ROW_BONUS if lines[number].startswith("|") else 1) / (1 + len(words[number])) ** LENGTH_PENALTY
 
     for number in sorted(range(len(lines)), key=lambda n: (-score(n), n)):
         if number not in kept and len(lines[number]) < room and score(number) > 0:
