@@ -235,7 +235,8 @@ def test_real_records_are_looked_for_before_any_work(monkeypatch, tmp_path):
     assert DataParams.from_notebook(DATA).data_dir is None, "synthetic problems need no folder"
     monkeypatch.setenv("FINR1_DATA", str(tmp_path / "gone"))
     assert "gone" in problems(lambda: DataParams.from_notebook(real))
-    assert problems(lambda: DataParams(**{**DATA, "source_names": ["tfsn"]})).startswith("source_names[0]")
+    text = problems(lambda: DataParams(**{**DATA, "source_names": ["tfsn"]}))
+    assert text.startswith('source_names[0] = "tfsn": should be one of synthetic, ') and text.endswith("mean tfns?")
 
 
 def test_from_notebook_finds_names_that_papermill_injected_in_vain():

@@ -2,7 +2,7 @@
 
 The paper (arXiv 2503.16252) asks 1,000 random questions of FinQA, ConvFinQA, Ant_Finance and TFNS each, all where there
 are fewer, and "a stratified 10 %" of Finance-Instruct-500k by strata that it does not name. Here that tenth is what the
-source's reader has put aside by hash (`sources.instructions`), which keeps every stratum's share up to chance.
+source's reader has put aside by hash (`sources.questions`), which keeps every stratum's share up to chance.
 """
 
 from __future__ import annotations

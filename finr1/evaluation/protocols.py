@@ -13,8 +13,7 @@ from finr1 import grading
 from finr1.evaluation.judged import Verdict, apply_verdicts
 from finr1.evaluation.samples import Sample, grade_answer
 from finr1.records import Problem
-from finr1.sources.golds import CONTRADICTORY
-from finr1.sources.programs import execute, parse_program
+from finr1.sources.golds import CONTRADICTORY, execute, parse_program
 
 
 def ours(problem: Problem, text: str) -> bool | None:

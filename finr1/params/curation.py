@@ -11,15 +11,15 @@ from pydantic import Field, field_validator
 from finr1 import paths
 from finr1.params.base import Params
 from finr1.params.endpoint import EndpointParams
-from finr1.params.fields import CheckOrder, Count, Positive, Share, Source, Temperature, Text, TopP
+from finr1.params.fields import CheckOrder, Count, Positive, Share, SourceName, Temperature, Text, TopP
 
 
 class DataParams(Params):
     """01_data: sources and sizes. A null `data_dir` becomes `$FINR1_DATA` where that is set and a source is real."""
 
     stage: ClassVar[str] = "01_data"
-    source_names: Annotated[list[Source], Field(min_length=1)]  # what may be trained on
-    benchmark_names: Annotated[list[Source], Field(min_length=1)]  # what is held out for the benchmark
+    source_names: Annotated[list[SourceName], Field(min_length=1)]  # what may be trained on
+    benchmark_names: Annotated[list[SourceName], Field(min_length=1)]  # what is held out for the benchmark
     data_dir: Text | None  # folder of the real records; null without $FINR1_DATA: the sources' public homes
     track: Literal["clean", "paper_like"]  # paper_like: test items stay in training, as the paper's raw counts imply
     sampling: Literal["balanced", "paper"]  # paper: its kept counts by source, and all test items

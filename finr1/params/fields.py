@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+
+from finr1.params.errors import did_you_mean
 
 API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
 ANY_KEY = (API_KEY, "OPENAI_API_KEY")
@@ -16,21 +18,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Temperature = Annotated[float, Field(ge=0)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
-Source = Literal[
-    "synthetic",
-    "fincorpus",
-    "finance_instruct_500k",
-    "convfinqa",
-    "finqa",
-    "financeiq",
-    "tfns",
-    "fincuge",
-    "ant_finance",
-    "finpee",
-    "financeqt",
-]
 CheckOrder = Literal["standard", "with_question", "inputs_last", "with_question_inputs_last", "chinese"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"]
+
+
+def _known_source(name: str) -> str:
+    from finr1.sources import SOURCES  # when a value is checked: an entry that was added to the table counts at once
+
+    known = ("synthetic", *SOURCES)
+    if name not in known:
+        raise ValueError(f"should be one of {', '.join(known)}{did_you_mean(name, known)}")
+    return name
+
+
+SourceName = Annotated[str, AfterValidator(_known_source)]
 
 
 def key_variable(model: str) -> str:

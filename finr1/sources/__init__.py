@@ -3,60 +3,46 @@
     loaded = load_source("finqa", Path("data"))     # records from data/finqa
     loaded.problems, loaded.rows()                  # the problems; a row a file: raw, kept, dropped by reason
 
-A further source is one function `read(record, file) -> Problem | str` and one entry in `SOURCES`. Where records have
-to be joined or unrolled first, a `rows` function yields what `read` gets.
+A further source is one function `read(record, file)`, which gives a `Problem` or the reason why there is none, and one
+entry in `SOURCES`; its name is then a value of `source_names`. Where records have to be joined, unrolled or compared
+with each other, a function `read_files(files)` takes the place of `read`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from finr1 import grading
+from finr1 import grading, reported
 from finr1.records import Problem
-from finr1.sources import convfinqa, exams, fincuge, finqa, instructions, tfns
-from finr1.sources.files import MALFORMED, Files, Reason, SourceError, Unreadable, attempt, read_folder
+from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
+from finr1.sources.files import MALFORMED, Files, SourceError, Unreadable, download, load_hub, read_each, read_folder
 from finr1.sources.pages import retrieved_context, shorten
 
-__all__ = [
-    "DAMAGE",
-    "SOURCES",
-    "FileCount",
-    "Loaded",
-    "Source",
-    "SourceError",
-    "load_source",
-    "retrieved_context",
-    "shorten",
-]
+__all__ = ["DAMAGE", "SOURCES", "Loaded", "Source", "SourceError", "load_source", "retrieved_context", "shorten"]
 
 MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer one is a damaged file, not a question
-
-
-def each_record(files: Files) -> Iterator[tuple[str, int, Any]]:
-    """(file, number, record) as they stand: the `rows` of a source whose records need nothing from each other."""
-    for name, records in files.items():
-        for number, record in enumerate(records):
-            yield name, number, record
+DAMAGE = {"broken record", MALFORMED, "too long", "NUL bytes", "duplicate id", "unreadable gold"}  # and missing columns
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the suite knows about one source of the paper."""
+    """What the suite knows about one source; `read` or `read_files` turns its records into problems."""
 
     name: str
     module: str  # the paper's grouping
     language: str
     licence: str
     home: str  # where a person finds it
-    paper_raw: int  # records before curation as the paper states them (arXiv 2503.16252), rounded there
+    paper_raw: int  # records before curation as the paper states them (`finr1.reported`), rounded there
     paper_kept: int  # ... and after it
-    read: Callable[[Any, str], Problem | str]  # (record, file name) -> problem, or why it is none
-    fetch: Callable[[Path], Files]  # downloads from the public home into a cache folder
-    rows: Callable[[Files], Iterator[tuple[str, int, Any]]] = each_record  # (file, number of the record, row or reason)
+    read: Callable[[Any, str], Problem | str] | None = None  # (record, file name) -> problem, or why it is none
+    fetch: Callable[[Path], Files] | None = None  # downloads from the public home into a cache folder
+    read_files: Callable[[Files], Iterator[tuple[str, int, Problem | str]]] | None = None  # file, record's number, ...
     folder: str = ""  # its folder inside a data folder, where that is not its name
 
     def folder_in(self, data_dir: Path) -> Path:
@@ -65,221 +51,137 @@ class Source:
         return other if self.folder and other.is_dir() else Path(data_dir) / self.name
 
 
+def _of_the_paper(name: str, paper_name: str, licence: str, home: str, **reading: Any) -> Source:
+    """A source of the paper, with what its table states (`finr1.reported.SOURCES`)."""
+    row = next(row for row in reported.SOURCES if row["source"] == paper_name)
+    return Source(name, row["module"], row["language"], licence, home, row["raw"], row["kept"], **reading)
+
+
+_HUB, _GITHUB, _ZIP = "https://huggingface.co/datasets/", "https://github.com/", "/archive/refs/heads/main.zip"
+_ANT, _FINANCEIQ = f"{_GITHUB}alipay/financial_evaluation_dataset", f"{_GITHUB}Duxiaoman-DI/XuanYuan"
+_FINCUGE, _FINCORPUS = f"{_GITHUB}ssymmetry/BBT-FinCUGE-Applications", "Duxiaoman-DI/FinCorpus"
+_INSTRUCT, _FINANCEQT = "Josephgflowers/Finance-Instruct-500k", "lumalik/Quant-Trading-Instruct"
+_TFNS = "zeroshot/twitter-financial-news-sentiment"
+_CARD = "as stated on the data set's card"
+
 SOURCES = {
     source.name: source
     for source in (
-        Source(
-            name="fincorpus",
-            module="non-reasoning business knowledge",
-            language="zh",
-            licence="stated on the data set's card, not checked here",
-            home="https://huggingface.co/datasets/Duxiaoman-DI/FinCorpus",
-            paper_raw=235_210,
-            paper_kept=29_288,
-            read=exams.read_fincorpus,
-            fetch=exams.fetch_fincorpus,
-        ),
-        Source(
-            name="finance_instruct_500k",
-            module="professional knowledge",
-            language="en",
-            licence="Apache-2.0, as stated on the data set's card",
-            home="https://huggingface.co/datasets/Josephgflowers/Finance-Instruct-500k",
-            paper_raw=518_190,
-            paper_kept=11_300,
-            read=instructions.read_finance_instruct,
-            fetch=instructions.fetch_finance_instruct,
-            rows=instructions.finance_instruct_rows,
-        ),
-        Source(
-            name="convfinqa",
-            module="reasoning business knowledge",
-            language="en",
-            licence="MIT",
-            home="https://github.com/czyssrs/ConvFinQA",
-            paper_raw=14_120,
-            paper_kept=7_629,
-            read=convfinqa.read,
-            fetch=convfinqa.fetch,
-            rows=convfinqa.rows,
-        ),
-        Source(
-            name="finqa",
-            module="reasoning business knowledge",
-            language="en",
-            licence="MIT",
-            home="https://github.com/czyssrs/FinQA",
-            paper_raw=8_280,
-            paper_kept=2_948,
-            read=finqa.read,
-            fetch=finqa.fetch,
-            rows=finqa.rows,
-        ),
-        Source(
-            name="financeiq",
-            module="professional knowledge",
-            language="zh",
-            licence="CC BY-NC-SA 4.0, as stated in its repository",
-            home="https://github.com/Duxiaoman-DI/XuanYuan",
-            paper_raw=7_170,
-            paper_kept=2_596,
-            read=exams.read_financeiq,
-            fetch=exams.fetch_financeiq,
-        ),
-        Source(
-            name="tfns",
-            module="reasoning business knowledge",
-            language="en",
-            licence="MIT, as stated on the data set's card",
-            home="https://huggingface.co/datasets/zeroshot/twitter-financial-news-sentiment",
-            paper_raw=11_930,
-            paper_kept=2_451,
-            read=tfns.read,
-            fetch=tfns.fetch,
-            rows=tfns.rows,
-        ),
-        Source(
-            name="fincuge",
-            module="reasoning business knowledge",
-            language="zh",
-            licence="no licence file in its repository",
-            home="https://github.com/ssymmetry/BBT-FinCUGE-Applications",
-            paper_raw=66_670,
-            paper_kept=2_000,
-            read=fincuge.read,
-            fetch=fincuge.fetch,
-            rows=fincuge.rows,
-        ),
-        Source(
-            name="ant_finance",
-            module="non-reasoning business knowledge",
-            language="zh",
-            licence="CC BY 4.0",
-            home="https://github.com/alipay/financial_evaluation_dataset",
-            paper_raw=8_450,
-            paper_kept=1_548,
-            read=exams.read_ant,
-            fetch=exams.fetch_ant,
-            folder="fin_eva",
-        ),
-        Source(
-            name="finpee",
-            module="professional knowledge",
-            language="zh",
-            licence="closed",
-            home="the authors' university; put questions of your own in its place",
-            paper_raw=350,
-            paper_kept=179,
-            read=exams.read_finpee,
-            fetch=exams.fetch_finpee,
-        ),
-        Source(
-            name="financeqt",
-            module="code",
-            language="en",
-            licence="stated on the data set's card, not checked here",
-            home="https://huggingface.co/datasets/lumalik/Quant-Trading-Instruct",
-            paper_raw=390,
-            paper_kept=152,
-            read=instructions.read_financeqt,
-            fetch=instructions.fetch_financeqt,
-        ),
+        _of_the_paper("fincorpus", "FinCorpus", f"{_CARD}, not checked here", _HUB + _FINCORPUS,
+                      fetch=partial(load_hub, _FINCORPUS, data_files="data/fin_exam.jsonl.gz"),
+                      read=questions.read_fincorpus),
+        _of_the_paper("finance_instruct_500k", "Finance-Instruct-500k", f"Apache-2.0, {_CARD}", _HUB + _INSTRUCT,
+                      fetch=partial(load_hub, _INSTRUCT), read_files=questions.finance_instruct_files),
+        _of_the_paper("convfinqa", "ConvFinQA", "MIT", f"{_GITHUB}czyssrs/ConvFinQA",
+                      fetch=partial(download, convfinqa.URLS), read_files=convfinqa.read_files),
+        _of_the_paper("finqa", "FinQA", "MIT", f"{_GITHUB}czyssrs/FinQA",
+                      fetch=partial(download, finqa.URLS), read_files=finqa.read_files),
+        _of_the_paper("financeiq", "FinanceIQ", "CC BY-NC-SA 4.0, as stated in its repository", _FINANCEIQ,
+                      fetch=partial(download, {"xuanyuan.zip": _FINANCEIQ + _ZIP}, part="FinanceIQ"),
+                      read=questions.read_financeiq),
+        _of_the_paper("tfns", "TFNS", f"MIT, {_CARD}", _HUB + _TFNS,
+                      fetch=partial(load_hub, _TFNS), read_files=tfns.read_files),
+        _of_the_paper("fincuge", "FinCUGE", "no licence file in its repository", _FINCUGE,
+                      fetch=partial(download, {"fincuge.zip": _FINCUGE + _ZIP}), read_files=fincuge.read_files),
+        _of_the_paper("ant_finance", "Ant_Finance", "CC BY 4.0", _ANT, folder="fin_eva",
+                      fetch=partial(download, {"ant.zip": _ANT + _ZIP}), read=questions.read_ant),
+        _of_the_paper("finpee", "FinPEE", "closed", "the authors' university; put questions of your own in its place",
+                      read=questions.read_finpee),
+        _of_the_paper("financeqt", "FinanceQT", f"{_CARD}, not checked here", _HUB + _FINANCEQT,
+                      fetch=partial(load_hub, _FINANCEQT), read=questions.read_financeqt),
     )
-}
-
-
-DAMAGE = {"broken record", MALFORMED, "too long", "NUL bytes", "duplicate id", "unreadable gold"}  # fatal if `strict`
-
-
-@dataclass
-class FileCount:
-    """The account of one file in its own records: `raw` = `kept` + all of `dropped`.
-
-    A record may hold several questions (a dialogue) and is kept if one of them is; `problems` counts the questions
-    kept, `questions_dropped` those lost from records that were kept.
-    """
-
-    file: str
-    raw: int
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)  # reason -> records
-    problems: int = 0
-    questions_dropped: Counter[str] = field(default_factory=Counter)
-    without_reference: int = 0  # problems for which nothing supports worked reasoning
-
-    def add(self, results: list[Problem | str]) -> None:
-        """Count one record by what its questions became; without any question it is dropped as such."""
-        problems = [result for result in results if isinstance(result, Problem)]
-        reasons = [result for result in results if isinstance(result, str)]
-        self.problems += len(problems)
-        self.without_reference += sum(not problem.reference for problem in problems)
-        if problems:
-            self.kept += 1
-            self.questions_dropped.update(reasons)
-        else:
-            self.dropped[reasons[0] if reasons else "no question"] += 1
+}  # fmt: skip
 
 
 @dataclass
 class Loaded:
-    """The problems of one source and the account of its files."""
+    """The problems of one source, and what became of each record."""
 
     source: Source
     problems: list[Problem]
-    counts: list[FileCount]
-    damaged: dict[str, str] = field(default_factory=dict)  # file that could not be read at all -> why
+    outcomes: dict[str, list[list[Problem | str]]]  # by file and record: a problem or a reason for each question in it
+    damaged: dict[str, str]  # file that could not be read at all -> why
 
     def rows(self) -> list[dict[str, Any]]:
-        """The account as plain rows, one a file."""
-        return [
-            {"source": self.source.name, **vars(count)}
-            | {name: dict(getattr(count, name).most_common()) for name in ("dropped", "questions_dropped")}
-            for count in self.counts
-        ]
+        """The account of each file in its own records: `raw` = `kept` + all of `dropped`.
+
+        A record may hold several questions (a dialogue) and is kept if one of them is; `problems` counts the questions
+        kept, `questions_dropped` those lost from records that were kept, `without_reference` the problems for which
+        nothing supports worked reasoning.
+        """
+        rows = []
+        for file, records in self.outcomes.items():
+            kept, dropped, questions_dropped, problems = 0, Counter(), Counter(), []
+            for results in records:
+                reasons = [result for result in results if isinstance(result, str)]
+                problems += [result for result in results if isinstance(result, Problem)]
+                if len(reasons) < len(results):
+                    kept += 1
+                    questions_dropped.update(reasons)
+                else:
+                    dropped[reasons[0] if reasons else "no question"] += 1
+            rows.append({
+                "source": self.source.name, "file": file, "raw": len(records), "kept": kept,
+                "dropped": dict(dropped.most_common()), "problems": len(problems),
+                "questions_dropped": dict(questions_dropped.most_common()),
+                "without_reference": sum(not problem.reference for problem in problems),
+            })  # fmt: skip
+        return rows
 
 
 def load_source(
     name: str,
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
-    strict: bool = False,
-    skip_damaged: bool = False,
+    tolerate: Literal["nothing", "records", "files"] = "records",
 ) -> Loaded:
     """Read the source `name` from its folder below `data_dir`, or from its public home if no `data_dir` is given.
 
     Downloads are kept in `cache_dir` (default `~/.cache/finr1`). Every record is kept or counted under a reason, and
-    an id is kept once. Raises `KeyError` for an unknown name, and `SourceError` if a file is damaged, the folder
-    missing or the home unreachable; the message says what to put where. With `strict`, damaged records (`DAMAGE`) raise
-    as well; with `skip_damaged`, damaged files of a folder are listed in `Loaded.damaged` and the others are read.
+    an id is kept once. `tolerate` says what may be damaged without an error: nothing, single records (see `DAMAGE`), or
+    whole files of a folder, too, which are then listed in `Loaded.damaged`. Raises `KeyError` for an unknown name, and
+    `SourceError` for other damage, a missing folder or an unreachable home; the message says what to put where.
     """
     source = SOURCES[name]
-    damaged: dict[str, str] | None = {} if skip_damaged else None
-    files = _files(source, data_dir, cache_dir or Path.home() / ".cache" / "finr1", damaged)
-    readable = {file: [r for r in records if not isinstance(r, Unreadable)] for file, records in files.items()}
+    files, damaged = _files(source, data_dir, cache_dir or Path.home() / ".cache" / "finr1", tolerate == "files")
+    broken = {file: [r for r in records if isinstance(r, Unreadable)] for file, records in files.items()}
+    files = {file: [r for r in records if not isinstance(r, Unreadable)] for file, records in files.items()}
     problems: dict[str, Problem] = {}
-    origin: dict[str, str] = {}  # id -> file
-    outcomes: dict[tuple[str, int], list[Problem | str]] = {}
-    for file, number, row in source.rows(readable):
-        if not isinstance(row, Reason | Problem):
-            row = attempt(source.read, row, file)
-        result = _checked(row)
-        if isinstance(result, Problem) and (first := problems.setdefault(result.id, result)) is not result:
-            result = "duplicate id" if origin[result.id] == file and first == result else "other copy of a record"
+    file_of: dict[str, str] = {}  # id -> file
+    outcomes = {file: [[] for _ in records] for file, records in files.items()}
+    for file, number, result in source.read_files(files) if source.read_files else read_each(source.read, files):
+        result = _checked(result)
+        if isinstance(result, Problem) and result.id in problems:
+            repeated = file_of[result.id] == file and problems[result.id] == result
+            result = "duplicate id" if repeated else "other copy of a record"
         elif isinstance(result, Problem):
-            origin[result.id] = file
-        outcomes.setdefault((file, number), []).append(result)
-    counts = []
-    for file, records in files.items():
-        count = FileCount(file, len(records))
-        if broken := [record for record in records if isinstance(record, Unreadable)]:
-            count.dropped["broken record"] = len(broken)
-        for number in range(len(readable[file])):
-            count.add(outcomes.get((file, number), []))
-        lost = count.dropped + count.questions_dropped
-        if strict and (found := sorted(r for r in lost if r in DAMAGE or r.startswith("missing column"))):
-            raise SourceError(f"{name}: {file}: {', '.join(f'{lost[r]} x {r}' for r in found)} {broken[:1] or ''}")
-        counts.append(count)
-    return Loaded(source, list(problems.values()), counts, damaged or {})
+            problems[result.id], file_of[result.id] = result, file
+        outcomes[file][number].append(result)
+    outcomes = {file: [["broken record"] for _ in broken[file]] + results for file, results in outcomes.items()}
+    loaded = Loaded(source, list(problems.values()), outcomes, damaged)
+    for row in loaded.rows() if tolerate == "nothing" else ():
+        lost = Counter(row["dropped"]) + Counter(row["questions_dropped"])
+        if harm := sorted(reason for reason in lost if reason in DAMAGE or reason.startswith("missing column")):
+            told = ", ".join(f"{lost[reason]} x {reason}" for reason in harm)
+            raise SourceError(f"{name}: {row['file']}: {told} {broken[row['file']][:1] or ''}")
+    return loaded
+
+
+def _files(source: Source, data_dir: Path | None, cache_dir: Path, skip_damaged: bool) -> tuple[Files, dict[str, str]]:
+    """The records of each file, and the files that could not be read with what is wrong with them."""
+    if data_dir is None and source.fetch is None:
+        raise SourceError(f"{source.name} cannot be downloaded; it comes from {source.home}")
+    if data_dir is None:
+        return source.fetch(cache_dir / source.name), {}
+    folder = source.folder_in(data_dir)
+    try:
+        files, damaged = read_folder(folder)
+        if damaged and not skip_damaged:
+            raise SourceError(next(iter(damaged.values())))
+    except SourceError as error:
+        advice = f"its files belong into {folder} and come from {source.home}"
+        raise SourceError(f"{source.name}: {error}; {advice}") from error
+    return files, damaged
 
 
 def _checked(result: Problem | str) -> Problem | str:
@@ -294,14 +196,3 @@ def _checked(result: Problem | str) -> Problem | str:
     except ValueError:
         return "unreadable gold"
     return result
-
-
-def _files(source: Source, data_dir: Path | None, cache_dir: Path, damaged: dict[str, str] | None) -> Files:
-    if data_dir is None:
-        return source.fetch(cache_dir / source.name)
-    folder = source.folder_in(data_dir)
-    try:
-        return read_folder(folder, damaged)
-    except SourceError as error:
-        advice = f"its files come from {source.home} and belong into {folder}"
-        raise SourceError(f"{source.name}: {error}; {advice}") from error

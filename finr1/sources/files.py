@@ -1,13 +1,15 @@
-"""Reading what a source publishes: JSON lists, JSONL, CSV, their .gz, and zip archives of them; and the download.
+"""Bytes to rows: JSON lists, JSONL, CSV, their .gz and zip archives of them, from a folder, a download or the hub.
 
-A file becomes a list of raw records, nothing is interpreted here. What cannot be read at all raises `SourceError`
-with the file's name; a single broken line of a JSONL file becomes an `Unreadable`, which the loader counts.
+A file becomes a list of raw records, nothing is interpreted here. A file that cannot be read is named with what is
+wrong with it; a single broken record becomes an `Unreadable`, which the loader counts. CSV is read by Python's own
+parser: pandas reads a row with a stray comma as if its first cell were an index, and takes `"a"b` for a cell.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -16,100 +18,84 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from finr1.records import Problem
+
 SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
 OTHER_DATA = (".parquet", ".arrow", ".tsv", ".xlsx", ".xls")  # named when they lie there, not read
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
-
-csv.field_size_limit(1 << 30)  # a long cell is a matter of its record, not of the whole file
-
-
-class Reason(str):
-    """Why a record is no problem, from a `rows` function; any other string there is a record."""
-
-
-MALFORMED = Reason("malformed record")  # the record lacks what its schema has
+DAMAGED = "is damaged or cut short"
+MALFORMED = "malformed record"  # the record lacks what its schema has
 
 Files = dict[str, list]  # file name relative to the source's folder -> its raw records, in the file's order
+
+csv.field_size_limit(1 << 30)  # a long cell is a matter of its record, not of the whole file
 
 
 class SourceError(RuntimeError):
     """A source cannot be read: missing folder, damaged file, unreachable home. The message says what to do."""
 
 
+class NoProblem(Exception):
+    """A record is no problem; the text is the reason under which it is counted."""
+
+
 class Unreadable(str):
-    """A record that is no JSON; the text says where it stands."""
+    """A record that could not be read; the text says where it stands."""
 
 
-def read_folder(folder: Path, damaged: dict[str, str] | None = None) -> Files:
-    """Read every data file below `folder`, in the order of their names; other files (README.md) are left alone.
+def read_folder(folder: Path) -> tuple[Files, dict[str, str]]:
+    """The records of every data file below `folder`, in the order of their names, and {damaged file: what is wrong}.
 
-    Raises `SourceError` if the folder is missing or holds no data file. So does a damaged file, unless there is a dict
-    `damaged`, which then gets {its name: what is wrong}.
+    Other files (README.md) are left alone. Raises `SourceError` if the folder is missing or holds no data file.
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
-    files: Files = {}
-    for path in sorted(folder.rglob("*")):
+    files, damaged = {}, {}
+    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
         name = str(path.relative_to(folder))
-        if not path.is_dir() and path.name.lower().endswith(SUFFIXES):
-            files |= read_file(path, name, damaged)
+        if path.name.lower().endswith(SUFFIXES):
+            records, bad = read_file(path, name)
+            files |= records
+            damaged |= bad
         elif path.name.lower().endswith(OTHER_DATA):
-            _report(f"{path} is not read: convert it to one of {', '.join(SUFFIXES)}", name, damaged)
+            damaged[name] = f"{path} is not read: convert it to one of {', '.join(SUFFIXES)}"
     if not files and not damaged:
         raise SourceError(f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
-    return files
+    return files, damaged
 
 
-def _report(message: str, name: str, damaged: dict[str, str] | None, cause: Exception | None = None) -> None:
-    if damaged is None:
-        raise SourceError(message) from cause
-    damaged[name] = message
-
-
-def read_file(path: Path, name: str | None = None, damaged: dict[str, str] | None = None) -> Files:
-    """The records of one file under `name` (default: the file's own); an archive gives one entry a member.
-
-    Raises `SourceError` for what cannot be read, or puts it into `damaged`, see `read_folder`.
-    """
-    name, files = name or path.name, {}
+def read_file(path: Path, name: str) -> tuple[Files, dict[str, str]]:
+    """The records of one file under `name`, and {damaged file: what is wrong}; an archive gives one entry a member."""
+    files, damaged = {}, {}
     try:
-        with _opened(path, name) as members:
-            for member, read in members:
-                try:
-                    files[member] = _parse(member.lower(), read())
-                except _DAMAGES as error:
-                    place = path if member == name else f"{path}, {member.removeprefix(f'{name}/')}"
-                    _report(f"{place} {_what_is_wrong(member, error)}", member, damaged, error)
+        for member, read in _contents(path, name):
+            try:
+                files[member] = _parse(member.lower(), read())
+            # What gzip, zip (encrypted, unknown method), codecs and parsers raise; an int has a limit of digits.
+            except (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError) as error:
+                place = path if member == name else f"{path}, {member.removeprefix(f'{name}/')}"
+                parsing = isinstance(error, ValueError | csv.Error | RecursionError)
+                kind = member.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+                damaged[member] = f"{place} {f'cannot be read as {kind}' if parsing else DAMAGED}: {error}"
     except (OSError, zipfile.BadZipFile) as error:
-        _report(f"{path} {_what_is_wrong(name, error)}", name, damaged, error)
-    return files
+        damaged[name] = f"{path} {DAMAGED}: {error}"
+    return files, damaged
 
 
-# What gzip, zip (encrypted, unknown method), the codecs and the parsers raise; an int has a limit of digits.
-_DAMAGES = (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError)
-
-
-@contextmanager
-def _opened(path: Path, name: str) -> Iterator[Iterator[tuple[str, Callable[[], bytes]]]]:
+def _contents(path: Path, name: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """(name, function that reads its bytes) of the file, or of each data file in an archive."""
     if not name.lower().endswith(".zip"):
-        yield iter([(name, path.read_bytes)])
+        yield name, path.read_bytes
         return
     with zipfile.ZipFile(path) as archive:
-        members = [m for m in archive.namelist() if m.lower().endswith(SUFFIXES) and not m.startswith("__MACOSX")]
-        yield ((f"{name}/{member}", partial(archive.read, member)) for member in members)
-
-
-def _what_is_wrong(name: str, error: Exception) -> str:
-    parsing = isinstance(error, ValueError | csv.Error | RecursionError)
-    kind = name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
-    return f"cannot be read as {kind}: {error}" if parsing else f"is damaged or cut short: {error}"
+        for member in archive.namelist():
+            if member.lower().endswith(SUFFIXES) and not member.startswith("__MACOSX"):
+                yield f"{name}/{member}", partial(archive.read, member)
 
 
 def _parse(name: str, data: bytes) -> list:
@@ -136,19 +122,6 @@ def _parse_line(number: int, line: str) -> object:
         return Unreadable(f"line {number}: {error}")
 
 
-def attempt(convert: Callable, *arguments: Any) -> Any:
-    """What `convert` makes of a record, or `MALFORMED` where the record has not the shape that it needs."""
-    try:
-        return convert(*arguments)
-    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
-        return MALFORMED  # pydantic's error is a ValueError
-
-
-def text_of(value: object) -> str:
-    """`value` as text without white space around it; only None is empty, 0 is "0"."""
-    return "" if value is None else str(value).strip()
-
-
 def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
     """The splits of a data set of the hub, kept in `cache`; `options` go to `datasets.load_dataset`.
 
@@ -166,15 +139,16 @@ def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
     return {name: list(rows) for name, rows in splits.items()}
 
 
-def download(urls: dict[str, str], folder: Path) -> Files:
-    """Fetch `urls` ({file name: URL}) into `folder` unless they lie there already, and read them.
+def download(urls: dict[str, str], cache: Path, part: str = "") -> Files:
+    """Fetch `urls` ({file name: URL}) into `cache` unless they lie there already; read what has `part` in its name.
 
-    A file appears under its name only when it is complete. Raises `SourceError` if a home cannot be reached.
+    A file appears under its name only when it is complete. Raises `SourceError` if a home cannot be reached or a file
+    cannot be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
     files: Files = {}
     for name, url in urls.items():
-        path = folder / name
+        path = cache / name
         if not path.exists():
             try:
                 with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
@@ -184,11 +158,54 @@ def download(urls: dict[str, str], folder: Path) -> Files:
             temporary = path.with_name(path.name + ".part")
             temporary.write_bytes(content)
             os.replace(temporary, path)
-        files |= read_file(path)
+        records, damaged = read_file(path, name)
+        if damaged:
+            raise SourceError(next(iter(damaged.values())))
+        files |= {file: rows for file, rows in records.items() if part in file}
     return files
+
+
+def attempt(convert: Callable, *arguments: Any) -> Any:
+    """What `convert` makes of a record, or the reason why it is none: `MALFORMED` where its shape is another one."""
+    try:
+        return convert(*arguments)
+    except NoProblem as reason:
+        return str(reason)
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
+        return MALFORMED  # pydantic's error is a ValueError
+
+
+def read_each(read: Callable[[Any, str], Problem | str], files: Files) -> Iterator[tuple[str, int, Problem | str]]:
+    """(file, number of the record, problem or reason) for records that need nothing from each other."""
+    for file, records in files.items():
+        for number, record in enumerate(records):
+            yield file, number, attempt(read, record, file)
+
+
+def require(parts: Mapping[str, object]) -> None:
+    """Raise `NoProblem` with the first reason of {reason: part of the record} whose part is empty."""
+    for reason, part in parts.items():
+        if not part:
+            raise NoProblem(reason)
+
+
+def require_columns(record: dict, *names: str) -> None:
+    """Raise `NoProblem` if `record` lacks one of the columns."""
+    if missing := set(names) - record.keys():
+        raise NoProblem(f"missing column {min(missing)}")
+
+
+def text_of(value: object) -> str:
+    """`value` as text without white space around it; only None is empty, 0 is "0"."""
+    return "" if value is None else str(value).strip()
+
+
+def key_of(*texts: str) -> str:
+    """An id by content, for records without an id that is unique over the files of their source."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
 def split_in_name(name: str) -> str | None:
     """The split that a file's name states: `train_turn.json` -> "train", `sent_valid.csv` -> "dev"; None if none."""
-    found = re.search(r"(?<![a-z])(train|dev|valid|validation|test)(?![a-z])", name.rsplit("/", 1)[-1].lower())
-    return {"valid": "dev", "validation": "dev"}.get(found[1], found[1]) if found else None
+    stated = re.search(r"(?<![a-z])(train|dev|valid|validation|test)(?![a-z])", name.rsplit("/", 1)[-1].lower())
+    return {"valid": "dev", "validation": "dev"}.get(stated[1], stated[1]) if stated else None

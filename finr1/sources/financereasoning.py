@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from finr1 import grading
-from finr1.records import AnswerKind, Problem, Trace
+from finr1.records import Problem, Trace
 from finr1.sources.files import SourceError, read_folder
 
 
@@ -24,33 +24,22 @@ def read_traces(data_dir: Path | None = None) -> tuple[list[Trace], list[bool]]:
     folder = Path(data_dir or os.environ.get("FINR1_DATA", "")) / "financereasoning"
     if data_dir is None and not folder.is_dir():
         return [], []
-    records = [
-        record
-        for rows in read_folder(folder).values()
-        for record in rows
-        if isinstance(record, dict) and "extracted_answer" in record.get("result", ())
-    ]
-    if not records:
-        raise SourceError(f"{folder} holds no graded chain-of-thought answers")
+    files, damaged = read_folder(folder)
+    records = [record for rows in files.values() for record in rows if isinstance(record, dict)]
+    records = [record for record in records if "extracted_answer" in record.get("result", ())]
+    if damaged or not records:
+        raise SourceError(next(iter(damaged.values()), f"{folder} holds no graded chain-of-thought answers"))
     return [_trace(record) for record in records], [bool(record["result"]["acc"]) for record in records]
 
 
 def _trace(record: dict) -> Trace:
-    kind: AnswerKind = "boolean" if isinstance(record["ground_truth"], bool) else "number"
     gold, identifier = record["ground_truth"], f"financereasoning/{record['question_id']}"
+    kind = "boolean" if isinstance(gold, bool) else "number"
     problem = Problem(
-        id=identifier,
-        source="financereasoning",
-        module="none",
-        language="en",
-        capability="calculation",
-        answer_kind=kind,
-        context=record["context"],
-        question=record["question"],
-        gold=str(gold),
-        split="dev",
+        id=identifier, source="financereasoning", module="none", language="en", capability="calculation",
+        answer_kind=kind, context=record["context"], question=record["question"], gold=str(gold), split="dev",
         group=identifier,
-    )
+    )  # fmt: skip
     return Trace(
         id=f"{identifier}#0",
         problem=problem,

@@ -1,17 +1,43 @@
-"""Which of a record's two golds to use: the annotator's text answer or the result of the gold program.
+"""The golds of FinQA and ConvFinQA: two answers, of which one is chosen, and a program, which is told as reasoning.
 
-FinQA and ConvFinQA carry both, and some 6 % contradict each other (https://github.com/czyssrs/FinQA/issues/15).
+A question carries the annotator's text answer and the result of the gold program; some 6 % contradict each other
+(https://github.com/czyssrs/FinQA/issues/15). A program such as `subtract(5829, 5735), divide(#0, 5735)` is how the
+annotator reached the answer (`#0` is the result of step 0, `const_100` a constant; Chen et al. 2021, section 4). Told
+step by step it gives reasoning without a teacher, short and true: every equation holds for the numbers as they are
+printed, and the last word is the gold.
+
+    >>> worked_reasoning("subtract(5829, 5735)", "94", "94.0", page, "what is the net change in net revenue?")
+    'The table gives 5829 for 2015 net revenue and 5735 for 2014 net revenue.
+    The difference is 5829 - 5735 = 94.
+    So the answer is 94.'
 """
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 from dataclasses import dataclass
 
 from finr1 import grading
 from finr1.records import AnswerKind
+from finr1.sources.files import require
+from finr1.sources.pages import Page
 
 CONTRADICTORY = "contradictory golds"
+MIN_STEPS = 3  # lines of reasoning, what the reasoning criteria ask for
+_MAX_TABLE_VALUES = 12  # a longer row does not make a short reasoning
+_DIGITS = (5, 7, 10)  # significant digits to print; more only if rounding would carry the result away
+_OPERATIONS = "add|subtract|multiply|divide|exp|greater|table_max|table_min|table_sum|table_average"
+_STEP = re.compile(rf"({_OPERATIONS})\((.*?)\)(?=, (?:{_OPERATIONS})\(|$)")
+_ARITHMETIC = {
+    "add": ("sum", "+", operator.add),
+    "subtract": ("difference", "-", operator.sub),
+    "multiply": ("product", "*", operator.mul),
+    "divide": ("quotient", "/", operator.truediv),
+}
+
+Table = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -24,22 +50,21 @@ class Golds:
     flaw: str = ""
 
 
-def choose_golds(text: object, executed: object, question: str) -> Golds | str:
+def choose_golds(text: object, executed: object, question: str) -> Golds:
     """The text answer if it can be read, else the executed one; the other becomes an alternative.
 
     Where the two contradict each other both stay, the executed one first (the official evaluator compares with it),
-    under the flaw `CONTRADICTORY`. Returns a reason instead where there is no gold, or none that can be read.
+    under the flaw `CONTRADICTORY`. Raises `NoProblem` where there is no gold, or none that can be read.
     """
     text, executed = clean_gold(text), clean_executed(executed)
-    if not text and not executed:
-        return "no gold"
+    require({"no gold": text or executed})
     kind = answer_kind(text, executed, question)
     if executed and kind != "boolean" and text.lower() in ("yes", "no"):
         return Golds(executed, [text], answer_kind("", executed, question), CONTRADICTORY)
     readable = [gold for gold in (text, executed) if gold and _is_readable(gold, kind)]
-    readable.sort(key=_is_sentence)  # a sentence is a fine answer but a poor gold
-    if not readable:
-        return "unreadable gold"
+    # a sentence is a fine answer but a poor gold
+    readable.sort(key=lambda gold: len(re.findall(r"[a-z]{2,}", gold.lower())) > 2)
+    require({"unreadable gold": readable})
     if len(readable) == 2 and not agree(text, executed, kind):
         # "what percent ...?" with the text answer 67.88 and the executed one 0.67877: only the sign is missing
         if kind != "number" or "percent" not in question.lower() or not agree(text, executed, "percent"):
@@ -86,5 +111,226 @@ def _is_readable(gold: str, kind: AnswerKind) -> bool:
         return False
 
 
-def _is_sentence(gold: str) -> bool:
-    return len(re.findall(r"[a-z]{2,}", gold.lower())) > 2
+@dataclass(frozen=True)
+class Step:
+    """One operation with its two arguments as written; for a table operation the first is the row's name."""
+
+    operation: str
+    first: str
+    second: str
+
+
+def parse_program(program: str) -> list[Step] | None:
+    """The steps of `program`, [] for a bare number (ConvFinQA's look-up turns), None if it cannot be read."""
+    program = program.strip()
+    if to_number(program) is not None:
+        return []
+    matches = list(_STEP.finditer(program))
+    arguments = [match[2].rsplit(", ", 1) for match in matches]
+    if not matches or ", ".join(match[0] for match in matches) != program or any(len(a) != 2 for a in arguments):
+        return None
+    return [Step(match[1], *pair) for match, pair in zip(matches, arguments, strict=True)]
+
+
+def to_number(text: str) -> float | None:
+    """A program's literal or a table's cell as FinQA's evaluator reads it: `3.5%` is 0.035, `const_m1` is -1."""
+    text = text.split("(")[0].replace("$", "").replace(",", "").strip()
+    text = text.replace("const_m", "-").removeprefix("const_")
+    factor = 100.0 if text.endswith("%") else 1.0
+    text = text.removesuffix("%").replace("- ", "-").strip()
+    return float(text) / factor if re.fullmatch(r"-?(\d+\.?\d*|\.\d+)", text) else None
+
+
+def execute(program: str, table: Table) -> float | str | None:
+    """The program's result, "yes"/"no" for a comparison; None if it cannot be executed."""
+    steps = parse_program(program)
+    if not steps:
+        return to_number(program) if steps == [] else None
+    try:
+        return _run(steps, table)[0]
+    except (ValueError, ArithmeticError):
+        return None
+
+
+def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[float | str, list[str]]:
+    """The last result, and a sentence a step. With `digits`, later steps continue from the results *as printed*.
+
+    Raises `ValueError` or `ArithmeticError` where a step is undefined: an unknown row, a division by zero, overflow.
+    """
+    results: list[float | str] = []
+    told = []
+    for step in steps:
+        if step.operation.startswith("table_"):
+            result, sentence = _table_step(step, table, digits)
+        else:
+            result, sentence = _step(step, results, digits)
+        results.append(result)
+        told.append(sentence)
+    return results[-1], told
+
+
+def _step(step: Step, results: list[float | str], digits: int | None) -> tuple[float | str, str]:
+    first, second = _argument(step.first, results), _argument(step.second, results)
+    if step.operation == "greater":
+        greater = first > second
+        return "yes" if greater else "no", f"{show(first)} is {'' if greater else 'not '}greater than {show(second)}."
+    if step.operation == "exp":
+        result = rounded(first**second, digits)
+        return result, f"Raising {show(first)} to the power of {show(second)} gives {show(result)}."
+    name, sign, operate = _ARITHMETIC[step.operation]
+    result = rounded(operate(first, second), digits)
+    return result, f"The {name} is {show(first)} {sign} {_operand(second)} = {show(result)}."
+
+
+def _argument(text: str, results: list[float | str]) -> float:
+    """A step's argument: `#2` is an earlier result, anything else a literal."""
+    if text.startswith("#"):
+        value = dict(enumerate(results)).get(int(text[1:]))
+    else:
+        value = to_number(text)
+    if not isinstance(value, float):
+        raise ValueError(f"{text} is no number")
+    return value
+
+
+def _table_step(step: Step, table: Table, digits: int | None) -> tuple[float, str]:
+    row = next((row for row in table if row and row[0].strip().lower() == step.first.strip().lower()), ())
+    values = [to_number(cell) for cell in row[1:]]
+    if not values or None in values or (digits and len(values) > _MAX_TABLE_VALUES):
+        raise ValueError(f"no row of numbers called {step.first}")
+    told = f'The row "{step.first}" holds {", ".join(show(value) for value in values)}.'
+    if step.operation in ("table_max", "table_min"):
+        which, result = ("largest", max(values)) if step.operation == "table_max" else ("smallest", min(values))
+        return result, f"{told}\nIts {which} value is {show(result)}."
+    total = values[0]
+    for value in values[1:]:
+        before, total = total, rounded(total + value, digits and digits + 5)
+        told += f"\nAdding up, {show(before)} + {_operand(value)} = {show(total)}."
+    if step.operation == "table_sum":
+        return total, told
+    average = rounded(total / len(values), digits)
+    return average, f"{told}\nThe average is {show(total)} / {len(values)} = {show(average)}."
+
+
+def rounded(value: float, digits: int | None) -> float:
+    """`value` to `digits` significant digits (None: all), but never to fewer than two decimals.
+
+    Raises `ValueError` for what is no finite number (a power may be complex).
+    """
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    if value == 0 or digits is None:
+        return value + 0.0  # no minus before a zero
+    return round(value, max(2, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def show(value: float) -> str:
+    """A number in plain decimals: 94.0 -> "94", 1e-05 -> "0.00001"."""
+    text = f"{value:.15f}".rstrip("0").rstrip(".") if abs(value) < 1 else repr(value).removesuffix(".0")
+    return f"{value:.0f}" if "e" in text else text
+
+
+def _operand(value: float) -> str:
+    return f"({show(value)})" if value < 0 else show(value)
+
+
+def worked_reasoning(program: str, gold: str, executed: object, page: Page, question: str) -> str:
+    """`program` told in short sentences, one a line, that end at `gold`.
+
+    Empty where that cannot be done honestly: the program cannot be read, our own execution does not give the source's
+    `executed` answer (which is rounded to five decimals), or the last result is not `gold` as it is written.
+    """
+    exact, stated = execute(program, page.table), clean_executed(executed)
+    if isinstance(exact, float):
+        number = to_number(stated)
+        matches = number is not None and abs(exact - number) <= max(1.01e-5, 1e-9 * abs(number))
+    else:
+        matches = exact == stated
+    if not matches:
+        return ""
+    steps = parse_program(program)
+    where = _where(program, steps, page, question)
+    if not steps:
+        return f"The question asks for a value that the page states.\n{where}\nSo the answer is {gold}."
+    for digits in _DIGITS:
+        try:
+            shown, told = _run(steps, page.table, digits)
+        except (ValueError, ArithmeticError):
+            continue
+        near = shown == exact or (isinstance(exact, float) and math.isclose(shown, exact, rel_tol=5e-4))
+        if near and (ending := _ending(shown, gold)):
+            lines = "\n".join(line for line in [where, *told, *ending] if line).splitlines()
+            return "\n".join(lines) if len(lines) >= MIN_STEPS else ""
+    return ""
+
+
+def _ending(shown: float | str, gold: str) -> list[str]:
+    """The closing sentences; they turn a fraction into the percentage that the gold is written in.
+
+    Empty where the last result is not the gold to its last written digit (rounded or cut off): the grader may let it
+    pass within 1 %, but nobody should learn that 560 is 559.
+    """
+    answer = f"So the answer is {gold}."
+    if isinstance(shown, str):
+        return [f"The first value is {'' if shown == 'yes' else 'not '}greater, so the answer is {gold}."]
+    written = re.search(r"\d*\.?\d+", gold)
+    if written is None:
+        return []
+    unit, percent = 10.0 ** -len(written[0].partition(".")[2]), rounded(shown * 100, 5)
+    off, off_as_percent = (abs(abs(value) - float(written[0])) for value in (shown, percent))
+    if off < 0.999 * unit and not ("%" in gold and off_as_percent < off):
+        return [answer]
+    if "%" in gold and off_as_percent < 0.999 * unit:
+        return [f"As a percentage that is {show(shown)} * 100 = {show(percent)}.", answer]
+    return []
+
+
+def _where(program: str, steps: list[Step], page: Page, question: str) -> str:
+    """Where on the page the program's numbers stand: row and column for the table, neighbouring words for the text."""
+    arguments = [text for step in steps if "table" not in step.operation for text in (step.first, step.second)]
+    literals = [text for text in arguments if not text.startswith(("#", "const_"))] if steps else [program.strip()]
+    cells, quotes, unseen = [], [], []
+    for literal in dict.fromkeys(literals):
+        if label := _cell_label(literal, page.table, question):
+            cells.append(f"{literal} for {label}")
+        elif words := _neighbours(literal, page.pre + page.post, question):
+            quotes.append(f'The text says "{words}".')
+        else:
+            unseen.append(literal)
+    told = [f"The table gives {_listed(cells)}."] if cells else []
+    told += dict.fromkeys(quotes)
+    told += [f"Given: {_listed(unseen)}."] if unseen else []
+    return " ".join(told)
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
+
+
+def _cell_label(literal: str, table: Table, question: str) -> str:
+    """Row name (and column name, where there are several) of the cell that holds `literal`; "" if none does.
+
+    Of several such cells the one whose names share most with the question.
+    """
+    value, labels = to_number(literal), []
+    for row in table[1:]:
+        for column, cell in enumerate(row[1:], 1):
+            if value is not None and to_number(cell) == value and row[0]:
+                name = table[0][column] if len(row) > 2 and column < len(table[0]) else ""
+                labels.append(f"{row[0]} ({name})" if name else row[0])
+    return max(labels, key=lambda label: _overlap(label, question), default="")
+
+
+def _neighbours(literal: str, sentences: tuple[str, ...], question: str) -> str:
+    """The words around `literal` in the sentence that shares most with the question; "" if none holds it."""
+    for_literal = re.compile(rf"(?<![\w.-]){re.escape(literal)}(?![\w]|[.-]\d|%)")
+    places = [(sentence, match) for sentence in sentences for match in for_literal.finditer(sentence)]
+    if not places:
+        return ""
+    sentence, match = max(places, key=lambda place: _overlap(place[0], question))
+    before, after = sentence[: match.start()].split()[-6:], sentence[match.end() :].split()[:2]
+    return " ".join([*before, literal, *after]).replace('"', "").strip(" .,;:")
+
+
+def _overlap(text: str, question: str) -> int:
+    return len(set(text.lower().split()) & set(question.lower().split()))

@@ -33,6 +33,15 @@ class Page:
     post: tuple[str, ...]
 
     @classmethod
+    def of(cls, raw: dict | str) -> Page:
+        """From a page as records hold it: the official lists, one text, or `text` and `table` as two texts."""
+        if isinstance(raw, str):
+            return cls.from_text(raw)
+        if isinstance(raw["table"], str):
+            return cls.from_text(f"{raw['text']}\n\n{raw['table']}")
+        return cls.from_lists(raw["pre_text"], raw["table"], raw["post_text"])
+
+    @classmethod
     def from_lists(cls, pre: list[str], table: list[list[str]], post: list[str]) -> Page:
         """From the official schema's `pre_text`, `table`, `post_text`; cleans every string."""
         rows = tuple(tuple(clean_text(str(cell)) for cell in row) for row in table or [])
@@ -109,8 +118,8 @@ def retrieved_context(problem: Problem, max_chars: int) -> str:
     weight = {word: math.log(len(lines) / frequency[word]) for word in query & frequency.keys()}
 
     def score(number: int) -> float:
-        found = sum(weight[word] for word in words[number] & weight.keys())
-        return found * (ROW_BONUS if lines[number].startswith("|") else 1) / (1 + len(words[number])) ** LENGTH_PENALTY
+        shared = sum(weight[word] for word in words[number] & weight.keys())
+        return shared * (ROW_BONUS if lines[number].startswith("|") else 1) / (1 + len(words[number])) ** LENGTH_PENALTY
 
     for number in sorted(range(len(lines)), key=lambda n: (-score(n), n)):
         if number not in kept and len(lines[number]) < room and score(number) > 0:

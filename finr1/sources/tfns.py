@@ -4,60 +4,51 @@ https://huggingface.co/datasets/zeroshot/twitter-financial-news-sentiment; a rec
 The published `validation` split is the test set here; `dev` is a tenth of `train`, chosen by a hash of the tweet, so
 that it is the same tenth everywhere. Tweets that differ only in their link count as one, and test wins over train.
 
-`reference` is a rationale BY RULE, not a teacher's: the cue words of `cues.py`, the meaning we give them, and the
+`reference` is a rationale BY RULE, not a teacher's: the cue words of `cues.yaml`, the meaning we give them, and the
 label. It exists only where the rule agrees with the gold label; it says what the words say, and no more. A tweet
 without any cue is neutral by rule, and its rationale says that no cue was found.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from finr1.curation.splits import hash_share
-from finr1.records import Problem
-from finr1.sources.cues import rationale
-from finr1.sources.files import Files, load_hub, split_in_name
+import yaml
 
-HUB_ID = "zeroshot/twitter-financial-news-sentiment"
+from finr1.records import Problem, hash_share
+from finr1.sources.files import Files, NoProblem, key_of, read_each, require, require_columns, split_in_name
+
 LABELS = {"0": "bearish", "1": "bullish", "2": "neutral"}
 QUESTION = "What is the sentiment of this tweet for the stock or market: bearish, bullish or neutral?"
 DEV_SHARE, DEV_SEED = 0.1, 0
 SPLITS = {"train": "train", "dev": "test", "test": "test"}  # the split in a file's name -> ours
 
 
-def fetch(cache: Path) -> Files:
-    """The two published splits from the hub, kept in `cache`. Raises `SourceError` if the hub cannot be reached."""
-    return load_hub(HUB_ID, cache)
+def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
+    """(file, number, problem or reason), the files of the test set first: of two copies of a tweet the first stays."""
+    ordered = sorted(files, key=lambda name: SPLITS.get(split_in_name(name) or "") != "test")
+    return read_each(read, {name: files[name] for name in ordered})
 
 
-def rows(files: Files) -> Iterator[tuple[str, int, dict]]:
-    """(file, number, record), the files of the test set first: of two copies of a tweet, the first one stays."""
-    for name in sorted(files, key=lambda name: SPLITS.get(split_in_name(name) or "") != "test"):
-        for number, record in enumerate(files[name]):
-            yield name, number, record
-
-
-def read(record: object, file: str) -> Problem | str:
-    """A tweet as a `Problem`, or the reason why it is none."""
-    if not isinstance(record, dict) or not {"text", "label"} <= record.keys():
-        # One re-upload renames label 1 to "neutral" and 2 to "positive", which is wrong.
-        if isinstance(record, dict) and "target" in record:
-            return "words in place of labels"
-        return (
-            f"missing column {min({'text', 'label'} - record.keys())}" if isinstance(record, dict) else "unknown schema"
-        )
+def read(record: Any, file: str) -> Problem:
+    """A tweet as a `Problem`."""
+    if not isinstance(record, dict):
+        raise NoProblem("unknown schema")
+    if "target" in record and not {"text", "label"} <= record.keys():
+        raise NoProblem("words in place of labels")  # one re-upload calls label 1 neutral and 2 positive: wrong
+    require_columns(record, "text", "label")
     tweet, gold = " ".join(record["text"].split()), LABELS.get(str(record["label"]))
-    split, key = SPLITS.get(split_in_name(file) or ""), tweet_key(tweet)
-    if not split or not gold or not key:
-        return "unknown split" if not split else "unreadable gold" if not gold else "no text but a link"
-    identifier = hashlib.sha256(key.encode()).hexdigest()[:12]
-    if split == "train" and hash_share(identifier, DEV_SEED) < DEV_SHARE:
+    split, text = SPLITS.get(split_in_name(file) or ""), text_without_links(tweet)
+    require({"unknown split": split, "unreadable gold": gold, "no text but a link": text})
+    key = key_of(text)
+    if split == "train" and hash_share(key, DEV_SEED) < DEV_SHARE:
         split = "dev"
     return Problem(
-        id=f"tfns/{identifier}",
+        id=f"tfns/{key}",
         source="tfns",
         module="reasoning business knowledge",
         language="en",
@@ -68,11 +59,60 @@ def read(record: object, file: str) -> Problem | str:
         labels=LABELS,
         gold=gold,
         split=split,
-        group=f"tfns/{identifier}",
-        reference=rationale(key, gold),
+        group=f"tfns/{key}",
+        reference=rationale(text, gold),
     )
 
 
-def tweet_key(tweet: str) -> str:
-    """What makes two tweets the same: the text without links, case and white space."""
+def text_without_links(tweet: str) -> str:
+    """`tweet` without links, case and white space: two tweets that share it are the same."""
     return " ".join(re.sub(r"https?://\S+", " ", tweet.lower()).split())
+
+
+class Cue(NamedTuple):
+    """Words (a regular expression over lower-case text) that point to a label, and their meaning for the stock."""
+
+    label: str
+    meaning: str
+    pattern: re.Pattern
+
+
+@cache
+def lexicon() -> list[Cue]:
+    """The cues of `cues.yaml`, in its order; a pattern's `<name>` stands for one of its parts."""
+    content = yaml.safe_load(Path(__file__).with_name("cues.yaml").read_text(encoding="utf8"))
+    cues = []
+    for label in LABELS.values():
+        for meaning, pattern in content[label].items():
+            for name, part in content["parts"].items():
+                pattern = pattern.replace(f"<{name}>", part)
+            cues.append(Cue(label, meaning, re.compile(rf"(?<![\w$-])(?:{pattern})(?![\w%-])")))
+    return cues
+
+
+def cues_in(text: str) -> list[tuple[str, Cue]]:
+    """(words, cue) for every cue of the lexicon that occurs in `text` (lower case, without links)."""
+    text = text.replace("’", "'")
+    return [(match[0], cue) for cue in lexicon() if (match := cue.pattern.search(text))]
+
+
+def label_by_rule(text: str) -> str | None:
+    """The one label that the cues of `text` point to, neutral if there is none; None if they disagree.
+
+    Routine words yield to a cue of good or bad news.
+    """
+    labels = {cue.label for _, cue in cues_in(text)}
+    labels = labels - {"neutral"} or labels or {"neutral"}
+    return labels.pop() if len(labels) == 1 else None
+
+
+def rationale(text: str, gold: str) -> str:
+    """Three short sentences for `gold` by rule, or "" where the rule's label is another one or none."""
+    if label_by_rule(text) != gold:
+        return ""
+    told = "The tweet names no rise or fall, no beat or miss, no upgrade or downgrade.\nThat moves no stock."
+    for words, cue in cues_in(text):
+        if cue.label == gold:
+            told = f'The tweet says "{words}".\n{cue.meaning} for the stock.'
+            break
+    return f"{told}\nSo the sentiment is {gold}."
