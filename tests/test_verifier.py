@@ -17,7 +17,7 @@ from finr1.params import GRPOParams, ParameterError
 from finr1.params.yaml_file import read_flat_yaml
 from finr1.paths import repository_root
 from finr1.records import Problem, write_jsonl
-from finr1.verifier import STORE_FILE, Case, Opinion, Verifier, make_verifier
+from finr1.judge.verifier import STORE_FILE, Case, Opinion, Verifier, make_verifier
 
 GOLD = "weaker demand"
 FALL, RISE, ODD = "a broad fall in demand", "a rise in demand", "lower sales"
