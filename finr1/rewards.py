@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from finr1 import grading, sandbox
+from finr1.judge.verifier import Case, Verifier, make_verifier
 from finr1.params import GRPOParams
-from finr1.verifier import Case, Verifier, make_verifier
 
 TRAIN_FILE = "train.jsonl"  # the RL rows that notebook 05 has chosen
 PATIENCE = 300.0  # seconds that a step waits for a verifier behind an endpoint
@@ -126,13 +126,13 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
         scores = reward(completions, prompts=prompts, **columns)
         undecided = [i for i, score in enumerate(scores) if score is None and _is_readable(columns, i)]
         cases = [_case(columns, i, completions[i][0]["content"], prompts) for i in undecided]
-        opinions = _within_patience(verifier, cases) if cases else []
-        said, known = [""] * len(scores), 0
-        for i, opinion in zip(undecided, opinions, strict=True):
-            scores[i] = None if opinion.correct is None else float(opinion.correct)
-            word = {True: "right", False: "wrong", None: "no verdict"}[opinion.correct]
-            said[i], known = f"{word}: {opinion.reason}".rstrip(": "), known + opinion.cached
-        failed = sum(opinion.correct is None for opinion in opinions)
+        cases = _within_patience(verifier, cases) if cases else []
+        said, known = [""] * len(scores), sum(case.cached for case in cases)
+        for i, case in zip(undecided, cases, strict=True):
+            scores[i] = None if case.correct is None else float(case.correct)
+            word = {True: "right", False: "wrong", None: "no verdict"}[case.correct]
+            said[i] = f"{word}: {case.reason}".rstrip(": ")
+        failed = sum(case.correct is None for case in cases)
         counts = {"undecided": len(cases), "asked": len(cases) - known, "cached": known, "failed": failed}
         if log_metric:
             for name, count in counts.items():
@@ -163,13 +163,11 @@ def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence 
     return Case(question, " or ".join(golds), grading.extract_answer(text) or "")
 
 
-def _within_patience(verifier: Verifier, cases: Sequence[Case]) -> list:
-    """Its opinions; after `PATIENCE` seconds none, for other processes wait. What still arrives is known next time.
+def _within_patience(verifier: Verifier, cases: Sequence[Case]) -> list[Case]:
+    """The cases decided; after `PATIENCE` seconds none, for other processes wait. What still arrives is known next time.
 
     A local model is waited for: its thread can't be ended, and would put back a random state of before.
     """
-    from finr1.verifier import Opinion
-
     if verifier.is_local:
         return verifier(cases)
     pool = ThreadPoolExecutor(1)
@@ -178,7 +176,7 @@ def _within_patience(verifier: Verifier, cases: Sequence[Case]) -> list:
     try:
         return asked.result(timeout=PATIENCE)
     except TimeoutError:
-        return [Opinion(None, f"no verdict within {PATIENCE} s", False)] * len(cases)
+        return [case._replace(reason=f"no verdict within {PATIENCE} s") for case in cases]
 
 
 # ---- problems that are worth a group ---------------------------------------------------------------------------------

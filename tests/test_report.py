@@ -17,12 +17,11 @@ matplotlib.use("Agg")
 from finr1 import ledger, plotting, reported  # noqa: E402
 from finr1.evaluation import (  # noqa: E402
     Sample,
-    Verdict,
-    apply_verdicts,
     paired_table,
     protocol_rows,
     results_table,
 )
+from finr1.judge import Verdict, apply_verdicts  # noqa: E402
 from finr1.manifest import write_json  # noqa: E402
 from finr1.progress import duration  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402

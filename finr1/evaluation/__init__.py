@@ -1,5 +1,5 @@
-"""Benchmark: choose (`items`), ask (`prompts`, `conversations`, `models`), grade and keep (`samples`, `judged`,
-`judge_error`).
+"""Benchmark: choose (`items`), ask (`prompts`, `conversations`, `models`), grade and keep (`samples`; a judge's
+verdicts are made and applied by `finr1.judge`).
 
 Then intervals and paired tests (`statistics`, `several`), tables (`tables`), other rules of grading (`protocols`), and
 what a score hides (`checks`).
@@ -15,21 +15,6 @@ from finr1.evaluation.checks import (
     render_contamination,
 )
 from finr1.evaluation.items import SUITES, item_counts, items_record, select_items, suite_items
-from finr1.evaluation.judge_error import (
-    corrected_accuracy,
-    judge_table,
-    steps_with_judge_error,
-    with_judge_error,
-)
-from finr1.evaluation.judged import (
-    TAKEN_OUT,
-    Agreement,
-    Verdict,
-    agreement,
-    apply_verdicts,
-    judge_line,
-    judge_samples,
-)
 from finr1.evaluation.models import count_comparisons, read_models
 from finr1.evaluation.prompts import asks
 from finr1.evaluation.protocols import JUDGE, PROTOCOLS, regrade
@@ -76,7 +61,6 @@ from finr1.evaluation.statistics import (
 from finr1.evaluation.tables import item_scores, paired_row, paired_table, protocol_rows, results_table
 
 __all__ = [
-    "Agreement",
     "Cells",
     "Decomposition",
     "JUDGE",
@@ -86,10 +70,6 @@ __all__ = [
     "PairedDifference",
     "SUITES",
     "Sample",
-    "TAKEN_OUT",
-    "Verdict",
-    "agreement",
-    "apply_verdicts",
     "asks",
     "bad_gold_table",
     "cells",
@@ -97,7 +77,6 @@ __all__ = [
     "change_text",
     "clustered_interval",
     "contamination_table",
-    "corrected_accuracy",
     "count_comparisons",
     "decided",
     "decompose",
@@ -110,9 +89,6 @@ __all__ = [
     "item_counts",
     "item_scores",
     "items_record",
-    "judge_line",
-    "judge_samples",
-    "judge_table",
     "majority",
     "mcnemar",
     "paired_bootstrap",
@@ -141,9 +117,7 @@ __all__ = [
     "sign_flips",
     "smallest_detectable_difference",
     "spread_table",
-    "steps_with_judge_error",
     "suite_items",
     "table_notes",
     "wilson_interval",
-    "with_judge_error",
 ]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finr1.evaluation.judged import Verdict, judge_line
 from finr1.evaluation.protocols import JUDGE, PROTOCOLS, regrade
 from finr1.evaluation.rendering import protocol_table
 from finr1.evaluation.samples import Sample
+from finr1.judge import Verdict, judge_line
 from finr1.paths import run_folder
 from finr1.records import Problem, R, read_jsonl, write_jsonl
 

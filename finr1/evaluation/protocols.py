@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from finr1 import grading
-from finr1.evaluation.judged import Verdict, apply_verdicts
 from finr1.evaluation.samples import Sample, grade_answer
+from finr1.judge import Verdict, apply_verdicts
 from finr1.records import Problem
 from finr1.sources.golds import CONTRADICTORY, execute, parse_program
 
@@ -72,7 +72,7 @@ def regrade(
     Raises `ValueError` where a sample's problem is not among `problems`, or stands there with another question or gold:
     generated problems of two seeds have the same ids.
 
-    "judge" is ours with the kept `verdicts` of a judge where they count (`evaluation.judged`); nobody is asked.
+    "judge" is ours with the kept `verdicts` of a judge where they count (`judge.error`); nobody is asked.
     """
     if protocol == JUDGE:
         return apply_verdicts(regrade(samples, problems, "ours"), verdicts)

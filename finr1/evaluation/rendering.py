@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finr1.evaluation.judged import TAKEN_OUT
 from finr1.evaluation.samples import Sample
 from finr1.evaluation.statistics import CONFIDENCE, wilson_interval
 from finr1.evaluation.tables import GROUPS, PARTS, by_values, item_scores, results_table
+from finr1.judge import TAKEN_OUT
 
 PART_INTERVALS = (
     "95 % intervals of the parts: 06's figure `decomposition`, and with that of lenient its metrics.json, `steps`."
