@@ -176,7 +176,7 @@ def _within_patience(verifier: Verifier, cases: Sequence[Case]) -> list[Case]:
     try:
         return asked.result(timeout=PATIENCE)
     except TimeoutError:
-        return [case._replace(reason=f"no verdict within {PATIENCE} s") for case in cases]
+        return [case._replace(reason=f"none within {PATIENCE} s") for case in cases]
 
 
 # ---- problems that are worth a group ---------------------------------------------------------------------------------

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import sys
 import time
 
 import pytest
 from loopback import HANG, Loopback
+from recipes import make_trainer, recipe, train
 
-from finr1 import curation, grpo, judge, rewards, rollouts
+from finr1 import curation, judge, rewards, rollouts
 from finr1.generation import AnswerStore, EndpointBackend, GenerationError, ScriptedBackend, TransformersBackend
 from finr1.judge.verifier import STORE_FILE, Case, Verifier, make_verifier
 from finr1.params import GRPOParams, ParameterError
@@ -26,6 +25,10 @@ REFUSED = (400, {}, json.dumps({"error": {"message": "too busy"}}))  # a status 
 
 def said(answer: str) -> str:
     return f"<think>so</think><answer>{answer}</answer>"
+
+
+def chats(texts: list[str]) -> list[list[dict]]:
+    return [[{"role": "assistant", "content": text}] for text in texts]
 
 
 def reply(prompt: str) -> dict:
@@ -142,15 +145,12 @@ def test_rules_come_first_and_the_verifier_gets_the_rest_of_a_mix(server, gated)
     server.faults[prompt_of(ODD)] = [REFUSED]
     texts, solution, kinds, summed, gates, notes = map(list, zip(*ROWS, strict=True))
     metrics, extras = {}, {}
-    reward = rewards.verified(verifier_at(server), gated)
-    assert reward.__name__ == ("gated_reward" if gated else "accuracy_reward")
-    assert inspect.iscoroutinefunction(reward)  # how TRL knows that it may run beside others
-    paid = asyncio.run(
-        reward(
-            [[{"role": "assistant", "content": text}] for text in texts], solution=solution, answer_kind=kinds,
-            prompts=[[{"role": "user", "content": "why?"}]] * len(texts), completion_ids=[[1]] * len(texts),
-            log_metric=metrics.__setitem__, log_extra=extras.__setitem__,
-        )
+    own = recipe("05_grpo").gated_reward if gated else recipe("05_grpo").accuracy_reward
+    reward = rewards.verified(own, verifier_at(server))
+    assert reward.__name__ == ("gated_reward" if gated else "accuracy_reward") and rewards.is_accuracy(reward)
+    paid = reward(
+        chats(texts), solution=solution, answer_kind=kinds, prompts=[[{"role": "user", "content": "why?"}]] * len(texts),
+        completion_ids=[[1]] * len(texts), log_metric=metrics.__setitem__, log_extra=extras.__setitem__,
     )  # fmt: skip
     assert paid == (gates if gated else summed)
     asked = [row for row in ROWS if row[5] and (not gated or row[0].startswith("<think>"))]
@@ -164,8 +164,8 @@ def test_rules_come_first_and_the_verifier_gets_the_rest_of_a_mix(server, gated)
 
 
 def test_further_golds_are_shown_too(server):
-    judged = rewards.judge_by_rules([said(FALL)], solution=[GOLD], answer_kind=["text"], alternatives=[["less sold"]])
-    rewards.ask(verifier_at(server), judged, [said(FALL)], solution=[GOLD], alternatives=[["less sold"]])
+    columns = {"solution": [GOLD], "answer_kind": ["text"], "alternatives": [["less sold"]]}
+    rewards.verified(rewards.grade_completions, verifier_at(server))(chats([said(FALL)]), **columns)
     assert f"{GOLD} or less sold" in json.loads(server.requests[-1][2])["messages"][0]["content"]
 
 
@@ -173,10 +173,10 @@ def test_a_step_does_not_wait_for_ever(server, monkeypatch):
     monkeypatch.setattr(rewards, "PATIENCE", 0.05)
     server.delay = 0.3
     notes = {}
-    reward = rewards.verified(verifier_at(server))
+    reward = rewards.verified(rewards.grade_completions, verifier_at(server))
     columns = {"solution": [GOLD, "60"], "answer_kind": ["text", "number"]}
-    assert asyncio.run(reward([said(FALL), said("60")], log_extra=notes.__setitem__, **columns)) == [None, 1.0]
-    assert notes["verifier"] == ["no verdict within 0.05 s", ""]
+    assert reward(chats([said(FALL), said("60")]), log_extra=notes.__setitem__, **columns) == [None, 1.0]
+    assert notes["verifier"] == ["no verdict: none within 0.05 s", ""]
 
 
 def test_a_local_verifier_is_waited_for(monkeypatch):
@@ -191,16 +191,17 @@ def test_a_local_verifier_is_waited_for(monkeypatch):
             time.sleep(0.3)
             yield [job.completion("1\nBoth mean a fall.") for job in jobs]
 
-    reward = rewards.verified(Verifier(Slow()))
-    assert asyncio.run(reward([said(FALL)], solution=[GOLD], answer_kind=["text"])) == [1.0]
+    reward = rewards.verified(rewards.grade_completions, Verifier(Slow()))
+    assert reward(chats([said(FALL)]), solution=[GOLD], answer_kind=["text"]) == [1.0]
 
 
 def test_pass_rates_count_what_the_verifier_decides(server):
     row = {"prompt": [{"role": "user", "content": "why?"}], "solution": GOLD, "answer_kind": "text",
            "alternatives": [], "choices": "", "labels": ""}  # fmt: skip
     texts = [said(FALL), said(RISE)]
-    assert grpo.pass_rates([row], texts) == [None]
-    assert grpo.pass_rates([row], texts, verifier_at(server)) == [0.5]
+    by_rules = recipe("05_grpo").accuracy_reward
+    assert rewards.pass_rates([row], texts, by_rules) == [None]
+    assert rewards.pass_rates([row], texts, rewards.verified(by_rules, verifier_at(server))) == [0.5]
 
 
 # ---- before training -------------------------------------------------------------------------------------------------
@@ -225,16 +226,16 @@ def test_a_verifier_that_does_not_work_is_an_error_before_training(server, outpu
     spoil, told = BAD[fault]
     spoil(server)
     with pytest.raises(GenerationError, match=told):
-        grpo.check_rewards(demo(**endpoint(server)), [], outputs)
+        rewards.check_rewards(demo(**endpoint(server)), [], outputs)
 
 
 def test_a_dead_verifier_ends_the_child_before_a_model_is_loaded(outputs, monkeypatch):
     monkeypatch.setenv("FINR1_API_KEY", "planted-key")
     with Loopback() as server:
         params = demo(sft_stage=None, model_name_or_path="/no/model", **endpoint(server))
-    write_jsonl(outputs / "r" / "05_grpo" / grpo.TRAIN_FILE, [row_of_text()])
+    write_jsonl(outputs / "r" / "05_grpo" / rewards.TRAIN_FILE, [row_of_text()])
     with pytest.raises(GenerationError, match="no connection"):
-        grpo.train(params, outputs / "r" / "05_grpo")
+        train(params, outputs / "r" / "05_grpo")
 
 
 def test_a_missing_key_is_an_error_in_the_notebook_and_in_the_child(monkeypatch, tmp_path):
@@ -292,15 +293,17 @@ def test_parameters_that_do_not_fit_together_are_refused(values, told):
 def test_rules_need_no_verifier(tmp_path):
     assert make_verifier(demo(), tmp_path) is None and not list(tmp_path.iterdir())
     with pytest.warns(UserWarning, match="1 of 2 problems have free text as answer"):
-        assert grpo.check_rewards(demo(), [row_of_text(), row_of_text() | {"answer_kind": "number"}], tmp_path) is None
+        assert (
+            rewards.check_rewards(demo(), [row_of_text(), row_of_text() | {"answer_kind": "number"}], tmp_path) is None
+        )
 
 
 def test_rows_with_unit_tests_need_a_sandbox(monkeypatch, tmp_path):
     row = row_of_text() | {"answer_kind": "code", "solution": CODE}
     monkeypatch.setattr("finr1.sandbox.check", lambda: (_ for _ in ()).throw(rewards.sandbox.SandboxUnavailable("no")))
     with pytest.raises(rewards.sandbox.SandboxUnavailable):
-        grpo.check_rewards(demo(), [row], tmp_path)
-    assert grpo.check_rewards(demo(), [row | {"solution": "x = 1"}], tmp_path) is None
+        rewards.check_rewards(demo(), [row], tmp_path)
+    assert rewards.check_rewards(demo(), [row | {"solution": "x = 1"}], tmp_path) is None
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -314,27 +317,27 @@ def row_of_text() -> dict:
     return row
 
 
-@pytest.mark.parametrize("reward", ["sum", "gated"])
-def test_training_asks_counts_remembers_and_keeps_the_reasons(server, outputs, tiny, reward):
+@pytest.mark.parametrize("names", [["format_reward", "accuracy_reward"], ["gated_reward"]], ids=["sum", "gated"])
+def test_training_asks_counts_remembers_and_keeps_the_reasons(server, outputs, tiny, names):
     from finr1 import training
 
     stage = outputs / "r" / "05_grpo"
     texts = [said(FALL), said(RISE), said(FALL), said(ODD)]
     server.faults[prompt_of(ODD)] = [REFUSED]  # the first time
-    write_jsonl(stage / grpo.TRAIN_FILE, [row_of_text()])
+    write_jsonl(stage / rewards.TRAIN_FILE, [row_of_text()])
     params = demo(
-        sft_stage=None, model_name_or_path=str(tiny), reward=reward, bf16=False, max_steps=2, warmup_steps=0,
+        sft_stage=None, model_name_or_path=str(tiny), reward_funcs=names, reward_weights=[1.0] * len(names), bf16=False, max_steps=2, warmup_steps=0,
         num_generations=4, per_device_train_batch_size=4, gradient_accumulation_steps=1, pass_rate_candidates=0,
         **endpoint(server),
     )  # fmt: skip
-    trainer = grpo.make_trainer(params, stage)
+    trainer = make_trainer(params, stage)
     tokenizer = trainer.processing_class
     ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
     trainer.rollout_func = lambda prompts, _: {"prompt_ids": [[5, 6]] * 4, "completion_ids": ids, "logprobs": None}
-    training.train_and_save(trainer, stage)
+    training.train_and_save(trainer, params, stage)
 
     first, second = (row for row in map(json.loads, (stage / "metrics.jsonl").open()) if "reward" in row)
-    name = "accuracy_reward" if reward == "sum" else "gated_reward"
+    name = names[-1]
     shares = ("undecided", "asked", "cached", "failed")
     assert [first[f"verifier/{share}"] for share in shares] == [1.0, 1.0, 0.0, 0.25]
     assert [second[f"verifier/{share}"] for share in shares] == [1.0, 0.25, 0.75, 0.0]
