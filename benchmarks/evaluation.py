@@ -111,7 +111,7 @@ def measure_grading(count: int) -> None:
     samples = [sample for _ in range(-(-count // len(samples))) for sample in samples][:count]
     for protocol in PROTOCOLS:
         start = time.perf_counter()
-        graded = regrade(samples, problems, protocol)
+        graded = regrade_samples(samples, problems, protocol)
         print(f"regrade {len(graded)} samples, {protocol:10}{time.perf_counter() - start:7.1f} s")
     for kind in sorted({problem.answer_kind for problem in problems}):
         of_kind = [problem for problem in problems if problem.answer_kind == kind]

@@ -17,8 +17,7 @@ import numpy as np
 
 from finr1.evaluation.judged import TAKEN_OUT, Agreement, Verdict, agreement
 from finr1.evaluation.samples import Sample
-from finr1.evaluation.several import holm
-from finr1.evaluation.statistics import CONFIDENCE, wilson_interval
+from finr1.evaluation.statistics import CONFIDENCE, holm, wilson_interval
 from finr1.evaluation.tables import GROUPS, by_values, results_table
 
 OVERRULED = "not measured: the judge graded answers that rules decide, and rules are no truth for it"
