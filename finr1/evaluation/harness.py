@@ -19,10 +19,9 @@ from pathlib import Path
 
 import yaml
 
-from finr1 import grading
 from finr1.evaluation.items import asks
 from finr1.evaluation.regrade import read_benchmark
-from finr1.evaluation.samples import chat_sha256, grade_answer
+from finr1.evaluation.samples import chat_sha256, grade_text
 from finr1.params import read_flat_yaml
 from finr1.records import Problem, messages, write_jsonl
 
@@ -49,28 +48,27 @@ def export(
     `max_tokens`: new tokens at most. `ask` makes the chat (see `evaluation.asks`). The YAML names its items by absolute
     path, since the harness looks for a relative one from the folder in which it is started.
     """
-    here = "finr1.evaluation.harness"
     folder, contents = Path(folder).resolve(), {}
     for source in dict.fromkeys(problem.source for problem in problems):
-        name = f"{GROUP}_{source}"
+        items = folder / f"{GROUP}_{source}.jsonl"
         # The problem as one string: a JSON dataset would give every row the options and labels of all other rows.
         rows = [
             {"id": p.id, "messages": ask(p), "problem": p.model_dump_json(exclude={"context", "reference"})}
             for p in problems
             if p.source == source
         ]
-        write_jsonl(folder / f"{name}.jsonl", rows)
-        contents[name] = {
-            "task": name,
-            "class": _Function(f"{here}_task.ChatTask"),
+        write_jsonl(items, rows)
+        contents[items.stem] = {
+            "task": items.stem,
+            "class": _Function("finr1.evaluation.harness_task.ChatTask"),
             "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}},
+            "dataset_kwargs": {"data_files": {"test": str(items)}},
             "test_split": "test",
             "output_type": "generate_until",
-            "doc_to_text": _Function(f"{here}.question"),
-            "doc_to_target": _Function(f"{here}.gold"),
-            "process_results": _Function(f"{here}.process_results"),
-            "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in METRICS],
+            "doc_to_text": _Function("finr1.evaluation.harness.question"),
+            "doc_to_target": _Function("finr1.evaluation.harness.gold"),
+            "process_results": _Function("finr1.evaluation.harness.process_results"),
+            "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS],
             # `until` empty: only the end token. A folder's own repetition penalty (Qwen2.5: 1.05) would not be greedy.
             "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "repetition_penalty": 1.0,
                                   "max_gen_toks": max_tokens},
@@ -80,7 +78,7 @@ def export(
         }  # fmt: skip
     tasks = list(contents)
     # Each benchmark counts once, as in the paper's average: the harness knows no sizes without the undecided items.
-    mean = [{"metric": metric, "aggregation": "mean", "weight_by_size": False} for metric in METRICS]
+    mean = [{"metric": name, "aggregation": "mean", "weight_by_size": False} for name in METRICS]
     contents[GROUP] = {"group": GROUP, "task": tasks, "aggregate_metric_list": mean}
     for name, content in contents.items():
         text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -94,7 +92,7 @@ def question(doc: dict) -> str:
 
 
 def gold(doc: dict) -> str:
-    """The gold answer of an exported row."""
+    """The gold answer of an exported row. (In a column of its own a date would come back as a timestamp.)"""
     return Problem.model_validate_json(doc["problem"]).gold
 
 
@@ -103,25 +101,19 @@ def process_results(doc: dict, results: Sequence[str]) -> dict[str, float]:
 
     `accuracy` is left out where rules cannot decide, as in our own tables; `decided` says how often they can.
     """
-    problem, text = Problem.model_validate_json(doc["problem"]), results[0]
-    correct = grade_answer(problem, grading.extract_answer(text))
-    lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
+    graded = grade_text(Problem.model_validate_json(doc["problem"]), results[0])
     scores = {
-        "format": float(grading.has_format(text)),
-        "lenient": float(grade_answer(problem, lenient) is True),
-        "decided": float(correct is not None),
+        "format": float(graded["format"]),
+        "lenient": float(graded["lenient_correct"] is True),
+        "decided": float(graded["correct"] is not None),
     }
-    return scores if correct is None else {"accuracy": float(correct), **scores}
+    return scores if graded["correct"] is None else {"accuracy": float(graded["correct"]), **scores}
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `export-harness` to the commands of `python -m finr1`."""
-    parser = commands.add_parser(
-        "export-harness",
-        help="a benchmark's items as tasks of lm-evaluation-harness",
-        description="Write the items of a finished benchmark as tasks of lm-evaluation-harness, graded as here, and "
-        "print the command that runs them.",
-    )
+    about = "the items of a finished benchmark as tasks of lm-evaluation-harness, graded as here"
+    parser = commands.add_parser("export-harness", help=about, description=f"Writes {about}; prints how to run them.")
     parser.add_argument("--run", required=True, help="folder of outputs/ with a finished benchmark, or a path")
     parser.add_argument("--output", required=True, type=Path, help="folder for YAML and JSONL files")
     parser.set_defaults(command=run_export)
@@ -144,6 +136,6 @@ def run_export(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"{len(asked)} items in {options.output}: {', '.join(tasks)}")
-    run = f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {GROUP}"
-    print(f"{run} --apply_chat_template")
+    print(f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {GROUP} "
+          "--apply_chat_template")  # fmt: skip
     return 0

@@ -145,19 +145,14 @@ def read_whole(file: Path, record: type[R]) -> list[R]:
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `regrade` to the commands of `python -m finr1`."""
-    parser = commands.add_parser(
-        "regrade",
-        help="grade the answers of a finished benchmark by another protocol",
-        description="The kept answers under other rules, without any model: accuracies side by side.",
-    )
+    about = "the answers of a finished benchmark under other rules, without any model"
+    parser = commands.add_parser("regrade", help=about, description=f"Grades {about}: accuracies side by side.")
     parser.add_argument("run", metavar="RUN", help="folder of outputs/, or a path to one, or to its 06_benchmark")
-    parser.add_argument(
-        "--protocol",
-        choices=[*PROTOCOLS, JUDGE, "all"],
-        default="all",
-        help="ours: the rules of this version, whatever graded the run; strict: FinQA's own evaluator; lenient: the "
-        "last number or option; judge: verdicts kept by notebook 06; all (default): side by side",
+    rules = (
+        "ours: the rules of this version, whatever graded the run; strict: FinQA's own evaluator; lenient: the last "
+        "number or option; judge: verdicts kept by notebook 06; all (default): side by side"
     )
+    parser.add_argument("--protocol", choices=[*PROTOCOLS, JUDGE, "all"], default="all", help=rules)
     parser.add_argument("--output", type=Path, help="write the regraded samples there (one protocol only)")
     parser.set_defaults(command=run_regrade)
 

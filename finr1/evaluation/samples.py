@@ -117,40 +117,39 @@ def evaluate(
     samples = []
     for problem, request in zip(problems, requests, strict=True):
         known = problem.model_dump(include={"source", "family", "capability", "language", "question", "gold", "flaw"})
+        known |= {"problem_id": problem.id, "prompt_sha256": chat_sha256(request.messages)}
         for completion in itertools.islice(completions, sampling.num_samples):
-            text = completion.tagged
-            answer = grading.extract_answer(text)
-            lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
             sample = Sample(
                 model=model,
                 decoding=decoding,
-                problem_id=problem.id,
                 sample=completion.sample,
-                **known,
-                prompt_sha256=chat_sha256(request.messages),
-                text=text,
+                text=completion.tagged,
                 tokens=completion.usage.completion_tokens,
                 finish_reason=completion.finish_reason,
-                answer=answer,
-                lenient_answer=lenient,
-                format=grading.has_format(text),
-                correct=grade_answer(problem, answer),
-                lenient_correct=grade_answer(problem, lenient),
+                **known,
+                **grade_text(problem, completion.tagged),
             )
             samples.append(sample)
     return samples
 
 
+def grade_text(problem: Problem, text: str) -> dict:
+    """Every verdict on an answer, by the names of `Sample`'s fields; raises `ValueError` for an unreadable gold."""
+    answer = grading.extract_answer(text)
+    lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
+    return {
+        "answer": answer,
+        "lenient_answer": lenient,
+        "format": grading.has_format(text),
+        "correct": grade_answer(problem, answer),
+        "lenient_correct": grade_answer(problem, lenient),
+    }
+
+
 def grade_answer(problem: Problem, answer: str | None) -> bool | None:
     """`grading.grade` of an extracted answer against all that `problem` accepts."""
-    return grading.grade(
-        answer,
-        problem.gold,
-        problem.answer_kind,
-        alternatives=problem.alternatives,
-        choices=problem.choices,
-        labels=problem.labels,
-    )
+    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
+    return grading.grade(answer, problem.gold, problem.answer_kind, **options)
 
 
 def chat_sha256(chat: list[dict]) -> str:
