@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from finr1 import grading, sandbox
-from finr1.verifier import Case, Verifier
+from finr1.judge.verifier import Case, Verifier
 
 PATIENCE = 300.0  # seconds that a step waits for a verifier behind an endpoint
 

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from finr1 import ledger, reported
-from finr1.evaluation import Sample, Verdict, apply_verdicts
+from finr1.evaluation import Sample
+from finr1.judge import Verdict, apply_verdicts
 from finr1.ledger import Claim, Evidence
 from finr1.ledger.verdicts import WIDEST
 from finr1.params import STAGES

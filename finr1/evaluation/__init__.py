@@ -1,16 +1,12 @@
 """Benchmark: choose the questions (`items`), ask models and grade (`samples`), and tell how good and how sure.
 
 `statistics` has intervals and paired tests, `tables` the rows, `rendering` their text, `regrade` other rules of
-grading, and `harness` the same items for lm-evaluation-harness.
+grading, and `harness` the same items for lm-evaluation-harness. A judge's verdicts are made by `finr1.judge`.
 """
 
 # ruff: noqa: F401, I001
 # fmt: off
 from finr1.evaluation.items import SUITES, asks, item_counts, items_record, select_items, suite_items
-from finr1.evaluation.judge_error import corrected_accuracy, judge_table, steps_with_judge_error, with_judge_error
-from finr1.evaluation.judged import (
-    TAKEN_OUT, Agreement, Verdict, agreement, apply_verdicts, judge_line, judge_samples,
-)
 from finr1.evaluation.regrade import JUDGE, PROTOCOLS, regrade_samples
 from finr1.evaluation.rendering import (
     change_text, decided, estimate, percent, points, protocol_table, remark, render_contamination, render_rows,

@@ -15,9 +15,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finr1 import grading
-from finr1.evaluation.judged import Verdict, apply_verdicts, judge_line
 from finr1.evaluation.rendering import protocol_table
 from finr1.evaluation.samples import Sample, grade_answer
+from finr1.judge import Verdict, apply_verdicts, judge_line
 from finr1.paths import run_folder
 from finr1.records import Problem, R, read_jsonl, write_jsonl
 from finr1.sources.golds import CONTRADICTORY

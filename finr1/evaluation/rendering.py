@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finr1.evaluation.judged import TAKEN_OUT
 from finr1.evaluation.samples import Sample
 from finr1.evaluation.statistics import CONFIDENCE, wilson_interval
 from finr1.evaluation.tables import GROUPS, PARTS, TRACKS, by_values, item_scores, results_table
+from finr1.judge import TAKEN_OUT
 
 PART_INTERVALS = (
     "The table omits the intervals of the three parts: see the figure `decomposition` in notebook 06, or `steps` in\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1 import rewards
+from finr1.judge.verifier import Verifier, make_verifier
 from finr1.params import GRPOParams
-from finr1.verifier import Verifier, make_verifier
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer

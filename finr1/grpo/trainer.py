@@ -15,7 +15,7 @@ from finr1.run import cache_dir
 if TYPE_CHECKING:
     from trl import GRPOConfig, GRPOTrainer
 
-    from finr1.verifier import Verifier
+    from finr1.judge.verifier import Verifier
 
 TRAIN_FILE = "train.jsonl"  # the RL rows that the notebook has chosen by pass rate
 PREFILL_TOKENS = 512  # of each prompt that go through the policy at once where it samples

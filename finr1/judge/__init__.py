@@ -1,32 +1,36 @@
-"""Two rounds of filtering: the answer check, then seven criteria on the reasoning, by `rules` or a `model`."""
+"""The model that decides, in one place: two rounds of filtering, the verifier of the reward, the benchmark's judge.
 
+`rules` decide what can be computed, a `model` the rest; `verifier` is the model behind a reward, and `error` says how
+often a judge errs and takes that out of scores.
+"""
+
+from finr1.judge.error import (
+    TAKEN_OUT,
+    ErrorRates,
+    Verdict,
+    apply_verdicts,
+    error_rates,
+    judge_line,
+    judge_samples,
+    judge_table,
+    steps_with_judge_error,
+    study_orders,
+    with_judge_error,
+)
 from finr1.judge.model import (
-    CHECK_ORDERS,
-    JUDGE_SAMPLING,
+    CHECK_PROMPTS,
+    SCORE_PROMPT,
     check_answers,
     check_prompt,
     make_backend,
-    read_reasoned,
+    score_prompt,
     score_with_model,
 )
 from finr1.judge.rules import CRITERIA, Scores, check_answer, false_equations, score_reasoning, split_steps
-from finr1.judge.study import Agreement, cohen_kappa, study_orders
 
 __all__ = [
-    "CHECK_ORDERS",
-    "CRITERIA",
-    "JUDGE_SAMPLING",
-    "Agreement",
-    "Scores",
-    "check_answer",
-    "check_answers",
-    "check_prompt",
-    "cohen_kappa",
-    "false_equations",
-    "make_backend",
-    "read_reasoned",
-    "score_reasoning",
-    "score_with_model",
-    "split_steps",
-    "study_orders",
-]
+    "CHECK_PROMPTS", "CRITERIA", "SCORE_PROMPT", "TAKEN_OUT", "ErrorRates", "Scores", "Verdict", "apply_verdicts",
+    "check_answer", "check_answers", "check_prompt", "error_rates", "false_equations", "judge_line",
+    "judge_samples", "judge_table", "make_backend", "score_prompt", "score_reasoning", "score_with_model",
+    "split_steps", "steps_with_judge_error", "study_orders", "with_judge_error",
+]  # fmt: skip

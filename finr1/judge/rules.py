@@ -50,34 +50,29 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
 
 @dataclass(frozen=True)
 class Scores:
-    """Seven verdicts on one trace; `total` counts the points, `reasons` says what cost one."""
+    """One point for each of `CRITERIA` that a trace meets."""
 
-    points: dict[str, bool]  # one entry for each name in CRITERIA
-    reasons: dict[str, str]
+    reasons: dict[str, str]  # of the criteria that it does not meet: what cost the point
+
+    @property
+    def points(self) -> dict[str, bool]:
+        return {name: name not in self.reasons for name in CRITERIA}
 
     @property
     def total(self) -> int:
-        return sum(self.points.values())
+        return len(CRITERIA) - len(self.reasons)
 
 
 def check_answer(trace: Trace) -> bool | None:
     """Round one: does the trace's answer match a gold answer? None = rules cannot tell, ask a model."""
-    problem = trace.problem
-    return grading.grade(
-        trace.answer,
-        problem.gold,
-        problem.answer_kind,
-        alternatives=problem.alternatives,
-        choices=problem.choices,
-        labels=problem.labels,
-    )
+    return _is_gold(trace.answer, trace)
 
 
 def score_reasoning(trace: Trace) -> Scores:
     """Round two: one point for each of `CRITERIA`, with the gold answer in sight, as in the paper."""
-    sentences = split_steps(trace.reasoning)
+    sentences, wrong = split_steps(trace.reasoning), false_equations(trace.reasoning)
     reasons = {
-        "consistency": _wrong_equation(trace.reasoning),
+        "consistency": f"false: {wrong[0]}" if wrong else "",
         "gold_terms": _missing_gold(trace),
         "steps": "" if len(sentences) >= 3 else f"{len(sentences)} steps",
         "coherence": _other_conclusion(trace, sentences),
@@ -85,7 +80,7 @@ def score_reasoning(trace: Trace) -> Scores:
         "relevance": _unrelated(trace, sentences),
         "instructions": _broken_form(trace),
     }
-    return Scores({name: not why for name, why in reasons.items()}, {name: why for name, why in reasons.items() if why})
+    return Scores({name: why for name, why in reasons.items() if why})
 
 
 def split_steps(text: str) -> list[str]:
@@ -129,10 +124,9 @@ def _is_arithmetic(text: str, place: int) -> bool:
 
 
 def _holds(left: str, right: str, tolerance: float) -> bool:
-    return _is_true(left, right, tolerance) or (
-        # "2 million + 3 million = 5": the word may be left out on one side.
-        "e" in left + right and _is_true(*(re.sub(r"e\d+", "", side) for side in (left, right)), tolerance)
-    )
+    """Whether `left = right`; a word of scale may stand on one side only, as in "2 million + 3 million = 5"."""
+    bare_left, bare_right = (re.sub(r"e\d+", "", side) for side in (left, right))
+    return _is_true(left, right, tolerance) or _is_true(bare_left, bare_right, tolerance)
 
 
 def _is_true(left: str, right: str, tolerance: float) -> bool:
@@ -168,11 +162,6 @@ def _compute(node: ast.expr) -> float:
     raise ValueError(f"not arithmetic: {ast.dump(node)}")
 
 
-def _wrong_equation(reasoning: str) -> str:
-    wrong = false_equations(reasoning)
-    return f"false: {wrong[0]}" if wrong else ""
-
-
 def _terms(text: str) -> set[str]:
     """Words, numbers and pairs of Chinese characters, in lower case."""
     low = text.lower().replace(",", "")
@@ -181,7 +170,7 @@ def _terms(text: str) -> set[str]:
     return words | set(re.findall(r"\d+(?:\.\d+)?", low)) | {r[i : i + 2] for r in chinese for i in range(len(r) - 1)}
 
 
-def _is_gold(text: str, trace: Trace) -> bool | None:
+def _is_gold(text: str | None, trace: Trace) -> bool | None:
     problem = trace.problem
     return grading.grade(
         text, problem.gold, problem.answer_kind,
@@ -191,29 +180,26 @@ def _is_gold(text: str, trace: Trace) -> bool | None:
 
 def _numbers(text: str) -> list[str]:
     """Numbers as they are written, brackets for a minus included."""
-    return [
-        number.strip() for number in re.findall(r"\(\s?\$?\s?\d[\d,.]*\d?%?\s?\)|-?\$?\d[\d,]*(?:\.\d+)?\s?%?", text)
-    ]
+    written = re.findall(r"\(\s?\$?\s?\d[\d,.]*\d?%?\s?\)|-?\$?\d[\d,]*(?:\.\d+)?\s?%?", text)
+    return [number.strip() for number in written]
 
 
 def _missing_gold(trace: Trace) -> str:
     if trace.problem.answer_kind in ("number", "percent"):
-        found = any(_is_gold(number, trace) for number in reversed(_numbers(trace.reasoning)[-500:]))
+        occurs = any(_is_gold(number, trace) for number in reversed(_numbers(trace.reasoning)[-500:]))
     else:
         golds = [trace.problem.gold, *trace.problem.alternatives]
         spoken = _terms(trace.reasoning)
-        found = any(not _terms(gold) or _terms(gold) & spoken for gold in golds)
-    return "" if found else f"{trace.problem.gold!r} does not occur"
+        occurs = any(not _terms(gold) or _terms(gold) & spoken for gold in golds)
+    return "" if occurs else f"{trace.problem.gold!r} does not occur"
 
 
 def _other_conclusion(trace: Trace, sentences: list[str]) -> str:
     """The last step that states an answer must state the gold one."""
     for sentence in reversed(sentences[-2:]):
-        stated = _stated_answers(sentence, trace)
-        if stated:
-            return (
-                "" if any(_is_gold(answer, trace) is not False for answer in stated) else f"arrives at {stated[-1]!r}"
-            )
+        if stated := _stated_answers(sentence, trace):
+            agrees = any(_is_gold(answer, trace) is not False for answer in stated)
+            return "" if agrees else f"arrives at {stated[-1]!r}"
     return "no conclusion is stated"
 
 
@@ -232,16 +218,13 @@ def _stated_answers(sentence: str, trace: Trace) -> list[str]:
     else:
         names = [*(trace.problem.labels or {}).values(), *DECISIONS]
     low = sentence.lower()
-    found = [
-        (match.start(), -len(name), name)
+    named = [
+        (match.end(), len(name), name)
         for name in names
         for match in re.finditer(rf"(?<![a-z\-]){re.escape(name.lower())}(?![a-z])", low)
     ]
-    if not found:
-        return []
-    # The last one named; where one name contains another (不合规, 合规), the longer of the two.
-    end = max(start - size for start, size, _ in found)
-    return [min((size, name) for start, size, name in found if start - size == end)[1]]
+    # The last one named; where one name ends another (不合规, 合规), the longer of the two.
+    return [max(named)[2]] if named else []
 
 
 def _repeated(sentences: list[str]) -> str:

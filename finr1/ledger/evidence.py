@@ -13,14 +13,11 @@ from typing import Any
 
 from finr1 import reported
 from finr1.evaluation import (
-    TAKEN_OUT,
     Sample,
-    Verdict,
     paired_table,
     results_table,
-    steps_with_judge_error,
-    with_judge_error,
 )
+from finr1.judge import TAKEN_OUT, Verdict, steps_with_judge_error, with_judge_error
 from finr1.ledger.claims import Claim
 from finr1.manifest import read_manifest
 

@@ -9,17 +9,15 @@ from finr1 import ledger, paths, reported, rollouts, templates
 from finr1.ablation import read_ablation
 from finr1.evaluation import (
     Sample,
-    Verdict,
     decided,
     paired_table,
     percent,
     points,
     remark,
     results_table,
-    steps_with_judge_error,
     table_notes,
-    with_judge_error,
 )
+from finr1.judge import Verdict, steps_with_judge_error, with_judge_error
 from finr1.plotting import MODEL_COLOURS, MODEL_NAMES
 from finr1.progress import duration
 from finr1.records import read_jsonl

@@ -9,7 +9,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from finr1.evaluation import TAKEN_OUT, decided, percent, points, remark
+from finr1.evaluation import decided, percent, points, remark
+from finr1.judge import TAKEN_OUT
 from finr1.plotting import MODEL_NAMES
 
 
