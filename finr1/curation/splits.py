@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections import defaultdict
@@ -10,14 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TypeVar
 
-from finr1.records import Problem, Split
+from finr1.records import Problem, Split, hash_share
 
 T = TypeVar("T")
-
-
-def hash_share(key: str, seed: int) -> float:
-    """A number in [0, 1) that depends on `key` and `seed` alone, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]) / 2**64
 
 
 def split_by_group(problems: Sequence[Problem], shares: Mapping[Split, float], seed: int) -> list[Problem]:
