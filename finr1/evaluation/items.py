@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from finr1 import sandbox, synthetic
-from finr1.curation import hash_share
-from finr1.records import SYSTEM_PROMPT, Capability, Problem, messages
+from finr1.records import SYSTEM_PROMPT, Capability, Problem, hash_share, messages
 
 WHOLE = {"finance_instruct_500k"}  # benchmarks of which `num_items` is no limit
 SUITES: dict[str, tuple[Capability, str | None]] = {  # name -> capability, and the language where it matters
