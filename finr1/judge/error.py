@@ -30,7 +30,7 @@ REPEATS = 5  # of each item in the study of the prompts, as in the paper
 STUDY = 200  # answers decided by rules that the judge grades, too: both rates to some 5 points
 RESAMPLES = 10_000
 TAKEN_OUT = "taken out"  # what a row's `judge_error` says where it is
-GROUPS = ("model", "decoding", "capability", "family", "language", "source", "suite")  # what a row may stand for
+_GROUPS = ("model", "decoding", "capability", "family", "language", "source", "suite")  # what a row may stand for
 _ENDS = ("accuracy", "low", "high")
 _KEY = ("model", "decoding", "problem_id", "sample")  # names one answer of the benchmark
 _key_of = attrgetter(*_KEY)
@@ -166,7 +166,7 @@ def with_judge_error(
     accuracy and interval stay as judged. Rows that rules graded stay as they are.
     """
     reason, rates = _not_measured(verdicts), error_rates(verdicts)
-    keys = [key for key in GROUPS if rows and key in rows[0]]
+    keys = [key for key in _GROUPS if rows and key in rows[0]]
     groups, corrected = _item_shares(samples, keys), []
     for row in rows:
         shares = groups.get(tuple(str(row[key]) for key in keys))

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from finr1.params import GRPOParams
 
 STORE_FILE = "verifier.answers.jsonl"
-_TIMEOUT, _RETRIES = 60.0, 3  # seconds and further attempts: a step waits for the slowest of its answers
 
 
 class Case(NamedTuple):
@@ -106,6 +105,8 @@ def make_verifier(params: GRPOParams, stage_dir: Path) -> Verifier | None:
     if params.verifier_backend == "transformers":
         backend: Backend = TransformersBackend(name, batch_size=size)
     else:
-        limits = {"concurrency": size, "timeout": _TIMEOUT, "max_retries": _RETRIES}
-        backend = EndpointBackend(params.verifier_base_url, name, api_key_env=params.key_env, **limits)
+        patience = {"timeout": 60.0, "max_retries": 3}  # a training step waits for the slowest of its answers
+        backend = EndpointBackend(
+            params.verifier_base_url, name, api_key_env=params.key_env, concurrency=size, **patience
+        )
     return Verifier(backend, AnswerStore(stage_dir / STORE_FILE), params.check_order)
