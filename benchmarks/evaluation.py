@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-WAYS = {"harness, float32": "float32", "harness, bfloat16": "bfloat16", "ours": "bfloat16"}
+import pandas as pd
+
+WAYS = {"harness, float32": "float32", "harness, bfloat16": "bfloat16", "ours": None}  # way -> dtype of the harness
 
 
 def items(count: int) -> list:
@@ -40,37 +43,34 @@ def run_harness(folder: Path, model: str, options: argparse.Namespace, dtype: st
     outcome = lm_eval.simple_evaluate(
         lm, tasks=["finr1"], task_manager=tasks, apply_chat_template=True, bootstrap_iters=0
     )
-    seconds = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - work}
+    result = {"seconds": time.perf_counter() - start, "CPU s": time.process_time() - work}
     rows = [row for rows in outcome["samples"].values() for row in rows]
-    right = sum(row.get("accuracy", 0) for row in rows)
-    return {**seconds, "right": right, "texts": {row["doc"]["id"]: row["resps"][0][0] for row in rows}}
+    texts = {row["doc"]["id"]: row["resps"][0][0] for row in rows}
+    return result | {"right": int(sum(row.get("accuracy", 0) for row in rows)), "texts": texts}
 
 
-def run_ours(model: str, options: argparse.Namespace, dtype: str) -> dict:
+def run_ours(model: str, options: argparse.Namespace) -> dict:
     """The same from `evaluation.evaluate`."""
     from finr1.evaluation import evaluate
     from finr1.generation import SamplingParams, TransformersBackend
 
-    backend = TransformersBackend(model, dtype=dtype, batch_size=options.batch_size, device="cpu")
+    backend = TransformersBackend(model, batch_size=options.batch_size, device="cpu")
     evaluate(items(1), backend, SamplingParams(max_tokens=1), "base")  # loads the model, as the other side has
     start, work = time.perf_counter(), time.process_time()
     samples = evaluate(items(options.items), backend, SamplingParams(max_tokens=options.max_tokens), "base")
-    seconds = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - work}
+    result = {"seconds": time.perf_counter() - start, "CPU s": time.process_time() - work}
     texts = {sample.problem_id: sample.text for sample in samples}
-    return {**seconds, "right": sum(sample.correct is True for sample in samples), "texts": texts}
+    return result | {"right": sum(sample.correct is True for sample in samples), "texts": texts}
 
 
 def child(folder: Path, options: argparse.Namespace) -> None:
     """One way in this process; its result as JSON, with the peak of resident memory in MiB."""
-    import resource
-
     from finr1.models import EMBEDDED_MODEL, resolve_model
     from finr1.paths import cache_dir
 
-    model = resolve_model(EMBEDDED_MODEL, cache_dir())
-    dtype = WAYS[options.child]
-    result = run_ours(model, options, dtype) if options.child == "ours" else run_harness(folder, model, options, dtype)
-    result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    model, dtype = resolve_model(EMBEDDED_MODEL, cache_dir()), WAYS[options.child]
+    result = run_harness(folder, model, options, dtype) if dtype else run_ours(model, options)
+    result["MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     (folder / "result.json").write_text(json.dumps(result))
 
 
@@ -86,41 +86,38 @@ def compare(options: argparse.Namespace) -> None:
             command = [sys.executable, __file__, *sys.argv[1:], "--child", way, "--folder", name]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             results[way] = json.loads((folder / "result.json").read_text())
-    ours = results["ours"]
+    table = pd.DataFrame(results).T
+    ours = table.loc["ours", "texts"]
+    table["same texts as ours"] = [sum(ours[item] == text for item, text in texts.items()) for texts in table["texts"]]
+    for column in ("seconds", "CPU s"):
+        table[f"{column} / ours"] = (table[column] / table.loc["ours", column]).astype(float).round(2)
+        table[column] = table[column].astype(float).round(1)
+    table["MiB"] = table["MiB"].astype(int)
     print(f"{options.items} items, at most {options.max_tokens} new tokens, batches of {options.batch_size}, CPU")
-    print(f"{'':20}{'seconds':>9}{'ratio':>8}{'CPU s':>9}{'ratio':>8}{'MiB':>8}{'right':>7}{'same texts as ours':>20}")
-    for way, result in results.items():
-        same = sum(text == ours["texts"][item] for item, text in result["texts"].items())
-        ratio, work = result["seconds"] / ours["seconds"], result["cpu"] / ours["cpu"]
-        print(
-            f"{way:20}{result['seconds']:9.1f}{ratio:7.2f}x{result['cpu']:9.1f}{work:7.2f}x{result['memory']:8.0f}{result['right']:7.0f}{same:20}"
-        )
+    print(table.drop(columns="texts").to_string())
 
 
 def measure_grading(count: int) -> None:
     """Regrading of `count` samples through the public function, and short answers a second for each kind."""
-    from finr1.evaluation import PROTOCOLS, evaluate, regrade
+    from finr1.evaluation import PROTOCOLS, evaluate, regrade_samples
     from finr1.evaluation.samples import grade_answer
     from finr1.generation import SamplingParams, ScriptedBackend
 
     problems = items(500)
-    by_id = {problem.id: problem for problem in problems}
+    golds = {problem.id: problem.gold for problem in problems}
     answer = "<think>12 * 5 = 60, so the answer follows.</think><answer>\\boxed{{{}}}</answer>"
-    backend = ScriptedBackend(lambda request, *_: answer.format(by_id[request.id].gold), "gold")
-    samples = evaluate(problems, backend, SamplingParams(), "base")
-    samples = [sample for _ in range(-(-count // len(samples))) for sample in samples][:count]
+    backend = ScriptedBackend(lambda request, *_: answer.format(golds[request.id]), "gold")
+    samples = (evaluate(problems, backend, SamplingParams(), "base") * -(-count // len(problems)))[:count]
     for protocol in PROTOCOLS:
         start = time.perf_counter()
-        graded = regrade(samples, problems, protocol)
+        graded = regrade_samples(samples, problems, protocol)
         print(f"regrade {len(graded)} samples, {protocol:10}{time.perf_counter() - start:7.1f} s")
     for kind in sorted({problem.answer_kind for problem in problems}):
-        of_kind = [problem for problem in problems if problem.answer_kind == kind]
-        pairs = [(p, q.gold) for p, q in zip(of_kind, of_kind[1:] + of_kind[:1], strict=True)] * (
-            20_000 // len(of_kind)
-        )
+        members = [problem for problem in problems if problem.answer_kind == kind]
+        pairs = list(zip(members, members[1:] + members[:1], strict=True)) * (20_000 // len(members))
         start = time.process_time()
         for problem, other in pairs:
-            grade_answer(problem, other)
+            grade_answer(problem, other.gold)
         print(f"{kind:10}{len(pairs) / (time.process_time() - start):9.0f} answers/s on one core")
 
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from finr1 import launch, pipeline
 from finr1.ablation import command as ablation_command
 from finr1.compare import command as compare_command
-from finr1.evaluation import command as evaluation_command
-from finr1.evaluation import harness
+from finr1.evaluation import harness, regrade
 from finr1.generation import command as generation_command
 from finr1.plan import command as plan_command
 from finr1.sources import command as sources_command
@@ -22,7 +21,7 @@ COMMANDS = (
     ablation_command,
     sources_command,
     generation_command,
-    evaluation_command,
+    regrade,
     compare_command,
     harness,
 )

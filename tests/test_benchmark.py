@@ -1,4 +1,4 @@
-"""What surrounds the benchmark loop: items and suites, prompts, own history, several answers, judges, contamination."""
+"""What surrounds the benchmark loop: items and suites, prompts, several answers and seeds, contamination."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_evaluation import BENCHMARK, make_sample, many, problem
-from tiny_model import make_tiny_model
+from statsmodels.stats.power import normal_power
+from test_evaluation import make_sample, many, problem
 
 from finr1 import evaluation
 from finr1.curation import pool_splits
-from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend, TransformersBackend
-from finr1.params import BenchmarkParams
+from finr1.evaluation.statistics import pass_at_k
+from finr1.generation import SamplingParams, ScriptedBackend
 from finr1.params.yaml_file import write_flat_yaml
-from finr1.records import Problem, Turn, messages, write_jsonl
+from finr1.records import Problem, messages, write_jsonl
 from finr1.synthetic import generate_problems
 
 GREEDY = SamplingParams(max_tokens=8)
@@ -120,66 +120,13 @@ def test_prompts_by_benchmark_and_language(asked, words, reason):
     assert (told[0] == plain[0]) is (asked.language == "en")
 
 
-# ---- own history ----------------------------------------------------------------------------------------------------
-
-TURNS = [Turn(question="What was it in 2014?", answer="20"), Turn(question="And in 2015?", answer="30")]
-DIALOGUE = [
-    problem(n, gold).model_copy(
-        update={"id": f"c/{n}", "context": "a page", "history": TURNS[:n], "question": question}
-    )
-    for n, (gold, question) in enumerate(
-        zip(("20", "30", "50"), (*(t.question for t in TURNS), "The sum?"), strict=True)
-    )
-]
-
-
-def test_with_its_own_history_a_model_builds_on_its_own_answers(tmp_path):
-    seen = []
-
-    def answer(request, sampling, sample):
-        seen.append(request.messages)
-        turns = [m["content"] for m in request.messages]
-        return f"<think>so</think><answer>\\boxed{{{7 + len(turns)}}}</answer>" if len(turns) < 5 else "no box"
-
-    backend, store = ScriptedBackend(answer, "own"), AnswerStore(tmp_path / "a.jsonl")
-    samples = evaluation.evaluate(DIALOGUE, backend, GREEDY, "sft", store, history="own")
-    assert [s.own_turns for s in samples] == [[], ["9"], ["9", "11"]]  # system and user: 2 turns, then 4
-    assert [[m["content"] for m in chat if m["role"] == "assistant"] for chat in seen] == [[], ["9"], ["9", "11"]]
-    assert seen[2][1]["content"] == "a page\n\nWhat was it in 2014?"  # the page belongs to the first turn
-    assert len(seen) == 3  # the shared beginning is asked once
-    assert {s.history for s in samples} == {"own"}
-    other = evaluation.evaluate(DIALOGUE, ScriptedBackend(lambda *_: "\\boxed{1}", "b"), GREEDY, "base", history="own")
-    assert [s.prompt_sha256 for s in other] == [s.prompt_sha256 for s in samples]  # the same questions: comparable
-    gold = evaluation.evaluate(DIALOGUE, backend, GREEDY, "sft")
-    assert seen[-1][2]["content"] == "20" and gold[0].own_turns is None
-    again = evaluation.evaluate(DIALOGUE, ScriptedBackend(None, "own"), GREEDY, "sft", store, history="own")
-    assert again == samples  # all from the store
-
-
-def test_each_sample_has_a_conversation_of_its_own(tmp_path):
-    model = make_tiny_model(tmp_path / "m")
-    sampling = SamplingParams(temperature=1.0, max_tokens=4, num_samples=3)
-    samples = evaluation.evaluate(DIALOGUE, TransformersBackend(model), sampling, "sft", history="own")
-    assert [(s.problem_id, s.sample) for s in samples] == [(f"c/{n}", k) for n in range(3) for k in range(3)]
-    assert len({tuple(s.own_turns) for s in samples[-3:]}) == 3
-    for k in range(3):  # the first answer of a sample is the first turn of its longer conversations
-        assert samples[3 + k].own_turns == samples[6 + k].own_turns[:1]
-
-
-def test_an_answer_without_a_box_becomes_a_turn_without_its_thinking():
-    from finr1.evaluation.conversations import _as_turn
-
-    texts = {"<think>long</think>It was 20.": "It was 20.", "<think>cut off in the mid": "-", "": "-"}
-    assert {text: _as_turn(text) for text in texts} == texts
-
-
 # ---- several answers, several seeds, several comparisons ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "right", "k"), [(5, 2, 1), (5, 2, 3), (6, 0, 4), (6, 6, 2), (7, 5, 4)])
 def test_pass_at_k_is_the_share_of_draws_with_a_right_one(n, right, k):
     draws = [any(place < right for place in draw) for draw in itertools.combinations(range(n), k)]
-    assert evaluation.pass_at_k(n, right, k) == pytest.approx(np.mean(draws))
+    assert pass_at_k(n, right, k) == pytest.approx(np.mean(draws))
 
 
 @pytest.mark.parametrize(
@@ -236,30 +183,24 @@ def test_a_difference_that_only_survives_alone_is_called_noise():
     )
 
 
-def test_power_and_the_detectable_difference_agree_with_each_other_and_with_a_simulation():
-    [row] = evaluation.power_table([400], [0.0628, 0.3])
-    assert row["6.28 points"] == pytest.approx(0.8, abs=0.01) and row["30 points"] is None  # more than changes sides
-    [least] = evaluation.detectable_table([400], [0.2])
-    assert least["20% change"] == pytest.approx(0.0626, abs=2e-4)
-    assert evaluation.detectable_table([400], [0.2], comparisons=10)[0]["20% change"] > least["20% change"]
-    rng = np.random.default_rng(0)
-    gained, lost = (0.2 + 0.0628) / 2, (0.2 - 0.0628) / 2
-    found = 0
+def test_the_detectable_difference_agrees_with_statsmodels_and_with_a_simulation():
+    least = evaluation.smallest_detectable_difference(400, 0.2**0.5)
+    assert least == pytest.approx(0.0626, abs=2e-4)
+    assert evaluation.smallest_detectable_difference(400, 0.2**0.5, comparisons=10) > least
+    assert normal_power(least / 0.2**0.5, 400, 0.05) == pytest.approx(0.8, abs=1e-5)
+    rng, shown = np.random.default_rng(0), 0
     for _ in range(400):
-        change = rng.choice([1, -1, 0], size=400, p=[gained, lost, 0.8])
-        found += evaluation.mcnemar(change < 0, change > 0).p < 0.05
-    assert 0.70 < found / 400 < 0.86  # the exact test is a little weaker than its approximation
+        change = rng.choice([1, -1, 0], size=400, p=[(0.2 + 0.0628) / 2, (0.2 - 0.0628) / 2, 0.8])
+        shown += evaluation.mcnemar(change < 0, change > 0).p < 0.05
+    assert 0.70 < shown / 400 < 0.86  # the exact test is a little weaker than its approximation
 
 
-@pytest.mark.parametrize(
-    ("models", "count"), [({}, 6), ({"zero_stage": "z"}, 10), ({"other_models": ["a=x", "b=y"]}, 10)]
-)
-def test_the_comparisons_of_a_run_are_counted_before_they_are_made(models, count):
-    names = ["base", "sft", "grpo", *(["zero"] if "zero_stage" in models else [])]
-    names += [entry[0] for entry in models.get("other_models", [])]
-    samples = [s for name in names for how in ("greedy", "sampled") for s in many(name, "10", "11", decoding=how)]
-    assert evaluation.count_comparisons(BenchmarkParams(**BENCHMARK | models)) == count
-    assert len(evaluation.paired_table(samples, seed=0, resamples=50)) == count
+def test_zero_and_other_models_are_compared_too():
+    samples = [s for name in ("GPT", "zero", "grpo", "sft", "base") for s in many(name, "10", "11")]
+    steps = [(s["before"], s["after"]) for s in evaluation.paired_table(samples, seed=0)]
+    recipe = [("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo")]
+    assert steps == evaluation.steps_between(["base", "zero", "sft", "grpo", "GPT"]) == [*recipe, ("GPT", "grpo")]
+    assert [r["model"] for r in evaluation.results_table(samples)] == ["base", "zero", "sft", "grpo", "GPT"]
 
 
 def test_sign_flips_agree_with_mcnemar_on_single_answers():
@@ -269,30 +210,22 @@ def test_sign_flips_agree_with_mcnemar_on_single_answers():
 
 
 def test_seeds_have_a_spread_of_their_own():
-    spread = evaluation.seed_spread([0.2, 0.3, 0.25])
-    assert (spread["runs"], spread["mean"], spread["sd"]) == (3, pytest.approx(0.25), pytest.approx(0.05))
-    assert spread["high"] - spread["mean"] == pytest.approx(4.3027 * 0.05 / 3**0.5, rel=1e-4)  # Student, 2 degrees
-    assert evaluation.seed_spread([0.2])["sd"] is None
     runs = {"one": many("sft", "1100", "1111"), "two": many("sft", "1110", "1111")}
+    [row] = evaluation.spread_table(runs | {"three": many("sft", "1111", "1111")})
+    assert (row["runs"], row["mean"], row["sd"]) == (3, pytest.approx(0.75), pytest.approx(0.25))
+    assert row["high"] - row["mean"] == pytest.approx(4.3027 * 0.25 / 3**0.5, rel=1e-4)  # Student, 2 degrees
     [row] = evaluation.spread_table(runs)
-    assert row["by_run"] == {"one": 0.5, "two": 0.75} and row["runs"] == 2
+    assert row["by_run"] == {"one": 0.5, "two": 0.75}
     assert row["between_over_within"] == pytest.approx(0.03125 / np.mean([0.25 / 4, 0.1875 / 4]))
+    [row] = evaluation.spread_table({"one": runs["one"]})
+    assert (row["mean"], row["sd"], row["between_over_within"]) == (0.5, None, None)
     judged = [s.model_copy(update={"graded_by": "judge"}) for s in runs["two"]]
     [row] = evaluation.spread_table({"one": runs["one"], "two": judged})
     assert row["mean"] is None and not row["by_run"] and "a judge graded some" in row["note"]
     assert evaluation.spread_table({"one": judged, "two": judged})[0]["mean"] == 0.75
 
 
-# ---- bad golds and contamination ------------------------------------------------------------------------------------
-
-
-def test_scores_with_and_without_bad_golds():
-    samples = many("sft", "1100", "1111")
-    samples[0] = samples[0].model_copy(update={"flaw": "contradictory golds"})
-    [row] = evaluation.bad_gold_table(samples)
-    assert (row["all"][0], row["without"][0], row["flawed"][0]) == (0.5, pytest.approx(1 / 3), 1.0)
-    assert "without bad golds" in evaluation.render_bad_golds([row]) and "n=3" in evaluation.render_bad_golds([row])
-    assert [r["id"] for r in evaluation.flawed_rows([problem(1, "1"), real(2, "finqa", flaw="x")])] == ["finqa/2"]
+# ---- contamination -------------------------------------------------------------------------------------------------
 
 
 def memorise(pool: list[Problem]) -> ScriptedBackend:

@@ -10,7 +10,7 @@ from tiny_model import make_tiny_model
 
 from finr1.__main__ import main
 from finr1.evaluation import evaluate, harness
-from finr1.evaluation.prompts import benchmark_messages
+from finr1.evaluation.items import benchmark_messages
 from finr1.generation import SamplingParams, ScriptedBackend, TransformersBackend
 from finr1.records import Problem, Turn, messages, write_jsonl
 from finr1.synthetic import generate_problems

@@ -378,8 +378,8 @@ def test_a_judge_of_all_answers_and_a_reply_that_is_no_verdict():
     samples[0] = samples[0].model_copy(update={"answer": None})
     verdicts = judge.judge_samples(samples, asked, ScriptedBackend(lambda *_: "maybe", "m"), "J", "all", 0)
     assert len(verdicts) == 11 and not any(v.study for v in verdicts)  # a missing answer needs no judge
-    final = evaluation.regrade(samples, asked, "judge", verdicts)
-    ruled = evaluation.regrade(samples, asked, "ours")
+    final = evaluation.regrade_samples(samples, asked, "judge", verdicts)
+    ruled = evaluation.regrade_samples(samples, asked, "ours")
     assert final == ruled and [s.correct for s in ruled].count(None) == 6  # no verdict takes none away
     assert "0 answers graded by J; 11 replies could not be read" in judge.judge_line(verdicts)
 
@@ -406,7 +406,7 @@ def test_a_judge_that_overrules_the_rules_is_not_undone_by_them():
     assert (line["as judged"], line["corrected"], line["judged share"]) == (0.8, None, 1.0)
     assert judge.error_rates(verdicts) == judge.ErrorRates(50, 50, 20, 50)  # beside it, as information
     later = [s.model_copy(update={"model": "sft", "correct": True}) for s in final]
-    steps = evaluation.paired_table([*final, *later], seed=0, resamples=200)
+    steps = evaluation.paired_table([*final, *later], seed=0)
     [step] = judge.steps_with_judge_error(steps, [*final, *later], verdicts, seed=0)
     assert (step["difference"], step["p"]) == (steps[0]["difference"], steps[0]["p"])
     assert step["judge_error"] == row["judge_error"]
@@ -484,7 +484,7 @@ def test_a_judge_that_forgives_does_not_favour_the_model_that_answers_more():
         judge.Verdict(model="grpo", problem_id=f"p{i}", verdict=bool(v), rules=bool(r), **key)
         for i, (v, r) in enumerate(zip(said, right, strict=True))
     ]
-    steps = evaluation.paired_table([*shy, *bold], seed=0, resamples=500)
+    steps = evaluation.paired_table([*shy, *bold], seed=0)
     assert steps[0]["difference"] > 0.3 and not steps[0]["inside_noise"]
     [step] = judge.steps_with_judge_error(steps, [*shy, *bold], verdicts, seed=0)
     assert abs(step["difference"]) < 0.02 and step["inside_noise"] and step["p"] > 0.3
@@ -520,7 +520,9 @@ def test_the_benchmarks_judge_may_be_a_local_model(tmp_path):
     examiner.unload()
     assert len(verdicts) == 12 and [v.verdict for v in verdicts] == [None] * 12
     assert judge.apply_verdicts(samples, verdicts) == samples
-    graded = {name: evaluation.regrade(samples, asked, name, verdicts) for name in (*evaluation.PROTOCOLS, "judge")}
+    graded = {
+        name: evaluation.regrade_samples(samples, asked, name, verdicts) for name in (*evaluation.PROTOCOLS, "judge")
+    }
     assert "judge [95 %]" in evaluation.protocol_table(graded).splitlines()[0]
     assert judge.make_backend(BenchmarkParams(**BENCHMARK)) is None
     with pytest.raises(ParameterError, match="judge_model = None.*hub id or a folder"):

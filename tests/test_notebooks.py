@@ -35,7 +35,7 @@ SMALL = {
     "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
     "05_grpo.max_steps": 2, "05_grpo.save_steps": 1, "05_grpo.warmup_steps": 0, "pass_rate_candidates": 0,
     "06_benchmark.num_items": 6, "06_benchmark.max_tokens": 8, "06_benchmark.num_samples": 2,
-    "06_benchmark.suite_items": 2, "06_benchmark.history": "own",
+    "06_benchmark.suite_items": 2,
 }  # fmt: skip
 
 

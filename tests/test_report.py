@@ -352,7 +352,7 @@ def test_the_same_run_gives_the_same_report(run, tmp_path):
 
 def sentences(rates: dict) -> list[str]:
     own = samples(rates)
-    return summary_sentences(results_table(own), paired_table(own, seed=0, resamples=500), "synthetic problems")
+    return summary_sentences(results_table(own), paired_table(own, seed=0), "synthetic problems")
 
 
 def test_five_sentences_hold_levels_steps_format_and_limits():
@@ -379,7 +379,7 @@ def test_five_sentences_hold_levels_steps_format_and_limits():
 )
 def test_what_may_be_compared_with_the_paper_depends_on_the_run(sources, base, says, not_says):
     own = samples(GAIN)
-    rows, steps = results_table(own), paired_table(own, seed=0, resamples=100)
+    rows, steps = results_table(own), paired_table(own, seed=0)
     last = summary_sentences(rows, steps, "x", reported.why_apart(sources, base))[-1]
     assert all(text in last for text in says) and not any(text in last for text in not_says)
     shown = [axes.get_title() for axes in plotting.beside_the_paper(rows, reported.recipe_rows(), "x").axes]
@@ -402,7 +402,7 @@ def test_a_clear_gain_is_not_called_noise():
 
 def test_a_difference_that_holms_correction_takes_away_is_called_noise():
     own = samples(GAIN)
-    steps = paired_table(own, seed=0, resamples=500)
+    steps = paired_table(own, seed=0)
     weak = [step | {"p_holm": 0.05 if step["after"] == "sft" else 0.049} for step in steps]
     told = summary_sentences(results_table(own), weak, "synthetic problems")
     assert told[1].count(", which is noise among so many comparisons") == 2  # greedy and sampled
@@ -414,7 +414,7 @@ def test_a_difference_that_holms_correction_takes_away_is_called_noise():
 
 def test_an_accuracy_of_a_part_of_the_answers_is_not_told_as_a_plain_one():
     opened = [s.model_copy(update={"correct": None}) if s.problem_id[-1] in "02468" else s for s in samples(GAIN)]
-    told = summary_sentences(results_table(opened), paired_table(opened, seed=0, resamples=200), "open questions")
+    told = summary_sentences(results_table(opened), paired_table(opened, seed=0), "open questions")
     assert told[0].count("of the 30 of 60 answers that could be graded") == 3
     assert "on the 30 of 60 problems that could be graded" in told[1]
 
@@ -467,7 +467,7 @@ def test_one_model_alone_has_no_steps():
 
 def test_the_summary_fits_a_terminal():
     own = samples(GAIN)
-    text = summary_text(results_table(own), paired_table(own, seed=0, resamples=200))
+    text = summary_text(results_table(own), paired_table(own, seed=0))
     assert max(map(len, text.splitlines())) <= 100
 
 

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finr1.evaluation import Sample, change_text, estimate, percent, points, wilson_interval
-from finr1.evaluation.several import holm
-from finr1.evaluation.statistics import CONFIDENCE, EMPTY
+from finr1.evaluation.statistics import CONFIDENCE, EMPTY, holm
 from finr1.evaluation.tables import by_values
 
 ARMS = ("base", "zero", "sft", "grpo")  # in the order of the paper's table

@@ -19,8 +19,14 @@ from typing import Any
 import numpy as np
 
 from finr1.compare.runs import GRADED_BY, ComparedRun, NotComparable, graders
-from finr1.evaluation.several import holm
-from finr1.evaluation.statistics import CONFIDENCE, clustered_interval, mcnemar, paired_bootstrap, sign_flips
+from finr1.evaluation.statistics import (
+    CONFIDENCE,
+    clustered_interval,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    sign_flips,
+)
 
 METRICS: dict[str, Callable[[dict], float | None]] = {
     "accuracy": lambda sample: sample["correct"],
@@ -155,7 +161,7 @@ def unpaired_difference(
     x, y = float(first.mean()), float(second.mean())
     if is_share:
         (low_a, high_a), (low_b, high_b) = (
-            clustered_interval(means, sum(map(len, items)), CONFIDENCE) for means, items in ((first, a), (second, b))
+            clustered_interval(means, sum(map(len, items))) for means, items in ((first, a), (second, b))
         )
         low = y - x - ((y - low_b) ** 2 + (high_a - x) ** 2) ** 0.5
         high = y - x + ((high_b - y) ** 2 + (x - low_a) ** 2) ** 0.5

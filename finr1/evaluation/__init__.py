@@ -1,123 +1,22 @@
-"""Benchmark: choose (`items`), ask (`prompts`, `conversations`, `models`), grade and keep (`samples`; a judge's
-verdicts are made and applied by `finr1.judge`).
+"""Benchmark: choose the questions (`items`), ask models and grade (`samples`), and tell how good and how sure.
 
-Then intervals and paired tests (`statistics`, `several`), tables (`tables`), other rules of grading (`protocols`), and
-what a score hides (`checks`).
+`statistics` has intervals and paired tests, `tables` the rows, `rendering` their text, `regrade` other rules of
+grading, and `harness` the same items for lm-evaluation-harness. A judge's verdicts are made by `finr1.judge`.
 """
 
-from finr1.evaluation.checks import (
-    bad_gold_table,
-    check_tracks,
-    contamination_table,
-    flawed_rows,
-    read_samples,
-    render_bad_golds,
-    render_contamination,
-)
-from finr1.evaluation.items import SUITES, item_counts, items_record, select_items, suite_items
-from finr1.evaluation.models import count_comparisons, read_models
-from finr1.evaluation.prompts import asks
-from finr1.evaluation.protocols import JUDGE, PROTOCOLS, regrade
+# ruff: noqa: F401, I001
+# fmt: off
+from finr1.evaluation.items import SUITES, asks, item_counts, items_record, select_items, suite_items
+from finr1.evaluation.regrade import JUDGE, PROTOCOLS, regrade_samples
 from finr1.evaluation.rendering import (
-    change_text,
-    decided,
-    estimate,
-    percent,
-    points,
-    protocol_table,
-    remark,
-    render_rows,
-    render_steps,
-    render_table,
-    share_text,
-    table_notes,
+    change_text, decided, estimate, percent, points, protocol_table, remark, render_contamination, render_rows,
+    render_steps, render_table, share_text, table_notes,
 )
-from finr1.evaluation.samples import MODELS, Sample, evaluate
-from finr1.evaluation.several import (
-    detectable_table,
-    holm,
-    majority,
-    pass_at_k,
-    power_table,
-    repeated_table,
-    seed_spread,
-    spread_table,
-)
+from finr1.evaluation.samples import MODELS, Sample, evaluate, read_models, read_samples
 from finr1.evaluation.statistics import (
-    Cells,
-    Decomposition,
-    McNemar,
-    PairedDifference,
-    cells,
-    clustered_interval,
-    decompose,
-    decomposition_intervals,
-    mcnemar,
-    paired_bootstrap,
-    sign_flips,
-    smallest_detectable_difference,
-    wilson_interval,
+    clustered_interval, holm, mcnemar, paired_bootstrap, sign_flips, smallest_detectable_difference, wilson_interval,
 )
-from finr1.evaluation.tables import item_scores, paired_row, paired_table, protocol_rows, results_table
-
-__all__ = [
-    "Cells",
-    "Decomposition",
-    "JUDGE",
-    "MODELS",
-    "McNemar",
-    "PROTOCOLS",
-    "PairedDifference",
-    "SUITES",
-    "Sample",
-    "asks",
-    "bad_gold_table",
-    "cells",
-    "check_tracks",
-    "change_text",
-    "clustered_interval",
-    "contamination_table",
-    "count_comparisons",
-    "decided",
-    "decompose",
-    "decomposition_intervals",
-    "detectable_table",
-    "estimate",
-    "evaluate",
-    "flawed_rows",
-    "holm",
-    "item_counts",
-    "item_scores",
-    "items_record",
-    "majority",
-    "mcnemar",
-    "paired_bootstrap",
-    "paired_row",
-    "paired_table",
-    "pass_at_k",
-    "percent",
-    "points",
-    "power_table",
-    "protocol_rows",
-    "protocol_table",
-    "read_models",
-    "read_samples",
-    "regrade",
-    "remark",
-    "render_bad_golds",
-    "render_contamination",
-    "render_rows",
-    "render_steps",
-    "render_table",
-    "repeated_table",
-    "results_table",
-    "seed_spread",
-    "select_items",
-    "share_text",
-    "sign_flips",
-    "smallest_detectable_difference",
-    "spread_table",
-    "suite_items",
-    "table_notes",
-    "wilson_interval",
-]
+from finr1.evaluation.tables import (
+    check_tracks, contamination_table, majority, paired_table, protocol_rows, repeated_table, results_table,
+    spread_table, steps_between,
+)

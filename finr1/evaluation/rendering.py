@@ -1,4 +1,4 @@
-"""Results, paired differences and protocols as plain text for a terminal, each number with its interval."""
+"""The tables as plain text for a terminal, each number with its interval; shares in percent, differences in points."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from finr1.evaluation.samples import Sample
 from finr1.evaluation.statistics import CONFIDENCE, wilson_interval
-from finr1.evaluation.tables import GROUPS, PARTS, by_values, item_scores, results_table
+from finr1.evaluation.tables import GROUPS, PARTS, TRACKS, by_values, item_scores, results_table
 from finr1.judge import TAKEN_OUT
 
 PART_INTERVALS = (
-    "95 % intervals of the parts: 06's figure `decomposition`, and with that of lenient its metrics.json, `steps`."
+    "The table omits the intervals of the three parts: see the figure `decomposition` in notebook 06, or `steps` in\n"
+    "its metrics.json, which also has that of the lenient difference."
 )
 
 
@@ -21,11 +22,14 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
+def points(value: float | None) -> str:
+    """A difference in percentage points with its sign: 0.125 -> "+12.5"; a missing one is a dash."""
+    return "-" if value is None else f"{100 * value:+.1f}"
+
+
 def estimate(value: float | None, low: float | None, high: float | None, digits: int = 1) -> str:
     """A share in percent with its interval, whose ends have `digits` decimals: "20.2 [16.9, 24.0]"; a dash for None."""
-    if value is None:
-        return "-"
-    return f"{percent(value)} [{percent(low, digits)}, {percent(high, digits)}]"
+    return "-" if value is None else f"{percent(value)} [{percent(low, digits)}, {percent(high, digits)}]"
 
 
 def share_text(row: Mapping) -> str:
@@ -38,83 +42,10 @@ def change_text(row: Mapping) -> str:
     return f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
 
 
-def points(value: float | None) -> str:
-    """A difference in percentage points with its sign: 0.125 -> "+12.5"; a missing one is a dash."""
-    return "-" if value is None else f"{100 * value:+.1f}"
-
-
-def render_rows(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
-    """A text table; the first `left` columns to the left, the rest to the right."""
-    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        .rstrip()
-        for line in (header, *lines)
-    )  # fmt: skip
-
-
-def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
-    """Both tables as plain text for a terminal, in percent and percentage points.
-
-    A column `undecided` is there where some answers are; notes below say what that and a judge do to an accuracy. The
-    intervals of all but the accuracy are rounded, so that a row fits a line.
-    """
-    by = [key for key in rows[0] if key in GROUPS] if rows else []
-    undecided = sum(row["undecided"] for row in rows)
-    header = ["model", "decoding", *by, "items", "answers", *["undecided"] * bool(undecided), "accuracy [95 %]",
-              "cut off", "no answer", "format [95 %]", "right in format [95 %]", "lenient [95 %]",
-              "tokens"]  # fmt: skip
-    lines = [
-        [row["model"], row["decoding"], *(str(row[key]) for key in by), str(row["n"]), str(row["samples"]),
-         *[str(row["undecided"])] * bool(undecided),
-         estimate(row["accuracy"], row["low"], row["high"]), percent(row["truncated"]), percent(row["missing"]),
-         estimate(row["format"], row["format_low"], row["format_high"], 0), _right_in_format(row),
-         estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
-         "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}"]
-        for row in rows
-    ]  # fmt: skip
-    text = "\n".join([render_rows(header, lines, 2 + len(by)), *table_notes(rows)])
-    return text + ("\n\n" + render_steps(steps) if steps else "")
-
-
-def _right_in_format(row: Mapping) -> str:
-    if not row["in_format"]:
-        return "-"
-    ends = row["given_format_low"], row["given_format_high"]
-    return f"{estimate(row['accuracy_given_format'], *ends, 0)} of {row['in_format']}"
-
-
-def table_notes(rows: Sequence[dict]) -> list[str]:
-    """What keeps the accuracies of `rows` from being plain ones, a sentence each: undecided answers, a judge."""
-    notes = []
-    if undecided := sum(row["undecided"] for row in rows):
-        notes.append(
-            f"{undecided} answers could not be graded. The accuracies beside them are of the rest alone, in which "
-            "missing answers, which are wrong, weigh more."
-        )
-    reasons = dict.fromkeys(row["judge_error"] for row in rows if "judge_error" in row)
-    if TAKEN_OUT in reasons:
-        notes.append("A judge graded; its error is taken out of accuracies and intervals (Rogan and Gladen).")
-    notes += [f"A judge graded; its error is {reason}." for reason in reasons if reason != TAKEN_OUT]
-    return notes
-
-
-def render_steps(steps: Sequence[dict]) -> str:
-    """The paired differences as plain text, in percentage points.
-
-    The last column says where an interval contains zero, and where Holm's correction leaves nothing of a difference.
-    Seven intervals a row fit no line: those of the parts are in the rows and in `plotting.decomposition_bars`.
-    """
-    header = ["step", "decoding", "items", "accuracy [95 %]", "by format", "in format", "outside", "lenient", "p",
-              "Holm", ""]  # fmt: skip
-    lines = [
-        [f"{row['before']} -> {row['after']}", row["decoding"], decided(row),
-         change_text(row),
-         *(points(row[part]) for part in PARTS), points(row["lenient_difference"]),
-         f"{row['p']:.3g}", f"{row['p_holm']:.3g}", remark(row)]
-        for row in steps
-    ]  # fmt: skip
-    return f"{render_rows(header, lines, 2)}\n{PART_INTERVALS}"
+def decided(row: Mapping) -> str:
+    """The items of a row of `paired_table` as text: "40 of 60" where 20 are undecided for one model or the other."""
+    asked = row.get("asked") or row["n"]
+    return str(row["n"]) if row["n"] == asked else f"{row['n']} of {asked}"
 
 
 def remark(row: Mapping) -> str:
@@ -128,45 +59,128 @@ def remark(row: Mapping) -> str:
     return "noise among so many" if p is not None and p >= 0.05 else ""
 
 
-def decided(row: Mapping) -> str:
-    """The items of a row of `paired_table` as text: "40 of 60" where 20 are undecided for one model or the other."""
-    asked = row.get("asked") or row["n"]
-    return str(row["n"]) if row["n"] == asked else f"{row['n']} of {asked}"
+def render_rows(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
+    """A text table; the first `left` columns are aligned to the left, the others to the right.
 
-
-def protocol_table(graded: dict[str, list[Sample]]) -> str:
-    """Accuracy in percent with its 95 % interval: a row a model and decoding, a column a protocol.
-
-    The last column is the distance of the highest from the lowest: what the protocol alone is worth, in points, with
-    Student's interval over the items that both decide (quick for 100,000 answers; it does not know that the two were
-    picked for their distance).
+    `DataFrame.to_string` was tried: it aligns all columns one way, or puts the left ones' names on a line of their own.
     """
-    tables = {protocol: results_table(samples) for protocol, samples in graded.items()}
-    by_item = {
-        protocol: {key: item_scores(members) for key, members in by_values(samples, "model", "decoding").items()}
-        for protocol, samples in graded.items()
-    }
-    lines = []
-    for rows in zip(*tables.values(), strict=True):
-        cells = [estimate(r["accuracy"], r["low"], r["high"]) for r in rows]
-        most = max(row["n"] for row in rows)
-        cells = [cell + (f" n={r['n']}" if r["n"] < most else "") for cell, r in zip(cells, rows, strict=True)]
-        key = rows[0]["model"], rows[0]["decoding"]
-        spread = _spread([scores[key] for scores in by_item.values() if scores[key]])
-        lines.append([*key, str(most), *cells, spread])
-    return render_rows(
-        ["model", "decoding", "items", *(f"{name} [95 %]" for name in tables), "spread [95 %]"], lines, 2
+    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(widths[i]) if i < left else cell.rjust(widths[i]) for i, cell in enumerate(line)).rstrip()
+        for line in (header, *lines)
     )
 
 
-def _spread(scores: Sequence[dict[str, float]]) -> str:
-    """Highest minus lowest of the means of `scores` (item -> score, a dict a protocol) over the items of both."""
+def _render(cells: Sequence[Mapping[str, object]], left: int) -> str:
+    """`render_rows` of lines that name their columns."""
+    return render_rows([*cells[0]], [[str(cell) for cell in line.values()] for line in cells], left)
+
+
+def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
+    """`results_table`, and `paired_table` below it, as plain text.
+
+    A column `undecided` is there where some answers are; notes below say what that and a judge do to an accuracy. The
+    intervals of all but the accuracy are rounded, so that a row fits a line.
+    """
+    by = [key for key in GROUPS if key in rows[0]]
+    some_undecided = any(row["undecided"] for row in rows)
+    cells = []
+    for row in rows:
+        line = {key: row[key] for key in ("model", "decoding", *by)} | {"items": row["n"], "answers": row["samples"]}
+        if some_undecided:
+            line["undecided"] = row["undecided"]
+        given = estimate(row["accuracy_given_format"], row["given_format_low"], row["given_format_high"], 0)
+        cells.append(line | {
+            "accuracy [95 %]": estimate(row["accuracy"], row["low"], row["high"]),
+            "cut off": percent(row["truncated"]),
+            "no answer": percent(row["missing"]),
+            "format [95 %]": estimate(row["format"], row["format_low"], row["format_high"], 0),
+            "right in format [95 %]": f"{given} of {row['in_format']}" if row["in_format"] else "-",
+            "lenient [95 %]": estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
+            "tokens": "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}",
+        })  # fmt: skip
+    text = "\n".join([_render(cells, 2 + len(by)), *table_notes(rows)])
+    return f"{text}\n\n{render_steps(steps)}" if steps else text
+
+
+def table_notes(rows: Sequence[dict]) -> list[str]:
+    """What keeps the accuracies of `rows` from being plain ones, a sentence each: undecided answers, a judge."""
+    notes = []
+    if undecided := sum(row["undecided"] for row in rows):
+        notes.append(
+            f"{undecided} answers could not be graded. The accuracies beside them are of the rest alone, in which "
+            "missing answers, which are wrong, weigh more."
+        )
+    reasons = dict.fromkeys(row["judge_error"] for row in rows if "judge_error" in row)
+    if TAKEN_OUT in reasons:
+        notes.append("A judge graded; its error is taken out of accuracies and intervals (Rogan and Gladen).")
+    return notes + [f"A judge graded; its error is {reason}." for reason in reasons if reason != TAKEN_OUT]
+
+
+def render_steps(steps: Sequence[dict]) -> str:
+    """`paired_table` as plain text, in percentage points.
+
+    The last column says where an interval contains zero, and where Holm's correction leaves nothing of a difference.
+    A line has no room for seven intervals: those of the parts are in the rows and in `plotting.decomposition_bars`.
+    """
+    names = dict(zip(PARTS, ("by format", "in format", "outside"), strict=True))
+    cells = [
+        {
+            "step": f"{row['before']} -> {row['after']}",
+            "decoding": row["decoding"],
+            "items": decided(row),
+            "accuracy [95 %]": change_text(row),
+            **{name: points(row[part]) for part, name in names.items()},
+            "lenient": points(row["lenient_difference"]),
+            "p": f"{row['p']:.3g}",
+            "Holm": f"{row['p_holm']:.3g}",
+            "": remark(row),
+        }
+        for row in steps
+    ]
+    return f"{_render(cells, 2)}\n{PART_INTERVALS}"
+
+
+def render_contamination(rows: Sequence[dict]) -> str:
+    """`contamination_table` as text; a gap inside the noise, by itself or among so many, says so."""
+    cells = [
+        {"model": row["model"], "decoding": row["decoding"], "items": row["n"]}
+        | {f"{track} [95 %]": estimate(row[track], row[f"{track}_low"], row[f"{track}_high"]) for track in TRACKS}
+        | {"gap [95 %]": change_text(row), "p": f"{row['p']:.3g}", "Holm": f"{row['p_holm']:.3g}", "": remark(row)}
+        for row in rows
+    ]
+    return _render(cells, 2)
+
+
+def protocol_table(graded: Mapping[str, Sequence[Sample]]) -> str:
+    """Accuracy in percent with its 95 % interval: one row per model and decoding, one column per protocol.
+
+    The last column is the distance of the highest from the lowest: the worth of the protocol by itself, in points, with
+    Student's interval over the items that both decide (quick for 100,000 answers; it does not know that the two were
+    picked for their distance).
+    """
+    tables = {name: results_table(samples) for name, samples in graded.items()}
+    groups = [by_values(samples, "model", "decoding") for samples in graded.values()]
+    cells = []
+    for rows in zip(*tables.values(), strict=True):
+        key, most = (rows[0]["model"], rows[0]["decoding"]), max(row["n"] for row in rows)
+        line = {"model": key[0], "decoding": key[1], "items": most}
+        for name, row in zip(tables, rows, strict=True):
+            text = estimate(row["accuracy"], row["low"], row["high"])
+            line[f"{name} [95 %]"] = text if row["n"] == most else f"{text} n={row['n']}"
+        cells.append(line | {"spread [95 %]": _spread([members[key] for members in groups])})
+    return _render(cells, 2)
+
+
+def _spread(graded: Sequence[Sequence[Sample]]) -> str:
+    """Highest minus lowest accuracy of one model's answers under several protocols, over the items of both."""
     from statsmodels.stats.weightstats import DescrStatsW
 
-    ranked = sorted(scores, key=lambda by_item: np.mean(list(by_item.values())))
-    change = [ranked[-1][item] - low for item, low in ranked[0].items() if item in ranked[-1]] if ranked else []
-    if len(ranked) < 2 or len(change) < 2:
+    scores = [item_scores(samples)["mean"] for samples in graded]
+    ranked = sorted((means for means in scores if len(means)), key=lambda means: means.mean())
+    change = (ranked[-1] - ranked[0]).dropna().to_numpy() if len(ranked) > 1 else np.array([])
+    if len(change) < 2:
         return "-"
-    if not any(change):  # Student's would be empty; no more items can differ than Wilson's upper end allows
+    if not change.any():  # Student's would be empty; no more items can differ than Wilson's upper end allows
         return estimate(0.0, *wilson_interval(0, len(change)))
-    return estimate(float(np.mean(change)), *DescrStatsW(change).tconfint_mean(1 - CONFIDENCE))
+    return estimate(change.mean(), *DescrStatsW(change).tconfint_mean(1 - CONFIDENCE))

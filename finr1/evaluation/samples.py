@@ -1,4 +1,4 @@
-"""The benchmark loop: every problem to one model, every answer graded and kept.
+"""The benchmark loop: every problem to every model, every answer graded and kept.
 
 An accuracy alone can neither be checked nor be graded again under another protocol, so a `Sample` keeps the text as it
 came, next to each verdict on it. The verdicts differ in what they ask:
@@ -12,17 +12,23 @@ came, next to each verdict on it. The verdicts differ in what they ask:
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from pydantic import ConfigDict
 
 from finr1 import grading
 from finr1.evaluation.items import suite_of
-from finr1.params import RECIPE
-from finr1.records import Capability, Problem, Record, messages
+from finr1.models import resolve_model
+from finr1.params import API_KEY, RECIPE, BenchmarkParams, key_variable
+from finr1.records import Capability, Problem, Record, messages, read_jsonl
 
 if TYPE_CHECKING:
-    from finr1.generation import AnswerStore, Backend, Completion, Progress, SamplingParams
+    from finr1.generation import AnswerStore, Backend, SamplingParams
 
 Decoding = Literal["greedy", "sampled"]
 MODELS = RECIPE  # in the order in which the recipe makes them; other models stand behind them
@@ -30,6 +36,8 @@ MODELS = RECIPE  # in the order in which the recipe makes them; other models sta
 
 class Sample(Record):
     """One answer of one model to one problem, with every verdict on it."""
+
+    model_config = ConfigDict(extra="ignore")  # files of earlier versions have fields that are gone
 
     model: str  # one of `MODELS`, or the name of another model
     decoding: Decoding
@@ -42,9 +50,7 @@ class Sample(Record):
     question: str  # the last turn without its context, to read the file by itself
     gold: str
     flaw: str = ""  # what is known to be wrong with the gold
-    history: Literal["gold", "own"] = "gold"  # whose answers the earlier turns of a conversation hold
-    own_turns: list[str] | None = None  # the model's own earlier answers, where the history is its own
-    prompt_sha256: str  # of the chat as JSON, own answers apart: equal hashes were asked the same
+    prompt_sha256: str  # of the chat as JSON: equal hashes were asked the same
     text: str
     tokens: int | None  # completion tokens; None where the backend does not count
     finish_reason: str  # "length" = cut off at the token limit
@@ -61,6 +67,34 @@ class Sample(Record):
         return suite_of(self.capability, self.language)
 
 
+def read_models(params: BenchmarkParams, inputs: Mapping[str, Path], cache: Path) -> dict[str, Backend]:
+    """Name -> backend: base, zero (where there is one), sft, grpo, then `other_models` in their order.
+
+    An entry of `other_models` is NAME=FOLDER (of a model or an adapter), NAME=HUB_ID or NAME=MODEL@URL for any
+    OpenAI-compatible endpoint. Nothing is loaded yet, but a folder that is no model's raises `FileNotFoundError`
+    and an endpoint that does not answer `GenerationError`, before the first model has worked for hours.
+    """
+    from finr1.generation import EndpointBackend, TransformersBackend, VLLMBackend
+
+    places = {"base": params.model_name_or_path}
+    places |= {name: str(inputs[f"{name}_stage"] / "model") for name in MODELS if f"{name}_stage" in inputs}
+    for entry in params.other_models:
+        name, _, place = entry.partition("=")
+        places[name.strip()] = place.strip()
+    backends: dict[str, Backend] = {}
+    for name, place in places.items():
+        model, at, url = place.rpartition("@")
+        if at and url.startswith("http"):
+            key = key_variable(name) if os.environ.get(key_variable(name)) else API_KEY
+            backends[name] = EndpointBackend(url, model, api_key_env=key, concurrency=params.concurrency)
+            backends[name].check()
+        elif params.inference_backend == "vllm":
+            backends[name] = VLLMBackend(resolve_model(place, cache))
+        else:
+            backends[name] = TransformersBackend(resolve_model(place, cache), batch_size=params.batch_size)
+    return backends
+
+
 def evaluate(
     problems: Sequence[Problem],
     backend: Backend,
@@ -68,72 +102,61 @@ def evaluate(
     model: str,
     store: AnswerStore | None = None,
     ask: Callable[[Problem], list[dict]] = messages,
-    history: Literal["gold", "own"] = "gold",
-    on_progress: Callable[[Progress], object] | None = None,
 ) -> list[Sample]:
     """Ask `backend` every problem `sampling.num_samples` times and grade the answers; in the order of the problems.
 
-    `ask` makes the chat (see `evaluation.prompts`). With `history="own"` the earlier turns of a conversation are asked
-    first and the model's answers to them become its turns, see `evaluation.conversations`; hashes of prompts leave them
-    out, since each model has its own. Answers that `store` holds are not asked again, so a benchmark that was killed
-    goes on by running it again. Temperature 0 is recorded as greedy decoding. Raises `GenerationError` when a request
-    fails for good, and `ValueError` for a gold answer that cannot be read.
+    `ask` makes the chat (see `evaluation.asks`). Answers that `store` holds are not asked again, so a killed
+    benchmark resumes when it is run again. Temperature 0 is recorded as greedy decoding. Raises `GenerationError` when
+    a request fails for good, and `ValueError` for a gold answer that cannot be read.
     """
-    from finr1.evaluation.conversations import complete, complete_own
+    from finr1.generation import Request, generate
 
     decoding = "greedy" if sampling.temperature == 0 else "sampled"
-    answers = (complete if history == "gold" else complete_own)(problems, backend, sampling, store, ask, on_progress)
+    requests = [Request(id=problem.id, messages=ask(problem)) for problem in problems]
+    completions = iter(generate(requests, sampling, backend, store))
     samples = []
-    for problem, completion, own in answers:
-        chat = [turn for turn in ask(problem) if history == "gold" or turn["role"] != "assistant"]
-        sample = grade_sample(problem, completion, model, decoding, chat_sha256(chat))
-        samples.append(sample.model_copy(update={"history": history, "own_turns": own}))
+    for problem, request in zip(problems, requests, strict=True):
+        known = problem.model_dump(include={"source", "family", "capability", "language", "question", "gold", "flaw"})
+        known |= {"problem_id": problem.id, "prompt_sha256": chat_sha256(request.messages)}
+        for completion in itertools.islice(completions, sampling.num_samples):
+            sample = Sample(
+                model=model,
+                decoding=decoding,
+                sample=completion.sample,
+                text=completion.tagged,
+                tokens=completion.usage.completion_tokens,
+                finish_reason=completion.finish_reason,
+                **known,
+                **grade_text(problem, completion.tagged),
+            )
+            samples.append(sample)
     return samples
 
 
-def grade_sample(
-    problem: Problem, completion: Completion, model: str, decoding: Decoding, prompt_sha256: str
-) -> Sample:
-    """`completion` as a graded `Sample`; raises `ValueError` for a gold answer that cannot be read."""
-    text = completion.tagged
+def grade_text(problem: Problem, text: str) -> dict:
+    """Every verdict on an answer, by the names of `Sample`'s fields; raises `ValueError` for an unreadable gold."""
     answer = grading.extract_answer(text)
     lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
-    return Sample(
-        model=model,
-        decoding=decoding,
-        problem_id=problem.id,
-        sample=completion.sample,
-        source=problem.source,
-        family=problem.family,
-        capability=problem.capability,
-        language=problem.language,
-        question=problem.question,
-        gold=problem.gold,
-        flaw=problem.flaw,
-        prompt_sha256=prompt_sha256,
-        text=text,
-        tokens=completion.usage.completion_tokens,
-        finish_reason=completion.finish_reason,
-        answer=answer,
-        lenient_answer=lenient,
-        format=grading.has_format(text),
-        correct=grade_answer(problem, answer),
-        lenient_correct=grade_answer(problem, lenient),
-    )
+    return {
+        "answer": answer,
+        "lenient_answer": lenient,
+        "format": grading.has_format(text),
+        "correct": grade_answer(problem, answer),
+        "lenient_correct": grade_answer(problem, lenient),
+    }
 
 
 def grade_answer(problem: Problem, answer: str | None) -> bool | None:
     """`grading.grade` of an extracted answer against all that `problem` accepts."""
-    return grading.grade(
-        answer,
-        problem.gold,
-        problem.answer_kind,
-        alternatives=problem.alternatives,
-        choices=problem.choices,
-        labels=problem.labels,
-    )
+    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
+    return grading.grade(answer, problem.gold, problem.answer_kind, **options)
 
 
 def chat_sha256(chat: list[dict]) -> str:
-    """What `Sample.prompt_sha256` holds: SHA-256 (hex) of a chat as JSON."""
+    """SHA-256 (hex) of a chat as JSON, as `Sample.prompt_sha256` holds it."""
     return hashlib.sha256(json.dumps(chat, sort_keys=True).encode()).hexdigest()
+
+
+def read_samples(stage: Path) -> list[Sample]:
+    """The samples of a finished benchmark."""
+    return list(read_jsonl(stage / "samples.jsonl", Sample))

@@ -31,7 +31,6 @@ class BenchmarkParams(EndpointParams):
     num_items: Annotated[int, Field(ge=2)]  # an interval needs two
     suite_items: Count  # questions in each capability suite at least; 0: what the benchmarks hold
     prompts: Literal["training", "benchmark"]  # benchmark: instructions by benchmark and language
-    history: Literal["gold", "own"]  # whose answers the earlier turns of a conversation hold
     num_samples: Positive
     temperature: Annotated[float, Field(gt=0)]  # of the sampled answers; the greedy ones come besides
     top_p: TopP
