@@ -6,27 +6,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from finr1 import launch, pipeline
-from finr1.ablation import command as ablation_command
-from finr1.compare import command as compare_command
+from finr1 import launch, pipeline, plan
 from finr1.evaluation import command as evaluation_command
 from finr1.evaluation import harness
 from finr1.generation import command as generation_command
-from finr1.grpo import variants
-from finr1.plan import command as plan_command
 from finr1.sources import command as sources_command
 
 COMMANDS = (
     pipeline,
     launch,
-    plan_command,
-    ablation_command,
+    plan,
     sources_command,
     generation_command,
     evaluation_command,
-    compare_command,
     harness,
-    variants,
 )
 
 
