@@ -27,6 +27,10 @@ class AblationParams(Params):
         """The seed of each training, data included."""
         return [self.seed + place for place in range(self.num_seeds)]
 
+    def input_names(self) -> dict[str, str]:
+        """The benchmark of each seed, which the notebook makes."""
+        return {f"seed{seed}": f"outputs/{self.run}-{seed}/06_benchmark" for seed in self.seeds}
+
     def conflicts(self) -> Iterator[str]:
         if len(set(self.arms)) < len(self.arms):
             yield f"arms = {self.arms}: each arm once"
