@@ -40,15 +40,15 @@ def plan_of_seed(params: AblationParams, seed: int, arms: Mapping[str, Mapping[s
         first = next((place for place, stage in enumerate(TRAINED) if changed[stage] != shared[stage]), len(TRAINED))
         if first == len(TRAINED):
             raise ParameterError(params.stage, [f'arm "{arm}": it trains nothing else than preset {params.preset}'])
-        folder = f"outputs/{params.run}-{arm}-{seed}"
+        mine = f"{params.run}-{arm}-{seed}"
         for stage in TRAINED[first:]:
             names = {key: Path(value).name for key, value in changed[stage].input_names().items()}
-            moved = {key: f"{folder}/{place}" for key, place in names.items() if place in TRAINED[first:]}
-            plan.append(STAGES[stage](**changed[stage].model_dump() | moved | {"run": Path(folder).name}))
+            moved = {key: f"outputs/{mine}/{place}" for key, place in names.items() if place in TRAINED[first:]}
+            plan.append(STAGES[stage](**changed[stage].model_dump() | moved | {"run": mine}))
         if arm == "zero":
-            measured["zero_stage"] = f"{folder}/{TRAINED[-1]}"
+            measured["zero_stage"] = f"outputs/{mine}/{TRAINED[-1]}"
         else:
-            measured["other_models"].append(f"{arm}={folder}/{TRAINED[-1]}/model")
+            measured["other_models"].append(f"{arm}=outputs/{mine}/{TRAINED[-1]}/model")
     return [*plan, STAGES[BENCHMARK](**measured)]
 
 
