@@ -4,7 +4,7 @@
 (135M parameters; a small model keeps a large GPU far from its peak, so read the MFU of a larger `--model`).
 Without CUDA it says so and ends with code 2. Not yet run by us: no GPU was at hand.
 
-MFU is model FLOPs (6 N and attention, see `finr1.plan.work`) for each second, over the peak given with `--tflops`.
+MFU is model FLOPs (6 N and attention, see `finr1.plan`) for each second, over the peak given with `--tflops`.
 """
 
 from __future__ import annotations
@@ -109,8 +109,7 @@ def measure(stage: str, name: str, options: argparse.Namespace) -> dict[str, Any
 
 def describe(row: dict[str, Any], options: argparse.Namespace) -> str:
     """One line of the table."""
-    from finr1.plan.shapes import shape_of
-    from finr1.plan.work import forward_flops
+    from finr1.plan import forward_flops, shape_of
 
     if "error" in row:
         return f"{row['stage']:6}{row['variant']:34} failed: {row['error']}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,10 @@ from finr1.launch import recipe_script
 from finr1.params import GRPOParams, SFTParams, read_flat_yaml
 from finr1.paths import cache_dir, repository_root
 
+STARTER = """
+import resource, subprocess, sys
+print(subprocess.call(sys.argv[1:], stdout=sys.stderr), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 SFT_DEMO = {"peft": "full", "learning_rate": 1e-4, "sample_steps": 0}
 GRPO_DEMO = {"sft_stage": None, "stop_reward": None, "stop_dead_groups": None}
 # name -> (changed parameters, arguments that a person would write into the recipe's configuration); None: plain TRL
@@ -162,10 +167,23 @@ def child(stage: str, name: str, folder: Path, options: argparse.Namespace) -> N
     (folder / "result.json").write_text(json.dumps(result))
 
 
+def peak_gib(command: list[str], log: Path) -> float:
+    """Peak resident memory of a command on the CPU, GiB; CalledProcessError when it fails.
+
+    A bare interpreter starts it: on Linux a process counts as its own what its parent held when it was started.
+    """
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    with log.open("wb") as file:
+        starter = [sys.executable, "-c", STARTER, *command]
+        done = subprocess.run(starter, stdout=subprocess.PIPE, stderr=file, cwd=repository_root(), env=env, check=True)
+    status, peak = map(int, done.stdout.split())
+    if status:
+        raise subprocess.CalledProcessError(status, command, output=log.read_text("utf8")[-2000:])
+    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30  # bytes there, KiB elsewhere
+
+
 def measure(stage: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a variant, each run by a child."""
-    from finr1.plan.calibration import peak_gib
-
     rows = []
     for name in (name for name in STAGES[stage][0] if name in options.variants):
         with tempfile.TemporaryDirectory() as made:

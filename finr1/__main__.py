@@ -6,23 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from finr1 import launch, pipeline
-from finr1.ablation import command as ablation_command
-from finr1.compare import command as compare_command
+from finr1 import launch, pipeline, plan
 from finr1.evaluation import harness, regrade
 from finr1.generation import command as generation_command
-from finr1.plan import command as plan_command
 from finr1.sources import command as sources_command
 
 COMMANDS = (
     pipeline,
     launch,
-    plan_command,
-    ablation_command,
+    plan,
     sources_command,
     generation_command,
     regrade,
-    compare_command,
     harness,
 )
 

@@ -125,6 +125,8 @@ def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[
         hint = did_you_mean(preset, presets)
         raise ParameterError("--preset", [f"{describe(preset)}: no such preset{hint}; there are: {', '.join(presets)}"])
     overrides = _parse_changes(changes, stages)
+    if changes:  # 00 plans what runs, not the preset as it lies on disk; a change of the plan runs it again
+        overrides["00_overview"].setdefault("changes", list(changes))
     plan: dict[str, Params] = {}
     problems: list[str] = []
     for stage in stages:

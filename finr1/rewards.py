@@ -164,7 +164,7 @@ def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence 
 
 
 def _within_patience(verifier: Verifier, cases: Sequence[Case]) -> list[Case]:
-    """The cases decided; after `PATIENCE` seconds none, for other processes wait. What still arrives is known next time.
+    """The cases decided; after `PATIENCE` seconds none is: other processes wait. Late answers are known the next time.
 
     A local model is waited for: its thread can't be ended, and would put back a random state of before.
     """

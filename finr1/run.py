@@ -20,7 +20,7 @@ from finr1 import manifest
 from finr1.child import child_main, is_locked, stage_lock
 from finr1.launch import PARAMS_FILE, TrainingFailed, launch
 from finr1.manifest import MANIFEST_FILE, read_manifest
-from finr1.params import ParameterError, Params
+from finr1.params import NOTEBOOKS, STAGES, ParameterError, Params
 from finr1.paths import cache_dir, outputs_root, repository_root, shown
 
 __all__ = [
@@ -72,9 +72,9 @@ def how_to_make(name: str, value: str, missing: str) -> str:
     """The line for an input that is not complete: the parameter, its value, the notebook and the command."""
     folder = Path(value)
     run = folder.parent.name or "NAME"
-    if folder.name == "ablation":
-        make = f"python -m finr1 ablation --preset PRESET --run {run}"
-        return f'{name} = "{value}": not a complete ablation ({missing}); `{make}` makes it'
+    if folder.name in NOTEBOOKS and folder.name not in STAGES:
+        notebook = f"notebooks/{folder.name}.ipynb"
+        return f'{name} = "{value}": not complete ({missing}); {notebook} makes it, with run = "{run}"'
     again = f" --force {folder.name}" if "is gone" in missing or "was changed" in missing else ""
     return (
         f'{name} = "{value}": not a complete stage ({missing}); notebooks/{folder.name}.ipynb makes it: '

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,23 @@ def test_every_variants_parameters_are_valid(benchmark, stage, tmp_path):
     options = argparse.Namespace(model=str(tmp_path), steps=2, batch=16, tokens=8)
     for name in training.STAGES[stage][0]:
         assert training.parameters(stage, name, tmp_path, options).max_steps == 3
+
+
+def test_the_peak_of_a_command_is_what_it_held_at_most_and_not_what_we_hold(benchmark, tmp_path):
+    """300 MiB are held and let go again before the end; this process holds more than the small command."""
+    program = "held = bytearray(300 << 20); held[::4096] = b'x' * len(held[::4096]); del held; print('done')"
+    peak_gib = benchmark("training").peak_gib
+    small, large = (peak_gib([sys.executable, "-c", code], tmp_path / "log") for code in ("print('done')", program))
+    assert 0 < small < 0.03
+    assert 0.28 < large - small < 0.35
+    assert (tmp_path / "log").read_text() == "done\n"
+
+
+@pytest.mark.parametrize(
+    "code, status",
+    [("raise SystemExit('no such model')", 1), ("import os; print('no such model', flush=True); os.abort()", -6)],
+)
+def test_a_child_that_fails_is_an_error_with_its_last_words(benchmark, tmp_path, code, status):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        benchmark("training").peak_gib([sys.executable, "-c", code], tmp_path / "log")
+    assert failed.value.returncode == status and "no such model" in failed.value.output

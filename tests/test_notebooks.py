@@ -20,6 +20,7 @@ from tiny_model import make_tiny_model
 
 from finr1 import judge, rollouts
 from finr1.launch import recipe_script
+from finr1.params import NOTEBOOKS as ALL
 from finr1.params import STAGES
 from finr1.progress import read_metrics
 from finr1.run import read_manifest
@@ -60,12 +61,12 @@ def test_a_notebook_keeps_the_house_rules(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_papermill_reads_every_parameter_with_its_help(path):
     found = papermill.inspect_notebook(str(path))
-    assert set(found) == set(STAGES[path.stem].model_fields)
+    assert set(found) == set(ALL[path.stem].model_fields)
     assert all(entry["help"] for entry in found.values())
 
 
 def test_there_is_a_notebook_for_every_stage():
-    assert [path.stem for path in NOTEBOOKS] == list(STAGES)
+    assert [path.stem for path in NOTEBOOKS] == list(ALL)
 
 
 def test_the_recipe_of_both_trainings_is_plain_trl_that_can_be_copied():
@@ -194,7 +195,8 @@ def alone(
     workshop: dict, stage: str, folder: Path, values: dict, *arguments: str, notebook: Path | None = None
 ) -> subprocess.CompletedProcess:
     """papermill on one notebook, with the tiny run's parameters but for `values`; what it executed is in `folder`."""
-    command = [sys.executable, "-m", "papermill", str(notebook or ROOT / "notebooks" / f"{stage}.ipynb"), str(folder / "out.ipynb"),
+    source = notebook or ROOT / "notebooks" / f"{stage}.ipynb"
+    command = [sys.executable, "-m", "papermill", str(source), str(folder / "out.ipynb"),
                "-f", str(workshop["outputs"] / "tiny" / stage / "params.yaml"), "-y", json.dumps(values)]  # fmt: skip
     env = workshop["env"] | {"FINR1_API_KEY": "any"}
     return subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=900)

@@ -94,19 +94,6 @@ PHASES = {
     "kl": 0.01, "time/generate": 25.0, "time/score": 6.0, "time/reward": 0.2, "time/update": 15.0,
     "watch/agreement": 0.7, "watch/no_reasoning": 0.1, "watch/repetition": 0.05, "watch/options": 0.0,
 }  # fmt: skip
-COMPARED = {
-    "curves": {
-        "grpo": {1: [0.8, 0.5, 1.1, 8], 3: [1.0, 0.7, 1.3, 8], 5: [1.2, 0.9, 1.5, 8]},
-        "dapo": {"1": [0.8, 0.5, 1.1, 8], "3": [1.1, 0.8, 1.4, 7], "5": [1.3, 1.0, 1.6, 8]},
-    },
-    "rows": [
-        {"variant": "grpo", "difference": None},
-        {
-            "variant": "dapo",
-            "difference": {"difference": 0.1, "low": -0.05, "high": 0.25, "n": 16, "inside_noise": True},
-        },
-    ],
-}
 FUNNEL = [{"stage": s, "count": c} for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]]
 YIELDS = [
     {"judge": judge, "least": least, "kept": kept, "n": 90}
@@ -139,7 +126,6 @@ FIGURES = {
     "grpo with KL and phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES)),
     "grpo with a wild step": lambda: plotting.grpo_curves([*grpo_rows(9, **PHASES), *grpo_rows(1, kl=29_000.0)]),
     "grpo without rows": lambda: plotting.grpo_curves([]),
-    "variants": lambda: plotting.variants(COMPARED),
     "verifier": lambda: plotting.verifier_shares(
         grpo_rows(**{"verifier/undecided": 0.6, "verifier/cached": 0.2, "verifier/failed": 0.05}), 64),
     "verifier without rows": lambda: plotting.verifier_shares([], 64),

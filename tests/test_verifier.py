@@ -149,7 +149,8 @@ def test_rules_come_first_and_the_verifier_gets_the_rest_of_a_mix(server, gated)
     reward = rewards.verified(own, verifier_at(server))
     assert reward.__name__ == ("gated_reward" if gated else "accuracy_reward") and rewards.is_accuracy(reward)
     paid = reward(
-        chats(texts), solution=solution, answer_kind=kinds, prompts=[[{"role": "user", "content": "why?"}]] * len(texts),
+        chats(texts), solution=solution, answer_kind=kinds,
+        prompts=[[{"role": "user", "content": "why?"}]] * len(texts),
         completion_ids=[[1]] * len(texts), log_metric=metrics.__setitem__, log_extra=extras.__setitem__,
     )  # fmt: skip
     assert paid == (gates if gated else summed)
@@ -326,7 +327,8 @@ def test_training_asks_counts_remembers_and_keeps_the_reasons(server, outputs, t
     server.faults[prompt_of(ODD)] = [REFUSED]  # the first time
     write_jsonl(stage / rewards.TRAIN_FILE, [row_of_text()])
     params = demo(
-        sft_stage=None, model_name_or_path=str(tiny), reward_funcs=names, reward_weights=[1.0] * len(names), bf16=False, max_steps=2, warmup_steps=0,
+        sft_stage=None, model_name_or_path=str(tiny), reward_funcs=names, reward_weights=[1.0] * len(names),
+        bf16=False, max_steps=2, warmup_steps=0,
         num_generations=4, per_device_train_batch_size=4, gradient_accumulation_steps=1, pass_rate_candidates=0,
         **endpoint(server),
     )  # fmt: skip

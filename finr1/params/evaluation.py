@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -52,6 +53,14 @@ class BenchmarkParams(EndpointParams):
             if name in RECIPE or names.count(name) > 1:
                 raise ValueError(f'"{entry}": the name is taken')
         return models
+
+    def input_names(self) -> dict[str, str]:
+        """The stages that are named, and those that trained a model of `other_models`."""
+        places = {name.strip(): Path(place.strip()) for name, _, place in (m.partition("=") for m in self.other_models)}
+        trained = [
+            name for name, at in places.items() if at.name == "model" and at.parent.name in ("04_sft", "05_grpo")
+        ]
+        return super().input_names() | {f"other_models, {name}": str(places[name].parent) for name in trained}
 
     def requirements(self) -> Iterator[str]:
         yield from super().requirements()

@@ -1,4 +1,4 @@
-"""Every notebook's parameters, with types and constraints, in the order in which the notebooks run."""
+"""Every notebook's parameters, with types and constraints: `STAGES` as `finr1 run` runs them, and all `NOTEBOOKS`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from finr1 import paths
+from finr1.params.analyses import AblationParams, CompareParams
 from finr1.params.base import Params
 from finr1.params.curation import DataParams, DistillationParams, FilteringParams
 from finr1.params.evaluation import BenchmarkParams, ReportParams
@@ -14,10 +15,11 @@ from finr1.params.training import GRPOParams, SFTParams
 
 
 class OverviewParams(Params):
-    """00_overview: which preset's plan is printed."""
+    """00_overview: which preset's plan is printed, and what this run changes in it."""
 
     stage: ClassVar[str] = "00_overview"
     preset: Text
+    changes: list[Text]  # [STAGE.]NAME=VALUE, in any stage; `finr1 run` puts those of its `--set` here
 
     def requirements(self) -> Iterator[str]:
         known = paths.preset_names()
@@ -36,3 +38,5 @@ _CLASSES = (
     ReportParams,
 )
 STAGES: dict[str, type[Params]] = {params.stage: params for params in _CLASSES}  # in the order in which they run
+# What a person runs once, besides: no stage of a run, but with parameters, a folder and a manifest like one.
+NOTEBOOKS = STAGES | {params.stage: params for params in (AblationParams, CompareParams)}

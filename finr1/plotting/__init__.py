@@ -29,7 +29,6 @@ from finr1.plotting.style import (
     use_style,
 )
 from finr1.plotting.training import grpo_curves, live_curve, show_live, toy_grpo, training_curves
-from finr1.plotting.variants import variants
 from finr1.plotting.verifier import verifier_shares
 
 __all__ = [
@@ -60,6 +59,5 @@ __all__ = [
     "toy_grpo",
     "training_curves",
     "use_style",
-    "variants",
     "verifier_shares",
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _LOOKS = {
     "process": (GREY, ""), "weights": (BLUE, "///"), "gradients": (SKY, "..."), "optimizer": (GREEN, "xxx"),
     "reference model": (PINK, "\\\\"), "activations": (VERMILION, "++"), "logits": (ORANGE, "oo"),
-    "KV cache": ("#F0E442", "--"), "vLLM": ("#000000", ""),
+    "sampling": ("#F0E442", "--"),
 }  # fmt: skip
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from finr1 import ledger, paths, reported, rollouts, templates
-from finr1.ablation import read_ablation
 from finr1.evaluation import (
     Sample,
     decided,
@@ -179,7 +179,7 @@ def ablation(folder: Path | None) -> dict | None:
     """The tables of `finr1.ablation`, a column a seed; None where no ablation was made."""
     if folder is None:
         return None
-    found = read_ablation(folder)
+    found = json.loads((folder / "ablation.json").read_text("utf8"))
     return {
         "seeds": found["seeds"],
         "rows": [_by_seed(row, percent) for row in found["rows"]],
