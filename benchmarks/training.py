@@ -23,7 +23,7 @@ from statistics import mean
 from typing import Any
 
 from finr1.params import GRPOParams, SFTParams
-from finr1.params.yaml_file import read_flat_yaml
+from finr1.params.base import read_flat_yaml
 from finr1.paths import cache_dir, repository_root
 
 SFT_DEMO = {"peft": "full", "learning_rate": 1e-4, "sample_steps": 0, "memory_probe": False}

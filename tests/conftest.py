@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -58,3 +61,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "pyproject.toml").touch()
     monkeypatch.setenv("FINR1_ROOT", str(folder))
     return folder
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package in place of `finr1/`: of its modules, this process has loaded `rewards` and `plotting.style`."""
+    from finr1 import manifest
+
+    folder = tmp_path / "finr1"
+    for name in ("rewards.py", "unused.py", "paper.mplstyle", "plotting/style.py", "ledger/claims.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("1\n", "utf8")
+    for name in ("rewards", "plotting.style"):
+        module = ModuleType(f"finr1.made_up.{name}")
+        module.__file__ = str(folder / f"{name.replace('.', '/')}.py")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(manifest, "_PACKAGE", folder)
+    manifest.package_hashes.cache_clear()
+    yield folder
+    manifest.package_hashes.cache_clear()

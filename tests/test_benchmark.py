@@ -18,7 +18,7 @@ from finr1.curation import pool_splits
 from finr1.evaluation.judged import STUDY, Agreement, Verdict
 from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend, TransformersBackend
 from finr1.params import BenchmarkParams, ParameterError
-from finr1.params.yaml_file import write_flat_yaml
+from finr1.params.base import write_flat_yaml
 from finr1.records import Problem, Turn, messages, write_jsonl
 from finr1.synthetic import generate_problems
 

@@ -14,7 +14,7 @@ from tiny_model import make_tiny_model
 from finr1 import curation, grpo, synthetic, teacher
 from finr1.launch import TrainingFailed, command, launch
 from finr1.params import GRPOParams, SFTParams
-from finr1.params.yaml_file import read_flat_yaml
+from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
 from finr1.records import write_jsonl
 

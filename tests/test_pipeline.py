@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +14,13 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from conftest import ROOT
 
-from finr1 import pipeline
+from finr1 import manifest, pipeline
 from finr1.__main__ import main
 from finr1.notebook_run import NotebookFailed
 from finr1.params import ParameterError
-from finr1.params.yaml_file import read_flat_yaml, write_flat_yaml
+from finr1.params.base import read_flat_yaml, write_flat_yaml
 from finr1.run import Run, read_manifest
 
 PRESET = {
@@ -72,6 +75,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def execute(stage, params):
         stages.append(stage)
+        manifest.package_hashes.cache_clear()  # each kernel looks at the package anew
         run = Run(params)
         run.path("rows.jsonl").write_text(f"{getattr(params, 'num_train', 0)}\n", "utf8")
         run.finish({}, outputs=["rows.jsonl"])
@@ -145,15 +149,48 @@ def test_force_makes_a_stage_again_from_nothing_but_its_answers(tiny, executed, 
     assert run_tiny(executed, force=("all",)) == list(PRESET)
 
 
-def test_changed_package_code_is_told_and_not_acted_upon(tiny, executed, capsys):
+def test_a_changed_package_file_runs_again_what_loaded_it_and_is_named(tiny, package, executed, outputs, capsys):
     run_tiny(executed)
-    (tiny / "finr1").mkdir()
-    (tiny / "finr1" / "grading.py").write_text("changed = True\n", "utf8")
-    assert run_tiny(executed, "02_distillation.max_tokens=9", until=LAST) == [LAST]
+    (package / "unused.py").write_text("2\n", "utf8")
+    assert run_tiny(executed) == [], "no stage has loaded it"
+    (package / "plotting" / "style.py").write_text("2\n", "utf8")
+    assert run_tiny(executed) == list(PRESET)
+    assert "run  01_data: changed: finr1/plotting/style.py\n" in capsys.readouterr().out
+    (outputs / "mine" / "01_data" / "train_files.json").write_text('{"finr1/sft.py": "a"}', "utf8")
+    write_notebook(tiny, "01_data", FINISH + "def make_trainer(): ...")
+    assert run_tiny(executed, "01_data.num_dev=5", force=("02_distillation",)) == ["01_data", "02_distillation"]
     text = capsys.readouterr().out
-    assert (
-        "note: finr1/ changed since 00_overview, 01_data were made; --force 00_overview --force 01_data makes" in text
-    )
+    assert "run  01_data: changed: num_dev 4 -> 5, cell `make_trainer` of its notebook\n" in text
+    (package / "rewards.py").unlink()
+    (package / "paper.mplstyle").unlink()
+    run_tiny(executed, "01_data.num_dev=5")
+    assert "run  02_distillation: changed: finr1/paper.mplstyle, finr1/rewards.py\n" in capsys.readouterr().out
+
+
+def test_many_changes_are_counted_after_the_first_five(tiny, executed, capsys):
+    run_tiny(executed)
+    changes = [f"01_data.{name}=3" for name in ("seed", "num_train", "num_dev", "num_test", "code_problems")]
+    run_tiny(executed, *changes, "01_data.max_level=2")
+    assert "num_test 4 -> 3, max_level 1 -> 2, 1 more\n" in capsys.readouterr().out
+
+
+def test_a_changed_figure_runs_its_notebook_and_does_not_train_again(tiny, package, executed, outputs):
+    run_tiny(executed)
+    for name in ("model", "train_files.json"):
+        (outputs / "mine" / "01_data" / name).write_text("{}", "utf8")
+    (package / "plotting" / "style.py").write_text("2\n", "utf8")
+    assert run_tiny(executed, until="01_data") == ["00_overview", "01_data"]
+    assert (outputs / "mine" / "01_data" / "model").exists()
+
+
+def test_a_stage_of_an_older_version_runs_again(tiny, executed, outputs, capsys):
+    run_tiny(executed)
+    file = outputs / "mine" / "01_data" / "manifest.json"
+    record = json.loads(file.read_text("utf8"))
+    record["code"] = {"commit": None, "dirty": None, "notebook_sha256": "a", "package_sha256": "b"}
+    file.write_text(json.dumps(record), "utf8")
+    assert run_tiny(executed) == ["01_data"]
+    assert "run  01_data: made by an older version of the suite" in capsys.readouterr().out
 
 
 # What stops before any work.
@@ -242,6 +279,22 @@ def test_the_command_line_does_not_import_torch():
 # Real kernels.
 
 
+def test_editing_a_file_of_the_package_runs_again_the_notebooks_that_loaded_it(tiny, outputs, monkeypatch):
+    shutil.copytree(ROOT / "finr1", tiny / "finr1", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setenv("PYTHONPATH", str(tiny))
+
+    def run() -> str:
+        command = [sys.executable, "-m", "finr1", "run", "--preset", "tiny", "--until", "00_overview"]
+        return subprocess.run(command, cwd=tiny, capture_output=True, text=True, check=True).stdout
+
+    assert "run  00_overview: not complete yet" in run()
+    for name in ("progress.py", "rewards.py"):  # the kernel loads the first of them
+        with (tiny / "finr1" / name).open("a", encoding="utf8") as file:
+            file.write("# edited\n")
+    assert "run  00_overview: changed: finr1/progress.py\n" in run()
+    assert run() == "skip 00_overview: complete and unchanged\n"
+
+
 def test_notebooks_run_through_papermill_with_every_parameter_injected(tiny, outputs, capsys):
     (tiny / "user" / "kernels" / "python3").mkdir(parents=True)
     spec = '{"argv": ["/no/such/python", "{connection_file}"], "display_name": "theirs", "language": "python"}'
@@ -303,7 +356,7 @@ def test_a_failing_notebook_shows_its_own_error_and_leaves_no_manifest(tiny, out
     assert main(["run", "--preset", "tiny", "--until", LAST]) == 1
     error = capsys.readouterr().err
     assert error.startswith("00_overview failed in cell [4]\n") and "\nZeroDivisionError: division by zero\n" in error
-    assert "00_overview/00_overview.ipynb" in error and "The same command again goes on" in error
+    assert "00_overview/00_overview.ipynb" in error and "The same command again resumes" in error
     assert "\x1b" not in error and error.count("\n") < 20
     assert not (outputs / "tiny" / "00_overview" / "manifest.json").exists()
     assert (outputs / "tiny" / "00_overview" / "00_overview.ipynb").exists()
@@ -332,7 +385,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, outputs):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 130 and "Traceback" not in error and "the same command again goes on" in error
+    assert process.returncode == 130 and "Traceback" not in error and "the same command again resumes" in error
 
 
 def test_the_end_prints_the_reports_table_and_its_path(outputs, capsys):

@@ -147,17 +147,6 @@ def test_phases_add_up_over_sessions_and_count_when_they_fail():
     assert run.state["phases"]["work"] >= 0.04
 
 
-def test_identical_runs_have_identical_metrics_and_outputs():
-    records = []
-    for name in ("first", "second"):
-        run = Run(changed(DATA, run=name))
-        run.path("rows.jsonl").write_text("{}\n", "utf8")
-        run.finish({"share": 0.25}, outputs=["rows.jsonl"])
-        records.append(read_manifest(run.dir))
-    assert records[0]["metrics"] == records[1]["metrics"]
-    assert records[0]["outputs_sha256"] == records[1]["outputs_sha256"]
-
-
 def test_no_key_of_the_environment_reaches_the_run_folder(monkeypatch, outputs):
     monkeypatch.setenv("FINR1_API_KEY", "sk-planted")
     monkeypatch.setenv("HF_TOKEN", "hf-planted")
@@ -170,6 +159,45 @@ def test_a_folder_that_is_no_clone_has_no_commit(project):
     assert manifest.commit() == {"commit": None, "dirty": None}
 
 
+LOADED = ["finr1/paper.mplstyle", "finr1/plotting/style.py", "finr1/rewards.py"]
+
+
+def test_the_manifest_names_the_package_files_that_kernel_and_trainer_loaded(package):
+    run = Run(DATA)
+    run.path("train_files.json").write_text('{"finr1/sft.py": "a", "finr1/rewards.py": "of another time"}', "utf8")
+    (package / "rewards.py").write_text("edited while the stage ran\n", "utf8")
+    run.finish({}, outputs=[])
+    files = read_manifest(run.dir)["code"]["files"]
+    assert sorted(files) == [*LOADED, "finr1/sft.py"]
+    assert files["finr1/rewards.py"] == manifest.package_hashes()["finr1/rewards.py"], "what the kernel loaded"
+    assert manifest.changed_files(files) == ["finr1/sft.py", "finr1/rewards.py"], "gone, and edited"
+
+
+@pytest.mark.parametrize("edited", ["finr1/rewards.py", "finr1/unused.py", "the notebook"])
+def test_changed_code_removes_artefacts_but_neither_answers_nor_what_training_made(project, package, edited):
+    run = finished_data()
+    kept = ["model", "checkpoints", "metrics.jsonl", "train_files.json", "teacher.answers.jsonl"]
+    for name in kept:
+        run.path(name).touch()
+    run.state["launched"] = {"finr1.sft": {}}
+    run.save_state()
+    assert Run(DATA).path("rows.jsonl").exists(), "nothing changed"
+    (project / "notebooks").mkdir()
+    code = {"cell_type": "code", "metadata": {}, "source": "a = 1"}
+    changed = project / "notebooks" / "01_data.ipynb" if edited == "the notebook" else package.parent / edited
+    changed.write_text(json.dumps({"cells": [code]}), "utf8")
+    manifest.package_hashes.cache_clear()  # as in a new kernel
+    again = Run(DATA)
+    assert sorted(path.name for path in again.dir.iterdir()) == sorted([*kept, "params.yaml", "state.json"])
+    assert again.state["launched"] == {"finr1.sft": {}} and again.fingerprint == run.fingerprint
+
+
+def test_a_process_keeps_the_hashes_of_what_it_loaded(package):
+    before = manifest.package_hashes()
+    (package / "rewards.py").write_text("2\n", "utf8")
+    assert manifest.package_hashes() == before and manifest.changed_files(before) == ["finr1/rewards.py"]
+
+
 def test_a_notebooks_hash_follows_its_code_and_nothing_else(project):
     def write(code: str, parameter: str = "run = 1", prose: str = "words") -> str:
         cells = [
@@ -179,12 +207,18 @@ def test_a_notebooks_hash_follows_its_code_and_nothing_else(project):
         ]
         (project / "notebooks").mkdir(exist_ok=True)
         (project / "notebooks" / "01_data.ipynb").write_text(json.dumps({"cells": cells}), "utf8")
-        return manifest.notebook_sha256("01_data")
+        return manifest.notebook_code("01_data")
 
     first = write("a = 1")
     assert write("a = 1", parameter="run = 2", prose="other words") == first
     assert write("a = 2") != first
-    assert manifest.notebook_sha256("02_distillation") is None
+    assert manifest.notebook_code("02_distillation") == {"notebook_sha256": None, "functions": {}}
+    recipe = write("def make_trainer():\n    return 1") | {"files": {}}
+    assert manifest.changed_code("01_data", recipe) == []
+    write("def make_trainer():\n    return 2")
+    assert manifest.changed_code("01_data", recipe) == ["cell `make_trainer` of its notebook"]
+    write("a = 1")
+    assert manifest.changed_code("01_data", recipe) == ["its notebook"]
 
 
 def test_one_trainer_at_a_time():

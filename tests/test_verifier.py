@@ -14,7 +14,7 @@ from loopback import HANG, Loopback
 from finr1 import curation, grpo, judge, rewards, rollouts
 from finr1.generation import AnswerStore, EndpointBackend, GenerationError, ScriptedBackend, TransformersBackend
 from finr1.params import GRPOParams, ParameterError
-from finr1.params.yaml_file import read_flat_yaml
+from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
 from finr1.records import Problem, write_jsonl
 from finr1.verifier import STORE_FILE, Case, Opinion, Verifier, make_verifier

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finr1 import manifest
-from finr1.params.errors import did_you_mean
+from finr1.params.base import did_you_mean
 from finr1.paths import outputs_root, resolve, run_folder, shown
 
 BENCHMARK, SAMPLES = "06_benchmark", "samples.jsonl"

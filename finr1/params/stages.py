@@ -25,14 +25,8 @@ class OverviewParams(Params):
             yield f'preset = "{self.preset}": should be a folder of params/: {", ".join(known)}'
 
 
-_CLASSES = (
-    OverviewParams,
-    DataParams,
-    DistillationParams,
-    FilteringParams,
-    SFTParams,
-    GRPOParams,
-    BenchmarkParams,
-    ReportParams,
-)
-STAGES: dict[str, type[Params]] = {params.stage: params for params in _CLASSES}  # in the order in which they run
+STAGES: dict[str, type[Params]] = {  # in the order in which the notebooks run
+    params.stage: params
+    for params in (OverviewParams, DataParams, DistillationParams, FilteringParams, SFTParams, GRPOParams,
+                   BenchmarkParams, ReportParams)
+}  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finr1.params import GRPOParams, SFTParams, TrainingParams
-from finr1.params.yaml_file import read_flat_yaml
+from finr1.params.base import read_flat_yaml
 from finr1.paths import cache_dir, repository_root
 from finr1.plan.memory import grpo_memory, sft_memory
 from finr1.plan.shapes import shape_of
