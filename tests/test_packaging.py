@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -113,6 +114,22 @@ def test_every_file_of_the_package_is_one_that_an_install_takes_along():
         if path.is_file() and "__pycache__" not in path.parts:
             assert path.suffix in (".py", ".mplstyle", ".html", ".json", ".j2", ".yaml"), path
             assert (path.parent / "__init__.py").exists(), f"{path.parent} is no package: an install leaves it out"
+
+
+# The package is thin, and stays so: these numbers may be lowered. Comments, docstrings and blank lines count.
+MOST_LINES, MOST_FILES, MOST_LINES_OUTSIDE_TESTS = 18_992, 144, 19_962
+
+
+def test_the_package_does_not_grow():
+    def lines(files: list[Path]) -> int:
+        return sum(len(path.read_text("utf8").splitlines()) for path in files)
+
+    package = list((ROOT / "finr1").rglob("*.py"))
+    assert lines(package) <= MOST_LINES and len(package) <= MOST_FILES
+    others = ("tests", "outputs", "build", "dist", "venv")
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in others and path.name[0] != "."]
+    files = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+    assert lines(files) <= MOST_LINES_OUTSIDE_TESTS
 
 
 def test_git_keeps_nothing_that_a_run_makes():

@@ -92,6 +92,7 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"max_steps": 1.5}, "max_steps = 1.5: should be a whole number", "a fraction"),
         ({"max_steps": True}, "max_steps = True: should be a whole number", "pydantic takes True for 1"),
         ({"learning_rate": False}, "learning_rate = False: should be a number", "a truth value for a float"),
+        ({"epsilon_high": True}, "epsilon_high = True: should be a number", "a truth value for a float or null"),
         ({"learning_rate": math.nan}, "learning_rate = nan: should be a finite number", "not a number"),
         ({"beta": math.inf}, "beta = inf: should be a finite number", "infinite"),
         ({"beta": None}, "beta = None: should be a number", "null where a number is needed"),

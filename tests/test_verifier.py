@@ -271,7 +271,7 @@ def test_a_key_of_one_role_reaches_its_endpoint_alone(server, monkeypatch, tmp_p
     monkeypatch.delenv("FINR1_API_KEY")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     params(GRPOParams).check_requirements()
-    with pytest.raises(ParameterError, match="FINR1_API_KEY_JUDGE for this one alone"):
+    with pytest.raises(ParameterError, match="FINR1_API_KEY_JUDGE for this role only"):
         params(FilteringParams).check_requirements()
 
 
