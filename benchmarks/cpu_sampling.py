@@ -1,9 +1,8 @@
 """How fast does GRPO sample on this CPU? TRL's own way against ours, side by side in one run.
 
 `python benchmarks/cpu_sampling.py` prints a table. TRL samples from the fp32 weights that it trains (here under bf16
-autocast, its fastest setting without a second copy); `grpo.cpu.CPUSampler` from a bf16 copy with grouped attention, and
-each prompt of a group goes through it once. The last row is transformers' continuous batching on that copy, as
-`use_transformers_continuous_batching` would run it.
+autocast, its fastest setting without a second copy); `cpu.CPUSampler` from a bf16 copy with grouped attention, and
+each prompt of a group goes through it once.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import time
 
 import torch
 
-from finr1.generation.prefill import generation_inputs
+from finr1.cpu import generation_inputs
 from finr1.models import EMBEDDED_MODEL, load_model, load_tokenizer, resolve_model
 from finr1.paths import cache_dir
 from finr1.records import messages
@@ -39,28 +38,6 @@ def prompts_of(batch: dict) -> list[list[int]]:
     return [ids[mask.bool()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
 
 
-def continuous_rate(model, batch: dict, pad: int) -> float:
-    """Sampled tokens per second of `generate_batch`, the better of the rounds. Its cache is made anew at each call."""
-    from transformers import GenerationConfig
-    from transformers.generation import ContinuousBatchingConfig
-
-    prompts = prompts_of(batch)
-    config = GenerationConfig(max_new_tokens=TOKENS, do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=pad)
-    best = 0.0
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        with torch.no_grad():
-            outputs = model.generate_batch(
-                prompts,
-                generation_config=config,
-                continuous_batching_config=ContinuousBatchingConfig(max_memory_percent=0.5),  # TRL's
-                progress_bar=False,
-            )
-        sampled = sum(len(output.generated_tokens) for output in outputs.values())
-        best = max(best, sampled / (time.perf_counter() - start))
-    return best
-
-
 def main() -> None:
     path = resolve_model(EMBEDDED_MODEL, cache_dir())
     tokenizer = load_tokenizer(path)
@@ -80,8 +57,6 @@ def main() -> None:
     for name, (dtype, attention, autocast) in variants.items():
         model = load_model(path, dtype, attention)
         rates[name] = rate(model, batch, autocast, tokenizer.pad_token_id if name == OURS else None)
-    model = load_model(path, "bfloat16", "sdpa")
-    rates["bf16 copy, continuous batching"] = continuous_rate(model, batch, tokenizer.pad_token_id)
     slowest = next(iter(rates.values()))
     print(f"{BATCH} sequences x {TOKENS} tokens, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for name, value in rates.items():

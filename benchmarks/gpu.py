@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 PEAKS = {"L40": 181, "RTX 4090": 165}  # bf16, dense, TFLOP/s: NVIDIA's data sheets; what TRL's table lacks
 CHOSEN = {
     "sft": ("plain TRL", "ours", "ours, packing", "ours, LoRA"),
-    "grpo": ("plain TRL", "ours", "ours, fp32, continuous batching"),
+    "grpo": ("plain TRL", "ours"),
 }
 BUDGET_S = 7 * 60  # no further variant is started after this
 
@@ -67,14 +67,15 @@ def check_greedy(model: str) -> str:
 
 def check_reward() -> str:
     """Our rewards of four texts whose rewards are known."""
-    from finr1 import rewards
+    from training import recipe
 
+    cells = recipe("grpo")
     good = "<think>3 x 4</think><answer>\\boxed{12}</answer>"
     texts = [good, good.replace("12", "13"), "\\boxed{12}", "no"]
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     columns = {"solution": ["12"] * 4, "answer_kind": ["number"] * 4}
-    columns |= {"alternatives": [[]] * 4, "choices": [{}] * 4, "labels": [[]] * 4}
-    found = (rewards.format_reward(completions), rewards.accuracy_reward(completions, **columns))
+    columns |= {"alternatives": [[]] * 4, "choices": [""] * 4, "labels": [""] * 4}
+    found = (cells.format_reward(completions), cells.accuracy_reward(completions, **columns))
     expected = ([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0])
     return "rewards as expected" if found == expected else f"WRONG: rewards {found}, expected {expected}"
 

@@ -20,15 +20,16 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import mean
+from types import ModuleType
 from typing import Any
 
-from finr1.params import GRPOParams, SFTParams
-from finr1.params.base import read_flat_yaml
+from finr1.launch import recipe_script
+from finr1.params import GRPOParams, SFTParams, read_flat_yaml
 from finr1.paths import cache_dir, repository_root
 
-SFT_DEMO = {"peft": "full", "learning_rate": 1e-4, "sample_steps": 0, "memory_probe": False}
+SFT_DEMO = {"peft": "full", "learning_rate": 1e-4, "sample_steps": 0}
 GRPO_DEMO = {"sft_stage": None, "stop_reward": None, "stop_dead_groups": None}
-# name -> (changed parameters, changed arguments of TRL's configuration); None: plain TRL
+# name -> (changed parameters, arguments that a person would write into the recipe's configuration); None: plain TRL
 SFT: dict[str, tuple[dict, dict] | None] = {
     "plain TRL": None,
     "ours": ({}, {}),
@@ -37,14 +38,13 @@ SFT: dict[str, tuple[dict, dict] | None] = {
     # No parameter of ours: from the second epoch on, a killed run would go on in another order.
     "ours, length-sorted": ({}, {"train_sampling_strategy": "group_by_length"}),
     # A packed row is `max_length` tokens: two of them hold about what eight padded rows do.
-    "ours, packing": ({"packing": True, "per_device_train_batch_size": 2}, {}),
+    "ours, packing": ({"per_device_train_batch_size": 2}, {"packing": True}),
     "ours, LoRA": ({"peft": "lora", "learning_rate": 1e-3}, {}),
 }
 GRPO: dict[str, tuple[dict, dict] | None] = {
     "plain TRL": None,
     "ours": ({}, {}),
     "ours, fp32": ({"bf16": False}, {}),
-    "ours, fp32, continuous batching": ({"bf16": False, "use_transformers_continuous_batching": True}, {}),
     "ours, LoRA": ({"peft": "lora", "learning_rate": 3e-4}, {}),
     "ours, small generation batch": ({}, {"steps_per_generation": 1}),
 }
@@ -67,23 +67,31 @@ def parameters(stage: str, name: str, folder: Path, options: argparse.Namespace)
 def write_rows(folder: Path, rows: int) -> None:
     """Synthetic problems for both stages, the same for all variants."""
     from finr1 import curation, synthetic, teacher
-    from finr1.grpo import TRAIN_FILE
     from finr1.records import write_jsonl
+    from finr1.rewards import TRAIN_FILE
 
     problems = synthetic.generate_problems(rows, "train", seed=42)
     write_jsonl(folder / "rows" / "sft.jsonl", curation.sft_rows(teacher.derived_traces(problems)))
     write_jsonl(folder / TRAIN_FILE, curation.rl_rows(problems))
 
 
+def recipe(stage: str) -> ModuleType:
+    """The cells tagged `recipe` of the stage's notebook, as `launch` writes them to `train.py`."""
+    params_class = STAGES[stage][1]
+    module = ModuleType("recipe")
+    exec(recipe_script(params_class.stage, params_class), module.__dict__)
+    return module
+
+
 def ours(stage: str, params: Any, folder: Path, arguments: dict[str, Any]) -> Any:
-    """Our trainer; `arguments` are added to TRL's configuration, for what has no parameter."""
-    import trl
+    """The recipe's trainer without its memory probe; `arguments` are added to TRL's configuration."""
+    from finr1.training import MemoryProbe
 
-    from finr1 import grpo, sft
-
-    trl.SFTConfig = functools.partial(trl.SFTConfig, **arguments)
-    trl.GRPOConfig = functools.partial(trl.GRPOConfig, **arguments)
-    return (sft if stage == "sft" else grpo).make_trainer(params, folder)
+    cells, name = recipe(stage), "SFTConfig" if stage == "sft" else "GRPOConfig"
+    setattr(cells, name, functools.partial(getattr(cells, name), **arguments))
+    trainer = cells.make_trainer(params, folder)
+    trainer.remove_callback(MemoryProbe)
+    return trainer
 
 
 def plain(stage: str, params: Any, folder: Path) -> Any:
@@ -92,8 +100,7 @@ def plain(stage: str, params: Any, folder: Path) -> Any:
     import trl
     from datasets import load_dataset
 
-    from finr1 import rewards
-    from finr1.grpo.observed import observed
+    from finr1.watch import PhaseTimes
 
     same = (
         "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "seed",
@@ -112,11 +119,13 @@ def plain(stage: str, params: Any, folder: Path) -> Any:
     config = trl.GRPOConfig(
         **given, num_generations=params.num_generations, max_completion_length=params.max_completion_length
     )
-    return observed(trl.GRPOTrainer, False)(
+    cells = recipe("grpo")
+    return trl.GRPOTrainer(
         params.model_name_or_path,
-        reward_funcs=[rewards.format_reward, rewards.accuracy_reward],
+        reward_funcs=[cells.format_reward, cells.accuracy_reward],
         args=config,
         train_dataset=load_dataset("json", data_files=str(folder / "train.jsonl"), split="train"),
+        callbacks=[PhaseTimes()],
     )
 
 

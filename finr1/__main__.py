@@ -12,7 +12,6 @@ from finr1.compare import command as compare_command
 from finr1.evaluation import command as evaluation_command
 from finr1.evaluation import harness
 from finr1.generation import command as generation_command
-from finr1.grpo import variants
 from finr1.plan import command as plan_command
 from finr1.sources import command as sources_command
 
@@ -26,7 +25,6 @@ COMMANDS = (
     evaluation_command,
     compare_command,
     harness,
-    variants,
 )
 
 

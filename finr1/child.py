@@ -11,15 +11,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from finr1.params import Params
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 P = TypeVar("P", bound=Params)
 
 # Set by `launch`: standard input is a pipe that closes when the notebook is gone.
 LAUNCHED = "FINR1_LAUNCHED"
 _LOCK_FILE = "train.lock"
+LOADED_FILE = "train_files.json"  # {package file: sha256} of what the trainer has loaded
 
 
 @contextmanager
@@ -61,22 +65,41 @@ def first_gpu() -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
-def child_main(train: Callable[[P, Path], None], params_class: type[P]) -> None:
-    """`python -m finr1.<module> <stage folder>`: read `params.yaml`, lock the folder, train."""
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "params.yaml").exists():
-        sys.exit(f"usage: python -m finr1.<module> STAGE_FOLDER (one that holds params.yaml); got {sys.argv[1:]}")
+def child_main(make_trainer: Callable[[P, Path], Trainer], params_class: type[P]) -> None:
+    """Train the stage whose folder holds this script: read `params.yaml`, lock the folder, make the trainer, train."""
+    stage_dir = Path(sys.argv[0]).resolve().parent
+    if not (stage_dir / "params.yaml").exists():
+        sys.exit(f"{sys.argv[0]} trains the stage in whose folder it lies; there is no {stage_dir / 'params.yaml'}")
     if "RANK" not in os.environ:  # by hand, without torchrun; CUDA is not started yet
         os.environ["CUDA_VISIBLE_DEVICES"] = first_gpu()
     faulthandler.enable()  # a crash in native code leaves its Python stack in the log
     if os.environ.get(LAUNCHED):
         threading.Thread(target=_end_with_the_notebook, daemon=True).start()
-    stage_dir = Path(sys.argv[1]).resolve()
     params = params_class.from_yaml(stage_dir / "params.yaml")
     if os.environ.get("RANK", "0") == "0":  # one lock for all ranks of torchrun
         with stage_lock(stage_dir):
-            train(params, stage_dir)
+            train(make_trainer, params, stage_dir)
     else:
-        train(params, stage_dir)
+        train(make_trainer, params, stage_dir)
+
+
+def train(make_trainer: Callable[[P, Path], Trainer], params: P, stage_dir: Path) -> None:
+    """Train, from the last checkpoint if there is one, and save `<stage>/model`.
+
+    `train_files.json` says which package files this process has loaded: when one changes, the training is outdated.
+    """
+    import torch
+
+    from finr1 import manifest, training
+
+    hashes = manifest.package_hashes()
+    if torch.cuda.is_available():  # before any model is loaded: else every rank's would lie on the first GPU
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    trainer = make_trainer(params, stage_dir)
+    training.check_processes(trainer, params.num_processes, params.distributed)
+    if trainer.is_world_process_zero():
+        manifest.write_json(stage_dir / LOADED_FILE, manifest.loaded_files(hashes))
+    training.train_and_save(trainer, params, stage_dir)
 
 
 def _end_with_the_notebook() -> None:

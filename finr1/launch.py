@@ -1,14 +1,20 @@
 """Training runs in a child process, from a laptop to several GPUs: the notebook's kernel never holds the GPU.
 
-Several processes are started by `accelerate launch` with `params/accelerate/<distributed>.yaml`; several nodes by the
-environment variables NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT (docs/distributed.md). The child's side is
-`finr1.child`. (`notebook_launcher` forks, which CUDA does not survive; `accelerate launch --cpu --num_processes 2` was
-seen to run one process without a word: the trainer checks its number of processes and its wrapper.)
+`launch` writes the notebook's cells tagged `recipe` to `<stage>/train.py` and starts that file; by hand it is
+`python outputs/demo/05_grpo/train.py`. What ran is thus kept beside what it made. Several processes are started by
+`accelerate launch` with `params/accelerate/<distributed>.yaml`; several nodes by the environment variables NNODES,
+NODE_RANK, MASTER_ADDR and MASTER_PORT (docs/distributed.md). The child's side is `finr1.child`. (`notebook_launcher`
+forks, which CUDA does not survive; `accelerate launch --cpu --num_processes 2` was seen to run one process without a
+word: the child checks its number of processes and its wrapper.)
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
+import json
+import linecache
 import os
 import re
 import shutil
@@ -17,25 +23,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finr1.child import LAUNCHED, first_gpu
-from finr1.manifest import file_sha256
-from finr1.params import STAGES
+from finr1.child import LAUNCHED, LOADED_FILE, first_gpu
+from finr1.manifest import changed_files, file_sha256
+from finr1.params import STAGES, Params
 from finr1.paths import repository_root, shown
 from finr1.progress import EARLY_FILE, METRICS_FILE, ProgressLine, describe, read_metrics
 
 if TYPE_CHECKING:
     from finr1.run import Run
 
-_MODULES = {"04_sft": "finr1.sft", "05_grpo": "finr1.grpo"}
 PARAMS_FILE = "params.yaml"
+SCRIPT = "train.py"
 LOG_FILE = "train.log"
 MODEL_FOLDER = "model"
-_MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE)
+_MADE_BY_TRAINING = (
+    MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE
+)  # fmt: skip
 _POLL_S = 0.2
 _GRACE_S = 10  # between asking a trainer to stop and ending it
 
@@ -46,25 +54,75 @@ class TrainingFailed(RuntimeError):
     """The training process died; the message holds its own last error and the end of its log."""
 
 
+# ---- from the notebook to the script ---------------------------------------------------------------------------------
+
+
+def recipe_script(stage: str, params_class: type[Params], namespace: Mapping[str, Any] | None = None) -> str:
+    """The text of `train.py`: the cells tagged `recipe` of the stage's notebook, and the line that trains.
+
+    `namespace` is the kernel's `globals()`: a cell that was run in another form than the notebook was last saved in
+    stands there as it was run. Raises `ValueError` for a notebook without a recipe that defines `make_trainer`.
+    """
+    path = notebook_file(stage)
+    cells = json.loads(path.read_text("utf8"))["cells"]
+    recipe = ["".join(cell["source"]) for cell in cells if "recipe" in cell["metadata"].get("tags", [])]
+    recipe = [_as_run(source, namespace or {}).strip() for source in recipe]
+    if not any(re.search(r"^def make_trainer\(", source, re.MULTILINE) for source in recipe):
+        raise ValueError(f"{shown(path)}: no cell tagged `recipe` defines make_trainer(params, stage_dir)")
+    about = (
+        f'"""The cells tagged `recipe` of {path.name}, as they ran; `python {SCRIPT}` trains this folder\'s stage."""'
+    )
+    name = params_class.__name__
+    main = f"""if __name__ == "__main__":
+    from finr1.child import child_main
+    from finr1.params import {name}
+
+    child_main(make_trainer, {name})"""
+    return "\n\n\n".join([about, *recipe, main]) + "\n"
+
+
+def notebook_file(stage: str) -> Path:
+    """The notebook that runs in this kernel, where Jupyter says so; else the stage's own in `notebooks/`."""
+    session = Path(os.environ.get("JPY_SESSION_NAME", ""))
+    is_this = session.suffix == ".ipynb" and session.is_file()
+    return session if is_this else repository_root() / "notebooks" / f"{stage}.ipynb"
+
+
+def _as_run(source: str, namespace: Mapping[str, Any]) -> str:
+    """The cell as the kernel ran it last, found by a function that it defines; `source` where the kernel has none."""
+    for node in ast.parse(source).body:
+        function = namespace.get(node.name) if isinstance(node, ast.FunctionDef) else None
+        code = getattr(function, "__code__", None)
+        if code is not None and (lines := linecache.getlines(code.co_filename)):
+            return "".join(lines)
+    run = [text for text in namespace.get("In", ()) if difflib.SequenceMatcher(None, source, text).ratio() > 0.6]
+    return run[-1] if run else source
+
+
+# ---- the child process -----------------------------------------------------------------------------------------------
+
+
 def launch(
-    module: str,
     run: Run,
-    num_processes: int = 1,
-    distributed: str = "ddp",
+    namespace: Mapping[str, Any] | None = None,
     *,
     reads: Sequence[str] = (),
     on_progress: OnProgress | None = None,
 ) -> list[dict[str, Any]]:
-    """Start `python -m <module> <stage folder>` and wait for it; returns the rows of its `metrics.jsonl`.
+    """Write `train.py` from the recipe, start it, and wait for it; returns the rows of its `metrics.jsonl`.
 
-    `num_processes` counts over all nodes; `distributed` names the file of `params/accelerate/` for more than one.
+    `namespace` is the notebook's `globals()`, see `recipe_script`. The parameters' `num_processes` counts over all
+    nodes; `distributed` names the file of `params/accelerate/` for more than one.
 
-    Returns at once when `model/` is there: the child writes it last. A child that was killed before goes on from its
-    last checkpoint. `reads` names files of the stage folder that the child trains on: when they changed, a model and
-    checkpoints made from the old ones are removed first. `on_progress` gets all rows whenever there are new ones, at
-    most once a second. Raises TrainingFailed when the child dies; ends the child when interrupted.
+    Returns at once when `model/` is there: the child writes it last. A child that was killed before resumes from its
+    last checkpoint. Both hold only for the same recipe, the same package files that the child loaded, and the same
+    files `reads` of the stage folder that it trains on; else model and checkpoints are removed first. `on_progress`
+    gets all rows whenever there are new ones, at most once a second.
+    Raises TrainingFailed when the child dies; ends the child when interrupted.
     """
-    _drop_outdated(module, run, reads)
+    params = run.params
+    (run.dir / SCRIPT).write_text(recipe_script(params.stage, type(params), namespace), "utf8")
+    _drop_outdated(run, [SCRIPT, *reads])
     if (run.dir / MODEL_FOLDER).exists():
         print(f"{shown(run.dir / MODEL_FOLDER)} is complete: no training")
         return read_metrics(run.dir)
@@ -72,12 +130,12 @@ def launch(
     start = log.stat().st_size if log.exists() else 0  # a resumed session appends
     with log.open("ab") as file:
         process = subprocess.Popen(
-            command(module, run.dir, num_processes, distributed),
+            launcher_argv(run.dir, params.num_processes, params.distributed),
             stdin=subprocess.PIPE,  # closes when this process dies, whatever kills it: the child then ends too
             stdout=file,
             stderr=subprocess.STDOUT,
             cwd=repository_root(),
-            env=environment(num_processes) | {LAUNCHED: "1"},
+            env=environment(params.num_processes) | {LAUNCHED: "1"},
             start_new_session=True,
         )
     with process.stdin:
@@ -87,17 +145,18 @@ def launch(
             _end(process)
             raise
     if code != 0:
-        raise TrainingFailed(_what_happened(module, code, log, start))
+        raise TrainingFailed(_what_happened(params.stage, code, log, start))
     return read_metrics(run.dir)
 
 
-def command(module: str, stage_dir: Path, num_processes: int, distributed: str) -> list[str]:
+def launcher_argv(stage_dir: Path, num_processes: int, distributed: str) -> list[str]:
     """The command that trains on this node: plain Python for one process, `accelerate launch` for more."""
+    script = str(stage_dir / SCRIPT)
     if num_processes == 1:
-        return [sys.executable, "-m", module, str(stage_dir)]
+        return [sys.executable, script]
     config = repository_root() / "params" / "accelerate" / f"{distributed}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    return [*launcher, "--num_processes", str(num_processes), *_nodes(), "-m", module, str(stage_dir)]
+    return [*launcher, "--num_processes", str(num_processes), *_nodes(), script]
 
 
 def _nodes() -> list[str]:
@@ -139,7 +198,7 @@ def join(stage_dir: Path) -> int:
         time.sleep(_POLL_S)
     # Only now: what stood there before the first node started its trainer may be an older run's.
     params = STAGES[stage_dir.name].from_yaml(stage_dir / PARAMS_FILE)
-    arguments = command(_MODULES[stage_dir.name], stage_dir, params.num_processes, params.distributed)
+    arguments = launcher_argv(stage_dir, params.num_processes, params.distributed)
     return subprocess.run(arguments, cwd=repository_root(), env=environment(params.num_processes)).returncode
 
 
@@ -149,15 +208,19 @@ def _reachable(address: tuple[str, int]) -> bool:
     return False
 
 
-def _drop_outdated(module: str, run: Run, reads: Sequence[str]) -> None:
+def _drop_outdated(run: Run, reads: Sequence[str]) -> None:
+    """Remove what a training made when its recipe, its data, or the package files that it loaded have changed."""
     hashes = {name: file_sha256(run.dir / name) for name in reads}
-    launched = run.state["launched"]
-    if launched.get(module, hashes) != hashes:
-        print("the training data changed: training starts afresh")
+    before = run.state["launched"] or hashes
+    changed = [name for name in hashes if before.get(name) != hashes[name]]
+    loaded = run.dir / LOADED_FILE
+    changed += changed_files(json.loads(loaded.read_text("utf8"))) if loaded.exists() else []
+    if changed:
+        print(f"changed: {', '.join(changed)}; training starts afresh")
         for name in _MADE_BY_TRAINING:
             path = run.dir / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    launched[module] = hashes
+    run.state["launched"] = hashes
     run.save_state()
 
 
@@ -195,14 +258,16 @@ def _end(process: subprocess.Popen) -> None:
             return
 
 
-def _what_happened(module: str, code: int, log: Path, start: int) -> str:
+def _what_happened(stage: str, code: int, log: Path, start: int) -> str:
     with log.open("rb") as file:
         file.seek(start)
         lines = clean_lines(file.read().decode("utf8", errors="replace"))
     # torchrun closes with a traceback of its own and a page about it, after this line.
     own = next((i for i, line in enumerate(lines) if re.search(r"torch/distributed/.*failed \(exitcode", line)), None)
     tail = "\n".join(f"  {line}" for line in lines[:own][-15:])
-    return f"{module} {_ending(code, lines)}\n{last_error(lines[:own])}\nThe end of {shown(log)}:\n{tail}"
+    return (
+        f"the training of {stage} {_ending(code, lines)}\n{last_error(lines[:own])}\nThe end of {shown(log)}:\n{tail}"
+    )
 
 
 def clean_lines(text: str) -> list[str]:

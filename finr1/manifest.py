@@ -26,7 +26,6 @@ from pydantic_core import to_json
 from finr1.paths import repository_root
 
 MANIFEST_FILE = "manifest.json"
-TRAIN_FILES = "train_files.json"  # {file of this package: SHA-256}, of those that the training process loaded
 
 _PACKAGE = Path(__file__).resolve().parent
 _PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".mplstyle", ".html", ".j2")
@@ -145,13 +144,12 @@ def changed_files(recorded: dict[str, str]) -> list[str]:
     return [name for name, path in paths.items() if not path.exists() or file_sha256(path) != recorded[name]]
 
 
-def notebook_code(stage: str) -> dict[str, Any]:
-    """{notebook_sha256, functions}: hash of the code cells of the stage's notebook; {function: hash of its cell}.
+def notebook_code(path: Path) -> dict[str, Any]:
+    """{notebook_sha256, functions}: hash of the code cells of a stage's notebook; {function: hash of its cell}.
 
     The parameters cell is left out: its values are in the manifest already, and prose changes no result. A stage
     without a notebook has None and no functions.
     """
-    path = repository_root() / "notebooks" / f"{stage}.ipynb"
     if not path.exists():
         return {"notebook_sha256": None, "functions": {}}
     code = [
@@ -165,7 +163,7 @@ def notebook_code(stage: str) -> dict[str, Any]:
 
 def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
     """What differs from the `code` of a stage's manifest, in words: its notebook or cells of it, and package files."""
-    now, changed = notebook_code(stage), []
+    now, changed = notebook_code(repository_root() / "notebooks" / f"{stage}.ipynb"), []
     if now["notebook_sha256"] != recorded["notebook_sha256"]:
         cells = [name for name, sha256 in now["functions"].items() if recorded["functions"].get(name) != sha256]
         changed = [f"cell `{name}` of its notebook" for name in cells] or ["its notebook"]

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finr1.cpu import attention_implementation
 from finr1.paths import resolve
 
 if TYPE_CHECKING:
@@ -67,47 +68,6 @@ def _convert_embedded_model(folder: Path) -> None:
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     os.replace(temporary, folder)  # complete or absent, whatever kills us in between
-
-
-# Attention without softcap, sinks or other additions, for which `_grouped_attention` would be wrong.
-_PLAIN_ATTENTION = ("llama", "mistral", "qwen2", "qwen3")
-
-
-def attention_implementation(path: str) -> str:
-    """`sdpa` on a GPU; on a CPU `grouped` for the families of Llama and Qwen, `eager` for others.
-
-    Measured with the embedded model in bf16 on two cores, 64 sequences: a decoding step takes 87 ms grouped, 134 eager,
-    229 sdpa, whose CPU kernel is slow on short queries.
-    """
-    import torch
-    from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig
-    from transformers.masking_utils import eager_mask
-
-    if torch.cuda.is_available():
-        return "sdpa"
-    if AutoConfig.from_pretrained(path).model_type not in _PLAIN_ATTENTION:
-        return "eager"
-    AttentionInterface.register("grouped", _grouped_attention)
-    AttentionMaskInterface.register("grouped", eager_mask)
-    return "grouped"
-
-
-def _grouped_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Eager attention that does not copy keys and values for each head that shares them; the same numbers.
-
-    query (B, heads, L, D), key and value (B, groups, K, D), mask (B or 1, 1, L, K) or None; returns (B, L, heads, D).
-    """
-    import torch
-
-    rows, heads, length, size = query.shape
-    groups = key.shape[1]
-    weights = query.reshape(rows, groups, -1, size) @ key.transpose(2, 3) * scaling  # (B, groups, heads/groups * L, K)
-    if attention_mask is not None:
-        weights = weights.view(rows, groups, heads // groups, length, -1) + attention_mask[:, :, None]
-    weights = torch.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = torch.nn.functional.dropout(weights, p=dropout, training=module.training)
-    output = weights.view(rows, groups, -1, key.shape[2]) @ value
-    return output.view(rows, heads, length, size).transpose(1, 2).contiguous(), None
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -1,193 +1,106 @@
-"""Reward functions with TRL's signature: `(completions, **columns) -> list[float | None]`.
+"""What the reward functions of notebook 05 stand on: grading, a verifier for what rules leave open, and the watching.
 
-Fin-R1's reward is R = R_format + R_accuracy, each 0 or 1 (arXiv 2503.16252). The gated variant pays 1 only when both
-hold, as DianJin-R1 does. `None` means "cannot be judged": the trainer (`grpo.observed`) then drops the row's other
-rewards, too, so that it teaches nothing. TRL alone would add up what is left, as if the answer were wrong.
-
-Rules (`grading`) decide first, for code by its unit tests in a sandbox. `verified` makes the same rewards with a model
-for what rules leave open, as asynchronous functions, which TRL runs beside each other.
+The rewards themselves are functions in the notebook, with TRL's signature `(completions, **columns) -> list of float or
+None`. One of them may carry the mark `is_accuracy = True`: it says whether the answer is right. Where it gives None,
+nobody could judge the answer, and the completion then teaches nothing at all. (TRL itself would add up the rewards that
+are left, as if the answer were wrong.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
-import os
-from collections.abc import Awaitable, Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
 from finr1 import grading, sandbox
-from finr1.verifier import Case, Verifier
+from finr1.params import GRPOParams
+from finr1.verifier import Case, Verifier, make_verifier
 
+TRAIN_FILE = "train.jsonl"  # the RL rows that notebook 05 has chosen
 PATIENCE = 300.0  # seconds that a step waits for a verifier behind an endpoint
+GOLD = ("solution", "answer_kind", "alternatives", "choices", "labels")  # columns of an RL row (`curation.rl_rows`)
 
-Completions = list[list[dict[str, str]]] | list[str]
-
-
-def _texts(completions: Completions) -> list[str]:
-    """The text of each completion; TRL passes chats for conversational data, strings otherwise."""
-    return [c if isinstance(c, str) else c[0]["content"] for c in completions]
+Completions = list[list[dict[str, str]]]
+Reward = Callable[..., list[float | None]]
 
 
-def format_reward(completions: Completions, **columns) -> list[float]:
-    """1.0 when the text is one think block, then one answer block, with nothing outside; else 0.0.
+def grade_completions(completions: Completions, **columns: Any) -> list[float | None]:
+    """1.0 for each completion whose extracted answer is right, 0.0 for a wrong one, None where rules cannot tell.
 
-    Example:
-        >>> format_reward(["<think>12 * 5 = 60</think><answer>\\boxed{60}</answer>", "60"])
-        [1.0, 0.0]
+    `columns` has `solution` and `answer_kind`, and may have `alternatives`, `choices` and `labels` (JSON, "" for none).
+    A gold answer that cannot be read gives None, too. Code with unit tests runs in the sandbox, on all cores.
     """
-    return [float(grading.has_format(text)) for text in _texts(completions)]
+    texts = [completion[0]["content"] for completion in completions]
+    rows = [{name: columns[name][i] for name in GOLD if name in columns} for i in range(len(texts))]
+    if "code" not in columns["answer_kind"]:
+        return [_grade(text, row) for text, row in zip(texts, rows, strict=True)]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_grade, texts, rows))
 
 
-def accuracy_reward(completions: Completions, **columns) -> list[float | None]:
-    """1.0 when `grading` finds the extracted answer right, 0.0 when wrong, None when rules cannot tell.
-
-    `solution`, `answer_kind`, ... are columns of the RL rows (`curation.rl_rows`); `choices` and `labels` are JSON.
-    A gold answer that cannot be read also gives None: such a row must not teach anything.
-    """
-    return [_paid(judged.correct) for judged in judge_by_rules(completions, **columns)]
-
-
-def gated_reward(completions: Completions, **columns) -> list[float | None]:
-    """1.0 when the format holds AND the answer is right, 0.0 otherwise, None when rules cannot tell.
-
-    A missing format is 0.0 even for an answer that rules cannot judge: no verdict could lift it.
-    """
-    return [_paid(judged.correct) for judged in judge_by_rules(completions, gated=True, **columns)]
-
-
-def verified(verifier: Verifier, gated: bool = False) -> Callable[..., Awaitable[list[float | None]]]:
-    """`accuracy_reward` or `gated_reward` under the same name, with `verifier` for what rules leave undecided.
-
-    Logs each step the shares of completions that were undecided by rules, asked about, known from before, and left
-    without a verdict (`verifier/undecided`, `asked`, `cached`, `failed`; the second and third make up the first), and
-    beside each completion what the verifier said (column `verifier` of TRL's record of completions).
-    """
-
-    async def reward(completions: Completions, log_metric=None, log_extra=None, **columns) -> list[float | None]:
-        judged = await asyncio.to_thread(judge_by_rules, completions, gated, **columns)
-        try:
-            asked = asyncio.to_thread(ask, verifier, judged, completions, **columns)
-            # A thread can't be ended: a local model would go on beside the training and put back a random state of
-            # before. It can't be dead either, so it is waited for.
-            judged = await asyncio.wait_for(asked, None if verifier.is_local else PATIENCE)
-        except TimeoutError:  # other ranks are waiting; what is still answered will be known the next time
-            judged = [row._replace(said=f"no verdict within {PATIENCE} s") if row.undecided else row for row in judged]
-        for name, value in shares(judged).items() if log_metric else ():
-            log_metric(f"verifier/{name}", value)
-        if log_extra:
-            log_extra("verifier", [row.said for row in judged])
-        return [_paid(row.correct) for row in judged]
-
-    reward.__name__ = (gated_reward if gated else accuracy_reward).__name__  # TRL names metrics and columns by it
-    return reward
-
-
-class Judged(NamedTuple):
-    """The verdict on one completion and how it came about."""
-
-    correct: bool | None
-    undecided: bool = False  # by rules, and so put to the verifier
-    cached: bool = False  # the verifier had been asked before
-    said: str = ""  # by the verifier, or why it said nothing
-
-
-def shares(judged: Sequence[Judged]) -> dict[str, float]:
-    """Of all completions: those undecided by rules, asked about, known from before, and left without a verdict."""
-    opened = [row for row in judged if row.undecided]
-    counts = {
-        "undecided": len(opened),
-        "asked": sum(not row.cached for row in opened),
-        "cached": sum(row.cached for row in opened),
-        "failed": sum(row.correct is None for row in opened),
-    }
-    return {name: count / max(len(judged), 1) for name, count in counts.items()}
-
-
-def judge_by_rules(
-    completions: Completions,
-    gated: bool = False,
-    *,
-    solution: Sequence[str],
-    answer_kind: Sequence[str],
-    alternatives: Sequence[Sequence[str]] | None = None,
-    choices: Sequence[str] | None = None,
-    labels: Sequence[str] | None = None,
-    **columns,
-) -> list[Judged]:
-    """What `grading` says of each completion; with `gated`, one without the format is wrong whatever its answer.
-
-    Code with unit tests is run in as many threads as there are cores.
-    """
-    texts, rows = _texts(completions), len(solution)
-    golds = zip(solution, answer_kind, alternatives or [()] * rows, choices or [""] * rows, labels or [""] * rows,
-                strict=True)  # fmt: skip
-
-    def judge(text: str, gold: tuple) -> Judged:
-        return Judged(False) if gated and not grading.has_format(text) else _by_rules(text, *gold)
-
-    if "code" not in answer_kind:
-        return [judge(text, gold) for text, gold in zip(texts, golds, strict=True)]
-    with ThreadPoolExecutor(_cores()) as pool:
-        return list(pool.map(judge, texts, golds))
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells (macOS does not)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def ask(
-    verifier: Verifier,
-    judged: Sequence[Judged],
-    completions: Completions,
-    *,
-    solution: Sequence[str],
-    alternatives: Sequence[Sequence[str]] | None = None,
-    prompts: Sequence | None = None,
-    **columns,
-) -> list[Judged]:
-    """`judged`, with what `verifier` says of the undecided ones; `prompts` (chats) for orders that show a question."""
-    texts, result = _texts(completions), list(judged)
-    opened = [i for i, row in enumerate(judged) if row.undecided]
-    cases = [
-        Case(
-            _question(prompts[i]) if prompts else "",
-            " or ".join([solution[i], *(alternatives[i] if alternatives else ())]),
-            grading.extract_answer(texts[i]) or "",
-        )
-        for i in opened
-    ]
-    for i, opinion in zip(opened, verifier(cases) if cases else (), strict=True):
-        word = {True: "right", False: "wrong", None: "no verdict"}[opinion.correct]
-        result[i] = Judged(opinion.correct, True, opinion.cached, f"{word}: {opinion.reason}".rstrip(": "))
-    return result
-
-
-def _by_rules(text: str, gold: str, kind: str, others: Sequence[str], options: str, names: str) -> Judged:
+def _grade(text: str, row: Mapping[str, Any]) -> float | None:
     try:
-        correct = grading.is_correct(
-            text, gold=gold, answer_kind=kind, alternatives=others or (),
-            choices=json.loads(options) if options else None, labels=json.loads(names) if names else None,
-        )  # fmt: skip
-    except ValueError:
-        return Judged(None)  # the gold answer can't be read; nobody is asked about it
-    return Judged(correct, undecided=correct is None)
+        right = grading.is_correct(
+            text,
+            gold=row["solution"],
+            answer_kind=row["answer_kind"],
+            alternatives=row.get("alternatives") or (),
+            choices=json.loads(row.get("choices") or "null"),
+            labels=json.loads(row.get("labels") or "null"),
+        )
+    except ValueError:  # the gold answer cannot be read
+        return None
+    return None if right is None else float(right)
 
 
-def _paid(correct: bool | None) -> float | None:
-    return None if correct is None else float(correct)
+def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[Reward]:
+    """The functions of `namespace` (a notebook's `globals()`) with these names, in this order.
+
+    Raises `ValueError` for a name without a function, and when two of them are marked `is_accuracy`.
+    """
+    functions = [namespace.get(name) for name in names]
+    if missing := [name for name, function in zip(names, functions, strict=True) if not callable(function)]:
+        known = [name for name, value in namespace.items() if name.endswith("_reward") and callable(value)]
+        raise ValueError(
+            f"reward_funcs: no function {', '.join(missing)} in the cells of the recipe; there are {', '.join(known)}"
+        )
+    judges = [name for name, function in zip(names, functions, strict=True) if is_accuracy(function)]
+    if len(judges) > 1:
+        raise ValueError(f"reward_funcs: {' and '.join(judges)} both say whether an answer is right; one of them may")
+    return functions
 
 
-def _question(prompt: str | list[dict[str, str]]) -> str:
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+def is_accuracy(reward: Reward) -> bool:
+    """Whether this reward says if the answer is right: it carries the mark `is_accuracy = True`."""
+    return getattr(reward, "is_accuracy", False)
 
 
-def check_rows(rows: Sequence[dict]) -> None:
-    """Raise `SandboxUnavailable` when `rows` hold unit tests and this platform can't run code safely."""
+# ---- a model for what rules leave open -------------------------------------------------------------------------------
+
+
+def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) -> Verifier | None:
+    """The verifier that `params` names (None: rules only), once all that grading `rows` needs is known to work.
+
+    Raises `GenerationError` for a verifier that can't be reached or gives no verdict, `ValueError` for a missing key,
+    `SandboxUnavailable` for rows with unit tests where no sandbox can be had.
+    """
     if any(row["answer_kind"] == "code" and _has_tests(row["solution"]) for row in rows):
         sandbox.check()
+    verifier = make_verifier(params, stage_dir)
+    if verifier is not None:
+        verifier.check()
+    elif free := sum(row["answer_kind"] == "text" for row in rows):
+        warnings.warn(
+            f"{free} of {len(rows)} problems have free text as answer: what rules can't decide teaches nothing without "
+            "a verifier (verifier_backend)",
+            stacklevel=2,
+        )
+    return verifier
 
 
 def _has_tests(gold: str) -> bool:
@@ -195,3 +108,154 @@ def _has_tests(gold: str) -> bool:
         return sandbox.read_tests(gold) is not None
     except ValueError:
         return False
+
+
+def verified(reward: Reward, verifier: Verifier | None) -> Reward:
+    """`reward` under the same name and mark, with `verifier` asked about each completion for which it gives None.
+
+    Logs each step the shares of completions that were undecided by rules, asked about, known from before, and left
+    without a verdict (`verifier/undecided`, `asked`, `cached`, `failed`), and beside each completion what the verifier
+    said (column `verifier` of TRL's record of completions). Without a verifier it is `reward` itself.
+    """
+    if verifier is None:
+        return reward
+
+    def with_verifier(
+        completions: Completions, log_metric=None, log_extra=None, prompts: Sequence | None = None, **columns
+    ) -> list[float | None]:
+        scores = reward(completions, prompts=prompts, **columns)
+        undecided = [i for i, score in enumerate(scores) if score is None and _is_readable(columns, i)]
+        cases = [_case(columns, i, completions[i][0]["content"], prompts) for i in undecided]
+        opinions = _within_patience(verifier, cases) if cases else []
+        said, known = [""] * len(scores), 0
+        for i, opinion in zip(undecided, opinions, strict=True):
+            scores[i] = None if opinion.correct is None else float(opinion.correct)
+            word = {True: "right", False: "wrong", None: "no verdict"}[opinion.correct]
+            said[i], known = f"{word}: {opinion.reason}".rstrip(": "), known + opinion.cached
+        failed = sum(opinion.correct is None for opinion in opinions)
+        counts = {"undecided": len(cases), "asked": len(cases) - known, "cached": known, "failed": failed}
+        if log_metric:
+            for name, count in counts.items():
+                log_metric(f"verifier/{name}", count / max(len(scores), 1))
+        if log_extra:
+            log_extra("verifier", said)
+        return scores
+
+    with_verifier.__name__ = reward.__name__  # TRL names metrics and columns by it
+    with_verifier.is_accuracy = is_accuracy(reward)
+    return with_verifier
+
+
+def _is_readable(columns: Mapping[str, Sequence], i: int) -> bool:
+    """Whether the gold answer of row `i` can be read: else nobody is asked about it."""
+    row = {name: columns[name][i] for name in GOLD if name in columns}
+    try:
+        grading.grade("?", row["solution"], row["answer_kind"], choices=json.loads(row.get("choices") or "null"),
+                      labels=json.loads(row.get("labels") or "null"))  # fmt: skip
+    except ValueError:
+        return False
+    return True
+
+
+def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence | None) -> Case:
+    question = prompts[i][-1]["content"] if prompts else ""
+    golds = [columns["solution"][i], *(columns["alternatives"][i] if "alternatives" in columns else ())]
+    return Case(question, " or ".join(golds), grading.extract_answer(text) or "")
+
+
+def _within_patience(verifier: Verifier, cases: Sequence[Case]) -> list:
+    """Its opinions; after `PATIENCE` seconds none, for other processes wait. What still arrives is known next time.
+
+    A local model is waited for: its thread can't be ended, and would put back a random state of before.
+    """
+    from finr1.verifier import Opinion
+
+    if verifier.is_local:
+        return verifier(cases)
+    pool = ThreadPoolExecutor(1)
+    asked = pool.submit(verifier, cases)
+    pool.shutdown(wait=False)
+    try:
+        return asked.result(timeout=PATIENCE)
+    except TimeoutError:
+        return [Opinion(None, f"no verdict within {PATIENCE} s", False)] * len(cases)
+
+
+# ---- problems that are worth a group ---------------------------------------------------------------------------------
+
+
+def pass_rates(rows: Sequence[Mapping], texts: Sequence[str], accuracy: Reward) -> list[float | None]:
+    """Share of right answers for each RL row; `texts` holds the same number of answers for each, in the rows' order.
+
+    None where `accuracy` could grade none of them: such a row has no reward to learn from.
+    """
+    if not rows:
+        return []
+    tries = len(texts) // len(rows)
+    repeated = [row for row in rows for _ in range(tries)]
+    columns = {name: [row[name] for row in repeated] for name in GOLD}
+    chats = [[{"role": "assistant", "content": text}] for text in texts]
+    scores = accuracy(chats, prompts=[row["prompt"] for row in repeated], **columns)
+    groups = [scores[start : start + tries] for start in range(0, len(scores), tries)]
+    judged = [[score for score in group if score is not None] for group in groups]
+    return [sum(group) / len(group) if group else None for group in judged]
+
+
+def check_enough(rows: Sequence[Mapping], params: GRPOParams) -> None:
+    """Raise `ValueError` when `rows` can't fill one step: a step draws that many different problems."""
+    needed = params.batch_size // params.num_generations
+    if len(rows) < needed:
+        raise ValueError(
+            f"{len(rows)} problems are left, a step needs {needed}: raise pass_rate_candidates (now "
+            f"{params.pass_rate_candidates}) or pass_rate_samples (now {params.pass_rate_samples}), "
+            "or train the SFT model longer"
+        )
+
+
+# ---- watching --------------------------------------------------------------------------------------------------------
+
+
+def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Reward]:
+    """`rewards` for TRL, computed together: a completion whose accuracy is None gets None from each of them.
+
+    The reward that is marked `is_accuracy` asks `verifier` about what it leaves open (`verified`). Each batch logs
+    `watch/*` (`watch.signs`) and the id of each completion's problem. Functions may be asynchronous.
+    """
+    from finr1 import watch
+
+    rewards = [verified(reward, verifier) if is_accuracy(reward) else reward for reward in rewards]
+    batch: dict[str, Any] = {"completions": None, "scores": []}
+
+    def score(completions: Completions, completion_ids, log_metric=None, log_extra=None, **columns):
+        logs = {"log_metric": log_metric, "log_extra": log_extra}
+        columns["completion_ids"] = completion_ids
+        scores = [list(_call(reward, completions, **columns, **logs)) for reward in rewards]
+        accuracy = next((scores[i] for i, reward in enumerate(rewards) if is_accuracy(reward)), None)
+        if accuracy is not None:
+            scores = [[None if accuracy[i] is None else value for i, value in enumerate(row)] for row in scores]
+        texts = [completion[0]["content"] for completion in completions]
+        if log_metric:
+            for name, value in watch.signs(columns, texts, accuracy).items():
+                log_metric(f"watch/{name}", value)
+        if log_extra and "id" in columns:
+            log_extra("id", columns["id"])
+        return scores
+
+    def named(place: int) -> Reward:
+        def reward(completions: Completions, **columns) -> list[float | None]:
+            if batch["completions"] is not completions:  # TRL passes the same list to each function
+                batch["completions"], batch["scores"] = completions, score(completions, **columns)
+            return batch["scores"][place]
+
+        reward.__name__ = rewards[place].__name__
+        reward.is_accuracy = is_accuracy(rewards[place])
+        return reward
+
+    return [named(place) for place in range(len(rewards))]
+
+
+def _call(reward: Reward, completions: Completions, **columns: Any) -> list[float | None]:
+    if not inspect.iscoroutinefunction(reward):
+        return reward(completions=completions, **columns)
+    with ThreadPoolExecutor(1) as pool:  # a notebook's kernel runs a loop of its own in this thread
+        return pool.submit(asyncio.run, reward(completions=completions, **columns)).result()

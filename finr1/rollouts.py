@@ -1,9 +1,9 @@
 """Every group that GRPO sampled: what was asked, what was answered, what it earned, and how that changed over training.
 
-Read from the Parquet files that TRL writes with `log_completions` (`<stage>/completions/completions_<step>.parquet`): a
-row a completion, with one column for each reward function, the advantage, and whatever a reward function logged with
-TRL's `log_extra` (a verifier's reason, say). `show` is the viewer of notebook 05; the report takes `selection`. Every
-text goes through a template that escapes it: completions hold whatever a policy found to be worth a reward.
+Read from the Parquet files that TRL writes with `log_completions` (`<stage>/completions/completions_<step>.parquet`):
+one row per completion, with one column for each reward function, the advantage, and whatever a reward function logged
+with TRL's `log_extra` (a verifier's reason, say). `show` is the viewer of notebook 05; the report takes `static_html`.
+Every text goes through a template that escapes it: completions hold whatever a policy found to be worth a reward.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from finr1 import templates
+from finr1.params import read_flat_yaml
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -26,20 +28,13 @@ _LABEL = 45  # characters of a question's start, and of its end, in the viewer's
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion. Rewards of None: nobody could judge it, so it was left out of its group."""
+    """One completion."""
 
     text: str
-    rewards: dict[str, float | None]
+    rewards: dict[str, float | None]  # None: this reward could not be judged
+    total: float | None  # their weighted sum; None where none could be judged: it was left out of its group
     advantage: float | None
     notes: dict[str, str]  # further columns, such as a verifier's reason
-
-    @property
-    def total(self) -> float:
-        return sum(reward for reward in self.rewards.values() if reward is not None)
-
-    @property
-    def is_judged(self) -> bool:
-        return any(reward is not None for reward in self.rewards.values())
 
 
 @dataclass(frozen=True)
@@ -53,14 +48,14 @@ class Group:
     @property
     def mean_reward(self) -> float:
         """Over the answers that were judged; 0 where none was."""
-        totals = [answer.total for answer in self.answers if answer.is_judged]
-        return sum(totals) / max(len(totals), 1)
+        totals = [answer.total for answer in self.answers if answer.total is not None]
+        return fmean(totals) if totals else 0.0
 
     @property
     def parts(self) -> dict[str, float | None]:
         """Mean of each reward over the answers that it could judge; None where it could judge none."""
         given = {name: [a.rewards[name] for a in self.answers if a.rewards[name] is not None] for name in self.names}
-        return {name: sum(values) / len(values) if values else None for name, values in given.items()}
+        return {name: fmean(values) if values else None for name, values in given.items()}
 
     @property
     def has_spread(self) -> bool:
@@ -76,27 +71,6 @@ class Group:
         return list(dict.fromkeys(name for answer in self.answers for name in answer.notes))
 
 
-@dataclass(frozen=True)
-class Change:
-    """Every visit to one question, first to last."""
-
-    visits: Sequence[Group]
-
-    @property
-    def question(self) -> str:
-        return self.visits[0].question
-
-    @property
-    def ends(self) -> Sequence[Group]:
-        """First and last visit; one group where there was one visit."""
-        return self.visits if len(self.visits) < 2 else (self.visits[0], self.visits[-1])
-
-    @property
-    def difference(self) -> float:
-        """Mean reward of the last visit less that of the first."""
-        return self.visits[-1].mean_reward - self.visits[0].mean_reward
-
-
 def read_groups(stage_dir: Path, num_generations: int) -> list[Group]:
     """All groups below `stage_dir`, by step. Empty where nothing was kept.
 
@@ -105,6 +79,9 @@ def read_groups(stage_dir: Path, num_generations: int) -> list[Group]:
     """
     import pandas as pd
 
+    path = Path(stage_dir) / "params.yaml"
+    values = read_flat_yaml(path).values if path.exists() else {}
+    weights = dict(zip(values.get("reward_funcs", ()), values.get("reward_weights", ()), strict=True))
     groups, previous = [], None
     for file in sorted((Path(stage_dir) / "completions").glob("*.parquet")):
         rows = pd.read_parquet(file).to_dict("records")
@@ -112,21 +89,21 @@ def read_groups(stage_dir: Path, num_generations: int) -> list[Group]:
             raise ValueError(f"{file.name}: {len(rows)} rows are no whole number of groups of {num_generations}")
         said = [(_asked(row["prompt"]), _content(row["completion"])) for row in rows]
         if said != previous:
-            groups += [_group(rows[i : i + num_generations]) for i in range(0, len(rows), num_generations)]
+            for start in range(0, len(rows), num_generations):
+                answers = tuple(_answer(row, weights) for row in rows[start : start + num_generations])
+                groups.append(Group(int(rows[start]["step"]), said[start][0], answers))
         previous = said
     return groups
 
 
-def _group(rows: Sequence[Mapping]) -> Group:
-    return Group(int(rows[0]["step"]), _asked(rows[0]["prompt"]), tuple(_answer(row) for row in rows))
-
-
-def _answer(row: Mapping) -> Answer:
-    """TRL calls a reward's column by the function's name, which ends in `_reward`; other columns are notes."""
-    rewards = {name: _number(value) for name, value in row.items() if name.endswith("_reward")}
-    others = {name: value for name, value in row.items() if name not in rewards and name not in _OWN}
-    notes = {name: str(value) for name, value in others.items() if not _missing(value)}
-    return Answer(_content(row["completion"]), rewards, _number(row["advantage"]), notes)
+def _answer(row: Mapping[str, Any], weights: Mapping[str, float]) -> Answer:
+    """TRL names the column of a reward by its function; columns that are not its own and no reward are notes."""
+    names = [name for name in row if name in weights or name.endswith("_reward")]
+    rewards = {name: None if _missing(row[name]) else float(row[name]) for name in names}
+    judged = [weights.get(name, 1.0) * reward for name, reward in rewards.items() if reward is not None]
+    notes = {name: str(value) for name, value in row.items() if name not in (*names, *_OWN) and not _missing(value)}
+    advantage = None if _missing(row["advantage"]) else float(row["advantage"])
+    return Answer(_content(row["completion"]), rewards, sum(judged) if judged else None, advantage, notes)
 
 
 def _content(chat: object) -> str:
@@ -146,55 +123,55 @@ def _missing(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _number(value: float | None) -> float | None:
-    return None if _missing(value) else float(value)
-
-
 # ---- the same question over training --------------------------------------------------------------------------------
 
 
 def by_question(groups: Sequence[Group]) -> dict[str, list[Group]]:
     """Question -> its groups in the order of the steps."""
-    found: dict[str, list[Group]] = {}
+    visits: dict[str, list[Group]] = {}
     for group in groups:
-        found.setdefault(group.question, []).append(group)
-    return found
+        visits.setdefault(group.question, []).append(group)
+    return visits
 
 
-def changes(groups: Sequence[Group]) -> list[Change]:
-    """The questions that were met, and judged, at two different steps, largest gain in mean reward first."""
-    judged = [group for group in groups if any(answer.is_judged for answer in group.answers)]
-    visits = [found for found in by_question(judged).values() if found[0].step != found[-1].step]
-    return sorted((Change(found) for found in visits), key=lambda change: -change.difference)
+def gain(visits: Sequence[Group]) -> float:
+    """Mean reward of the last visit to a question less that of the first."""
+    return visits[-1].mean_reward - visits[0].mean_reward
 
 
-def selection(groups: Sequence[Group], count: int = 1) -> list[tuple[str, Change]]:
-    """What stands in a static page: the `count` largest gains and the `count` largest losses, each with its heading.
+def came_back(groups: Sequence[Group]) -> list[list[Group]]:
+    """The visits to each question that was met, and judged, at two different steps, largest gain first."""
+    judged = [group for group in groups if any(answer.total is not None for answer in group.answers)]
+    visited = [visits for visits in by_question(judged).values() if visits[0].step != visits[-1].step]
+    return sorted(visited, key=lambda visits: -gain(visits))
+
+
+def selection(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """(heading, visits) for a static page: the largest gain and the largest loss.
 
     Extremes are chosen by result, so they say nothing about the average: show `average_change` beside them. Where no
-    question came back it is the first and the last group.
+    question came back these are the first and the last group.
     """
-    found = changes(groups)
-    if not found:
-        return [("the first group", Change(groups[:1])), ("the last group", Change(groups[-1:]))] if groups else []
-    gains = [("the largest gain", change) for change in found[:count] if change.difference > 0]
-    losses = [("the largest loss", change) for change in found[::-1][:count] if change.difference < 0]
-    return gains + losses or [("no change", change) for change in found[:count]]
+    visited = came_back(groups)
+    if not visited:
+        return [("the first group", [groups[0]]), ("the last group", [groups[-1]])] if groups else []
+    gains = [("the largest gain", visited[0])] if gain(visited[0]) > 0 else []
+    losses = [("the largest loss", visited[-1])] if gain(visited[-1]) < 0 else []
+    return gains + losses or [("no change", visited[0])]
 
 
 def average_change(groups: Sequence[Group], seed: int) -> str:
     """One sentence: the mean change in reward over all questions that came back, with its paired 95 % interval."""
     from finr1.evaluation import paired_bootstrap
 
-    found = changes(groups)
-    asked = len(by_question(groups))
-    if len(found) < 2:
-        return f"Of {asked} questions {len(found)} came back at a later step, too few for an average change."
-    first, last = ([change.ends[i].mean_reward for change in found] for i in (0, -1))
+    visited, asked = came_back(groups), len(by_question(groups))
+    if len(visited) < 2:
+        return f"Of {asked} questions {len(visited)} came back at a later step, too few for an average change."
+    first, last = ([visits[end].mean_reward for visits in visited] for end in (0, -1))
     mean = paired_bootstrap(first, last, seed)
     noise = ", which is inside the noise" if mean.inside_noise else ""
     return (
-        f"{len(found)} of {asked} questions came back at a later step: from their first visit to their last the mean "
+        f"{len(visited)} of {asked} questions came back at a later step: from their first visit to their last the mean "
         f"reward changed by {mean.difference:+.2f} (95 % interval {mean.low:+.2f} to {mean.high:+.2f}, paired by "
         f"question){noise}. Questions shown below are the extremes of these, chosen by result."
     )
@@ -203,16 +180,17 @@ def average_change(groups: Sequence[Group], seed: int) -> str:
 # ---- shown ----------------------------------------------------------------------------------------------------------
 
 
-def visits_html(visits: Sequence[Group], shown: Sequence[Group] | None = None) -> str:
-    """One question: a line for each visit, then every completion of the `shown` visits (None: of all)."""
+def visits_html(visits: Sequence[Group], shown: Sequence[Group]) -> str:
+    """One question: a line for each visit, then every completion of the `shown` visits."""
     macros = _template().module
-    return str(macros.styles()) + str(macros.visits(visits, visits if shown is None else shown))
+    return str(macros.styles()) + str(macros.visits(visits, shown))
 
 
-def static_html(groups: Sequence[Group], seed: int, count: int = 1) -> str:
+def static_html(groups: Sequence[Group], seed: int) -> str:
     """What a page without a kernel shows: the average change, then first and last visit of the extremes."""
     macros = _template().module
-    return str(macros.styles()) + str(macros.static(average_change(groups, seed), selection(groups, count)))
+    extremes = [(heading, visits, gain(visits)) for heading, visits in selection(groups)]
+    return str(macros.styles()) + str(macros.static(average_change(groups, seed), extremes))
 
 
 def explorer(groups: Sequence[Group]) -> VBox:
@@ -247,9 +225,8 @@ def show(groups: Sequence[Group], seed: int) -> None:
     """Display the viewer; a front end that has no widgets (GitHub, nbconvert) shows `static_html` in its place."""
     from IPython.display import display
 
-    if not groups:
-        return
-    display(explorer(groups)._repr_mimebundle_() | {"text/html": static_html(groups, seed)}, raw=True)
+    if groups:
+        display(explorer(groups)._repr_mimebundle_() | {"text/html": static_html(groups, seed)}, raw=True)
 
 
 def _labels(groups: Sequence[Group], step: int | None) -> list[tuple[str, str]]:

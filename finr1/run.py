@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from finr1 import manifest
-from finr1.child import child_main, is_locked, stage_lock  # noqa: F401  (trainers import it from here)
-from finr1.launch import LOG_FILE, MODEL_FOLDER, PARAMS_FILE, TrainingFailed, launch  # noqa: F401  (notebooks, too)
-from finr1.manifest import MANIFEST_FILE, TRAIN_FILES, read_manifest
+from finr1.child import LOADED_FILE, is_locked
+from finr1.launch import LOG_FILE, MODEL_FOLDER, PARAMS_FILE, SCRIPT, launch, notebook_file  # noqa: F401
+from finr1.manifest import MANIFEST_FILE, read_manifest
 from finr1.params import ParameterError, Params
-from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401
+from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 from finr1.progress import EARLY_FILE, METRICS_FILE
 
 KERNEL_LOG = "kernel.log"
@@ -30,7 +30,7 @@ _STATE_FILE = "state.json"
 # Never removed: answers, and what papermill is writing into this folder right now.
 _KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG)
 MADE_BY_TRAINING = (
-    *("train.py", TRAIN_FILES, LOG_FILE, METRICS_FILE, EARLY_FILE),
+    *(SCRIPT, LOADED_FILE, LOG_FILE, METRICS_FILE, EARLY_FILE),
     *(MODEL_FOLDER, "model.tmp", "checkpoints", "completions"),
 )
 
@@ -84,7 +84,7 @@ class Run:
         if is_locked(self.dir):
             raise StageBusy(f"a trainer is at work in {shown(self.dir)}; wait for it or end it")
         # Taken now, as this is the code that runs; by the end of a long stage the files may have been edited.
-        self._code = manifest.commit() | manifest.notebook_code(self.stage)
+        self._code = manifest.commit() | manifest.notebook_code(notebook_file(self.stage))
         self._package = manifest.package_hashes()
         made_from = {name: entry["sha256"] for name, entry in self._input_hashes.items()}
         self.fingerprint = manifest.digest([params.model_dump(), made_from])
@@ -121,7 +121,7 @@ class Run:
         Raises FileNotFoundError when one of them was not written.
         """
         described = manifest.describe_outputs(self.dir, outputs)
-        trainer = self.dir / TRAIN_FILES
+        trainer = self.dir / LOADED_FILE
         by_trainer = json.loads(trainer.read_text("utf8")) if trainer.exists() else {}
         # The largest of all sessions that made these artefacts: one that only shows them again trains nothing.
         peaks = self.state.get("peak_memory_gib", {})

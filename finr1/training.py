@@ -1,4 +1,4 @@
-"""What SFT and GRPO share: adapters, the metrics file, resuming, and how a finished model is saved."""
+"""What SFT and GRPO share beside TRL: metrics file, memory probe, early looks, resuming, and how a model is saved."""
 
 from __future__ import annotations
 
@@ -7,32 +7,80 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, TrainerCallback
 
-from finr1.callbacks import keep_rows, memory_gib
-from finr1.models import load_model, merge_adapter
-from finr1.progress import METRICS_FILE, read_metrics
+from finr1.models import load_model, merge_adapter, resolve_model
+from finr1.paths import cache_dir
+from finr1.progress import EARLY_FILE, METRICS_FILE, read_metrics
+from finr1.records import Problem, messages, read_jsonl
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
     from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
+    from trl import SFTTrainer
 
     from finr1.params import GRPOParams, SFTParams
+
+EARLY_PROBLEMS = 3  # answered again and again in the early looks
+
+
+# ---- what the recipe cells of 04 and 05 call -------------------------------------------------------------------------
+
+
+def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
+    """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, where it runs."""
+    import torch
+
+    return {
+        "output_dir": str(stage_dir / "checkpoints"),
+        "save_steps": params.save_steps,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # by default a NaN is logged as the mean of the losses before it
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
+    }
+
+
+def start_model(params: SFTParams | GRPOParams) -> str:
+    """Folder or hub id of the model that training starts from: of GRPO the SFT stage's, else the base model."""
+    if getattr(params, "sft_stage", None) is not None:
+        return str(params.inputs()["sft_stage"] / "model")
+    return resolve_model(params.model_name_or_path, cache_dir())
+
+
+def load_policy(
+    path: str, params: SFTParams | GRPOParams, quantization_config: BitsAndBytesConfig, **kwargs: Any
+) -> PreTrainedModel:
+    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, a quantised one for QLoRA.
+
+    `kwargs` go to `from_pretrained`, for example `attn_implementation="flash_attention_2"`.
+    """
+    import torch
+
+    if params.peft != "qlora":
+        frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
+        return load_model(path, "bfloat16" if frozen_base else "float32", **kwargs)
+    model = load_model(path, "bfloat16", quantization_config=quantization_config, **kwargs)
+    for layer in model.modules():
+        # On a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit layer at its first forward in eval mode, for good,
+        # into a form without gradients: an early look at answers would end the learning.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 class MetricsFile(TrainerCallback):
     """Appends each log of the trainer to `metrics.jsonl`, from which the notebook draws its curves.
 
     Adds `elapsed_s`, `tokens_per_s` (tokens of the steps since the last log, prompts included, by the time of these
-    steps) and the first process's memory (`callbacks.memory_gib`).
-
-    A resumed run first drops the rows that lie behind its checkpoint, so that every step stands there once, and goes on
-    counting `num_tokens`, which TRL's SFT begins at 0 again.
+    steps) and the first process's memory (`memory_gib`). A resumed run first drops the rows behind its checkpoint, so
+    that every step stands there once, and keeps counting `num_tokens`, which TRL's SFT starts at 0 again.
+    Callbacks that add to a log stand before it; those that take time stand after it.
     """
 
     def __init__(self, stage_dir: Path):
@@ -42,9 +90,8 @@ class MetricsFile(TrainerCallback):
         self.tokens_before = 0
         if state.is_world_process_zero:
             keep_rows(self.path, state.global_step)
-            rows = read_metrics(self.path.parent)
-            logged = max((row.get("num_tokens", 0) for row in rows), default=0)
-            self.tokens_before = logged - state.num_input_tokens_seen  # GRPO's count goes on, SFT's does not
+            logged = max((row.get("num_tokens", 0) for row in read_metrics(self.path.parent)), default=0)
+            self.tokens_before = logged - state.num_input_tokens_seen  # GRPO's count resumes, SFT's does not
         self.started, self.step_s, self.tokens = time.monotonic(), 0.0, state.num_input_tokens_seen
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -54,93 +101,199 @@ class MetricsFile(TrainerCallback):
         self.step_s += time.monotonic() - self.step_started  # without looks at answers, checkpoints, data
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero:
-            row = {"step": state.global_step, "max_steps": state.max_steps, **logs}
-            row["elapsed_s"] = round(time.monotonic() - self.started, 3)
-            if self.step_s and "num_tokens" in logs:  # TRL's count, over all processes, since the process began
+        if not state.is_world_process_zero:
+            return
+        row = {"step": state.global_step, "max_steps": state.max_steps, **logs}
+        row["elapsed_s"] = round(time.monotonic() - self.started, 3)
+        if "num_tokens" in logs:  # TRL's count, over all processes, since the process began
+            if self.step_s:
                 row["tokens_per_s"] = round((logs["num_tokens"] - self.tokens) / self.step_s, 1)
                 self.tokens, self.step_s = logs["num_tokens"], 0.0
-            if "num_tokens" in logs:
-                row["num_tokens"] += self.tokens_before
-            row |= memory_gib()
+            row["num_tokens"] += self.tokens_before
+        row |= memory_gib()
+        with self.path.open("a", encoding="utf8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class MemoryProbe(TrainerCallback):
+    """Forward and backward on the longest batch before the first step: what does not fit is known at once.
+
+    The optimizer's two moments come with the first step; tensors of their size stand in for them. Gradients and random
+    state are put back, so the training is the same with and without the probe. Logs `memory_probe_gib` (see
+    `memory_gib`) and `memory_probe_tokens` (padding included) as step 0. Skipped under DeepSpeed, whose engine counts
+    backward passes and would lose track of gradient accumulation.
+    Raises `MemoryError` that names the parameters to change.
+    """
+
+    def __init__(self, trainer: SFTTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if self.trainer.is_deepspeed_enabled:
+            return
+        data = self.trainer.train_dataset
+        by_length = sorted(range(len(data)), key=lambda i: -len(data[i]["input_ids"]))
+        batch = self.trainer.data_collator([data[i] for i in by_length[: args.per_device_train_batch_size]])
+        rows, length = batch["input_ids"].shape
+        # On a CPU the system may end the process without a word: then this line is the last in the log.
+        print(f"memory probe: {rows} x {length} tokens; if it ends here, {_advice(self.trainer)}", flush=True)
+        try:
+            self._step(batch, model, optimizer, passes=min(2, args.gradient_accumulation_steps))
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            reason = str(error).partition("\n")[0]
+            message = f"the longest batch ({rows} x {length} tokens) does not fit in memory: {_advice(self.trainer)}"
+            raise MemoryError(f"{message} ({reason})") from error
+        if state.global_step == 0:
+            peak = memory_gib()["peak_memory_gib"]
+            self.trainer.log({"memory_probe_gib": peak, "memory_probe_tokens": rows * length})
+
+    def _step(self, batch: dict, model, optimizer, passes: int) -> None:
+        import torch
+
+        trainer, device = self.trainer, self.trainer.args.device
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        moments = [] if optimizer.state else [torch.ones_like(weight) for weight in trained for _ in range(2)]
+        batch = {name: values.to(device) for name, values in batch.items()}
+        trainer.model_wrapped.train()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for _ in range(passes):  # the second finds the gradients of the first, as an accumulated step does
+                # What `SFTTrainer.compute_loss` computes, without its metrics.
+                with trainer.compute_loss_context_manager():
+                    loss = -trainer.model_wrapped(**batch, use_cache=False, fused_lm_head=True).log_probs.sum()
+                trainer.accelerator.backward(loss)
+        trainer.model_wrapped.zero_grad()
+        del moments
+
+
+def _advice(trainer: SFTTrainer) -> str:
+    """The parameters that make a step smaller, with their values now; those that are spent already left out."""
+    args, advice = trainer.args, []
+    if args.per_device_train_batch_size > 1:
+        advice.append(
+            f"lower per_device_train_batch_size (now {args.per_device_train_batch_size}) "
+            "and raise gradient_accumulation_steps to keep the batch"
+        )
+    if not args.gradient_checkpointing:
+        advice.append("set gradient_checkpointing = True")
+    if not hasattr(trainer.model, "peft_config"):
+        advice.append('set peft = "lora"')
+    elif not getattr(trainer.model, "is_loaded_in_4bit", False):
+        advice.append('set peft = "qlora"')
+    advice.append(f"lower max_length (now {args.max_length})")
+    return ", or ".join(advice)
+
+
+class EarlyLook(TrainerCallback):
+    """Greedy answers of the model in training to three dev problems: at step 0, every `sample_steps` and at the end.
+
+    Rows of `early_answers.jsonl`: {"step", "id", "text"}. Every process generates, as a model in shards needs; the
+    first one writes. A resumed training drops the rows that it will write again. With `sample_steps` 0 it does nothing.
+    """
+
+    def __init__(self, trainer: SFTTrainer, params: SFTParams, stage_dir: Path):
+        self.trainer, self.path = trainer, stage_dir / EARLY_FILE
+        self.steps, self.max_tokens = params.sample_steps, params.eval_max_tokens
+        if self.steps:
+            problems = read_jsonl(params.inputs()["data_stage"] / "problems.jsonl", Problem)
+            self.problems = [problem for problem in problems if problem.split == "dev"][:EARLY_PROBLEMS]
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not self.steps:
+            return
+        if state.is_world_process_zero:
+            keep_rows(self.path, state.global_step)
+        if state.global_step == 0:
+            self._look(0)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.steps and (state.global_step % self.steps == 0 or state.global_step == state.max_steps):
+            self._look(state.global_step)
+
+    def _look(self, step: int) -> None:
+        texts = self._answers()
+        if self.trainer.is_world_process_zero():
             with self.path.open("a", encoding="utf8") as file:
-                file.write(json.dumps(row) + "\n")
+                for problem, text in zip(self.problems, texts, strict=True):
+                    file.write(json.dumps({"step": step, "id": problem.id, "text": text}, ensure_ascii=False) + "\n")
+
+    def _answers(self) -> list[str]:
+        import torch
+        from transformers import GenerationConfig
+        from trl.models.utils import unwrap_model_for_generation
+
+        trainer, tokenizer = self.trainer, self.trainer.processing_class
+        ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        greedy = GenerationConfig(max_new_tokens=self.max_tokens, do_sample=False, **ends)
+        chats = [messages(problem) for problem in self.problems]
+        batch = tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
+        ).to(trainer.args.device)
+        checkpointing = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **checkpointing) as model:
+            model.eval()
+            with torch.no_grad(), trainer.accelerator.autocast():
+                output = model.generate(**batch, generation_config=greedy)
+            model.train()
+        return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def trainer_arguments(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
-    """What `SFTConfig` and `GRPOConfig` are both given: size of a step, optimiser, precision, checkpoints, seed."""
+def early_answers(stage_dir: Path) -> list[dict]:
+    """The early looks' rows {"step", "id", "text"}, step by step; none where `sample_steps` was 0."""
+    path = stage_dir / EARLY_FILE
+    return [json.loads(line) for line in path.read_text("utf8").splitlines()] if path.exists() else []
+
+
+def release(trainer: Trainer) -> None:
+    """Give back the memory of a trainer that was made for a look: the training that follows needs it."""
+    import gc
+
     import torch
 
-    return {
-        "output_dir": str(stage_dir / "checkpoints"),
-        "per_device_train_batch_size": params.per_device_train_batch_size,
-        "gradient_accumulation_steps": params.gradient_accumulation_steps,
-        "learning_rate": params.learning_rate,
-        "lr_scheduler_type": params.lr_scheduler_type,
-        "warmup_steps": params.warmup_steps,
-        "max_steps": params.max_steps,
-        "bf16": params.bf16,
-        "use_cpu": not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
-        "gradient_checkpointing": params.gradient_checkpointing,
-        "use_liger_kernel": params.use_liger_kernel,
-        "save_steps": params.save_steps,
-        "save_total_limit": 1,
-        "logging_steps": 1,
-        "seed": params.seed,
-        "data_seed": params.seed,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
+    trainer.model = trainer.model_wrapped = trainer.optimizer = None
+    trainer.accelerator.free_memory()
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
-def peft_config(params: SFTParams | GRPOParams) -> LoraConfig | None:
-    """LoRA on every linear layer (QLoRA: the same on a 4-bit base); None for full fine-tuning."""
-    if params.peft == "full":
-        return None
-    from peft import LoraConfig
+def keep_rows(path: Path, step: int) -> None:
+    """Drop the rows behind `step` from a JSONL file: a training that starts there writes them again.
 
-    return LoraConfig(
-        r=params.lora_r,
-        lora_alpha=params.lora_alpha,
-        lora_dropout=params.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+    At step 0 nothing is kept. A last line that a kill has cut off goes, too.
+    """
+    if path.exists():
+        lines = path.read_text("utf8").splitlines(keepends=True) if step else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), "utf8")
 
 
-def load_policy(path: str, params: SFTParams | GRPOParams) -> PreTrainedModel:
-    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, an NF4 one for QLoRA."""
+def memory_gib() -> dict[str, float]:
+    """GiB that this process holds now (between two steps) and its peak so far: on the GPU, where there is one.
+
+    There it is what torch has allocated, elsewhere resident memory.
+    """
+    import psutil
     import torch
 
-    if params.peft != "qlora":
-        frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
-        return load_model(path, "bfloat16" if frozen_base else "float32", params.attn_implementation)
-    model = load_model(path, "bfloat16", params.attn_implementation, quantization_config=quantization_config())
-    for layer in model.modules():
-        # On a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit layer at its first forward in eval mode, for good,
-        # into a form without gradients: what samples or looks at answers amid training would end the learning.
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            layer.support_avx512bf16_for_cpu = False
-    return model
+    from finr1.manifest import peak_memory_gib
+
+    if torch.cuda.is_available():
+        now, peak = torch.cuda.memory_allocated() / 2**30, torch.cuda.max_memory_allocated() / 2**30
+    else:
+        now, peak = psutil.Process().memory_info().rss / 2**30, peak_memory_gib()["notebook"]
+    return {"memory_gib": round(now, 3), "peak_memory_gib": round(peak, 3)}
 
 
-def quantization_config() -> BitsAndBytesConfig:
-    """QLoRA's base (Dettmers et al. 2023, arXiv 2305.14314): NF4, double quantisation, bf16 compute."""
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+# ---- what the child process does with the trainer that the recipe has made -------------------------------------------
 
 
 def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> None:
     """Raise `RuntimeError` when a launcher started another number of processes than was asked for.
 
-    For several, training will raise it too when the model is not wrapped as `distributed` asks.
+    For several, training raises it too when the model is not wrapped as `distributed` asks.
     """
     actual = trainer.accelerator.num_processes
     if actual != num_processes:
@@ -163,34 +316,29 @@ class CheckWrapper(TrainerCallback):
         from torch.nn.parallel import DistributedDataParallel
 
         model = self.trainer.model_wrapped
-        is_zero3 = type(model).__name__ == "DeepSpeedEngine" and model.zero_optimization_stage() == 3
-        found = {
-            "ddp": isinstance(model, DistributedDataParallel),
-            "fsdp2": isinstance(model, FSDPModule),
-            "zero3": is_zero3,
+        is_wrapped = {
+            "ddp": lambda: isinstance(model, DistributedDataParallel),
+            "fsdp2": lambda: isinstance(model, FSDPModule),
+            "zero3": lambda: type(model).__name__ == "DeepSpeedEngine" and model.zero_optimization_stage() == 3,
         }
-        if not found[self.distributed]:
+        if not is_wrapped[self.distributed]():
             raise RuntimeError(f'distributed = "{self.distributed}", but the model runs as {type(model).__name__}')
 
 
-def train_and_save(
-    trainer: Trainer, stage_dir: Path, merge: bool = True, callbacks: Sequence[TrainerCallback] = ()
-) -> None:
+def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: Path) -> None:
     """Train from the last checkpoint, if there is one, then write `<stage>/model` and drop the checkpoints.
 
-    `merge` folds an adapter into the weights that are saved; without it the folder holds the adapter alone.
+    `merge_adapter` folds an adapter into the weights that are saved; without it the folder holds the adapter only.
     The model is written beside its place and renamed, so that the folder `model` is complete or absent.
     """
     trainer.remove_callback(PrinterCallback)  # printed, the rows of `metrics.jsonl` would bury the log's last words
-    for callback in (MetricsFile(stage_dir), *callbacks):  # in this order: the others' time is no time of the steps
-        trainer.add_callback(callback)
     checkpoints = Path(trainer.args.output_dir)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
     state = _gathered_state(trainer)
     if trainer.accelerator.is_main_process:
         if (checkpoints / "completions").exists():  # TRL's record of every sampled group
             shutil.copytree(checkpoints / "completions", stage_dir / "completions", dirs_exist_ok=True)
-        _save(trainer, stage_dir / "model", merge, state)
+        _save(trainer, params, stage_dir / "model", state)
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # ends the process group, whose threads would else abort the exit now and then
@@ -230,12 +378,16 @@ def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
     return state
 
 
-def _save(trainer: Trainer, folder: Path, merge: bool, state: dict[str, torch.Tensor] | None = None) -> None:
+def _save(
+    trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state: dict[str, torch.Tensor] | None
+) -> None:
     from peft import PeftModel
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if merge and isinstance(model, PeftModel):
+    if isinstance(model, PeftModel) and params.merge_adapter:
         model, state = _merge_adapter(model, state), None
+    elif isinstance(model, PeftModel):  # what it was loaded from may go with the checkpoints
+        model.peft_config["default"].base_model_name_or_path = start_model(params)
     temporary = folder.with_name("model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary, state_dict=state)

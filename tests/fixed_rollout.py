@@ -1,13 +1,9 @@
-"""`finr1.grpo` with completions that depend on nothing but the prompt: the same in one process and in several."""
+"""Completions that depend on nothing but the prompt: the same in one process and in several."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-
-from finr1.grpo import trainer as grpo
-from finr1.params import GRPOParams
-from finr1.run import child_main
 
 TEXTS = ("<think>{0}</think><answer>\\boxed{{2}}</answer>", "<think>{0}</think>", "neutral {0}", "{0} \\boxed{{3}}")
 
@@ -25,17 +21,3 @@ class FixedRollout:
             ids["prompt_ids"].append(tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"])
             ids["completion_ids"].append(tokenizer(text)["input_ids"] + [tokenizer.eos_token_id])
         return ids
-
-
-make_trainer = grpo.make_trainer
-
-
-def with_fixed_rollout(params: GRPOParams, stage_dir):
-    trainer = make_trainer(params, stage_dir)
-    trainer.rollout_func = FixedRollout()
-    return trainer
-
-
-if __name__ == "__main__":
-    grpo.make_trainer = with_fixed_rollout
-    child_main(grpo.train, GRPOParams)

@@ -6,6 +6,7 @@ an attempt that nothing stops.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -14,12 +15,11 @@ from pathlib import Path
 
 import torch
 from datasets.utils.logging import disable_progress_bar
+from recipes import recipe, train
 from transformers import Trainer, TrainerCallback
 
-from finr1 import grpo, rewards, sft, training
-from finr1.params import GRPOParams, SFTParams
-
-STAGES = {"sft": (sft.train, SFTParams), "grpo": (grpo.train, GRPOParams)}
+from finr1 import training
+from finr1.params import STAGES
 
 
 def format_reward(completions: list, **columns) -> list[float]:
@@ -111,14 +111,15 @@ def attempt(stage: str, stage_dir: Path, point: list | None) -> int:
         return os.waitpid(child, 0)[1]
     if point:
         arm(point[0], point[1], stage_dir)
-    train, params_class = STAGES[stage]
-    train(params_class.from_yaml(stage_dir / "params.yaml"), stage_dir)
+    cells = recipe(stage)
+    cells.format_reward = format_reward
+    cells.LoraConfig = functools.partial(cells.LoraConfig, lora_dropout=0.1)
+    train(STAGES[stage].from_yaml(stage_dir / "params.yaml"), stage_dir, cells.make_trainer)
     os._exit(0)
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    rewards.format_reward = format_reward
     disable_progress_bar()
     for case in json.loads(Path(sys.argv[1]).read_text()):
         for point in [*case["kills"], None]:

@@ -26,7 +26,7 @@ def test_without_cuda_the_gpu_benchmark_says_so(benchmark, monkeypatch, capsys):
 def test_the_checks_tell_right_from_wrong(benchmark, monkeypatch):
     gpu = benchmark("gpu")
     assert "WRONG" not in gpu.check_reward()
-    monkeypatch.setattr("finr1.rewards.format_reward", lambda completions, **columns: [0.0] * len(completions))
+    monkeypatch.setattr("finr1.grading.has_format", lambda text: False)
     assert "WRONG" in gpu.check_reward()
     fine, rising, broken = [3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [3.0, 2.0, math.nan]
     lines = gpu.check_curves([{"variant": "x", "curve": curve} for curve in (fine, rising, broken)])

@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config
 from trl.trainer.utils import add_fused_lm_head
 
-from finr1 import completion_head
-from finr1.completion_head import add_completion_head
+from finr1 import cpu
+from finr1.cpu import add_completion_head
 from finr1.models import load_model
 
 VALUES = ("log_probs", "entropy", "is_top1")
@@ -90,7 +90,7 @@ def test_packed_rows_are_scored_whole(tiny, lora):
 def test_scoring_in_parts_changes_nothing(tiny, monkeypatch, name):
     inputs = batch(*BATCHES[name])
     expected, whole = scored(with_heads(tiny, True), inputs)
-    monkeypatch.setattr(completion_head, "SCORED_AT_ONCE", 2)
+    monkeypatch.setattr(cpu, "SCORED_AT_ONCE", 2)
     found, in_parts = scored(with_heads(tiny, True), inputs)
     for value in VALUES:
         assert torch.allclose(getattr(found, value).float(), getattr(expected, value).float(), atol=1e-6), value

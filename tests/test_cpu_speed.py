@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, GPTNeoConfig, LlamaConfig, MistralConfig
 
-from finr1.generation.prefill import generation_inputs
-from finr1.models import attention_implementation, load_model
+from finr1.cpu import attention_implementation, generation_inputs
+from finr1.models import load_model
 
 PAD, END = 0, 2
 # Prompts of a batch: several beginnings and lengths, and some more than once.

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from tiny_model import make_tiny_model
 
-from finr1 import curation, grpo, synthetic, teacher
-from finr1.launch import TrainingFailed, command, launch
+from finr1 import curation, rewards, synthetic, teacher
+from finr1 import launch as launching
+from finr1.launch import TrainingFailed, launch, launcher_argv
 from finr1.params import GRPOParams, SFTParams
 from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
@@ -30,7 +31,7 @@ class StubRun:
     """What `launch` needs of a Run: tests skip the manifests of the stages before."""
 
     def __init__(self, params, folder: Path):
-        self.dir, self.state = folder, {"launched": {}}
+        self.params, self.dir, self.state = params, folder, {"launched": {}}
         folder.mkdir(parents=True)
         params.to_yaml(folder / "params.yaml")
 
@@ -61,13 +62,25 @@ def sft_run(base: Path, name: str, **changes) -> StubRun:
     return StubRun(demo(SFTParams, base, bf16=False, **looks, **changes), base / name)
 
 
+def edited(monkeypatch, change: tuple[str, str], imports: str) -> None:
+    """Launch the recipe with one line changed, as a person changes it in the notebook."""
+    script = launching.recipe_script
+
+    def changed(*arguments) -> str:
+        text = script(*arguments)
+        assert change[0] in text
+        return f"{imports}\n{text.replace(*change)}"
+
+    monkeypatch.setattr(launching, "recipe_script", changed)
+
+
 def early_answers(run: StubRun) -> str:
     return (run.dir / "early_answers.jsonl").read_text("utf8")
 
 
 def grpo_run(base: Path, name: str, **changes) -> StubRun:
     run = StubRun(demo(GRPOParams, base, **{"bf16": False, "num_generations": 4, "beta": 0.1} | changes), base / name)
-    write_jsonl(run.dir / grpo.TRAIN_FILE, curation.rl_rows(synthetic.generate_problems(20, "train", seed=2)))
+    write_jsonl(run.dir / rewards.TRAIN_FILE, curation.rl_rows(synthetic.generate_problems(20, "train", seed=2)))
     return run
 
 
@@ -100,19 +113,22 @@ def assert_same_training(rows: list[list[dict]], runs: list[StubRun], keys: tupl
 @pytest.mark.slow
 def test_sft_in_two_processes_is_sft_in_one(base):
     runs = [sft_run(base, "one"), sft_run(base, "two", **TWO)]
-    rows = [launch("finr1.sft", run, count) for run, count in zip(runs, (1, 2), strict=True)]
+    rows = [launch(run) for run in runs]
     assert_same_training(rows, runs, ("loss", "grad_norm", "learning_rate", "num_tokens"), 1e-5)
     assert early_answers(runs[0]) == early_answers(runs[1])
     assert all("memory_probe_gib" in part[0] for part in rows)
 
 
 @pytest.mark.slow
-def test_grpo_in_two_processes_is_grpo_in_one(base):
+def test_grpo_in_two_processes_is_grpo_in_one(base, monkeypatch):
     """With fixed completions; four of a prompt stay on one process, so that each process has its own groups."""
     runs = [grpo_run(base, "one"), grpo_run(base, "two", **TWO)]
-    rows = [
-        launch("fixed_rollout", run, count, reads=[grpo.TRAIN_FILE]) for run, count in zip(runs, (1, 2), strict=True)
-    ]
+    edited(
+        monkeypatch,
+        ("rollout_func=cpu_sampler(path, params)", "rollout_func=FixedRollout()"),
+        "from fixed_rollout import FixedRollout",
+    )
+    rows = [launch(run, reads=[rewards.TRAIN_FILE]) for run in runs]
     assert any(row.get("loss") for row in rows[0])
     keys = ("loss", "grad_norm", "reward", "reward_std", "kl", "completions/mean_length", "num_tokens")
     assert_same_training(rows, runs, keys, 1e-5)
@@ -120,9 +136,11 @@ def test_grpo_in_two_processes_is_grpo_in_one(base):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("peft", ["full", "lora"])
-def test_fsdp2_trains_as_one_process_and_saves_the_whole_model(base, peft):
+def test_fsdp2_trains_as_one_process_and_saves_the_whole_model(base, peft, monkeypatch):
     runs = [sft_run(base, "one", peft=peft), sft_run(base, "two", peft=peft, distributed="fsdp2", **TWO)]
-    rows = [launch("finr1.sft", runs[0]), launch("sharded_sft", runs[1], 2, "fsdp2")]
+    rows = [launch(runs[0])]
+    edited(monkeypatch, ("    lora = ", "    pass_for_gpus()\n    lora = "), "from sharded_sft import pass_for_gpus")
+    rows.append(launch(runs[1]))
     assert_same_training(rows, runs, ("loss", "grad_norm", "learning_rate", "num_tokens"), 1e-4)
     assert early_answers(runs[0]) == early_answers(runs[1])
 
@@ -132,7 +150,7 @@ def test_another_wrapper_than_asked_for_is_refused(base):
     """On a CPU, accelerate makes DDP of FSDP2 without a word."""
     run = sft_run(base, "two", distributed="fsdp2", **TWO)
     with pytest.raises(TrainingFailed, match="the model runs as DistributedDataParallel"):
-        launch("finr1.sft", run, 2, "fsdp2")
+        launch(run)
 
 
 @pytest.mark.slow
@@ -148,15 +166,13 @@ def test_a_second_node_joins_the_first(base, monkeypatch):
     monkeypatch.setenv("NODE_RANK", "1")
     second = subprocess.Popen([sys.executable, "-m", "finr1", "join", str(run.dir)])
     monkeypatch.setenv("NODE_RANK", "0")
-    assert len(launch("finr1.sft", run, 2)) >= 3
+    assert len(launch(run)) >= 3
     assert second.wait(60) == 0
     assert subprocess.run([sys.executable, "-m", "finr1", "join", str(run.dir)]).returncode == 0  # nothing left to do
 
 
 def test_a_node_that_joins_reads_the_parameters_when_the_trainer_is_there(monkeypatch, tmp_path):
     """Before that, the folder may hold an older run's."""
-    from finr1 import launch as launching
-
     folder = tmp_path / "04_sft"
     folder.mkdir()
     (folder / "params.yaml").write_text("an older version's\n", "utf8")
@@ -184,7 +200,7 @@ def test_several_nodes_need_their_addresses(monkeypatch, tmp_path):
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match="MASTER_ADDR, MASTER_PORT are not set"):
-        command("finr1.sft", tmp_path, 2, "ddp")
+        launcher_argv(tmp_path, 2, "ddp")
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero3"])

@@ -13,9 +13,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from recipes import recipe
 from test_training import demo
 
-from finr1 import completion_head, curation, grpo
+from finr1 import curation, rewards
 from finr1.params import GRPOParams
 from finr1.records import write_jsonl
 
@@ -30,7 +31,7 @@ BETA, EPSILON, MAX_LENGTH = 0.04, 0.2, 80
 
 
 @pytest.fixture
-def batch(outputs, tiny, monkeypatch):
+def batch(outputs, tiny):
     """`batch(ours, **parameters)`: the trainer, its scored batch, and log-probabilities taken one completion at a time.
 
     `ours` False leaves TRL's own scoring in place. Sampling is replaced by the four completions above; between
@@ -38,15 +39,16 @@ def batch(outputs, tiny, monkeypatch):
     """
 
     def make(ours: bool = True, **changes):
+        cells = recipe("05_grpo")
         if not ours:
-            monkeypatch.setattr(completion_head, "use_completion_head", lambda trainer: None)
+            cells.speed_up = lambda trainer: None
         values = {"beta": BETA, "epsilon": EPSILON, "loss_type": "grpo", "num_iterations": 2, "save_steps": 2,
                   "max_completion_length": MAX_LENGTH, "num_generations": 4, "temperature": 0.7, "peft": "full",
                   "bf16": False, "mask_truncated_completions": False}  # fmt: skip
         params = demo(GRPOParams, sft_stage=None, model_name_or_path=str(tiny), **(values | changes))
         problem = curation_row()
-        write_jsonl(outputs / "r" / "05_grpo" / grpo.TRAIN_FILE, [problem])
-        trainer = grpo.make_trainer(params, outputs / "r" / "05_grpo")
+        write_jsonl(outputs / "r" / "05_grpo" / rewards.TRAIN_FILE, [problem])
+        trainer = cells.make_trainer(params, outputs / "r" / "05_grpo")
         trainer.current_gradient_accumulation_steps = 1
         tokenizer = trainer.processing_class
         prompt = tokenizer.apply_chat_template(problem["prompt"], add_generation_prompt=True)["input_ids"]
@@ -136,7 +138,12 @@ EACH, TOKENS, CONSTANT = "mean of each completion", "mean over all tokens", "sum
 SUMMED = [2.0, 1.0, 1.0, 0.0]
 VARIANTS = {
     "no KL": ({"beta": 0.0}, SUMMED, lambda r, a, p: -clipped(r, a), EACH),
-    "gated": ({"beta": 0.0, "reward": "gated"}, [1.0, 0.0, 0.0, 0.0], lambda r, a, p: -clipped(r, a), EACH),
+    "gated": (
+        {"beta": 0.0, "reward_funcs": ["gated_reward"], "reward_weights": [1.0]},
+        [1.0, 0.0, 0.0, 0.0],
+        lambda r, a, p: -clipped(r, a),
+        EACH,
+    ),
     "DAPO": (
         {"beta": 0.0, "loss_type": "dapo", "epsilon_high": 0.28},
         SUMMED,
@@ -221,8 +228,7 @@ def gradient(model, loss) -> torch.Tensor:
 
 def test_right_after_sampling_clip_and_ratio_change_nothing(batch):
     """With `num_iterations` = 1 all ratios are 1: losses that differ in ratio and clip alone have the same gradient."""
-    same = [{"loss_type": "grpo"}, {"importance_sampling_level": "sequence"}, {"epsilon_high": 0.5},
-            {"loss_type": "sapo"}]  # fmt: skip
+    same = [{"loss_type": "grpo"}, {"importance_sampling_level": "sequence"}, {"epsilon_high": 0.5}]
     found = []
     for changes in same:
         trainer, inputs, *_ = batch(beta=0.0, num_iterations=1, **changes)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from finr1.grpo import variants
 from test_training import demo
 
 from finr1 import curation, grpo, notebook_run, pipeline, plotting, synthetic
-from finr1.grpo import variants
 from finr1.params import STAGES, GRPOParams
 from finr1.records import write_jsonl
 from finr1.run import Run, read_manifest

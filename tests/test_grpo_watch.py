@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import contextmanager
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
+from recipes import make_trainer, train
 from test_training import demo
 from transformers import TrainerControl, TrainerState
 
-from finr1 import curation, grpo, synthetic
-from finr1.grpo import callbacks, monitor, problems, stopping
-from finr1.grpo import trainer as trainer_module
+from finr1 import curation, rewards, synthetic, watch
 from finr1.params import GRPOParams
 from finr1.progress import read_metrics
 from finr1.records import write_jsonl
@@ -23,7 +22,7 @@ from finr1.records import write_jsonl
 def stage(outputs):
     """A GRPO stage folder with eight problems to train on."""
     rows = curation.rl_rows(synthetic.generate_problems(8, "train", seed=1))
-    write_jsonl(outputs / "r" / "05_grpo" / grpo.TRAIN_FILE, rows)
+    write_jsonl(outputs / "r" / "05_grpo" / rewards.TRAIN_FILE, rows)
     return outputs / "r" / "05_grpo"
 
 
@@ -49,6 +48,13 @@ def row(question: str, kind: str = "number", labels: str = "", choices: str = ""
     }
 
 
+def columns(rows: list[dict], completion_ids: list[list[int]]) -> dict[str, list]:
+    """The rows as TRL passes them to a reward."""
+    names = ("answer_kind", "labels", "choices")
+    prompts = {"prompts": [row["prompt"] for row in rows], "completion_ids": completion_ids}
+    return prompts | {name: [row[name] for row in rows] for name in names}
+
+
 OPTIONS = [
     ("bullish", row("bullish or bearish?", "label", LABELS), False, "one label"),
     ("bullish, bearish or neutral", row("bullish, bearish or neutral?", "label", LABELS), True, "all labels"),
@@ -67,7 +73,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("answer", "problem", "expected", "reason"), OPTIONS, ids=[case[3] for case in OPTIONS])
 def test_an_answer_that_repeats_the_options(answer, problem, expected, reason):
-    assert monitor.repeats_options(answer, problem) is expected, reason
+    assert watch.repeats_options(answer, problem) is expected, reason
 
 
 def test_the_signs_of_four_completions_by_hand():
@@ -79,14 +85,14 @@ def test_the_signs_of_four_completions_by_hand():
         SHAPED.format("", "no"),
     ]
     ids = [[1, 2, 3, 4], [7] * 6, [1, 2], [1, 2, 3]]  # 3-grams: 2 of 2 differ, 1 of 4, none, 1 of 1
-    found = monitor.signs([question] * 4, texts, ids, shapes=[1, 1, 0, 0], accuracies=[1.0, 0.0, math.nan, 0.0])
+    found = watch.signs(columns([question] * 4, ids), texts, [1.0, 0.0, None, 0.0])
     assert found == pytest.approx(
         {"repetition": 0.75 / 4, "no_reasoning": 2 / 3, "options": 1 / 3, "agreement": 2 / 3}
     )  # fmt: skip
 
 
 def test_a_sign_without_a_base_is_left_out():
-    found = monitor.signs([row("?")], ["no answer at all"], [[1, 2, 3]], shapes=[0], accuracies=[math.nan])
+    found = watch.signs(columns([row("?")], [[1, 2, 3]]), ["no answer at all"], [None])
     assert found == {"repetition": 0.0}
 
 
@@ -98,7 +104,7 @@ HACKED = [
     ({"watch/repetition": 0.8}, "3-grams"),
     ({"watch/no_reasoning": 0.9}, "without reasoning"),
     ({"watch/options": 0.4}, "repeat the question's options"),
-    ({"watch/agreement": 0.1}, 'reward = "gated"'),
+    ({"watch/agreement": 0.1}, "gated_reward"),
     ({"completions/mean_length": 200.0}, "grew from 40 to"),
     ({"completions/mean_length": 5.0}, "shrank from 40 to"),
 ]
@@ -107,9 +113,9 @@ HACKED = [
 @pytest.mark.parametrize(("change", "words"), HACKED, ids=[case[1] for case in HACKED])
 def test_a_hacked_log_is_warned_about_once_and_with_its_step(change, words):
     log = [HEALTHY | {"step": step} for step in range(1, 8)]
-    assert monitor.hacking_warnings(log) == []
+    assert watch.hacking_warnings(log) == []
     log += [HEALTHY | change | {"step": step} for step in range(8, 15)]
-    (line,) = monitor.hacking_warnings(log)
+    (line,) = watch.hacking_warnings(log)
     assert words in line and 8 <= int(line.split()[1].rstrip(":")) <= 10
 
 
@@ -118,12 +124,12 @@ def test_a_warning_stands_in_the_row_of_its_step(capsys):
     log += [HEALTHY | {"watch/options": 0.9, "step": 5}]
     logs = dict(log[-1])
     state = SimpleNamespace(log_history=log, global_step=5, is_world_process_zero=True)
-    callbacks.Monitor().on_log(None, state, None, logs=logs)
+    watch.Warnings().on_log(None, state, None, logs=logs)
     assert len(logs["warnings"]) == 1 and "step 5: 30% of the answers repeat" in logs["warnings"][0]
     assert "WARNING step 5" in capsys.readouterr().out
     state.log_history, state.global_step = [*log, log[-1] | {"step": 6}], 6
     later = dict(log[-1])
-    callbacks.Monitor().on_log(None, state, None, logs=later)
+    watch.Warnings().on_log(None, state, None, logs=later)
     assert "warnings" not in later, "said once"
 
 
@@ -142,46 +148,43 @@ def test_a_rule_stops_the_run_and_says_what_to_do(tiny, late, words, advice, cap
     params = short(tiny, beta=0.1, stop_window=4, stop_reward=0.3, stop_kl=1.0, stop_dead_groups=0.95)
     log = [STEADY] * 8 + [STEADY | late] * 3
     if "kl" not in late:  # the median of a window turns with its half
-        assert stopping.stop_reason(log, params) is None, "one step less than the window"
+        assert watch.stop_reason(log, params) is None, "one step less than the window"
     log.append(STEADY | late)
-    assert words in stopping.stop_reason(log, params) and advice in stopping.stop_reason(log, params)
+    assert words in watch.stop_reason(log, params) and advice in watch.stop_reason(log, params)
     off = short(tiny, stop_window=4, stop_reward=None, stop_kl=None, stop_dead_groups=None)
-    assert stopping.stop_reason(log, off) is None
+    assert watch.stop_reason(log, off) is None
     state, control = TrainerState(global_step=12, max_steps=20, log_history=log), TrainerControl()
     logs = {"loss": 0.1, **log[-1]}
-    callbacks.StopRules(params).on_log(None, state, control, logs=logs)
+    watch.StopRules(params).on_log(None, state, control, logs=logs)
     assert control.should_training_stop and logs["stopped"].startswith("step 12: ")
     assert "STOPPED step 12" in capsys.readouterr().out
 
 
 def test_one_wild_step_of_the_kl_stops_nothing(tiny):
     params = short(tiny, beta=0.1, stop_window=4, stop_kl=1.0)
-    assert stopping.stop_reason([STEADY] * 6 + [STEADY | {"kl": 29_000.0}] + [STEADY] * 2, params) is None
-    assert stopping.stop_reason([STEADY | {"kl": 9.0}] * 3, params) is None, "the window is not full yet"
+    assert watch.stop_reason([STEADY] * 6 + [STEADY | {"kl": 29_000.0}] + [STEADY] * 2, params) is None
+    assert watch.stop_reason([STEADY | {"kl": 9.0}] * 3, params) is None, "the window is not full yet"
 
 
 def test_a_run_without_spread_is_stopped_keeps_its_model_and_says_so(stage, tiny):
     """The random model never writes the format: every reward is 0, so every group is dead."""
-    grpo.train(short(tiny, max_steps=6, save_steps=6, stop_window=2, stop_dead_groups=0.9), stage)
+    train(short(tiny, max_steps=6, save_steps=6, stop_window=2, stop_dead_groups=0.9), stage)
     rows = [row for row in read_metrics(stage) if "reward" in row]
     assert [row["step"] for row in rows] == [1, 2]
     assert "stopped" not in rows[0] and rows[1]["stopped"].startswith("step 2: 100% of the groups have no spread")
     assert (stage / "model" / "model.safetensors").exists()
-    assert grpo.stopped(read_metrics(stage)) == rows[1]["stopped"] and grpo.stopped(rows[:1]) is None
+    assert watch.stopped(read_metrics(stage)) == rows[1]["stopped"] and watch.stopped(rows[:1]) is None
 
 
-def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_model(stage, tiny, monkeypatch):
-    make = trainer_module.make_trainer
-
+def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_model(stage, tiny):
     def broken(params, folder):
-        trainer = make(params, folder)
+        trainer = make_trainer(params, folder)
         loss = trainer.compute_loss
         trainer.compute_loss = lambda *a, **k: loss(*a, **k) * (math.nan if trainer.state.global_step == 1 else 1.0)
         return trainer
 
-    monkeypatch.setattr(trainer_module, "make_trainer", broken)
-    with pytest.raises(stopping.Diverged, match="step 2: loss is nan.*learning_rate"):
-        grpo.train(short(tiny, max_steps=3, save_steps=1, bf16=False), stage)
+    with pytest.raises(watch.Diverged, match="step 2: loss is nan.*learning_rate"):
+        train(short(tiny, max_steps=3, save_steps=1, bf16=False), stage, broken)
     assert not (stage / "model").exists()
     assert [path.name for path in (stage / "checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]
 
@@ -190,124 +193,40 @@ def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_model(stage, tiny, m
 
 
 def test_each_second_of_a_step_belongs_to_one_phase(monkeypatch):
+    """TRL's own stopwatch is heard: the test fails when TRL gives its parts other names."""
+    from trl.extras.profiling import ProfilingContext
+
     now = [0.0]
-    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
-    logged: dict[str, list[float]] = {f"time/{phase}": [] for phase in callbacks.PHASES}
-    phases = callbacks.PhaseTimes(logged)
+    monkeypatch.setattr(watch.time, "perf_counter", lambda: now[0])
+    phases, logs = watch.PhaseTimes(), []
+
+    @contextmanager
+    def part(name: str, seconds: int):
+        with ProfilingContext(f"GRPOTrainer.{name}", report_to=[]):
+            now[0] += seconds
+            yield
+
+    phases.on_train_begin(None, None, None)
     for _ in range(2):
         phases.on_step_begin(None, None, None)
-        with phases.measure("score"):
-            now[0] += 1
-            with phases.measure("generate"):
-                now[0] += 10
-            with phases.measure("reward"):
-                now[0] += 3
-            now[0] += 2
-        now[0] += 5
+        with part("_prepare_inputs", 3):
+            with part("transformers.generate", 10), part("_get_per_token_logps_and_entropies", 0):
+                pass
+            with part("_calculate_rewards", 1), part("accuracy_reward", 2):
+                pass
+        with part("compute_loss", 5):
+            pass
         phases.on_step_end(None, None, None)
-    expected = {"time/generate": [10, 10], "time/score": [3, 3], "time/reward": [3, 3], "time/update": [5, 5]}
-    assert logged == expected
+        logs.append({"reward": 1.0})
+        phases.on_log(None, None, None, logs=logs[-1])
+    phases.on_train_end(None, None, None)
+    expected = {"reward": 1.0, "time/generate": 10, "time/score": 3, "time/reward": 3, "time/update": 5}
+    assert logs == [expected, expected]
 
 
 def test_a_run_logs_phases_and_signs(stage, tiny):
-    grpo.train(short(tiny, beta=0.1), stage)
+    train(short(tiny, beta=0.1), stage)
     rows = [row for row in read_metrics(stage) if "reward" in row]
-    for name in callbacks.PHASES:
+    for name in ("generate", "score", "reward", "update"):
         assert all(row[f"time/{name}"] > 0 for row in rows), name
     assert all(0 <= row["watch/repetition"] <= 1 for row in rows)
-
-
-# ---- between epochs -------------------------------------------------------------------------------------------------
-
-
-def sampler(groups: dict, num: int = 6, steps: int = 6, uses: int = 1, per_step: int = 2) -> problems.UnsettledSampler:
-    args = SimpleNamespace(
-        generation_batch_size=2 * per_step, num_generations=2, steps_per_generation=1, max_steps=steps, seed=0
-    )
-    trainer = SimpleNamespace(
-        args=args, train_dataset={"id": [f"p{i}" for i in range(num)]}, num_iterations=uses, num_generations=2,
-        groups=groups,
-    )  # fmt: skip
-    return problems.UnsettledSampler(trainer)
-
-
-@pytest.mark.parametrize("uses", [1, 2])
-def test_while_nothing_is_settled_the_order_is_trls(uses):
-    from trl.trainer.utils import RepeatSampler
-
-    theirs = RepeatSampler(range(7), mini_repeat_count=2, batch_size=2, repeat_count=uses, seed=0)
-    epochs = [*theirs, *theirs, *theirs]  # 3 generations each, one row is left over
-    mixed = {step: {"p0": [0.0, 1.0]} for step in range(1, 20)}
-    ours = sampler(mixed, num=7, steps=9 * uses, uses=uses)
-    assert list(ours) == epochs and len(ours) == len(epochs)
-    assert ours.left_out_at(1) == ours.left_out_at(9 * uses) == 0
-
-
-def test_what_was_all_right_or_all_wrong_is_left_out_of_the_next_epoch_only():
-    groups = {
-        1: {"p0": [1.0, 1.0], "p1": [0.0, 0.0]},  # settled
-        2: {"p2": [1.0, 0.0], "p3": [math.nan, math.nan]},  # spread; nobody could tell
-        3: {"p4": [0.0, 0.0], "p5": [0.0, 0.0]},  # the epoch's last step: not known in time
-        4: {"p2": [0.0, 1.0]},
-        5: {"p3": [0.0, 1.0]},
-    }
-    found = sampler(groups, steps=7)
-    order = list(found)
-    first, second, third = order[:12], order[12:20], order[20:]
-    assert sorted(set(first)) == [0, 1, 2, 3, 4, 5]
-    assert sorted(set(second)) == [2, 3, 4, 5], "two steps are enough for four problems"
-    assert len(third) == 8 and set(third) <= set(range(6))
-    assert [found.left_out_at(step) for step in (1, 3, 4, 5, 6)] == [0, 0, 2, 2, 0]
-
-
-def test_when_too_few_would_be_left_all_come_back():
-    found = sampler({step: {f"p{i}": [0.0, 0.0] for i in range(6)} for step in range(1, 7)})
-    assert len(list(found)) == len(found) == 24
-    assert found.left_out_at(6) == 0
-
-
-def accuracy_reward(completions, id, completion_ids, **columns):
-    """Even problems are always right, odd ones by the first token."""
-    return [float(int(name[-1]) % 2 == 0 or ids[0] % 2) for name, ids in zip(id, completion_ids, strict=True)]
-
-
-def test_a_killed_run_goes_on_with_the_same_problems(outputs, stage, tiny, monkeypatch):
-    monkeypatch.setattr(trainer_module, "reward_functions", lambda params, verifier: [accuracy_reward])
-    params = short(tiny, pass_rate_between_epochs=True, max_steps=9, save_steps=3, stop_dead_groups=None)
-    other = outputs / "other" / "05_grpo"
-    other.mkdir(parents=True)
-    (other / grpo.TRAIN_FILE).write_bytes((stage / grpo.TRAIN_FILE).read_bytes())
-    grpo.train(params, stage)
-
-    class Killed(Exception):
-        pass
-
-    make = trainer_module.make_trainer
-
-    def dies_at_8(params, folder):
-        trainer = make(params, folder)
-        score = trainer._calculate_rewards
-
-        def calculate(*arguments):
-            if trainer.state.global_step == 7:
-                raise Killed
-            return score(*arguments)
-
-        trainer._calculate_rewards = calculate
-        return trainer
-
-    monkeypatch.setattr(trainer_module, "make_trainer", dies_at_8)
-    with pytest.raises(Killed):
-        grpo.train(params, other)
-    monkeypatch.setattr(trainer_module, "make_trainer", make)
-    grpo.train(params, other)
-    kept = ("step", "reward", "loss", "problems_left_out")
-    tables = []
-    for folder in (stage, other):
-        rows = [row for row in read_metrics(folder) if "reward" in row]
-        files = sorted((folder / "completions").glob("*.parquet"))
-        tables.append(
-            ([{name: row[name] for name in kept} for row in rows], [list(pd.read_parquet(f)["id"]) for f in files])
-        )
-    assert tables[0] == tables[1]
-    assert max(row["problems_left_out"] for row in tables[0][0]) >= 2

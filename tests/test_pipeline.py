@@ -311,25 +311,17 @@ def test_papermill_alone_reports_a_parameter_that_does_not_exist(tiny, tmp_path)
         )
 
 
-TRAINER = """
-import json, time
-from finr1.params import OverviewParams
-from finr1.run import child_main
-
-def train(params, stage_dir):
-    for step in range(1, 4):
-        with (stage_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, "max_steps": 3}) + chr(10))
-        time.sleep(0.7)
-    (stage_dir / "model").mkdir()
-
-child_main(train, OverviewParams)
-"""
-
-
 def test_progress_of_training_is_stored_once_not_as_a_flood(tiny, outputs):
-    (tiny / "a_trainer.py").write_text(TRAINER, "utf8")
-    write_notebook(tiny, "00_overview", 'from finr1.run import launch\nrows = launch("a_trainer", run)' + FINISH)
+    body = """
+import time
+from finr1.progress import ProgressLine, describe
+
+line = ProgressLine()
+for step in (1, 2, 3):
+    line.show(describe([{"step": step, "max_steps": 3}], step), last=step == 3)
+    time.sleep(1)
+"""
+    write_notebook(tiny, "00_overview", body + FINISH)
     pipeline.run_preset("tiny", "tiny", "00_overview")
     cell = nbformat.read(outputs / "tiny" / "00_overview" / "00_overview.ipynb", 4).cells[-1]
     shown = [output for output in cell.outputs if output.output_type == "display_data"]

@@ -19,7 +19,7 @@ from finr1.progress import read_metrics
 from finr1.records import write_jsonl
 
 HERE = Path(__file__).parent
-STEPS = {"max_steps": 6, "save_steps": 2, "peft": "lora", "lora_dropout": 0.1}
+STEPS = {"max_steps": 6, "save_steps": 2, "peft": "lora"}
 CHANGES = {
     "sft": {},
     "grpo": {"bf16": True, "max_completion_length": 8, "mask_truncated_completions": False},
@@ -66,13 +66,24 @@ def finished(tmp_path_factory):
             if kind not in TRIED[stage]:
                 continue
             run: StubRun = make(base, f"{stage}_{place}", **STEPS, **CHANGES[stage])
-            cases.append({"stage": stage, "kind": kind, "kills": kills, "folder": str(run.dir)})
+            cases.append(
+                {
+                    "stage": {"sft": "04_sft", "grpo": "05_grpo"}[stage],
+                    "kind": kind,
+                    "kills": kills,
+                    "folder": str(run.dir),
+                }
+            )
     (base / "cases.json").write_text(json.dumps(cases))
     command = [sys.executable, str(HERE / "killed_training.py"), str(base / "cases.json")]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository_root()), "FINR1_OUTPUTS": str(base.parent)}
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(repository_root())]),
+        "FINR1_OUTPUTS": str(base.parent),
+    }
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {(case["stage"], case["kind"]): Path(case["folder"]) for case in cases}
+    return {(case["stage"][3:], case["kind"]): Path(case["folder"]) for case in cases}
 
 
 @pytest.mark.slow

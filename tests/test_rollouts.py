@@ -59,21 +59,21 @@ def test_what_nobody_could_judge_pulls_no_mean_down(stage):
     rows.to_parquet(file)
     groups = rollouts.read_groups(stage, 2)
     up, steady = (next(g for g in groups if g.step == 3 and g.question == name) for name in ("up", "steady"))
-    assert up.mean_reward == 2.0 and [answer.is_judged for answer in steady.answers] == [False, False]
-    assert "steady" not in [change.question for change in rollouts.changes(groups)]
-    assert "<b>–</b>" in rollouts.visits_html([up])
+    assert up.mean_reward == 2.0 and [answer.total for answer in steady.answers] == [None, None]
+    assert "steady" not in [visits[0].question for visits in rollouts.came_back(groups)]
+    assert "<b>–</b>" in rollouts.visits_html([up], [up])
 
 
 def test_a_group_without_spread_says_that_it_taught_nothing(stage):
     groups = rollouts.read_groups(stage, 2)
     assert [g.has_spread for g in groups[:3]] == [False, False, True]
-    assert "taught nothing" in rollouts.visits_html(groups[:1])
-    assert "taught nothing" not in rollouts.visits_html(groups[2:3])
+    assert "taught nothing" in rollouts.visits_html(groups[:1], groups[:1])
+    assert "taught nothing" not in rollouts.visits_html(groups[2:3], groups[2:3])
 
 
 def test_changes_run_from_the_largest_gain_to_the_largest_loss(stage):
     groups = rollouts.read_groups(stage, 2)
-    assert [(c.question, c.difference) for c in rollouts.changes(groups)] == [
+    assert [(visits[0].question, rollouts.gain(visits)) for visits in rollouts.came_back(groups)] == [
         ("up", 1.0),
         ("steady", 0.0),
         ("down", -0.5),
@@ -86,7 +86,7 @@ def test_changes_run_from_the_largest_gain_to_the_largest_loss(stage):
 def test_where_no_question_came_back_first_and_last_group_are_shown(tmp_path):
     write(tmp_path, 1, {"a": [0.0, 1.0], "b": [1.0, 1.0]})
     groups = rollouts.read_groups(tmp_path, 2)
-    assert [(heading, c.question) for heading, c in rollouts.selection(groups)] == [
+    assert [(heading, visits[0].question) for heading, visits in rollouts.selection(groups)] == [
         ("the first group", "a"), ("the last group", "b"),
     ]  # fmt: skip
     assert "0 came back" in rollouts.static_html(groups, seed=0)
@@ -104,7 +104,7 @@ def test_equal_last_turns_after_other_turns_are_other_questions(tmp_path):
     write(tmp_path, 2, {"And Q2?": [0.0, 1.0]}, history="Q1 was 7.")
     first, second = rollouts.read_groups(tmp_path, 2)
     assert first.question != second.question and "Q1 was 5." in first.question and "Be brief" not in first.question
-    assert not rollouts.changes([first, second])
+    assert not rollouts.came_back([first, second])
 
 
 def test_rows_that_are_no_whole_number_of_groups_are_an_error(stage):
@@ -119,7 +119,8 @@ def test_nothing_kept_is_no_groups(tmp_path):
 
 def test_text_is_escaped_and_chinese_stays(stage):
     groups = rollouts.read_groups(stage, 2)
-    html = rollouts.static_html(groups, seed=0) + rollouts.visits_html(rollouts.by_question(groups)[CHINESE])
+    visits = rollouts.by_question(groups)[CHINESE]
+    html = rollouts.static_html(groups, seed=0) + rollouts.visits_html(visits, visits)
     assert "<script" not in html and "<img" not in html and "49" not in html
     assert "&lt;script&gt;" in html and CHINESE in html and "says 合规" in html and "verifier reason" in html
 
@@ -127,7 +128,7 @@ def test_text_is_escaped_and_chinese_stays(stage):
 def test_dollar_amounts_are_no_formula_in_a_notebook(tmp_path):
     write(tmp_path, 1, {"Gifts over $50 are forbidden. She accepts $20.": [0.0, 1.0]})
     groups = rollouts.read_groups(tmp_path, 2)
-    for html in (rollouts.static_html(groups, seed=0), rollouts.visits_html(groups)):
+    for html in (rollouts.static_html(groups, seed=0), rollouts.visits_html(groups, groups)):
         assert "$50" in html and "mathjax_ignore" in html  # JupyterLab typesets $...$ in any other output
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
 import torch
+from recipes import make_trainer, recipe, train
 from test_training import demo
 from tiny_model import make_tiny_model, tiny_qwen_tokenizer, tiny_tokenizer
 
-from finr1 import callbacks, curation, models, sft, synthetic, teacher, training
+from finr1 import curation, models, synthetic, teacher, training
 from finr1.params import SFTParams
 from finr1.records import SYSTEM_PROMPT, write_jsonl
 
@@ -51,7 +53,15 @@ def stage(outputs):
 
 def params(model, **changes) -> SFTParams:
     plain = {"peft": "full", "bf16": False, "max_length": 1024, "per_device_train_batch_size": ROWS, "sample_steps": 0}
-    return demo(SFTParams, **({"model_name_or_path": str(model), "memory_probe": False} | plain | changes))
+    return demo(SFTParams, **({"model_name_or_path": str(model)} | plain | changes))
+
+
+def build(values: SFTParams, stage, attention: str | None = None, **config):
+    """The recipe's trainer, with what a person may write into its cells besides the parameters."""
+    cells = recipe("04_sft")
+    cells.SFTConfig = functools.partial(cells.SFTConfig, **config)
+    cells.load_policy = functools.partial(cells.load_policy, attn_implementation=attention)
+    return cells.make_trainer(values, stage)
 
 
 # ---- what the loss sees ----------------------------------------------------------------------------------------------
@@ -61,7 +71,7 @@ def params(model, **changes) -> SFTParams:
 @pytest.mark.parametrize("family", TOKENIZERS)
 def test_the_loss_sees_each_completion_with_its_end_and_nothing_else(stage, tmp_path, family, packing):
     model = make_tiny_model(tmp_path / "tiny", tokenizer=TOKENIZERS[family]())
-    trainer = sft.make_trainer(params(model, packing=packing), stage)
+    trainer = build(params(model), stage, packing=packing, packing_strategy="bfd")
     tokenizer = trainer.processing_class
     (batch,) = trainer.get_train_dataloader()
     rows = [json.loads(line) for line in (stage.parent / "03_filtering" / "sft.jsonl").read_text("utf8").splitlines()]
@@ -91,7 +101,7 @@ def documents(batch):
 @pytest.mark.parametrize("family", TOKENIZERS)
 def test_the_saved_model_stops_where_the_chat_template_ends_a_turn(stage, tmp_path, family):
     model = make_tiny_model(tmp_path / "tiny", tokenizer=TOKENIZERS[family]())
-    sft.train(params(model), stage)
+    train(params(model), stage)
     tokenizer = models.load_tokenizer(str(stage / "model"))
     assert tokenizer.eos_token == "<|im_end|>"
     assert tokenizer.pad_token == ("<|im_end|>" if family == "SmolLM2" else "<|endoftext|>")
@@ -113,7 +123,7 @@ def test_packing_changes_the_batch_and_not_the_loss(stage, tiny, attention):
     """Documents in one sequence must not see each other: position ids that start again make the mask block-diagonal."""
     losses = []
     for packing in (False, True):
-        trainer = sft.make_trainer(params(tiny, packing=packing, attn_implementation=attention), stage)
+        trainer = build(params(tiny), stage, attention, packing=packing)
         (batch,) = trainer.get_train_dataloader()
         with torch.no_grad():
             losses.append(trainer.compute_loss(trainer.model, dict(batch)).item())
@@ -125,17 +135,18 @@ def test_packing_changes_the_batch_and_not_the_loss(stage, tiny, attention):
 
 
 def test_packing_fills_sequences_and_cuts_no_row_that_fits(stage, tiny):
-    trainer = sft.make_trainer(params(tiny, packing=True, max_length=512), stage)
+    trainer = build(params(tiny, max_length=512), stage, packing=True)
     lengths = [sum(parts) for parts in trainer.train_dataset["seq_lengths"]]
     assert max(lengths) <= 512 and len(lengths) < ROWS
     assert sum(len(parts) for parts in trainer.train_dataset["seq_lengths"]) == ROWS
 
 
-@pytest.mark.parametrize("change", [{"attn_implementation": "sdpa"}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize("change", ["sdpa", {"gradient_checkpointing": True}], ids=str)
 def test_what_saves_time_or_memory_leaves_loss_and_gradients_alone(stage, tiny, change):
     found = []
     for options in ({}, change):
-        trainer = sft.make_trainer(params(tiny, **options), stage)
+        attention, options = (options, {}) if options == "sdpa" else (None, options)
+        trainer = build(params(tiny, **options), stage, attention)
         trainer.train()
         assert trainer.model.is_gradient_checkpointing == options.get("gradient_checkpointing", False)
         found.append([(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row])
@@ -148,7 +159,7 @@ def test_what_saves_time_or_memory_leaves_loss_and_gradients_alone(stage, tiny, 
 def test_qlora_is_nf4_with_double_quantisation_and_bf16_compute(stage, tiny):
     from bitsandbytes.nn import Linear4bit
 
-    trainer = sft.make_trainer(params(tiny, peft="qlora", bf16=True), stage)
+    trainer = make_trainer(params(tiny, peft="qlora", bf16=True), stage)
     layers = [layer for layer in trainer.model.modules() if isinstance(layer, Linear4bit)]
     assert len(layers) == 2 * 7, "the seven linear layers of each of the two blocks"
     for layer in layers:
@@ -163,9 +174,18 @@ def test_qlora_is_nf4_with_double_quantisation_and_bf16_compute(stage, tiny):
 
 def test_the_probe_takes_the_longest_rows_and_leaves_no_trace(stage, tiny):
     """With dropout, so that a random state that was not put back would show."""
-    found, base = [], params(tiny, peft="lora", lora_dropout=0.3, per_device_train_batch_size=2, max_steps=3)
+    found, base = [], params(tiny, peft="lora", per_device_train_batch_size=2, max_steps=3)
+
+    def with_dropout(values, folder, probe: bool):
+        cells = recipe("04_sft")
+        cells.LoraConfig = functools.partial(cells.LoraConfig, lora_dropout=0.3)
+        trainer = cells.make_trainer(values, folder)
+        if not probe:
+            trainer.remove_callback(training.MemoryProbe)
+        return trainer
+
     for probe in (False, True):
-        sft.train(base.model_copy(update={"memory_probe": probe}), stage)
+        train(base, stage, functools.partial(with_dropout, probe=probe))
         rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text("utf8").splitlines()]
         steps = [(row["loss"], row["grad_norm"], row["num_tokens"]) for row in rows if "loss" in row]
         found.append((steps, models.load_model(str(stage / "model")).state_dict()))
@@ -195,10 +215,10 @@ def test_the_probe_takes_the_longest_rows_and_leaves_no_trace(stage, tiny):
     ],
 )
 def test_a_lack_of_memory_comes_before_the_first_step_and_says_what_to_lower(stage, tiny, changes, said, unsaid):
-    trainer = sft.make_trainer(params(tiny, **changes), stage)
+    trainer = make_trainer(params(tiny, **changes), stage)
     trainer.model.register_forward_pre_hook(lambda *_: torch.empty(2**50))  # a real refusal by torch's allocator
     with pytest.raises(MemoryError, match="the longest batch") as caught:
-        training.train_and_save(trainer, stage, callbacks=[callbacks.MemoryProbe(trainer)])
+        training.train_and_save(trainer, params(tiny), stage)
     message = str(caught.value)
     assert all(words in message for words in said) and not any(words in message for words in unsaid), message
     assert "\n" not in message and "can't allocate memory" in message
@@ -206,14 +226,14 @@ def test_a_lack_of_memory_comes_before_the_first_step_and_says_what_to_lower(sta
 
 
 def test_another_error_in_the_probe_keeps_its_own_words(stage, tiny):
-    trainer = sft.make_trainer(params(tiny), stage)
+    trainer = make_trainer(params(tiny), stage)
 
     def fail(*_):
         raise RuntimeError("shapes do not match")
 
     trainer.model.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        training.train_and_save(trainer, stage, callbacks=[callbacks.MemoryProbe(trainer)])
+        training.train_and_save(trainer, params(tiny), stage)
 
 
 # ---- early looks, and what the metrics file holds --------------------------------------------------------------------
@@ -222,22 +242,22 @@ def test_another_error_in_the_probe_keeps_its_own_words(stage, tiny):
 @pytest.mark.parametrize("peft", ["lora", "qlora"])
 def test_early_looks_show_the_same_problems_over_the_steps_and_change_nothing(stage, tiny, peft):
     changes = {"learning_rate": 1e-1, "max_steps": 3, "eval_max_tokens": 6, "gradient_checkpointing": True}
-    base, saved = params(tiny, peft=peft, bf16=peft == "qlora", lora_dropout=0.1, **changes), []
+    base, saved = params(tiny, peft=peft, bf16=peft == "qlora", **changes), []
     for steps in (0, 2):
-        sft.train(base.model_copy(update={"sample_steps": steps}), stage)
+        train(base.model_copy(update={"sample_steps": steps}), stage)
         saved.append((stage / "model" / "model.safetensors").read_bytes())
         (stage / "model").rename(stage / f"model_{steps}")
     assert saved[0] == saved[1]
-    rows = sft.early_answers(stage)
-    assert [row["step"] for row in rows] == [step for step in (0, 2, 3) for _ in range(sft.EARLY_PROBLEMS)]
-    ids = [row["id"] for row in rows[: sft.EARLY_PROBLEMS]]
-    assert [row["id"] for row in rows] == ids * 3 and len(set(ids)) == sft.EARLY_PROBLEMS
+    rows = training.early_answers(stage)
+    assert [row["step"] for row in rows] == [step for step in (0, 2, 3) for _ in range(training.EARLY_PROBLEMS)]
+    ids = [row["id"] for row in rows[: training.EARLY_PROBLEMS]]
+    assert [row["id"] for row in rows] == ids * 3 and len(set(ids)) == training.EARLY_PROBLEMS
     texts = [row["text"] for row in rows if row["id"] == ids[0]]
     assert texts[0] != texts[-1] and all(texts)
 
 
 def test_each_step_has_its_speed_and_memory(stage, tiny):
-    sft.train(params(tiny, max_steps=3, per_device_train_batch_size=2), stage)
+    train(params(tiny, max_steps=3, per_device_train_batch_size=2), stage)
     rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text("utf8").splitlines()]
     steps = [row for row in rows if "loss" in row]
     assert len(steps) == 3
@@ -249,5 +269,5 @@ def test_each_step_has_its_speed_and_memory(stage, tiny):
 def test_a_resumed_file_keeps_the_rows_of_its_checkpoint(tmp_path, step, kept):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3', "utf8")
-    callbacks.keep_rows(path, step)
+    training.keep_rows(path, step)
     assert [json.loads(line)["step"] for line in path.read_text("utf8").splitlines()] == kept

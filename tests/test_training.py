@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
+from recipes import make_trainer, recipe, train
 
-from finr1 import curation, grpo, synthetic, teacher, training
+from finr1 import cpu, curation, rewards, synthetic, teacher, training, watch
 from finr1.params import GRPOParams, SFTParams
 from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
@@ -25,7 +25,7 @@ def folders(outputs, tiny):
     """A run's folders with SFT and RL rows, and the tiny model where the SFT stage would leave its own."""
     problems = synthetic.generate_problems(40, "train", seed=1)
     write_jsonl(outputs / "r" / "03_filtering" / "sft.jsonl", curation.sft_rows(teacher.derived_traces(problems[:8])))
-    write_jsonl(outputs / "r" / "05_grpo" / grpo.TRAIN_FILE, curation.rl_rows(problems[8:]))
+    write_jsonl(outputs / "r" / "05_grpo" / rewards.TRAIN_FILE, curation.rl_rows(problems[8:]))
     (outputs / "r" / "04_sft").mkdir(parents=True)
     (outputs / "r" / "04_sft" / "model").symlink_to(tiny)
     return outputs / "r"
@@ -41,10 +41,8 @@ def demo(params_class, **changes):
 def test_sft_saves_a_plain_model_that_has_learned(folders, tiny, peft):
     from transformers import AutoModelForCausalLM
 
-    from finr1 import sft
-
     params = demo(SFTParams, model_name_or_path=str(tiny), peft=peft, bf16=False, learning_rate=1e-2)
-    sft.train(params, folders / "03_filtering")
+    train(params, folders / "03_filtering")
     saved = folders / "03_filtering" / "model"
     assert not (saved / "adapter_config.json").exists()
     before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tiny, saved))
@@ -55,10 +53,8 @@ def test_sft_saves_a_plain_model_that_has_learned(folders, tiny, peft):
 
 @pytest.mark.slow
 def test_qlora_trains_on_this_cpu_and_saves_a_merged_model(folders, tiny):
-    from finr1 import sft
-
     params = demo(SFTParams, model_name_or_path=str(tiny), peft="qlora", bf16=True)
-    sft.train(params, folders / "03_filtering")
+    train(params, folders / "03_filtering")
     config = json.loads((folders / "03_filtering" / "model" / "config.json").read_text())
     assert "quantization_config" not in config
 
@@ -67,7 +63,7 @@ def test_qlora_trains_on_this_cpu_and_saves_a_merged_model(folders, tiny):
 def test_the_sampling_copy_is_the_policy(folders, tiny, peft):
     """After an update, the bf16 copy that samples must have the policy's weights, adapter included."""
     params = demo(GRPOParams, peft=peft, num_generations=4, max_completion_length=4)
-    trainer = grpo.make_trainer(params, folders / "05_grpo")
+    trainer = make_trainer(params, folders / "05_grpo")
     policy = trainer.accelerator.unwrap_model(trainer.model)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -83,7 +79,7 @@ def test_the_sampling_copy_is_the_policy(folders, tiny, peft):
 
 def test_a_rollout_gives_each_prompt_its_own_completion(folders):
     params = demo(GRPOParams, peft="full", num_generations=4, max_completion_length=6)
-    trainer = grpo.make_trainer(params, folders / "05_grpo")
+    trainer = make_trainer(params, folders / "05_grpo")
     prompts = [row["prompt"] for row in list(trainer.train_dataset)[:3]]
     out = trainer.rollout_func(prompts, trainer)
     texts = trainer.processing_class.batch_decode(out["prompt_ids"])
@@ -97,63 +93,55 @@ def test_long_prompts_are_sampled_in_pieces_with_the_same_result(folders, monkey
     inputs["attention_mask"][0, :9] = 0
     found, widths = [], []
     for pieces in (4, 512):
-        monkeypatch.setattr("finr1.grpo.trainer.PREFILL_TOKENS", pieces)
+        monkeypatch.setattr(cpu, "PREFILL_TOKENS", pieces)
         params = demo(GRPOParams, num_generations=4, max_completion_length=6, bf16=False)
-        trainer = grpo.make_trainer(params, folders / "05_grpo")
+        trainer = make_trainer(params, folders / "05_grpo")
         embed = trainer.model.get_input_embeddings()
         embed.register_forward_hook(lambda _, args, __: widths.append(args[0].shape[1]))
         torch.manual_seed(0)
         found.append(trainer.model.generate(**inputs, generation_config=trainer.generation_config))
     assert torch.equal(*found)
     assert widths[:6] == [4, 4, 4, 4, 4, 1] and 21 in widths
-    for other in ({"bf16": True}, {"use_transformers_continuous_batching": True, "bf16": False}):
-        trainer = grpo.make_trainer(demo(GRPOParams, num_generations=4, **other), folders / "05_grpo")
-        assert trainer.generation_config.prefill_chunk_size is None
-
-
-def test_continuous_batching_does_not_change_to_flash_attention(folders, monkeypatch):
-    """Where transformers finds flash attention it changes to it for sampling, and that refuses fp32."""
-    from transformers.generation.continuous_batching import continuous_api
-
-    params = demo(GRPOParams, num_generations=4, bf16=False, use_transformers_continuous_batching=True)
-    model = grpo.make_trainer(params, folders / "05_grpo").model
-    asked = []
-    monkeypatch.setattr(continuous_api, "is_flash_attn_3_available", lambda **_: True)
-    monkeypatch.setattr(model, "set_attn_implementation", asked.append)
-    continuous_api.ContinuousBatchingManager.switch_to_cb_friendly_attn(SimpleNamespace(), model)
-    assert asked == ["paged|eager"]
+    trainer = make_trainer(demo(GRPOParams, num_generations=4, bf16=True), folders / "05_grpo")
+    assert trainer.generation_config.prefill_chunk_size is None
 
 
 def test_zero_starts_from_the_base_model(folders, tiny):
     params = demo(GRPOParams, num_generations=4, sft_stage=None, model_name_or_path=str(tiny), bf16=False)
-    assert grpo.start_model(params) == str(tiny) and "sft_stage" not in params.inputs()
+    assert training.start_model(params) == str(tiny) and "sft_stage" not in params.inputs()
     (folders / "04_sft" / "model").unlink()
-    grpo.train(params, folders / "05_grpo")
+    train(params, folders / "05_grpo")
     assert (folders / "05_grpo" / "model" / "model.safetensors").exists()
     given = demo(GRPOParams, num_generations=4)
-    assert grpo.start_model(given) == str(folders / "04_sft" / "model")
+    assert training.start_model(given) == str(folders / "04_sft" / "model")
 
 
-def test_each_reward_variant_gets_its_functions():
-    assert [f.__name__ for f in grpo.reward_functions(demo(GRPOParams, num_generations=4))] == [
-        "format_reward", "accuracy_reward"
-    ]  # fmt: skip
-    gated = demo(GRPOParams, num_generations=4, reward="gated")
-    assert [f.__name__ for f in grpo.reward_functions(gated)] == ["gated_reward"]
+def test_rewards_are_chosen_by_name_and_one_of_them_judges_the_answer():
+    cells = vars(recipe("05_grpo"))
+    names = ["format_reward", "accuracy_reward"]
+    assert [f.__name__ for f in rewards.choose_rewards(names, cells)] == names
+    with pytest.raises(ValueError, match="no function langage_reward .*there are format_reward, accuracy_reward"):
+        rewards.choose_rewards(["format_reward", "langage_reward"], cells)
+    with pytest.raises(ValueError, match="accuracy_reward and gated_reward both say"):
+        rewards.choose_rewards(["accuracy_reward", "gated_reward"], cells)
+
+
+def rates(rows, texts):
+    return rewards.pass_rates(rows, texts, recipe("05_grpo").accuracy_reward)
 
 
 def test_pass_rates_count_right_answers_by_row():
     rows = curation.rl_rows(synthetic.generate_problems(2, "train", seed=1))
     right = f"\\boxed{{{rows[0]['solution']}}}"
-    assert grpo.pass_rates(rows, [right, "no", "no", "no"]) == [0.5, 0.0]
+    assert rates(rows, [right, "no", "no", "no"]) == [0.5, 0.0]
     rows[1]["solution"] = "not readable"
-    assert grpo.pass_rates(rows, [right, right, "no", "no"]) == [1.0, None]
-    assert grpo.pass_rates([], []) == []
+    assert rates(rows, [right, right, "no", "no"]) == [1.0, None]
+    assert rates([], []) == []
 
 
 def test_too_few_problems_say_how_to_get_more():
     with pytest.raises(ValueError, match="pass_rate_candidates"):
-        grpo.check_enough([], demo(GRPOParams, num_generations=4))
+        rewards.check_enough([], demo(GRPOParams, num_generations=4))
 
 
 WARNINGS = [
@@ -169,8 +157,8 @@ WARNINGS = [
 @pytest.mark.parametrize("late, words", WARNINGS, ids=[row[1] for row in WARNINGS])
 def test_a_run_that_goes_wrong_is_warned_about(late, words):
     healthy = {"reward": 1.0, "entropy": 1.0, "frac_reward_zero_std": 0.1, "completions/clipped_ratio": 0.0}
-    assert grpo.warnings([healthy] * 8) == []
-    (warning,) = grpo.warnings([healthy] * 6 + [healthy | late] * 2)
+    assert watch.run_warnings([healthy] * 8) == []
+    (warning,) = watch.run_warnings([healthy] * 6 + [healthy | late] * 2)
     assert words in warning
 
 

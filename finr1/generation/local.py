@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finr1.generation.prefill import generation_inputs
+from finr1.cpu import generation_inputs
 from finr1.generation.request import Completion, Job, Request, SamplingParams
 from finr1.models import is_adapter, load_model, load_tokenizer, whole_model
 

@@ -21,7 +21,6 @@ class TrainingParams(Params):
     peft: Literal["lora", "qlora", "full"]
     lora_r: Positive
     lora_alpha: Positive
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     lr_scheduler_type: Scheduler
     warmup_steps: Annotated[float, Field(ge=0)]  # steps; below 1: share of all steps
@@ -30,8 +29,6 @@ class TrainingParams(Params):
     gradient_accumulation_steps: Positive
     bf16: bool
     gradient_checkpointing: bool
-    use_liger_kernel: bool
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None  # null: what suits here
     merge_adapter: bool  # false: `model/` holds the adapter alone; everything that reads it merges it while loading
     save_steps: Positive
     num_processes: Positive  # over all nodes
@@ -52,18 +49,8 @@ class TrainingParams(Params):
             )
         if self.warmup_steps > 1 and not self.warmup_steps.is_integer():
             yield f"warmup_steps = {self.warmup_steps:g}: should be a whole number of steps, or a share below 1"
-        if self.attn_implementation == "flash_attention_2" and not self.bf16:
-            yield 'attn_implementation = "flash_attention_2": computes in 16 bits alone; bf16 = True would work'
         if self.num_processes > 1 and self.distributed != "ddp" and self.peft == "qlora":
             yield f'distributed = "{self.distributed}": 4-bit weights are not split over processes; "ddp" would work'
-
-    def requirements(self) -> Iterator[str]:
-        if self.use_liger_kernel:
-            yield from _needs_gpu("use_liger_kernel = True", "liger_kernel", "liger-kernel", "False")
-        if self.attn_implementation == "flash_attention_2":
-            yield from _needs_gpu('attn_implementation = "flash_attention_2"', "flash_attn", "flash-attn", '"sdpa"')
-        if self.attn_implementation == "flex_attention":  # on a CPU, torch compiles it for inference alone
-            yield from _needs_gpu('attn_implementation = "flex_attention"', "torch", "torch", '"sdpa"')
 
 
 class SFTParams(TrainingParams):
@@ -73,8 +60,6 @@ class SFTParams(TrainingParams):
     model_name_or_path: Text
     num_train_epochs: Annotated[float, Field(gt=0)]  # counts when max_steps is -1
     max_length: Positive  # tokens of prompt and completion together
-    packing: bool
-    memory_probe: bool  # forward and backward on the longest batch before the first step
     sample_steps: Count  # steps between looks at greedy answers of the model in training; 0: none
 
     def conflicts(self) -> Iterator[str]:
@@ -90,13 +75,14 @@ class GRPOParams(EndpointParams, TrainingParams):
     role: ClassVar[str] = "verifier"
     sft_stage: Text | None  # null: from the base model, without SFT (the paper's "Zero")
     model_name_or_path: Text  # that base model
-    reward: Literal["sum", "gated"]
+    reward_funcs: Annotated[list[Text], Field(min_length=1)]  # functions of the recipe's cells, by name
+    reward_weights: list[float]  # one for each
     verifier_backend: Literal["rules", "endpoint", "transformers"]  # who decides what rules leave open; rules: nobody
     verifier_model: Text | None
     verifier_base_url: Text | None
     verifier_concurrency: Positive  # requests under way at once in each process; transformers: batch
     check_order: CheckOrder
-    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "cispo"]
     importance_sampling_level: Literal["token", "sequence"]
     beta: Annotated[float, Field(ge=0)]  # weight of the KL to the SFT policy
     epsilon: Annotated[float, Field(gt=0)]  # clip of the probability ratio: 1 - epsilon to 1 + epsilon_high
@@ -113,13 +99,9 @@ class GRPOParams(EndpointParams, TrainingParams):
     use_vllm: bool
     vllm_mode: Literal["colocate", "server"]
     vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)]  # of the GPU, colocated
-    vllm_tensor_parallel_size: Positive  # GPUs of one colocated vLLM engine
     vllm_server_base_url: Text | None
-    use_transformers_continuous_batching: bool  # without vLLM
     pass_rate_candidates: Count  # problems tried with the SFT model to choose from; 0: no selection
     pass_rate_samples: Positive
-    hard_weight: Positive  # how often a problem with a pass rate of at most one half is drawn in an epoch
-    pass_rate_between_epochs: bool
     stop_window: Positive  # steps whose mean each stop rule looks at
     stop_reward: Share | None  # stop when the reward falls below this share of its best; null: never
     stop_kl: Annotated[float, Field(gt=0)] | None  # stop when the KL to the starting model is above this (nats a token)
@@ -142,11 +124,6 @@ class GRPOParams(EndpointParams, TrainingParams):
                 f"pass_rate_candidates = {self.pass_rate_candidates}: one step draws {needed} problems; "
                 f"{4 * needed} or more would work, or 0 for no selection"
             )
-        if self.hard_weight > 1 and not self.pass_rate_candidates:
-            yield (
-                f"hard_weight = {self.hard_weight}: with pass_rate_candidates = 0 no pass rates are known; "
-                f"1, or pass_rate_candidates = {4 * needed} or more would work"
-            )
         if self.pass_rate_candidates and self.pass_rate_samples < 2:
             yield "pass_rate_samples = 1: no rate between 0 and 1 is possible; 2 or more would work"
         if self.batch_size % self.num_generations:
@@ -158,19 +135,8 @@ class GRPOParams(EndpointParams, TrainingParams):
             )
 
     def _generation_conflicts(self) -> Iterator[str]:
-        if self.use_vllm and self.use_transformers_continuous_batching:
-            yield "use_transformers_continuous_batching = True: use_vllm = True samples already; one of them"
-        if self.use_transformers_continuous_batching and self.bf16:
-            yield (
-                "use_transformers_continuous_batching = True: TRL 1.16 then casts the trained weights to bf16 for "
-                "good, which rounds small updates away; bf16 = false or use_vllm = true would work"
-            )
         if self.use_vllm and self.vllm_mode == "server" and self.vllm_server_base_url is None:
             yield 'vllm_server_base_url = None: vllm_mode = "server" needs a URL such as http://HOST:PORT'
-        size = self.vllm_tensor_parallel_size
-        if self.use_vllm and self.vllm_mode == "colocate" and self.num_processes % size:
-            works = [number for number in range(1, self.num_processes + 1) if self.num_processes % number == 0]
-            yield f"vllm_tensor_parallel_size = {size}: should divide num_processes; {_some(works)} would work"
 
     def requirements(self) -> Iterator[str]:
         yield from super().requirements()
@@ -181,21 +147,29 @@ class GRPOParams(EndpointParams, TrainingParams):
             )
 
     def _algorithm_conflicts(self) -> Iterator[str]:
-        """What TRL would take without a word, or with a warning in the log alone, and train something else."""
+        """What TRL would take without a word, or with a warning in its log, and train something else."""
+        if len(self.reward_weights) != len(self.reward_funcs):
+            yield (
+                f"reward_weights = {self.reward_weights}: one for each of the {len(self.reward_funcs)} reward_funcs; "
+                f"{[1.0] * len(self.reward_funcs)} would work"
+            )
         loss, level = self.loss_type, self.importance_sampling_level
         if loss == "cispo" and (self.epsilon_high or 0) <= 1:
             yield (
                 f'epsilon_high = {self.epsilon_high}: loss_type = "cispo" caps the weight itself there; '
                 "5.0 would work (ScaleRL)"
             )
-        if loss == "luspo" and level != "sequence":
-            yield f'importance_sampling_level = "{level}": loss_type = "luspo" needs "sequence"'
-        if level == "sequence" and loss not in ("grpo", "luspo", "sapo"):
-            why = "weighs sequences itself" if loss == "vespo" else "would weigh each completion by its length"
-            yield f'importance_sampling_level = "sequence": loss_type = "{loss}" {why}; loss_type = "grpo" is GSPO'
+        if level == "sequence" and loss != "grpo":
+            yield (
+                f'importance_sampling_level = "sequence": loss_type = "{loss}" would weigh each completion by its '
+                'length; loss_type = "grpo" is GSPO'
+            )
         if self.multi_objective_aggregation == "normalize_then_sum":
-            if self.reward == "gated" and not self.soft_punish_cache:
-                yield 'multi_objective_aggregation = "normalize_then_sum": needs two rewards; reward = "sum" would work'
+            if len(self.reward_funcs) < 2 and not self.soft_punish_cache:
+                yield (
+                    'multi_objective_aggregation = "normalize_then_sum": needs two rewards; reward_funcs = '
+                    '["format_reward", "accuracy_reward"] would work'
+                )
             if self.scale_rewards != "group":
                 yield (
                     f'scale_rewards = "{self.scale_rewards}": multi_objective_aggregation = "normalize_then_sum" has '
@@ -208,17 +182,6 @@ class GRPOParams(EndpointParams, TrainingParams):
                 f"soft_punish_cache = {self.soft_punish_cache}: max_completion_length = {self.max_completion_length} "
                 f"is all there is; {self.max_completion_length // 5} would work, or 0 for none"
             )
-
-
-def _needs_gpu(asked: str, module: str, package: str, instead: str) -> Iterator[str]:
-    """What `asked` lacks on this machine: the package, or a GPU for its kernels."""
-    if importlib.util.find_spec(module) is None:
-        yield f"{asked}: the package {package} is not installed (pip install {package}); {instead} works without it"
-        return
-    import torch
-
-    if not torch.cuda.is_available():
-        yield f"{asked}: its kernels need a GPU, and torch finds none; {instead} would work"
 
 
 def _some(numbers: list[int]) -> str:

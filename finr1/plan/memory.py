@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finr1.completion_head import SCORED_AT_ONCE
-from finr1.grpo.trainer import PREFILL_TOKENS, sampled_by
+from finr1.cpu import PREFILL_TOKENS, SCORED_AT_ONCE
 from finr1.params import GRPOParams, SFTParams, TrainingParams
 from finr1.plan.shapes import Shape
 
@@ -56,7 +55,7 @@ def grpo_memory(shape: Shape, params: GRPOParams, gpu_gib: float | None, prompt:
     if not params.use_vllm:
         rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
         generate["KV cache"] = rows * length * kv_bytes_per_token(shape, 2 if params.bf16 else 4)
-        copied = sampled_by(params, gpu) == "copy"  # each prompt of a group once, whole; else all of them in pieces
+        copied = _samples_from_a_copy(params, gpu)  # each prompt of a group once, whole; else all of them in pieces
         at_once = -(-rows // params.num_generations) * prompt if copied else rows * min(prompt, PREFILL_TOKENS)
         generate["activations"] = at_once * _block_activations(shape, params, gpu, prompt)
         generate["logits"] = rows * shape.vocabulary * 4 * 3  # the last token's: fp32, filtered by top_p, probabilities
@@ -118,7 +117,7 @@ def _reference(shape: Shape, params: GRPOParams) -> float:
 def _sampling_weights(shape: Shape, params: GRPOParams, gpu: bool) -> float:
     """What transformers' sampling adds: our bf16 copy on a CPU; the whole model where it is split."""
     if not gpu:
-        return 2.0 * shape.parameters if sampled_by(params, gpu) == "copy" else 0.0
+        return 2.0 * shape.parameters if _samples_from_a_copy(params, gpu) else 0.0
     return 0.0 if shards_of(params) == 1 else shape.parameters * (2 if params.bf16 else 4)
 
 
@@ -137,7 +136,7 @@ def _block_activations(shape: Shape, params: TrainingParams, gpu: bool, length: 
     per_token = shape.hidden * (16 + casts)  # two norms: input and normalised input in fp32
     per_token += shape.intermediate * 4 * width  # gate, its activation, up, their product
     per_token += 2 * (shape.hidden + shape.kv_size) * width  # queries, keys, values, attention's output
-    implementation = params.attn_implementation or ("sdpa" if gpu else "grouped")
+    implementation = "sdpa" if gpu else "grouped"
     if implementation == "eager":  # keys and values repeated for each head
         per_token += 2 * shape.hidden * width
     if implementation in ("eager", "grouped"):  # the matrix of weights in fp32 and again
@@ -157,3 +156,7 @@ def _head(shape: Shape, params: TrainingParams, gpu: bool, tokens: int) -> float
 
 def _gib(parts: dict[str, float]) -> dict[str, Any]:
     return {name: value / GIB for name, value in parts.items()}
+
+
+def _samples_from_a_copy(params: GRPOParams, gpu: bool) -> bool:
+    return not params.use_vllm and not gpu and params.bf16 and params.peft != "qlora"

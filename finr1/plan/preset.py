@@ -66,7 +66,7 @@ def make_plan(preset: str, changes: Sequence[str] = (), gpu: bool | None = None)
     memory = {"04 SFT": sft_memory(shape, sft, gpu, longest_row(presets))}
     memory |= {f"05 GRPO {phase}": parts for phase, parts in phases.items()}
     work = plan_work(presets, assumptions)
-    sampled = 2 * shape.parameters / GIB / grpo.vllm_tensor_parallel_size
+    sampled = 2 * shape.parameters / GIB
     return Plan(preset, gpus, memory, work, cost_rows(work, assumptions, gpus or 1), assumptions, sampled)
 
 

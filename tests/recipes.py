@@ -1,0 +1,31 @@
+"""The recipe cells of a notebook as a module: the text that `launch` writes to `train.py`, not started."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from types import ModuleType
+
+from finr1 import child, launch
+from finr1.params import STAGES, Params
+
+
+def recipe(stage: str) -> ModuleType:
+    """A fresh module each time: a test may change what is in it."""
+    module = ModuleType(f"recipe_{stage}")
+    exec(_code(stage), module.__dict__)
+    return module
+
+
+@functools.cache
+def _code(stage: str):
+    return compile(launch.recipe_script(stage, STAGES[stage]), f"{stage}/train.py", "exec")
+
+
+def make_trainer(params: Params, stage_dir: Path):
+    return recipe(params.stage).make_trainer(params, stage_dir)
+
+
+def train(params: Params, stage_dir: Path, make=make_trainer) -> None:
+    """As the child process does it."""
+    child.train(make, params, stage_dir)
