@@ -116,7 +116,7 @@ def outputs_sha256(outputs: dict[str, dict[str, Any]]) -> str:
 def package_hashes() -> dict[str, str]:
     """{"finr1/rewards.py": SHA-256} of all code and data files of this package, as they were at the first call.
 
-    A process that goes on after an edit still runs what it loaded before; so it keeps the hashes of that, too.
+    After an edit, a process still runs what it loaded before; so it keeps the hashes of that, too.
     """
     return {
         path.relative_to(_PACKAGE.parent).as_posix(): file_sha256(path)

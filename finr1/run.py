@@ -19,20 +19,15 @@ from typing import Any
 
 from finr1 import manifest
 from finr1.child import LOADED_FILE, is_locked
-from finr1.launch import LOG_FILE, MODEL_FOLDER, PARAMS_FILE, SCRIPT, launch, notebook_file  # noqa: F401
+from finr1.launch import MADE_BY_TRAINING, PARAMS_FILE, SCRIPT, launch, notebook_file  # noqa: F401
 from finr1.manifest import MANIFEST_FILE, read_manifest
 from finr1.params import ParameterError, Params
 from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
-from finr1.progress import EARLY_FILE, METRICS_FILE
 
 KERNEL_LOG = "kernel.log"
 _STATE_FILE = "state.json"
 # Never removed: answers, and what papermill is writing into this folder right now.
 _KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG)
-MADE_BY_TRAINING = (
-    *(SCRIPT, LOADED_FILE, LOG_FILE, METRICS_FILE, EARLY_FILE),
-    *(MODEL_FOLDER, "model.tmp", "checkpoints", "completions"),
-)
 
 
 class MissingStage(ParameterError):
@@ -165,7 +160,7 @@ class Run:
             self.state = {"fingerprint": self.fingerprint, "started": _now()}
             self.state |= {"sessions": 0, "phases": {}, "launched": {}}
         elif self.state.get("code_sha256") != code:
-            _remove_artefacts(self.dir, kept=(*MADE_BY_TRAINING, _STATE_FILE))
+            _remove_artefacts(self.dir, kept=(*MADE_BY_TRAINING, SCRIPT, _STATE_FILE))
         self.state["code_sha256"] = code
         self.state["sessions"] += 1
         self.save_state()
