@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def demo_values(stage: str, **changes: Any) -> dict[str, Any]:
+    """The demo preset's parameters of a stage, with `changes`: a test names only what it is about."""
+    from finr1.params import read_flat_yaml
+
+    return read_flat_yaml(ROOT / "params" / "demo" / f"{stage}.yaml").values | changes
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
-from conftest import ROOT
+from conftest import ROOT, demo_values
 
 from finr1 import manifest, pipeline
 from finr1.__main__ import main
@@ -24,19 +24,10 @@ from finr1.params.base import read_flat_yaml, write_flat_yaml
 from finr1.run import Run, read_manifest
 
 PRESET = {
-    "00_overview": {"run": "tiny", "seed": 1, "preset": "tiny"},
-    "01_data": {
-        "run": "tiny", "seed": 1, "source_names": ["synthetic"], "benchmark_names": ["synthetic"],
-        "data_dir": None, "track": "clean", "sampling": "balanced", "num_train": 8, "num_dev": 4,
-        "num_test": 4, "max_level": 1, "code_problems": 0, "decontaminate_ngram": 8, "max_context_chars": None,
-    },
-    "02_distillation": {
-        "run": "tiny", "seed": 1, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",
-        "teacher_model": None,
-        "teacher_base_url": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 256, "num_samples": 1,
-        "concurrency": 8, "max_cost": None, "prompt_price": 0.0, "completion_price": 0.0, "fault_rate": 0.3,
-    },
-}  # fmt: skip
+    "00_overview": demo_values("00_overview", run="tiny", seed=1, preset="tiny"),
+    "01_data": demo_values("01_data", run="tiny", seed=1, num_train=8, num_dev=4, num_test=4),
+    "02_distillation": demo_values("02_distillation", run="tiny", seed=1),
+}
 LAST = "02_distillation"
 START = """
 from finr1.params import STAGES
@@ -169,9 +160,9 @@ def test_a_changed_package_file_runs_again_what_loaded_it_and_is_named(tiny, pac
 
 def test_many_changes_are_counted_after_the_first_five(tiny, executed, capsys):
     run_tiny(executed)
-    changes = [f"01_data.{name}=3" for name in ("seed", "num_train", "num_dev", "num_test", "code_problems")]
-    run_tiny(executed, *changes, "01_data.max_level=2")
-    assert "num_test 4 -> 3, max_level 1 -> 2, 1 more\n" in capsys.readouterr().out
+    write_notebook(tiny, "01_data", FINISH + "def one(): ...\ndef two(): ...")
+    run_tiny(executed, *(f"01_data.{name}=3" for name in ("seed", "num_train", "num_dev", "num_test")))
+    assert "num_dev 4 -> 3, num_test 4 -> 3, cell `one` of its notebook, 1 more\n" in capsys.readouterr().out
 
 
 def test_a_changed_figure_runs_its_notebook_and_does_not_train_again(tiny, package, executed, outputs):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, demo_values
 
 from finr1 import child, manifest
 from finr1.child import is_locked, stage_lock
@@ -22,16 +22,8 @@ from finr1.params import DataParams, DistillationParams, ParameterError, SFTPara
 from finr1.progress import describe, duration
 from finr1.run import MissingStage, Run, StageBusy
 
-DATA = DataParams(
-    run="demo", seed=42, source_names=["synthetic"], benchmark_names=["synthetic"], data_dir=None, track="clean",
-    sampling="balanced", num_train=8, num_dev=4, num_test=4, max_level=1, code_problems=0, decontaminate_ngram=8,
-    max_context_chars=None,
-)  # fmt: skip
-DISTILLATION = DistillationParams(
-    run="demo", seed=42, data_stage="outputs/{run}/01_data", teacher_backend="scripted", teacher_model=None,
-    teacher_base_url=None, temperature=0.6, top_p=0.95, max_tokens=256, num_samples=1, concurrency=8, fault_rate=0.3,
-    max_cost=None, prompt_price=0.0, completion_price=0.0,
-)  # fmt: skip
+DATA = DataParams(**demo_values("01_data"))
+DISTILLATION = DistillationParams(**demo_values("02_distillation"))
 
 pytestmark = pytest.mark.usefixtures("outputs")
 
@@ -262,7 +254,7 @@ def make_trainer(params, stage_dir):
 @pytest.fixture
 def sft(project: Path, outputs: Path) -> SFTParams:
     """Parameters of 04_sft, with complete inputs."""
-    params = SFTParams.from_yaml(ROOT / "params" / "demo" / "04_sft.yaml")
+    params = SFTParams(**demo_values("04_sft"))
     for folder in params.inputs().values():
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text('{"outputs": {}, "outputs_sha256": "1"}', "utf8")
