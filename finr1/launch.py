@@ -41,7 +41,7 @@ PARAMS_FILE = "params.yaml"
 SCRIPT = "train.py"
 LOG_FILE = "train.log"
 MODEL_FOLDER = "model"
-_MADE_BY_TRAINING = (
+MADE_BY_TRAINING = (
     MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE
 )  # fmt: skip
 _POLL_S = 0.2
@@ -217,7 +217,7 @@ def _drop_outdated(run: Run, reads: Sequence[str]) -> None:
     changed += changed_files(json.loads(loaded.read_text("utf8"))) if loaded.exists() else []
     if changed:
         print(f"changed: {', '.join(changed)}; training starts afresh")
-        for name in _MADE_BY_TRAINING:
+        for name in MADE_BY_TRAINING:
             path = run.dir / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     run.state["launched"] = hashes

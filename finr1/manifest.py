@@ -1,4 +1,4 @@
-"""What a manifest says about a run: hashes of files, code and inputs, versions, hardware, memory.
+"""What a manifest says about a stage: hashes of inputs, outputs and code, versions, hardware, memory.
 
 Environment variables are never recorded: keys live there.
 """
@@ -8,51 +8,45 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import psutil
+from pydantic_core import to_json
 
 from finr1.paths import repository_root
 
 MANIFEST_FILE = "manifest.json"
 
+_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".mplstyle", ".html", ".j2")
 # The packages whose version can change a result.
 _PACKAGES = (
     "torch transformers trl peft datasets accelerate bitsandbytes vllm tokenizers safetensors "
-    "numpy pandas scipy statsmodels aiohttp pydantic papermill"
+    "numpy pandas scipy statsmodels aiohttp openai pydantic papermill"
 ).split()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` so that `path` is the old file or the whole new one, whatever kills us in between.
+    """Write `value` so that `path` is the old file or the whole new one, whatever kills this process in between.
 
-    NumPy scalars become numbers, paths text; NaN and infinity, which JSON lacks, become null.
+    NumPy's numbers and arrays become numbers and lists, paths text; NaN and infinity, which JSON lacks, become null.
     """
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf8") as file:
-        file.write(text + "\n")
+    with temporary.open("wb") as file:
+        file.write(to_json(value, indent=2, inf_nan_mode="null", fallback=lambda array: array.tolist()) + b"\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # NumPy's scalars and arrays
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 def read_manifest(stage_dir: Path) -> dict[str, Any]:
@@ -84,30 +78,30 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# Outputs.
+
+
 def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     """{file: sha256, bytes, rows}; a folder counts file by file, rows are the lines of JSONL and the rows of Parquet.
 
     Raises FileNotFoundError for a name that the stage has not written.
     """
-    files: list[Path] = []
+    described: dict[str, dict[str, Any]] = {}
     for name in names:
         path = stage_dir / name
         if not path.exists():
             raise FileNotFoundError(f"{name} is named as an output, but {path} does not exist")
-        files += [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return {str(file.relative_to(stage_dir)): _describe_file(file) for file in files}
+        for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
+            entry = {"sha256": file_sha256(file), "bytes": file.stat().st_size}
+            if file.suffix == ".jsonl":
+                with file.open("rb") as lines:
+                    entry["rows"] = sum(1 for line in lines if line.strip())
+            elif file.suffix == ".parquet":
+                import pyarrow.parquet
 
-
-def _describe_file(path: Path) -> dict[str, Any]:
-    entry: dict[str, Any] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-    if path.suffix == ".jsonl":
-        with path.open("rb") as file:
-            entry["rows"] = sum(1 for line in file if line.strip())
-    elif path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        entry["rows"] = pyarrow.parquet.read_metadata(path).num_rows
-    return entry
+                entry["rows"] = pyarrow.parquet.read_metadata(file).num_rows
+            described[str(file.relative_to(stage_dir))] = entry
+    return described
 
 
 def outputs_sha256(outputs: dict[str, dict[str, Any]]) -> str:
@@ -115,25 +109,65 @@ def outputs_sha256(outputs: dict[str, dict[str, Any]]) -> str:
     return digest({name: entry["sha256"] for name, entry in outputs.items()})
 
 
-def notebook_sha256(stage: str) -> str | None:
-    """Hash of the code cells of the stage's notebook; None where it has none.
+# Code.
 
-    The parameters cell is left out: its values are in the manifest already, and prose changes no result.
+
+@cache
+def package_hashes() -> dict[str, str]:
+    """{"finr1/rewards.py": SHA-256} of all code and data files of this package, as they were at the first call.
+
+    After an edit, a process still runs what it loaded before; so it keeps the hashes of that, too.
     """
-    path = repository_root() / "notebooks" / f"{stage}.ipynb"
+    return {
+        path.relative_to(_PACKAGE.parent).as_posix(): file_sha256(path)
+        for path in sorted(_PACKAGE.rglob("*"))
+        if path.suffix in _PACKAGE_SUFFIXES
+    }
+
+
+def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
+    """Those of `hashes` that this process has loaded: its modules, and the data files that lie beside one of them."""
+    modules = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in ("finr1", "__main__")]
+    paths = {Path(module.__file__).resolve() for module in modules if getattr(module, "__file__", None)}
+    code = {path.relative_to(_PACKAGE.parent) for path in paths if path.is_relative_to(_PACKAGE)}
+    folders = {path.parent for path in code}
+    return {
+        name: sha256
+        for name, sha256 in hashes.items()
+        if Path(name) in code or (not name.endswith(".py") and Path(name).parent in folders)
+    }
+
+
+def changed_files(recorded: dict[str, str]) -> list[str]:
+    """The files of `recorded` whose content on disk is another one by now, or that are gone."""
+    paths = {name: _PACKAGE.parent / name for name in recorded}
+    return [name for name, path in paths.items() if not path.exists() or file_sha256(path) != recorded[name]]
+
+
+def notebook_code(path: Path) -> dict[str, Any]:
+    """{notebook_sha256, functions}: hash of the code cells of a stage's notebook; {function: hash of its cell}.
+
+    The parameters cell is left out: its values are in the manifest already, and prose changes no result. A stage
+    without a notebook has None and no functions.
+    """
     if not path.exists():
-        return None
-    cells = json.loads(path.read_text("utf8"))["cells"]
+        return {"notebook_sha256": None, "functions": {}}
     code = [
-        cell for cell in cells if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
+        "".join(cell["source"])
+        for cell in json.loads(path.read_text("utf8"))["cells"]
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
     ]
-    return digest(["".join(cell["source"]) for cell in code])
+    defined = {name: digest(cell) for cell in code for name in re.findall(r"^(?:async )?def (\w+)", cell, re.MULTILINE)}
+    return {"notebook_sha256": digest(code), "functions": defined}
 
 
-def package_sha256() -> str:
-    """Hash of the package's own source files."""
-    folder = repository_root() / "finr1"
-    return digest({str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*.py"))})
+def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
+    """What differs from the `code` of a stage's manifest, in words: its notebook or cells of it, and package files."""
+    now, changed = notebook_code(repository_root() / "notebooks" / f"{stage}.ipynb"), []
+    if now["notebook_sha256"] != recorded["notebook_sha256"]:
+        cells = [name for name, sha256 in now["functions"].items() if recorded["functions"].get(name) != sha256]
+        changed = [f"cell `{name}` of its notebook" for name in cells] or ["its notebook"]
+    return changed + changed_files(recorded["files"])
 
 
 def commit() -> dict[str, Any]:
@@ -153,39 +187,34 @@ def commit() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python and the packages that matter, those that are installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
+
+
+# The machine.
 
 
 def hardware() -> dict[str, Any]:
     """{cpu, cores, memory_gib, gpus}. GPUs are asked of the driver: torch would take up memory on them for it."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu_name(), "cores": cores, "memory_gib": round(memory / 2**30, 1), "gpus": _gpu_names()}
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _gpu_names() -> list[str]:
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in output.splitlines() if line.strip()]
+    cpus = Path("/proc/cpuinfo").read_text("utf8") if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"^model name\s*:\s*(.*)", cpus, re.MULTILINE)
+    gpus = ""
+    if shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        with suppress(OSError, subprocess.SubprocessError):
+            gpus = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    return {
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cores": cores,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": [line.strip() for line in gpus.splitlines() if line.strip()],
+    }
 
 
 def peak_memory_gib() -> dict[str, float]:
@@ -195,21 +224,3 @@ def peak_memory_gib() -> dict[str, float]:
         name: round(resource.getrusage(who).ru_maxrss * unit / 2**30, 2)
         for name, who in (("notebook", resource.RUSAGE_SELF), ("largest_child", resource.RUSAGE_CHILDREN))
     }
-
-
-def package_hashes() -> dict[str, str]:
-    """{path from the root: sha256} of the package's files."""
-    root = repository_root()
-    return {str(path.relative_to(root)): file_sha256(path) for path in sorted((root / "finr1").rglob("*.py"))}
-
-
-def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
-    """Those of `hashes` that this process has loaded."""
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    return {name: value for name, value in hashes.items() if str(repository_root() / name) in files}
-
-
-def changed_files(recorded: dict[str, str]) -> list[str]:
-    """The files whose content is no longer the recorded one."""
-    paths = {name: repository_root() / name for name in recorded}
-    return [name for name, path in paths.items() if not path.exists() or file_sha256(path) != recorded[name]]

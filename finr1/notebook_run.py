@@ -17,7 +17,7 @@ from finr1.paths import outputs_root, repository_root, shown
 from finr1.progress import ProgressLine, duration, read_metrics
 from finr1.run import KERNEL_LOG
 
-_TRACEBACK_LINES = 12
+_LAST_LINES = 12  # of a traceback or a log, as many as an error shows
 
 
 class NotebookFailed(RuntimeError):
@@ -37,8 +37,9 @@ def execute(stage: str, params: Params) -> Path:
     if not notebook.exists():
         raise NotebookFailed(f"{stage}: {shown(notebook)} is missing")
     executed.parent.mkdir(parents=True, exist_ok=True)
+    log_file, where = executed.with_name(KERNEL_LOG), f"The executed notebook: {shown(executed)}"
     try:
-        with (executed.parent / KERNEL_LOG).open("wb") as log, _progress(stage, executed.parent):
+        with log_file.open("wb") as log, _progress(stage, executed.parent):
             papermill.execute_notebook(
                 str(notebook),
                 str(executed),
@@ -52,9 +53,17 @@ def execute(stage: str, params: Params) -> Path:
                 log_output=False,
             )
     except papermill.PapermillExecutionError as error:
-        raise NotebookFailed(_what_happened(stage, executed, error)) from None
+        said = "\n".join(clean_lines(f"{error.ename}: {error.evalue}"))
+        # The suite's own errors say all; of others, the lines that led there help.
+        trace = [] if "\n" in said else clean_lines("\n".join(error.traceback))[-_LAST_LINES:-1]
+        lines = [f"{stage} failed in cell [{error.exec_count}]", *(f"  {line}" for line in trace), said, where]
+        raise NotebookFailed("\n".join(lines)) from None
     except DeadKernelError:
-        raise NotebookFailed(_how_it_died(stage, executed)) from None
+        # The kernel opens with a warning about its own sockets, which says nothing about its end.
+        log_end = clean_lines(log_file.read_text("utf8", errors="replace"))[-_LAST_LINES:]
+        said = [f"  {line}" for line in log_end if "[IPKernelApp] WARNING" not in line]
+        died = f"{stage} failed: its kernel died, as when the system ends a process that takes too much memory"
+        raise NotebookFailed("\n".join([died, *said, where])) from None
     if missing := what_is_missing(executed.parent):
         raise NotebookFailed(
             f"{stage} ran to its end, but is not complete ({missing}): its last cell is `run.finish(...)`"
@@ -82,25 +91,6 @@ def _kernel_manager_class(log: BinaryIO) -> type:
     return ThisPython
 
 
-def _what_happened(stage: str, executed: Path, error: Exception) -> str:
-    what = "\n".join(clean_lines(f"{error.ename}: {error.evalue}"))
-    # Our own errors say all; of others, the lines that led there help.
-    lines = [] if "\n" in what else clean_lines("\n".join(error.traceback))[-_TRACEBACK_LINES:-1]
-    trace = "".join(f"  {line}\n" for line in lines)
-    return f"{stage} failed in cell [{error.exec_count}]\n{trace}{what}\nThe executed notebook: {shown(executed)}"
-
-
-def _how_it_died(stage: str, executed: Path) -> str:
-    log = executed.with_name(KERNEL_LOG)
-    lines = clean_lines(log.read_text("utf8", errors="replace"))
-    # The kernel opens with a warning about its own sockets, which says nothing about its end.
-    said = "".join(f"  {line}\n" for line in lines[-_TRACEBACK_LINES:] if "[IPKernelApp] WARNING" not in line)
-    return (
-        f"{stage} failed: its kernel died, as when the system ends a process that takes too much memory\n{said}"
-        f"The executed notebook: {shown(executed)}"
-    )
-
-
 @contextmanager
 def _progress(stage: str, folder: Path) -> Iterator[None]:
     """On a terminal, a line that says how long the stage runs and how far its training is."""
@@ -109,13 +99,13 @@ def _progress(stage: str, folder: Path) -> Iterator[None]:
         return
     done, started, line = threading.Event(), time.monotonic(), ProgressLine()
 
-    def show() -> None:
+    def keep_showing() -> None:
         while not done.wait(1):
             rows = read_metrics(folder)
             step = f", training step {rows[-1]['step']}/{rows[-1].get('max_steps', '?')}" if rows else ""
             line.show(f"     {stage}: {duration(time.monotonic() - started)}{step}")
 
-    thread = threading.Thread(target=show, daemon=True)
+    thread = threading.Thread(target=keep_showing, daemon=True)
     thread.start()
     try:
         yield

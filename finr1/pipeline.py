@@ -3,7 +3,7 @@
 `python -m finr1 run --preset demo --run NAME [--until STAGE] [--set STAGE.NAME=VALUE] [--force STAGE|all]`
 
 Every parameter of every stage is checked before any work. A stage runs when it is not complete, or when its parameters,
-the content of its inputs or the code of its notebook differ from what its manifest says.
+the content of its inputs, the code of its notebook or a package file that it loaded differ from what its manifest says.
 """
 
 from __future__ import annotations
@@ -19,15 +19,38 @@ import yaml
 
 from finr1 import manifest
 from finr1.notebook_run import NotebookFailed, execute
-from finr1.params import STAGES, ParameterError, Params
-from finr1.params.errors import describe, did_you_mean
-from finr1.params.yaml_file import read_flat_yaml
+from finr1.params import STAGES, ParameterError, Params, read_flat_yaml
+from finr1.params.base import did_you_mean, quoted
 from finr1.paths import outputs_root, preset_names, repository_root, shown
 from finr1.progress import duration
-from finr1.run import forget, how_to_make, input_hashes
+from finr1.run import forget, how_to_make
 
 
-def command(options: argparse.Namespace) -> int:
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `run` to the commands of `python -m finr1`."""
+    run = commands.add_parser(
+        "run",
+        help="run the notebooks of a preset",
+        description="Run the notebooks of a preset in order, into outputs/NAME. What is complete and unchanged is "
+        "skipped; after an error, the same command again resumes.",
+    )
+    run.set_defaults(command=run_command)
+    run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
+    run.add_argument("--run", metavar="NAME", help="folder of outputs/ (default: the preset's name)")
+    run.add_argument("--until", metavar="STAGE", help=f"last stage to run: {', '.join(STAGES)}")
+    run.add_argument(
+        "--set",
+        metavar="[STAGE.]NAME=VALUE",
+        action="append",
+        default=[],
+        help="change a parameter, such as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable",
+    )
+    run.add_argument(
+        "--force", metavar="STAGE", action="append", default=[], help="make a stage again, or all; repeatable"
+    )
+
+
+def run_command(options: argparse.Namespace) -> int:
     """`python -m finr1 run`; returns its `exit_code`."""
     return exit_code(
         lambda: run_preset(options.preset, options.run or options.preset, options.until, options.set, options.force)
@@ -42,37 +65,12 @@ def exit_code(work: Callable[[], None]) -> int:
         print(error, file=sys.stderr)
         return 2
     except NotebookFailed as error:
-        print(f"{error}\nThe same command again goes on from here.", file=sys.stderr)
+        print(f"{error}\nThe same command again resumes from here.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command again goes on from here", file=sys.stderr)
+        print("\ninterrupted; the same command again resumes from here", file=sys.stderr)
         return 130
     return 0
-
-
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `run` to the commands of `python -m finr1`."""
-    run = commands.add_parser(
-        "run",
-        help="run the notebooks of a preset",
-        description="Run the notebooks of a preset in order, into outputs/NAME. What is complete and unchanged is "
-        "skipped; the same command again goes on after an error.",
-    )
-    run.set_defaults(command=command)
-    stages = ", ".join(STAGES)
-    run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
-    run.add_argument("--run", metavar="NAME", help="folder of outputs/ (default: the preset's name)")
-    run.add_argument("--until", metavar="STAGE", help=f"last stage to run: {stages}")
-    run.add_argument(
-        "--set",
-        metavar="[STAGE.]NAME=VALUE",
-        action="append",
-        default=[],
-        help="change a parameter, such as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable",
-    )
-    run.add_argument(
-        "--force", metavar="STAGE", action="append", default=[], help="make a stage again, or all; repeatable"
-    )
 
 
 def run_preset(
@@ -83,9 +81,12 @@ def run_preset(
     `changes` are `STAGE.NAME=VALUE`, `force` names stages to make again (or "all").
     Raises ParameterError before any work, NotebookFailed when a notebook fails.
     """
-    stages = _stages_until(until)
+    stages = list(STAGES)
+    if until is not None:
+        _check_stage(until, "--until", stages)
+        stages = stages[: stages.index(until) + 1]
     for stage in force:
-        _known_stage(stage, "--force", [*STAGES, "all"])
+        _check_stage(stage, "--force", [*STAGES, "all"])
     plan = load_preset(preset, run, stages, changes)
     run_stages(list(plan.values()), {stage for stage in stages if stage in force or "all" in force})
     print_results(outputs_root() / run / "07_report")
@@ -98,14 +99,11 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
     """
     _check_requirements(plan, forced)
     several = len({params.run for params in plan}) > 1
-    made_by_other_code = []
     for params in plan:
         stage, name = params.stage, f"{params.run}/{params.stage}" if several else params.stage
         reason = f"--force {stage}" if stage in forced else why_run(params)
         if reason is None:
             print(f"skip {name}: complete and unchanged", flush=True)
-            if manifest.read_manifest(stage_folder(params))["code"]["package_sha256"] != manifest.package_sha256():
-                made_by_other_code.append(stage)
             continue
         if stage in forced:
             forget(stage_folder(params))
@@ -113,27 +111,25 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
         started = time.monotonic()
         execute(stage, params)
         print(f"done {name}: {duration(time.monotonic() - started)}", flush=True)
-    if made_by_other_code:
-        print(_note_on_code(list(dict.fromkeys(made_by_other_code))))
 
 
 def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[str] = ()) -> dict[str, Params]:
     """{stage: its parameters}; ParameterError with the problems of all stages together."""
-    folder = repository_root() / "params" / preset
     presets = preset_names()
     if preset not in presets:
         hint = did_you_mean(preset, presets)
-        raise ParameterError("--preset", [f"{describe(preset)}: no such preset{hint}; there are: {', '.join(presets)}"])
+        raise ParameterError("--preset", [f"{quoted(preset)}: no such preset{hint}; there are: {', '.join(presets)}"])
     overrides = _parse_changes(changes, stages)
     if changes:  # 00 plans what runs, not the preset as it lies on disk; a change of the plan runs it again
         overrides["00_overview"].setdefault("changes", list(changes))
     plan: dict[str, Params] = {}
     problems: list[str] = []
     for stage in stages:
-        path = folder / f"{stage}.yaml"
+        path = repository_root() / "params" / preset / f"{stage}.yaml"
+        if not path.exists():
+            problems.append(f"{stage}: {shown(path)} is missing; a preset has one file for each notebook")
+            continue
         try:
-            if not path.exists():
-                raise ParameterError(stage, [f"{shown(path)} is missing; a preset has one file for each notebook"])
             plan[stage] = STAGES[stage](**{**read_flat_yaml(path).values, **overrides[stage], "run": run})
         except ParameterError as error:
             problems += [f"{stage}: {problem}" for problem in error.problems]
@@ -144,18 +140,16 @@ def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[
 
 def _parse_changes(changes: Sequence[str], stages: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`STAGE.NAME=VALUE` or `NAME=VALUE` -> {stage: {name: value}}; values are read as YAML."""
-    found: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
+    overrides: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
     for change in changes:
         target, equals, text = change.partition("=")
         stage, dot, name = target.rpartition(".")
         if not equals or not name:
-            raise ParameterError(
-                "--set", [f"{describe(change)}: should be STAGE.NAME=VALUE, such as 05_grpo.max_steps=2"]
-            )
+            raise ParameterError("--set", [f"{quoted(change)}: should be STAGE.NAME=VALUE, like 05_grpo.max_steps=2"])
         if name == "run":
-            raise ParameterError("--set", [f"{describe(change)}: --run NAME names the run of all stages"])
+            raise ParameterError("--set", [f"{quoted(change)}: --run NAME names the run of all stages"])
         if dot:
-            _known_stage(stage, f"--set {change}", STAGES)
+            _check_stage(stage, f"--set {change}", STAGES)
         targets = [stage] if dot else [stage for stage in stages if name in STAGES[stage].model_fields]
         if not targets:
             known = {field for stage in stages for field in STAGES[stage].model_fields}
@@ -165,36 +159,28 @@ def _parse_changes(changes: Sequence[str], stages: Sequence[str]) -> dict[str, d
         except yaml.YAMLError:
             value = text
         for stage in targets:
-            found[stage][name] = value
-    return found
+            overrides[stage][name] = value
+    return overrides
 
 
-def _stages_until(until: str | None) -> list[str]:
-    stages = list(STAGES)
-    if until is None:
-        return stages
-    _known_stage(until, "--until", stages)
-    return stages[: stages.index(until) + 1]
-
-
-def _known_stage(stage: str, where: str, known: Any) -> None:
+def _check_stage(stage: str, where: str, known: Collection[str]) -> None:
     if stage not in known:
         hint = did_you_mean(stage, known)
-        raise ParameterError(where, [f"{describe(stage)}: no such stage{hint}; there are: {', '.join(known)}"])
+        raise ParameterError(where, [f"{quoted(stage)}: no such stage{hint}; there are: {', '.join(known)}"])
 
 
 def _check_requirements(plan: Sequence[Params], forced: Collection[str]) -> None:
-    """Check what the parameters alone cannot tell: inputs from elsewhere, keys, folders of data.
+    """Check what parameters cannot tell: inputs from elsewhere, keys, folders of data.
 
-    A stage that is skipped needs its key no more.
+    A stage that is skipped no longer needs its key.
     """
     problems: list[str] = []
     may_run: dict[Path, bool] = {}
     for params in plan:
         stage, inputs = params.stage, params.inputs()
         follows = any(may_run.get(folder, False) for folder in inputs.values())
-        may_run[stage_folder(params)] = stage in forced or follows or _why_run_alone(params) is not None
-        if may_run[stage_folder(params)]:
+        runs = may_run[stage_folder(params)] = stage in forced or follows or why_run(params) is not None
+        if runs:
             problems += [f"{stage}: {problem}" for problem in params.requirements()]
         for name, folder in inputs.items():
             if folder not in may_run and (missing := manifest.what_is_missing(folder)):
@@ -204,30 +190,22 @@ def _check_requirements(plan: Sequence[Params], forced: Collection[str]) -> None
 
 
 def why_run(params: Params) -> str | None:
-    """Why a stage has to run, in words; None when it is complete and unchanged. Its inputs have to be complete."""
-    if reason := _why_run_alone(params):
-        return reason
-    recorded = manifest.read_manifest(stage_folder(params))["inputs"]
-    now = input_hashes(params)
-    changed = [name for name, entry in now.items() if recorded.get(name, {}).get("sha256") != entry["sha256"]]
-    return f"changed: {', '.join(changed)}" if changed else None
-
-
-def _why_run_alone(params: Params) -> str | None:
-    """`why_run` as far as the stage itself can tell, whatever becomes of its inputs."""
+    """Why a stage has to run, in words; None when it is complete and unchanged."""
     folder = stage_folder(params)
     if missing := manifest.what_is_missing(folder):
         return missing if (folder / manifest.MANIFEST_FILE).exists() else "not complete yet"
     record = manifest.read_manifest(folder)
+    if "files" not in record["code"]:
+        return "made by an older version of the suite"
     old, new = record["parameters"], params.model_dump()
-    differing = [
-        f"{name} {describe(old.get(name))} -> {describe(new[name])}" for name in new if old.get(name) != new[name]
-    ]
-    if differing:
-        return "changed: " + ", ".join(differing)
-    if record["code"]["notebook_sha256"] != manifest.notebook_sha256(params.stage):
-        return "changed: its notebook"
-    return None
+    changed = [f"{name} {quoted(old.get(name))} -> {quoted(new[name])}" for name in new if old.get(name) != new[name]]
+    for name, source in params.inputs().items():
+        made_from = record["inputs"].get(name, {}).get("sha256")
+        if manifest.what_is_missing(source) or manifest.read_manifest(source)["outputs_sha256"] != made_from:
+            changed.append(name)
+    changed += manifest.changed_code(params.stage, record["code"])
+    more = [f"{len(changed) - 5} more"] if len(changed) > 5 else []
+    return f"changed: {', '.join(changed[:5] + more)}" if changed else None
 
 
 def stage_folder(params: Params) -> Path:
@@ -235,15 +213,8 @@ def stage_folder(params: Params) -> Path:
     return outputs_root() / params.run / params.stage
 
 
-def _note_on_code(stages: list[str]) -> str:
-    force = " ".join(f"--force {stage}" for stage in stages) if len(stages) < len(STAGES) else "--force all"
-    them = "it" if len(stages) == 1 else "them"
-    were = "was" if len(stages) == 1 else "were"
-    return f"note: finr1/ changed since {', '.join(stages)} {were} made; {force} makes {them} again"
-
-
 def print_results(report_dir: Path) -> None:
-    """The table and the page that 07_report wrote, where it is complete."""
+    """Print the table that 07_report wrote, and where its page lies; nothing when it is not complete."""
     if manifest.what_is_missing(report_dir):
         return
     summary, page = report_dir / "summary.txt", report_dir / "report.html"

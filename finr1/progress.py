@@ -46,38 +46,27 @@ class ProgressLine:
     """A line that is replaced in a notebook or on a terminal (at most once a second), or one line every ten seconds."""
 
     def __init__(self) -> None:
-        self._in_notebook = _in_notebook()
-        self._replaces = self._in_notebook or sys.stdout.isatty()
+        ipython = sys.modules.get("IPython")
+        self._in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+        self._replaces = not self._in_notebook and sys.stdout.isatty()
+        self._interval = 1 if self._in_notebook or self._replaces else 10  # seconds
         self._handle: Any = None
-        self._last = float("-inf")
+        self._shown = float("-inf")
 
     def show(self, line: str, last: bool = False) -> None:
         """Show `line`, unless it comes too soon after the one before; the `last` one always is shown."""
         now = time.monotonic()
-        if not last and now - self._last < (1 if self._replaces else 10):
+        if not last and now - self._shown < self._interval:
             return
-        self._last = now
-        if self._in_notebook:
-            self._display(line)
-        elif self._replaces:
-            print(f"\r{line}\x1b[K", end="\n" if last else "", flush=True)
-        else:
-            print(line, flush=True)
-
-    def _display(self, line: str) -> None:
+        self._shown = now
+        if not self._in_notebook:
+            before, after = ("\r", "\x1b[K") if self._replaces else ("", "")
+            print(f"{before}{line}{after}", end="\n" if last or not self._replaces else "", flush=True)
+            return
         # An updated display is stored once, with its last text; carriage returns would all be kept in the file.
         from IPython.display import display
 
-        content = {"text/plain": line}
         if self._handle is None:
-            self._handle = display(content, raw=True, display_id=True)
+            self._handle = display({"text/plain": line}, raw=True, display_id=True)
         else:
-            self._handle.update(content, raw=True)
-
-
-def _in_notebook() -> bool:
-    if "IPython" not in sys.modules:
-        return False
-    from IPython import get_ipython
-
-    return hasattr(get_ipython(), "kernel")
+            self._handle.update({"text/plain": line}, raw=True)

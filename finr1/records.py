@@ -19,6 +19,9 @@ AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", 
 Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
 Split = Literal["train", "dev", "test"]
 
+# The models that the recipe makes, in the order of its tables: name in files and parameters -> name in figures.
+RECIPE = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO"}
+
 # Short on purpose: every token of it is paid for in every prompt of a run.
 SYSTEM_PROMPT = "Reason step by step in <think></think>, then give the result in <answer>\\boxed{}</answer>."
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -12,6 +16,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def demo_values(stage: str, **changes: Any) -> dict[str, Any]:
+    """The demo preset's parameters of a stage, with `changes`: a test names only what it is about."""
+    from finr1.params import read_flat_yaml
+
+    return read_flat_yaml(ROOT / "params" / "demo" / f"{stage}.yaml").values | changes
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +69,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "pyproject.toml").touch()
     monkeypatch.setenv("FINR1_ROOT", str(folder))
     return folder
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package in place of `finr1/`: of its modules, this process has loaded `rewards` and `plotting.style`."""
+    from finr1 import manifest
+
+    folder = tmp_path / "finr1"
+    for name in ("rewards.py", "unused.py", "paper.mplstyle", "plotting/style.py", "ledger/claims.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("1\n", "utf8")
+    for name in ("rewards", "plotting.style"):
+        module = ModuleType(f"finr1.made_up.{name}")
+        module.__file__ = str(folder / f"{name.replace('.', '/')}.py")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(manifest, "_PACKAGE", folder)
+    manifest.package_hashes.cache_clear()
+    yield folder
+    manifest.package_hashes.cache_clear()

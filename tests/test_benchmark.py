@@ -15,7 +15,7 @@ from finr1 import evaluation
 from finr1.curation import pool_splits
 from finr1.evaluation.statistics import pass_at_k
 from finr1.generation import SamplingParams, ScriptedBackend
-from finr1.params.yaml_file import write_flat_yaml
+from finr1.params.base import write_flat_yaml
 from finr1.records import Problem, messages, write_jsonl
 from finr1.synthetic import generate_problems
 

@@ -15,7 +15,7 @@ from finr1 import curation, rewards, synthetic, teacher
 from finr1 import launch as launching
 from finr1.launch import TrainingFailed, launch, launcher_argv
 from finr1.params import GRPOParams, SFTParams
-from finr1.params.yaml_file import read_flat_yaml
+from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
 from finr1.records import write_jsonl
 

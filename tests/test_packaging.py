@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -115,6 +116,22 @@ def test_every_file_of_the_package_is_one_that_an_install_takes_along():
             assert (path.parent / "__init__.py").exists(), f"{path.parent} is no package: an install leaves it out"
 
 
+# The package is thin, and stays so: these numbers may be lowered. Comments, docstrings and blank lines count.
+MOST_LINES, MOST_FILES, MOST_LINES_OUTSIDE_TESTS = 18_239, 132, 19_194
+
+
+def test_the_package_does_not_grow():
+    def lines(files: list[Path]) -> int:
+        return sum(len(path.read_text("utf8").splitlines()) for path in files)
+
+    package = list((ROOT / "finr1").rglob("*.py"))
+    assert lines(package) <= MOST_LINES and len(package) <= MOST_FILES
+    others = ("tests", "outputs", "build", "dist", "venv")
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in others and path.name[0] != "."]
+    files = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+    assert lines(files) <= MOST_LINES_OUTSIDE_TESTS
+
+
 def test_git_keeps_nothing_that_a_run_makes():
     ignored = subprocess.run(
         ["git", "check-ignore", "outputs/demo/05_grpo/manifest.json", "outputs/README.md", ".venv/bin/python"],
@@ -129,7 +146,7 @@ def test_every_command_of_the_readme_exists_and_explains_itself(capsys):
     from finr1.__main__ import main
 
     named = set(re.findall(r"python -m finr1 ([a-z][a-z-]*)", (ROOT / "README.md").read_text("utf8")))
-    assert {"run", "plan"} <= named
+    assert {"run", "join", "plan", "sources", "generate", "regrade", "export-harness"} <= named
     for name in sorted(named):
         with pytest.raises(SystemExit) as end:
             main([name, "--help"])

@@ -7,9 +7,10 @@ import json
 import math
 import re
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, demo_values
 from pydantic.fields import FieldInfo
 
 from finr1.params import NOTEBOOKS as ALL
@@ -26,39 +27,10 @@ from finr1.params import (
 )
 from finr1.paths import preset_names
 
-GRPO = {
-    "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "filtering_stage": "outputs/{run}/03_filtering",
-    "sft_stage": "outputs/{run}/04_sft", "model_name_or_path": "m",
-    "peft": "lora", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0,
-    "learning_rate": 3e-5, "lr_scheduler_type": "linear", "warmup_steps": 2, "max_steps": 12,
-    "per_device_train_batch_size": 16, "gradient_accumulation_steps": 4, "bf16": True, "gradient_checkpointing": False,
-    "use_liger_kernel": False, "attn_implementation": None, "merge_adapter": True,
-    "save_steps": 4, "num_processes": 1, "distributed": "ddp", "eval_problems": 40, "eval_max_tokens": 64,
-    "reward": "sum", "loss_type": "grpo", "beta": 0.001, "epsilon": 0.2, "num_iterations": 1, "scale_rewards": "group",
-    "mask_truncated_completions": False,
-    "temperature": 1.0, "top_p": 1.0,
-    "max_completion_length": 64, "num_generations": 8, "pass_rate_candidates": 0, "pass_rate_samples": 4,
-    "hard_weight": 1, "importance_sampling_level": "token", "epsilon_high": None,
-    "multi_objective_aggregation": "sum_then_normalize", "soft_punish_cache": 0, "use_vllm": False,
-    "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3, "vllm_tensor_parallel_size": 1,
-    "vllm_server_base_url": None, "use_transformers_continuous_batching": False, "pass_rate_between_epochs": False,
-    "stop_window": 10, "stop_reward": 0.3, "stop_kl": None, "stop_dead_groups": 0.95,
-    "verifier_backend": "rules", "verifier_model": None, "verifier_base_url": None, "verifier_concurrency": 16,
-    "check_order": "standard",
-}  # fmt: skip
-DISTILLATION = {
-    "run": "demo", "seed": 42, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",
-    "teacher_model": None,
-    "teacher_base_url": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 256, "num_samples": 1, "concurrency": 8,
-    "max_cost": None, "prompt_price": 0.0, "completion_price": 0.0, "fault_rate": 0.3,
-}  # fmt: skip
+GRPO = demo_values("05_grpo", beta=0.001, max_steps=12, save_steps=4)
+DISTILLATION = demo_values("02_distillation")
 ENDPOINT = {"teacher_backend": "endpoint", "teacher_model": "m", "teacher_base_url": "http://127.0.0.1:1/v1"}
-DATA = {
-    "run": "demo", "seed": 42, "source_names": ["synthetic"], "benchmark_names": ["synthetic"], "data_dir": None,
-    "track": "clean", "sampling": "balanced", "num_train": 8, "num_dev": 4,
-    "num_test": 4, "max_level": 1,
-    "code_problems": 0, "decontaminate_ngram": 8, "max_context_chars": None,
-}  # fmt: skip
+DATA = demo_values("01_data")
 
 
 def problems(make) -> str:
@@ -93,6 +65,7 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"max_steps": 1.5}, "max_steps = 1.5: should be a whole number", "a fraction"),
         ({"max_steps": True}, "max_steps = True: should be a whole number", "pydantic takes True for 1"),
         ({"learning_rate": False}, "learning_rate = False: should be a number", "a truth value for a float"),
+        ({"epsilon_high": True}, "epsilon_high = True: should be a number", "a truth value for a float or null"),
         ({"learning_rate": math.nan}, "learning_rate = nan: should be a finite number", "not a number"),
         ({"beta": math.inf}, "beta = inf: should be a finite number", "infinite"),
         ({"beta": None}, "beta = None: should be a number", "null where a number is needed"),
@@ -101,8 +74,7 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"peft": {"r": 8}}, "peft = {'r': 8}: should be 'lora', 'qlora' or 'full'", "a dict: parameters are flat"),
         (
             {"loss_type": "drgrpo"},
-            "loss_type = \"drgrpo\": should be 'grpo', 'dapo', 'dr_grpo', 'bnpo', 'cispo', 'sapo', 'luspo' or 'vespo'; "
-            "did you mean dr_grpo?",
+            "loss_type = \"drgrpo\": should be 'grpo', 'dapo', 'dr_grpo' or 'cispo'; did you mean dr_grpo?",
             "a near miss of a choice",
         ),
         (
@@ -118,23 +90,17 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
             "no group fits at all",
         ),
         ({"loss_type": "cispo"}, "epsilon_high = None: loss_type", "TRL would cap every weight at epsilon"),
-        ({"loss_type": "luspo"}, 'importance_sampling_level = "token"', "TRL warns in the log alone"),
+        ({"reward_weights": [1.0]}, "reward_weights = [1.0]: one for each of the 2 reward_funcs", "TRL says so late"),
         ({"loss_type": "dapo", "importance_sampling_level": "sequence"},
          'importance_sampling_level = "sequence": loss_type = "dapo" would weigh', "not the loss of GSPO"),
-        ({"reward": "gated", "multi_objective_aggregation": "normalize_then_sum"},
+        ({"reward_funcs": ["gated_reward"], "reward_weights": [1.0],
+          "multi_objective_aggregation": "normalize_then_sum"},
          'multi_objective_aggregation = "normalize_then_sum": needs two rewards', "one reward: nothing to sum"),
         ({"scale_rewards": "none", "multi_objective_aggregation": "normalize_then_sum"},
          'scale_rewards = "none": multi_objective_aggregation', "TRL ignores it without a word"),
         ({"soft_punish_cache": 64}, "soft_punish_cache = 64: max_completion_length = 64", "every answer is punished"),
-        ({"use_transformers_continuous_batching": True},
-         "use_transformers_continuous_batching = True: TRL 1.16 then casts", "fp32 weights come back as bf16"),
-        ({"use_transformers_continuous_batching": True, "use_vllm": True, "bf16": False},
-         "use_transformers_continuous_batching = True: use_vllm = True samples already", "two samplers"),
         ({"use_vllm": True, "vllm_mode": "server"}, 'vllm_server_base_url = None: vllm_mode = "server"', "where?"),
-        ({"use_vllm": True, "vllm_tensor_parallel_size": 4, "num_processes": 2},
-         "vllm_tensor_parallel_size = 4: should divide num_processes; 1, 2 would work", "TRL says so after loading"),
         ({"beta": 0.0, "stop_kl": 1.0}, "stop_kl = 1: with beta = 0 no KL is computed", "a rule that never fires"),
-        ({"hard_weight": 2}, "hard_weight = 2: with pass_rate_candidates = 0 no pass rates are known", "no effect"),
         ({"num_iterations": 3}, "save_steps = 4: no exact resume", "a resumed run would sample at other steps"),
         ({"warmup_steps": 50}, "warmup_steps = 50: more than max_steps = 12; 0 to 12 would work, or", "all warm-up"),
         ({"run": "../elsewhere"}, 'run = "../elsewhere": should be a plain folder name', "it would leave outputs/"),
@@ -198,33 +164,6 @@ def test_an_endpoint_without_a_key_stops_in_the_notebook(monkeypatch):
     assert 'teacher_backend = "endpoint"' in text and "FINR1_API_KEY is not set" in text
     monkeypatch.setenv("FINR1_API_KEY", "any")
     assert DistillationParams.from_notebook(values).teacher_backend == "endpoint"
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"use_liger_kernel": True}, "use_liger_kernel = True: the package liger-kernel is not installed"),
-        (
-            {"attn_implementation": "flash_attention_2"},
-            'attn_implementation = "flash_attention_2": the package flash-attn is not installed',
-        ),
-        ({"attn_implementation": "flex_attention"}, 'attn_implementation = "flex_attention": the package torch'),
-    ],
-)
-def test_kernels_that_this_machine_lacks_are_named_before_any_work(monkeypatch, change, words):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert GRPOParams(**GRPO | change), "a preset for another machine is no mistake"
-    assert problems(lambda: GRPOParams.from_notebook(GRPO | change)).startswith(words)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "need a GPU, and torch finds none" in problems(lambda: GRPOParams.from_notebook(GRPO | change))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert GRPOParams.from_notebook(GRPO | change)
-
-
-def test_flash_attention_wants_16_bits():
-    text = problems(lambda: GRPOParams(**GRPO | {"attn_implementation": "flash_attention_2", "bf16": False}))
-    assert "bf16 = True would work" in text
 
 
 def test_real_records_are_looked_for_before_any_work(monkeypatch, tmp_path):
@@ -410,40 +349,34 @@ def as_on_a_gpu():
         pytest.skip("made for a machine without a GPU")
 
 
+# What the recipes' cells call to read, load and watch.
+LOADING = ("start_model", "load_tokenizer", "load_policy", "load_dataset", "speed_up", "whole_model", "cpu_sampler",
+           "check_rewards", "watch", "MetricsFile", "MemoryProbe", "EarlyLook")  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["04_sft", "05_grpo"])
 @pytest.mark.parametrize("preset", ["paper", "single_gpu"])
-def test_the_libraries_take_what_a_large_preset_asks_for(preset, tmp_path, as_on_a_gpu):
+def test_the_libraries_take_what_a_large_preset_asks_for(preset, stage, tmp_path, as_on_a_gpu):
     import torch
     from peft import LoraConfig
-    from transformers import BitsAndBytesConfig
-    from trl import GRPOConfig, SFTConfig
+    from recipes import recipe
 
-    from finr1 import grpo, sft, training
-    from finr1.generation import SamplingParams
-
-    stages = {name: params.from_yaml(ROOT / "params" / preset / f"{name}.yaml") for name, params in STAGES.items()}
-    for stage, make, config_class in (
-        ("04_sft", sft.sft_config, SFTConfig),
-        ("05_grpo", grpo.grpo_config, GRPOConfig),
-    ):
-        params = stages[stage]
-        config = make(params, tmp_path)
-        assert isinstance(config, config_class)
-        asked = params.model_dump()
-        same = [name for name in asked if hasattr(config, name) and name not in ("use_liger_kernel", "warmup_steps")]
-        assert len(same) >= 12
-        assert {name: getattr(config, name) for name in same} == {name: asked[name] for name in same}
-        if stage == "05_grpo":  # vLLM's log-probabilities are of the nucleus: no weights from them
-            assert not config.vllm_importance_sampling_correction
-        adapter = training.peft_config(params)
-        assert adapter is None if params.peft == "full" else isinstance(adapter, LoraConfig)
-    if stages["04_sft"].peft == "qlora":
-        quantization = training.quantization_config()
-        assert isinstance(quantization, BitsAndBytesConfig)
-        assert quantization.bnb_4bit_use_double_quant and quantization.bnb_4bit_compute_dtype == torch.bfloat16
-    for stage in ("02_distillation", "06_benchmark"):
-        asked = stages[stage].model_dump()
-        sampling = SamplingParams(**{name: asked[name] for name in ("temperature", "top_p", "max_tokens")})
-        assert sampling.max_tokens == asked["max_tokens"]
+    params = STAGES[stage].from_yaml(ROOT / "params" / preset / f"{stage}.yaml")
+    cells = recipe(stage)
+    trainer = "SFTTrainer" if stage == "04_sft" else "GRPOTrainer"
+    vars(cells).update({name: MagicMock() for name in (*LOADING, trainer)} | {"end_of_turn": lambda tokenizer: "end"})
+    cells.make_trainer(params, tmp_path)
+    given = getattr(cells, trainer).call_args.kwargs
+    config, asked = given["args"], params.model_dump()
+    checked = [name for name in asked if hasattr(config, name) and name not in ("warmup_steps", "run_name")]
+    assert len(checked) >= 10
+    assert {name: getattr(config, name) for name in checked} == {name: asked[name] for name in checked}
+    if stage == "05_grpo":  # vLLM's log-probabilities are of the nucleus: no weights from them
+        assert not config.vllm_importance_sampling_correction
+    adapter = given["peft_config"]
+    assert adapter is None if params.peft == "full" else isinstance(adapter, LoraConfig)
+    quantization = cells.load_policy.call_args.args[2]
+    assert quantization.bnb_4bit_use_double_quant and quantization.bnb_4bit_compute_dtype == torch.bfloat16
 
 
 def test_vllm_that_is_not_installed_is_missed_before_any_work(monkeypatch):

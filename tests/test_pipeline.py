@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,28 +14,20 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from conftest import ROOT, demo_values
 
-from finr1 import pipeline
+from finr1 import manifest, pipeline
 from finr1.__main__ import main
 from finr1.notebook_run import NotebookFailed
 from finr1.params import ParameterError
-from finr1.params.yaml_file import read_flat_yaml, write_flat_yaml
+from finr1.params.base import read_flat_yaml, write_flat_yaml
 from finr1.run import Run, read_manifest
 
 PRESET = {
-    "00_overview": {"run": "tiny", "seed": 1, "preset": "tiny", "changes": []},
-    "01_data": {
-        "run": "tiny", "seed": 1, "source_names": ["synthetic"], "benchmark_names": ["synthetic"],
-        "data_dir": None, "track": "clean", "sampling": "balanced", "num_train": 8, "num_dev": 4,
-        "num_test": 4, "max_level": 1, "code_problems": 0, "decontaminate_ngram": 8, "max_context_chars": None,
-    },
-    "02_distillation": {
-        "run": "tiny", "seed": 1, "data_stage": "outputs/{run}/01_data", "teacher_backend": "scripted",
-        "teacher_model": None,
-        "teacher_base_url": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 256, "num_samples": 1,
-        "concurrency": 8, "max_cost": None, "prompt_price": 0.0, "completion_price": 0.0, "fault_rate": 0.3,
-    },
-}  # fmt: skip
+    "00_overview": demo_values("00_overview", run="tiny", seed=1, preset="tiny"),
+    "01_data": demo_values("01_data", run="tiny", seed=1, num_train=8, num_dev=4, num_test=4),
+    "02_distillation": demo_values("02_distillation", run="tiny", seed=1),
+}
 LAST = "02_distillation"
 START = """
 from finr1.params import STAGES
@@ -72,6 +66,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def execute(stage, params):
         stages.append(stage)
+        manifest.package_hashes.cache_clear()  # each kernel looks at the package anew
         run = Run(params)
         run.path("rows.jsonl").write_text(f"{getattr(params, 'num_train', 0)}\n", "utf8")
         run.finish({}, outputs=["rows.jsonl"])
@@ -146,12 +141,48 @@ def test_force_makes_a_stage_again_from_nothing_but_its_answers(tiny, executed, 
     assert run_tiny(executed, force=("all",)) == list(PRESET)
 
 
-def test_changed_package_code_is_told_and_not_acted_upon(tiny, executed, capsys):
+def test_a_changed_package_file_runs_again_what_loaded_it_and_is_named(tiny, package, executed, outputs, capsys):
     run_tiny(executed)
-    (tiny / "finr1").mkdir()
-    (tiny / "finr1" / "grading.py").write_text("changed = True\n", "utf8")
-    assert run_tiny(executed, "02_distillation.max_tokens=9", until=LAST) == ["00_overview", LAST]
-    assert "note: finr1/ changed since 01_data was made; --force 01_data makes" in capsys.readouterr().out
+    (package / "unused.py").write_text("2\n", "utf8")
+    assert run_tiny(executed) == [], "no stage has loaded it"
+    (package / "plotting" / "style.py").write_text("2\n", "utf8")
+    assert run_tiny(executed) == list(PRESET)
+    assert "run  01_data: changed: finr1/plotting/style.py\n" in capsys.readouterr().out
+    (outputs / "mine" / "01_data" / "train_files.json").write_text('{"finr1/sft.py": "a"}', "utf8")
+    write_notebook(tiny, "01_data", FINISH + "def make_trainer(): ...")
+    assert run_tiny(executed, "01_data.num_dev=5", force=("02_distillation",)) == ["01_data", "02_distillation"]
+    text = capsys.readouterr().out
+    assert "run  01_data: changed: num_dev 4 -> 5, cell `make_trainer` of its notebook\n" in text
+    (package / "rewards.py").unlink()
+    (package / "paper.mplstyle").unlink()
+    run_tiny(executed, "01_data.num_dev=5")
+    assert "run  02_distillation: changed: finr1/paper.mplstyle, finr1/rewards.py\n" in capsys.readouterr().out
+
+
+def test_many_changes_are_counted_after_the_first_five(tiny, executed, capsys):
+    run_tiny(executed)
+    write_notebook(tiny, "01_data", FINISH + "def one(): ...\ndef two(): ...")
+    run_tiny(executed, *(f"01_data.{name}=3" for name in ("seed", "num_train", "num_dev", "num_test")))
+    assert "num_dev 4 -> 3, num_test 4 -> 3, cell `one` of its notebook, 1 more\n" in capsys.readouterr().out
+
+
+def test_a_changed_figure_runs_its_notebook_and_does_not_train_again(tiny, package, executed, outputs):
+    run_tiny(executed)
+    for name in ("model", "train_files.json"):
+        (outputs / "mine" / "01_data" / name).write_text("{}", "utf8")
+    (package / "plotting" / "style.py").write_text("2\n", "utf8")
+    assert run_tiny(executed, until="01_data") == ["00_overview", "01_data"]
+    assert (outputs / "mine" / "01_data" / "model").exists()
+
+
+def test_a_stage_of_an_older_version_runs_again(tiny, executed, outputs, capsys):
+    run_tiny(executed)
+    file = outputs / "mine" / "01_data" / "manifest.json"
+    record = json.loads(file.read_text("utf8"))
+    record["code"] = {"commit": None, "dirty": None, "notebook_sha256": "a", "package_sha256": "b"}
+    file.write_text(json.dumps(record), "utf8")
+    assert run_tiny(executed) == ["01_data"]
+    assert "run  01_data: made by an older version of the suite" in capsys.readouterr().out
 
 
 # What stops before any work.
@@ -171,10 +202,7 @@ def test_changed_package_code_is_told_and_not_acted_upon(tiny, executed, capsys)
             '02_distillation: data_stage = "outputs/other/01_data": not a complete stage (no manifest.json); '
             "notebooks/01_data.ipynb makes it",
         ),
-        (
-            ["--set", "02_distillation.teacher_backend=endpoint"],
-            'teacher_model = None: teacher_backend = "endpoint" needs',
-        ),
+        (["--set", "teacher_backend=endpoint"], 'teacher_model = None: teacher_backend = "endpoint" needs'),
         (["--preset", "tinny"], '"tinny": no such preset; did you mean tiny?; there are: tiny'),
         (["--run", "../x"], 'run = "../x": should be a plain folder name'),
         (["--until", "02_distil"], '"02_distil": no such stage; did you mean 02_distillation?'),
@@ -211,18 +239,7 @@ def test_a_preset_without_a_file_for_each_notebook_is_refused(tiny, executed, ca
 
 
 def test_a_wrong_parameter_is_told_within_five_seconds_and_without_a_traceback(tiny):
-    command = [
-        sys.executable,
-        "-m",
-        "finr1",
-        "run",
-        "--preset",
-        "tiny",
-        "--until",
-        LAST,
-        "--set",
-        "01_data.num_train=x",
-    ]
+    command = [sys.executable, "-m", "finr1", "run", "--preset", "tiny", "--until", LAST, "--set", "num_train=x"]
     started = time.monotonic()
     result = subprocess.run(command, capture_output=True, text=True)
     assert time.monotonic() - started < 5
@@ -238,6 +255,22 @@ def test_the_command_line_does_not_import_torch():
 
 
 # Real kernels.
+
+
+def test_editing_a_file_of_the_package_runs_again_the_notebooks_that_loaded_it(tiny, outputs, monkeypatch):
+    shutil.copytree(ROOT / "finr1", tiny / "finr1", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setenv("PYTHONPATH", str(tiny))
+
+    def run() -> str:
+        command = [sys.executable, "-m", "finr1", "run", "--preset", "tiny", "--until", "00_overview"]
+        return subprocess.run(command, cwd=tiny, capture_output=True, text=True, check=True).stdout
+
+    assert "run  00_overview: not complete yet" in run()
+    for name in ("progress.py", "rewards.py"):  # the kernel loads the first of them
+        with (tiny / "finr1" / name).open("a", encoding="utf8") as file:
+            file.write("# edited\n")
+    assert "run  00_overview: changed: finr1/progress.py\n" in run()
+    assert run() == "skip 00_overview: complete and unchanged\n"
 
 
 def test_notebooks_run_through_papermill_with_every_parameter_injected(tiny, outputs, capsys):
@@ -270,25 +303,17 @@ def test_papermill_alone_reports_a_parameter_that_does_not_exist(tiny, tmp_path)
         )
 
 
-TRAINER = """
-import json, time
-from finr1.params import OverviewParams
-from finr1.run import child_main
-
-def train(params, stage_dir):
-    for step in range(1, 4):
-        with (stage_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, "max_steps": 3}) + chr(10))
-        time.sleep(0.7)
-    (stage_dir / "model").mkdir()
-
-child_main(train, OverviewParams)
-"""
-
-
 def test_progress_of_training_is_stored_once_not_as_a_flood(tiny, outputs):
-    (tiny / "a_trainer.py").write_text(TRAINER, "utf8")
-    write_notebook(tiny, "00_overview", 'from finr1.run import launch\nrows = launch("a_trainer", run)' + FINISH)
+    body = """
+import time
+from finr1.progress import ProgressLine, describe
+
+line = ProgressLine()
+for step in (1, 2, 3):
+    line.show(describe([{"step": step, "max_steps": 3}], step), last=step == 3)
+    time.sleep(1)
+"""
+    write_notebook(tiny, "00_overview", body + FINISH)
     pipeline.run_preset("tiny", "tiny", "00_overview")
     cell = nbformat.read(outputs / "tiny" / "00_overview" / "00_overview.ipynb", 4).cells[-1]
     shown = [output for output in cell.outputs if output.output_type == "display_data"]
@@ -301,7 +326,7 @@ def test_a_failing_notebook_shows_its_own_error_and_leaves_no_manifest(tiny, out
     assert main(["run", "--preset", "tiny", "--until", LAST]) == 1
     error = capsys.readouterr().err
     assert error.startswith("00_overview failed in cell [4]\n") and "\nZeroDivisionError: division by zero\n" in error
-    assert "00_overview/00_overview.ipynb" in error and "The same command again goes on" in error
+    assert "00_overview/00_overview.ipynb" in error and "The same command again resumes" in error
     assert "\x1b" not in error and error.count("\n") < 20
     assert not (outputs / "tiny" / "00_overview" / "manifest.json").exists()
     assert (outputs / "tiny" / "00_overview" / "00_overview.ipynb").exists()
@@ -330,7 +355,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, outputs):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 130 and "Traceback" not in error and "the same command again goes on" in error
+    assert process.returncode == 130 and "Traceback" not in error and "the same command again resumes" in error
 
 
 def test_the_end_prints_the_reports_table_and_its_path(outputs, capsys):

@@ -12,24 +12,18 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, demo_values
 
-from finr1 import manifest
-from finr1.child import child_main, is_locked
-from finr1.launch import clean_lines, last_error
-from finr1.params import DataParams, DistillationParams, ParameterError
+from finr1 import child, manifest
+from finr1.child import is_locked, stage_lock
+from finr1.launch import TrainingFailed, clean_lines, last_error, launch
+from finr1.manifest import read_manifest
+from finr1.params import DataParams, DistillationParams, ParameterError, SFTParams
 from finr1.progress import describe, duration
-from finr1.run import MissingStage, Run, StageBusy, TrainingFailed, launch, read_manifest, stage_lock
+from finr1.run import MissingStage, Run, StageBusy
 
-DATA = DataParams(
-    run="demo", seed=42, source_names=["synthetic"], benchmark_names=["synthetic"], data_dir=None, track="clean",
-    sampling="balanced", num_train=8, num_dev=4, num_test=4, max_level=1, code_problems=0, decontaminate_ngram=8,
-    max_context_chars=None,
-)  # fmt: skip
-DISTILLATION = DistillationParams(
-    run="demo", seed=42, data_stage="outputs/{run}/01_data", teacher_backend="scripted", teacher_model=None,
-    teacher_base_url=None, temperature=0.6, top_p=0.95, max_tokens=256, num_samples=1, concurrency=8, fault_rate=0.3,
-    max_cost=None, prompt_price=0.0, completion_price=0.0,
-)  # fmt: skip
+DATA = DataParams(**demo_values("01_data"))
+DISTILLATION = DistillationParams(**demo_values("02_distillation"))
 
 pytestmark = pytest.mark.usefixtures("outputs")
 
@@ -49,8 +43,9 @@ def finished_data(rows: str = '{"id": 1}\n') -> Run:
 
 
 def test_a_missing_input_names_parameter_value_notebook_and_command():
-    with pytest.raises(MissingStage) as caught:
+    with pytest.raises(ParameterError) as caught:  # the pipeline tells it like a wrong parameter
         Run(DISTILLATION)
+    assert isinstance(caught.value, MissingStage)
     for words in (
         'data_stage = "outputs/demo/01_data"',
         "notebooks/01_data.ipynb",
@@ -147,17 +142,6 @@ def test_phases_add_up_over_sessions_and_count_when_they_fail():
     assert run.state["phases"]["work"] >= 0.04
 
 
-def test_identical_runs_have_identical_metrics_and_outputs():
-    records = []
-    for name in ("first", "second"):
-        run = Run(changed(DATA, run=name))
-        run.path("rows.jsonl").write_text("{}\n", "utf8")
-        run.finish({"share": 0.25}, outputs=["rows.jsonl"])
-        records.append(read_manifest(run.dir))
-    assert records[0]["metrics"] == records[1]["metrics"]
-    assert records[0]["outputs_sha256"] == records[1]["outputs_sha256"]
-
-
 def test_no_key_of_the_environment_reaches_the_run_folder(monkeypatch, outputs):
     monkeypatch.setenv("FINR1_API_KEY", "sk-planted")
     monkeypatch.setenv("HF_TOKEN", "hf-planted")
@@ -170,6 +154,45 @@ def test_a_folder_that_is_no_clone_has_no_commit(project):
     assert manifest.commit() == {"commit": None, "dirty": None}
 
 
+LOADED = ["finr1/paper.mplstyle", "finr1/plotting/style.py", "finr1/rewards.py"]
+
+
+def test_the_manifest_names_the_package_files_that_kernel_and_trainer_loaded(package):
+    run = Run(DATA)
+    run.path("train_files.json").write_text('{"finr1/sft.py": "a", "finr1/rewards.py": "of another time"}', "utf8")
+    (package / "rewards.py").write_text("edited while the stage ran\n", "utf8")
+    run.finish({}, outputs=[])
+    files = read_manifest(run.dir)["code"]["files"]
+    assert sorted(files) == [*LOADED, "finr1/sft.py"]
+    assert files["finr1/rewards.py"] == manifest.package_hashes()["finr1/rewards.py"], "what the kernel loaded"
+    assert manifest.changed_files(files) == ["finr1/sft.py", "finr1/rewards.py"], "gone, and edited"
+
+
+@pytest.mark.parametrize("edited", ["finr1/rewards.py", "finr1/unused.py", "the notebook"])
+def test_changed_code_removes_artefacts_but_neither_answers_nor_what_training_made(project, package, edited):
+    run = finished_data()
+    kept = ["model", "checkpoints", "metrics.jsonl", "train_files.json", "teacher.answers.jsonl"]
+    for name in kept:
+        run.path(name).touch()
+    run.state["launched"] = {"train.py": "a"}
+    run.save_state()
+    assert Run(DATA).path("rows.jsonl").exists(), "nothing changed"
+    (project / "notebooks").mkdir()
+    code = {"cell_type": "code", "metadata": {}, "source": "a = 1"}
+    changed = project / "notebooks" / "01_data.ipynb" if edited == "the notebook" else package.parent / edited
+    changed.write_text(json.dumps({"cells": [code]}), "utf8")
+    manifest.package_hashes.cache_clear()  # as in a new kernel
+    again = Run(DATA)
+    assert sorted(path.name for path in again.dir.iterdir()) == sorted([*kept, "params.yaml", "state.json"])
+    assert again.state["launched"] == {"train.py": "a"} and again.fingerprint == run.fingerprint
+
+
+def test_a_process_keeps_the_hashes_of_what_it_loaded(package):
+    before = manifest.package_hashes()
+    (package / "rewards.py").write_text("2\n", "utf8")
+    assert manifest.package_hashes() == before and manifest.changed_files(before) == ["finr1/rewards.py"]
+
+
 def test_a_notebooks_hash_follows_its_code_and_nothing_else(project):
     def write(code: str, parameter: str = "run = 1", prose: str = "words") -> str:
         cells = [
@@ -179,12 +202,18 @@ def test_a_notebooks_hash_follows_its_code_and_nothing_else(project):
         ]
         (project / "notebooks").mkdir(exist_ok=True)
         (project / "notebooks" / "01_data.ipynb").write_text(json.dumps({"cells": cells}), "utf8")
-        return manifest.notebook_sha256("01_data")
+        return manifest.notebook_code(project / "notebooks" / "01_data.ipynb")
 
     first = write("a = 1")
     assert write("a = 1", parameter="run = 2", prose="other words") == first
     assert write("a = 2") != first
-    assert manifest.notebook_sha256("02_distillation") is None
+    assert manifest.notebook_code(project / "none.ipynb") == {"notebook_sha256": None, "functions": {}}
+    recipe = write("def make_trainer():\n    return 1") | {"files": {}}
+    assert manifest.changed_code("01_data", recipe) == []
+    write("def make_trainer():\n    return 2")
+    assert manifest.changed_code("01_data", recipe) == ["cell `make_trainer` of its notebook"]
+    write("a = 1")
+    assert manifest.changed_code("01_data", recipe) == ["its notebook"]
 
 
 def test_one_trainer_at_a_time():
@@ -201,98 +230,124 @@ def test_one_trainer_at_a_time():
 
 # The child.
 
-TRAINER = """
-import json, os, pathlib, signal, sys, time
-from finr1.params import DataParams
-from finr1.run import child_main
+# The recipe of a notebook, without TRL, which takes seconds to load: making this trainer is all its training.
+RECIPE = """
+import json, os, signal, sys, time
+import finr1.child
 
-def train(params, stage_dir):
+finr1.child.train = lambda make_trainer, params, stage_dir: make_trainer(params, stage_dir)
+
+
+def make_trainer(params, stage_dir):
     rows = stage_dir / "metrics.jsonl"
     steps = len(rows.read_text().splitlines()) if rows.exists() else 0
     with rows.open("a") as file:
         for step in range(steps + 1, 4):
-            file.write(json.dumps({"step": step, "max_steps": 3, "loss": 1 / step}) + chr(10))
+            row = {"step": step, "max_steps": 3, "loss": 1 / step, "process": os.getpid()}
+            file.write(json.dumps(row) + chr(10))
             file.flush()
             BODY
-    (stage_dir / "model").mkdir()
-
-if __name__ == "__main__":
-    child_main(train, DataParams)
+    (stage_dir / "model").mkdir(exist_ok=True)
 """
 
 
-def trainer(project: Path, body: str = "pass") -> str:
-    (project / "a_trainer.py").write_text(TRAINER.replace("BODY", body), "utf8")
-    return "a_trainer"
+@pytest.fixture
+def sft(project: Path, outputs: Path) -> SFTParams:
+    """Parameters of 04_sft, with complete inputs."""
+    params = SFTParams(**demo_values("04_sft"))
+    for folder in params.inputs().values():
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text('{"outputs": {}, "outputs_sha256": "1"}', "utf8")
+    write_recipe(project)
+    return params
 
 
-def test_launch_returns_the_childs_metrics_and_shows_them_live(project, capsys):
-    seen = []
-    rows = launch(trainer(project), Run(DATA), on_progress=lambda rows: seen.append(len(rows)))
-    assert [row["step"] for row in rows] == [1, 2, 3] and seen[-1] == 3
+def write_recipe(project: Path, body: str = "pass") -> None:
+    cell = {"cell_type": "code", "metadata": {"tags": ["recipe"]}, "source": RECIPE.replace("BODY", body)}
+    (project / "notebooks").mkdir(exist_ok=True)
+    (project / "notebooks" / "04_sft.ipynb").write_text(json.dumps({"cells": [cell]}), "utf8")
+
+
+def test_launch_returns_the_childs_metrics_and_shows_them_live(sft, capsys):
+    numbers_of_rows = []
+    rows = launch(Run(sft), on_progress=lambda rows: numbers_of_rows.append(len(rows)))
+    assert [row["step"] for row in rows] == [1, 2, 3] and numbers_of_rows[-1] == 3
     assert "step 3/3, loss 0.3333" in capsys.readouterr().out
 
 
-def test_a_model_that_is_complete_is_not_trained_again(project, capsys):
-    run = Run(DATA)
-    launch(trainer(project), run)
-    rows = launch(trainer(project, "raise ValueError"), run)
-    assert len(rows) == 3 and "no training" in capsys.readouterr().out
+def test_a_model_that_is_complete_is_not_trained_again(sft, capsys):
+    rows = launch(Run(sft))
+    assert launch(Run(sft)) == rows and "no training" in capsys.readouterr().out
 
 
-def test_a_child_that_dies_leaves_its_own_error_and_running_again_resumes(project):
-    run = Run(DATA)
+def test_a_child_that_dies_leaves_its_own_error_and_running_again_resumes(project, sft):
+    write_recipe(project, "assert (stage_dir / 'more_memory').exists(), 'batch of size 3 is odd'")
+    run = Run(sft)
     with pytest.raises(TrainingFailed) as caught:
-        launch(trainer(project, "raise ValueError('batch of size 3 is odd')"), run)
+        launch(run)
     message = str(caught.value)
-    assert "a_trainer ended with exit code 1\nValueError: batch of size 3 is odd\n" in message
+    assert "04_sft ended with exit code 1\nAssertionError: batch of size 3 is odd\n" in message
     assert "The end of" in message and "Traceback (most recent call last):" in message
     assert not (run.dir / "manifest.json").exists() and not (run.dir / "model").exists()
-    again = Run(DATA)
-    assert [row["step"] for row in launch(trainer(project), again)] == [1, 2, 3], "the first step is kept"
+    run.path("more_memory").touch()
+    rows = launch(Run(sft))
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[0]["process"] != rows[1]["process"] == rows[2]["process"], "the first step is kept"
 
 
-def test_only_the_last_sessions_log_is_searched_for_the_error(project):
-    with pytest.raises(TrainingFailed):
-        launch(trainer(project, "raise ValueError('old')"), Run(DATA))
+def test_only_the_last_sessions_log_is_searched_for_the_error(project, sft):
+    write_recipe(project, "sys.exit('new words' if (stage_dir / 'second').exists() else 'old words')")
+    run = Run(sft)
+    with pytest.raises(TrainingFailed, match="old words"):
+        launch(run)
+    run.path("second").touch()
     with pytest.raises(TrainingFailed) as caught:
-        launch(trainer(project, "sys.exit('new words')"), Run(DATA))
+        launch(run)
     assert "old" not in str(caught.value) and "\nnew words\n" in str(caught.value)
 
 
-def test_a_killed_child_is_told_from_one_that_failed(project):
+def test_a_killed_child_is_told_from_one_that_failed(project, sft):
+    write_recipe(project, "os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(TrainingFailed, match=r"was killed by SIGKILL \(out of memory\?\)"):
-        launch(trainer(project, "os.kill(os.getpid(), signal.SIGKILL)"), Run(DATA))
+        launch(Run(sft))
 
 
-def test_changed_training_data_makes_the_model_again(project, capsys):
-    run = Run(DATA)
-    run.path("train.jsonl").write_text("{}\n", "utf8")
-    launch(trainer(project), run, reads=["train.jsonl"])
-    launch(trainer(project, "raise ValueError"), run, reads=["train.jsonl"])
-    run.path("train.jsonl").write_text("{}\n{}\n", "utf8")
-    assert len(launch(trainer(project), run, reads=["train.jsonl"])) == 3
-    assert "the training data changed" in capsys.readouterr().out
+@pytest.mark.parametrize("changed", ["rows.jsonl", "train.py", "finr1/rewards.py"])
+def test_a_model_of_other_data_another_recipe_or_other_code_is_made_again(project, sft, capsys, changed):
+    run = Run(sft)
+    run.path("rows.jsonl").write_text("{}\n", "utf8")
+    before = launch(run, reads=["rows.jsonl"])
+    assert launch(run, reads=["rows.jsonl"]) == before
+    if changed == "rows.jsonl":
+        run.path("rows.jsonl").write_text("{}\n{}\n", "utf8")
+    elif changed == "train.py":
+        write_recipe(project, "steps += 1")
+    else:
+        run.path("train_files.json").write_text(json.dumps({changed: "of the file as it was"}), "utf8")
+    after = launch(run, reads=["rows.jsonl"])
+    assert len(after) == 3 and after[0]["process"] != before[0]["process"]
+    assert f"changed: {changed}; training starts afresh" in capsys.readouterr().out
 
 
-def test_an_interrupted_cell_leaves_no_trainer_behind(project):
+def test_an_interrupted_cell_leaves_no_trainer_behind(project, sft):
     def interrupt(rows):
         raise KeyboardInterrupt
 
-    run = Run(DATA)
+    write_recipe(project, "time.sleep(60)")
+    run = Run(sft)
     with pytest.raises(KeyboardInterrupt):
-        launch(trainer(project, "time.sleep(60)"), run, on_progress=interrupt)
+        launch(run, on_progress=interrupt)
     assert not is_locked(run.dir)
 
 
-def test_a_trainer_ends_with_the_notebook_that_started_it(project, outputs):
-    module = trainer(project, "time.sleep(60)")
+def test_a_trainer_ends_with_the_notebook_that_started_it(project, sft, outputs):
+    write_recipe(project, "time.sleep(60)")
     code = (
-        "from finr1.params import DataParams; from finr1.run import Run, launch\n"
-        f"launch({module!r}, Run(DataParams(**{DATA.model_dump()!r})))"
+        "from finr1.params import SFTParams; from finr1.run import Run, launch\n"
+        f"launch(Run(SFTParams(**{sft.model_dump()!r})))"
     )
     notebook = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-    folder = outputs / "demo" / "01_data"
+    folder = outputs / "demo" / "04_sft"
     wait_until(lambda: (folder / "metrics.jsonl").exists())
     assert is_locked(folder)
     notebook.send_signal(signal.SIGKILL)
@@ -307,45 +362,35 @@ def wait_until(condition, seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def test_a_child_started_by_hand_without_a_folder_says_how(project):
-    trainer(project)
-    result = subprocess.run([sys.executable, "-m", "a_trainer"], cwd=project, capture_output=True, text=True)
-    assert result.returncode == 1 and "usage: python -m" in result.stderr and "Traceback" not in result.stderr
+def test_a_script_that_lies_in_no_stages_folder_says_so(project):
+    (project / "train.py").write_text("from finr1.child import child_main; child_main(None, None)", "utf8")
+    result = subprocess.run([sys.executable, "train.py"], cwd=project, capture_output=True, text=True)
+    assert result.returncode == 1 and "params.yaml" in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("rank, seen", [(None, "2"), ("1", "2,3")], ids=["by hand", "by torchrun"])
-def test_a_single_trainer_sees_a_single_gpu(project, monkeypatch, rank, seen):
+@pytest.mark.parametrize("rank, visible", [(None, "2"), ("1", "2,3")], ids=["by hand", "by torchrun"])
+def test_a_single_trainer_sees_a_single_gpu(sft, monkeypatch, rank, visible):
     """With two in sight, transformers' trainer would wrap the model in DataParallel."""
-    run, found = Run(DATA), []
+    run, seen = Run(sft), []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     monkeypatch.setenv("RANK", rank) if rank else monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setattr("sys.argv", ["finr1.sft", str(run.dir)])
-    DATA.to_yaml(run.dir / "params.yaml")
-    child_main(lambda params, stage_dir: found.append(os.environ["CUDA_VISIBLE_DEVICES"]), DataParams)
-    assert found == [seen]
+    monkeypatch.setattr("sys.argv", [str(run.dir / "train.py")])
+    monkeypatch.setattr(child, "train", lambda *_: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    child.child_main(lambda params, stage_dir: None, SFTParams)
+    assert seen == [visible]
 
 
 @pytest.mark.slow
-def test_two_processes_are_two_and_their_own_error_comes_through(project):
+def test_two_processes_are_two_and_their_own_error_comes_through(project, sft):
     """torchrun's closing traceback speaks of itself; the reason stands further up."""
-    body = """
-import os, time
-from finr1.params import DataParams
-from finr1.run import child_main
-
-def train(params, stage_dir):
-    (stage_dir / f"rank{os.environ['RANK']}").touch()
-    while len(list(stage_dir.glob("rank?"))) < 2:
-        time.sleep(0.05)
-    int("no number")
-
-if __name__ == "__main__":
-    child_main(train, DataParams)
-"""
-    (project / "a_trainer.py").write_text(body, "utf8")
-    shutil.copytree(Path(__file__).parent.parent / "params" / "accelerate", project / "params" / "accelerate")
+    body = """(stage_dir / f"rank{os.environ['RANK']}").touch()
+            while len(list(stage_dir.glob("rank?"))) < 2:
+                time.sleep(0.05)
+            int("no number")"""
+    write_recipe(project, body)
+    shutil.copytree(ROOT / "params" / "accelerate", project / "params" / "accelerate")
     with pytest.raises(TrainingFailed) as caught:
-        launch("a_trainer", Run(DATA), num_processes=2)
+        launch(Run(changed(sft, num_processes=2)))
     assert "\nValueError: invalid literal for int() with base 10: 'no number'\n" in str(caught.value)
 
 
@@ -359,11 +404,7 @@ if __name__ == "__main__":
             "the outermost of a chain",
         ),
         ("\x1b[31mTraceback (most recent call last):\x1b[0m\n  x\n\x1b[1mOSError: c\x1b[0m\n", "OSError: c", "colours"),
-        (
-            "[rank1]: Traceback (most recent call last):\n[rank1]:   File\n[rank1]: OSError: d\n",
-            "OSError: d",
-            "torchrun",
-        ),
+        ("[rank1]: Traceback (most recent call last):\n[rank1]:   F\n[rank1]: OSError: d\n", "OSError: d", "torchrun"),
         ("1%\r50%\r100%\nkilled\n", "killed", "no traceback: the last line, progress bars as they end"),
         ("", "(it wrote no log)", "nothing at all"),
     ],
@@ -376,7 +417,3 @@ def test_progress_reads_as_a_person_would_say_it():
     assert describe([], 3) == "starting, 3 s"
     assert describe([{"step": 2, "max_steps": 9, "loss": 0.12345}], 61) == "step 2/9, loss 0.1235, 1 min 01 s"
     assert [duration(seconds) for seconds in (59.6, 3599, 7500)] == ["1 min 00 s", "59 min 59 s", "2 h 05 min"]
-
-
-def test_missing_stages_are_parameter_errors():
-    assert issubclass(MissingStage, ParameterError), "the pipeline tells both in the same way"

@@ -10,7 +10,7 @@ from recipes import make_trainer, recipe, train
 
 from finr1 import cpu, curation, rewards, synthetic, teacher, training, watch
 from finr1.params import GRPOParams, SFTParams
-from finr1.params.yaml_file import read_flat_yaml
+from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
 from finr1.records import write_jsonl
 

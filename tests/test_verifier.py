@@ -14,7 +14,7 @@ from finr1 import curation, judge, rewards, rollouts
 from finr1.generation import AnswerStore, EndpointBackend, GenerationError, ScriptedBackend, TransformersBackend
 from finr1.judge.verifier import STORE_FILE, Case, Verifier, make_verifier
 from finr1.params import GRPOParams, ParameterError
-from finr1.params.yaml_file import read_flat_yaml
+from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
 from finr1.records import Problem, write_jsonl
 
@@ -275,7 +275,7 @@ def test_a_key_of_one_role_reaches_its_endpoint_alone(server, monkeypatch, tmp_p
     monkeypatch.delenv("FINR1_API_KEY")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     params(GRPOParams).check_requirements()
-    with pytest.raises(ParameterError, match="FINR1_API_KEY_JUDGE for this one alone"):
+    with pytest.raises(ParameterError, match="FINR1_API_KEY_JUDGE for this role only"):
         params(FilteringParams).check_requirements()
 
 

@@ -1,26 +1,42 @@
-"""The base of all parameter models: strict where notebooks and YAML are lax.
+"""The base of all parameter models: strict where notebooks and YAML are lax. What is wrong is said in words.
 
 Each of these was seen to go wrong silently: YAML reads `1e-5` as text, `papermill -p x false` passes a truthy string,
-an unknown name only logs a warning, a name that a preset omits keeps the notebook's value.
+an unknown name only logs a warning, a name that a preset omits keeps the notebook's value. (pydantic-settings and
+jsonargparse read YAML and overrides, too; neither sees the names that papermill injected in vain.)
 """
 
 from __future__ import annotations
 
 import ast
-import types
-from collections.abc import Iterator
+import difflib
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, ClassVar, NamedTuple, Self, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 
 from finr1 import paths
-from finr1.params.errors import ParameterError, problems_of, unknown
-from finr1.params.yaml_file import read_flat_yaml, write_flat_yaml
 
-# papermill opens each cell that it injects with this line.
-_INJECTED = "# Parameters"
+# pydantic's kinds of error whose own text speaks of "valid integers" and the like; all others keep theirs.
+_SHOULD_BE = {
+    "int_": "should be a whole number",
+    "float_": "should be a number",
+    "finite_number": "should be a finite number",
+    "bool_": "should be true or false",
+    "string_type": "should be text (for `papermill -p` of something that looks like a number: `-r NAME VALUE`)",
+    "list_type": "should be a list, such as [first, second]",
+}
+
+
+class ParameterError(ValueError):
+    """One or more wrong parameters of one stage; `problems` holds a line or more for each."""
+
+    def __init__(self, where: str, problems: Iterable[str]):
+        self.problems = list(problems)
+        super().__init__("\n  ".join([f"wrong parameters for {where}", *self.problems]))
 
 
 class Params(BaseModel):
@@ -30,7 +46,7 @@ class Params(BaseModel):
     an earlier stage.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     stage: ClassVar[str]
 
     run: str  # name of the run, a plain folder name
@@ -40,11 +56,14 @@ class Params(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ParameterError(self.stage, problems_of(error, type(self).model_fields)) from None
+            raise ParameterError(self.stage, _problems(error, type(self).model_fields)) from None
 
     @classmethod
     def from_notebook(cls, namespace: dict[str, Any]) -> Self:
-        """The parameters out of a notebook's `globals()`, and what the stage needs from the environment, checked."""
+        """The parameters out of a notebook's `globals()`, and what the stage needs from the environment, checked.
+
+        Raises ParameterError, also for names that papermill injected and the stage does not know.
+        """
         values = {name: namespace[name] for name in cls.model_fields if name in namespace}
         if "run" in values:
             # `run = Run(params)` stands right below; running this cell again must still work.
@@ -67,11 +86,13 @@ class Params(BaseModel):
 
     def input_names(self) -> dict[str, str]:
         """Parameter -> folder as written, for each input stage; of a list `x_stages`, `x_stages[0]` and so on."""
-        values = self.model_dump()
-        lists = {name: value for name, value in values.items() if name.endswith("_stages")}
-        return {name: value for name, value in values.items() if name.endswith("_stage") and value is not None} | {
-            f"{name}[{place}]": value for name, folders in lists.items() for place, value in enumerate(folders)
-        }
+        folders = {}
+        for name, value in self.model_dump().items():
+            if name.endswith("_stage") and value is not None:
+                folders[name] = value
+            elif name.endswith("_stages"):
+                folders |= {f"{name}[{place}]": folder for place, folder in enumerate(value)}
+        return folders
 
     def inputs(self) -> dict[str, Path]:
         """Parameter -> absolute folder, for each input stage."""
@@ -91,7 +112,7 @@ class Params(BaseModel):
         ]
 
     def conflicts(self) -> Iterator[str]:
-        """Lines about parameters that are fine alone and not together, each with values that would work."""
+        """Lines about parameters that are fine one by one and not together, each with values that would work."""
         yield from ()
 
     def requirements(self) -> Iterator[str]:
@@ -103,59 +124,129 @@ class Params(BaseModel):
         if missing := list(self.requirements()):
             raise ParameterError(self.stage, missing)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: Any) -> Any:
+        """`value` as pydantic should see it: `{run}` filled in, None where papermill could only pass the word for it.
+
+        Raises ValueError for a truth value where a number belongs: pydantic takes True for 1, here it is a slip.
+        """
+        annotation = cls.model_fields[info.field_name].annotation
+        kinds = [getattr(kind, "__origin__", kind) for kind in (annotation, *get_args(annotation))]
+        if isinstance(value, bool) and (int in kinds or float in kinds):
+            raise ValueError("should be a whole number" if int in kinds else "should be a number")
+        if isinstance(value, str) and NoneType in kinds and value.lower() in ("none", "null", "~"):
+            return None
+        run = info.data.get("run", "{run}")  # the first field, so it is known by now
+        if isinstance(value, list):
+            return [entry.replace("{run}", run) if isinstance(entry, str) else entry for entry in value]
+        return value.replace("{run}", run) if isinstance(value, str) else value
+
     @field_validator("run")
     @classmethod
     def _plain_folder_name(cls, run: str) -> str:
-        allowed = run.isascii() and run.replace("-", "").replace("_", "").replace(".", "").isalnum()
-        if not allowed or run[0] in ".-" or run == "cache":
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", run) or run == "cache":
             raise ValueError("should be a plain folder name: letters, digits, '-', '_', '.' (and not 'cache')")
         return run
 
-    @model_validator(mode="before")
-    @classmethod
-    def _prepare(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        run = values.get("run")
-        return {name: _prepared(value, cls.model_fields.get(name), run) for name, value in values.items()}
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_values_for_numbers(cls, value: Any, info: Any) -> Any:
-        # pydantic takes True for 1; here it is a slip.
-        field = cls.model_fields[info.field_name]
-        if isinstance(value, bool) and (_accepts(field, int) or _accepts(field, float)):
-            raise ValueError("should be a whole number" if _accepts(field, int) else "should be a number")
-        return value
-
     @model_validator(mode="after")
     def _no_conflicts(self) -> Self:
-        if found := list(self.conflicts()):
-            raise ValueError("\n".join(found))
+        if conflicts := list(self.conflicts()):
+            raise ValueError("\n".join(conflicts))
         return self
-
-
-def _accepts(field: FieldInfo, kind: type) -> bool:
-    annotation = field.annotation
-    is_union = get_origin(annotation) in (types.UnionType, Union)
-    return kind in (get_args(annotation) if is_union else (annotation,))
-
-
-def _prepared(value: Any, field: FieldInfo | None, run: Any) -> Any:
-    """`value` as pydantic should see it: `{run}` filled in, and `None` where papermill could only pass the word."""
-    if isinstance(value, list):
-        return [_prepared(entry, None, run) for entry in value]
-    if not isinstance(value, str):
-        return value
-    if field is not None and _accepts(field, types.NoneType) and value.lower() in ("none", "null", "~"):
-        return None
-    return value.replace("{run}", run) if isinstance(run, str) else value
 
 
 def _injected_names(namespace: dict[str, Any]) -> Iterator[str]:
     """Names that papermill assigned: it knows no schema, so a typo would otherwise vanish in the namespace."""
     for source in namespace.get("In", []):
-        if source.startswith(_INJECTED):
+        if source.startswith("# Parameters"):  # papermill opens each cell that it injects with this line
             for node in ast.parse(source).body:
                 if isinstance(node, ast.Assign):
                     yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+# What is wrong, in words.
+
+
+def quoted(value: Any) -> str:
+    """A value as an error shows it: text in double quotes, long ones cut."""
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean x?`, or nothing when no known name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """The line for a parameter that does not exist. Its value is left out: it may be a key that somebody put there."""
+    if re.search(r"key|secret|password", name, re.IGNORECASE):
+        return f"{name}: unknown parameter; keys are read from the environment and never are parameters"
+    return f"{name}: unknown parameter{did_you_mean(name, known)}"
+
+
+def _problems(error: ValidationError, known: Iterable[str]) -> list[str]:
+    """pydantic's errors as our lines, in the order of the fields."""
+    lines: list[str] = []
+    for entry in error.errors():
+        name = "".join(f"[{part}]" if isinstance(part, int) else str(part) for part in entry["loc"])
+        kind, given = entry["type"], entry["input"]
+        advice = entry["msg"].removeprefix("Input ")
+        if kind == "extra_forbidden":
+            lines.append(unknown(name, known))
+            continue
+        if kind == "missing":
+            lines.append(f"{name}: missing; every parameter must be given a value")
+            continue
+        if kind == "value_error":
+            advice = str(entry["ctx"]["error"])
+            if not name:  # a check across fields: it has named them already
+                lines += advice.split("\n")
+                continue
+        elif kind == "literal_error" and isinstance(given, str):
+            advice += did_you_mean(given, re.findall(r"'([^']+)'", entry["ctx"]["expected"]))
+        else:
+            advice = next((words for prefix, words in _SHOULD_BE.items() if kind.startswith(prefix)), advice)
+        lines.append(f"{name} = {quoted(given)}: {advice}")
+    return lines
+
+
+# Flat YAML as the presets use it: one `name: value  # comment` a line, readable by plain `papermill -f`.
+
+
+class FlatYaml(NamedTuple):
+    """The values of a parameter file, and the comment that stands behind each of them."""
+
+    values: dict[str, Any]
+    comments: dict[str, str]
+
+
+def read_flat_yaml(path: Path) -> FlatYaml:
+    """Read a parameter file; raises ParameterError for broken YAML, no mapping, or a name given twice.
+
+    (PyYAML itself lets the second of two equal names win without a word, and drops comments.)
+    """
+    text = Path(path).read_text("utf8")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParameterError(str(path), [f"not readable as YAML: {error}"]) from None
+    if not isinstance(root, yaml.MappingNode):
+        raise ParameterError(str(path), ["should hold one `name: value` a line"])
+    names = [key.value for key, _ in root.value]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ParameterError(str(path), [f"{name}: given twice" for name in twice])
+    lines = [*text.splitlines(), ""]
+    ends = {key.value: value.end_mark for key, value in root.value}
+    comments = {name: lines[end.line][end.column :].partition("#")[2].strip() for name, end in ends.items()}
+    return FlatYaml(values, comments)
+
+
+def write_flat_yaml(path: Path, values: dict[str, Any]) -> None:
+    """Write `values` in their order. Floats keep a point (`1.0e-05`), without which YAML reads them back as text."""
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, "utf8")

@@ -9,19 +9,16 @@ from typing import ClassVar
 from finr1.params.base import Params
 from finr1.params.fields import ANY_KEY, API_KEY, key_variable
 
-_ENDPOINT_NEEDS = {"model": "the model's name", "base_url": "a URL such as http://HOST:PORT/v1"}
-
 
 class EndpointParams(Params):
-    """What distillation, filtering and GRPO share: a model that is asked, perhaps behind an endpoint."""
+    """What distillation, filtering, GRPO and the benchmark share: a model that is asked, perhaps behind an endpoint."""
 
     role: ClassVar[str]  # "teacher", "judge" or "verifier": the first word of its parameters
 
-    def endpoint(self) -> tuple[str, dict[str, str | None]] | None:
-        """Parameter that asks for the endpoint and the parameters that it needs; None when none is asked for."""
-        asking = f"{self.role}_backend"
-        needed = {name: getattr(self, name) for name in (f"{self.role}_model", f"{self.role}_base_url")}
-        return (asking, needed) if getattr(self, asking) == "endpoint" else None
+    @property
+    def backend(self) -> str:
+        """The value of `<role>_backend`: "endpoint", or what answers in its place."""
+        return getattr(self, f"{self.role}_backend")
 
     @property
     def key_env(self) -> str:
@@ -34,20 +31,20 @@ class EndpointParams(Params):
 
     def conflicts(self) -> Iterator[str]:
         yield from super().conflicts()
-        if wanted := self.endpoint():
-            asking, needed = wanted
-            for name, value in needed.items():
-                if value is None:
-                    yield f'{name} = None: {asking} = "endpoint" needs {_ENDPOINT_NEEDS[name.partition("_")[2]]}'
-        backend = getattr(self, f"{self.role}_backend")
-        if backend in ("transformers", "vllm") and getattr(self, f"{self.role}_model") is None:
-            yield f'{self.role}_model = None: {self.role}_backend = "{backend}" needs a hub id or a folder'
+        asks_endpoint = self.backend == "endpoint"
+        if asks_endpoint or self.backend in ("transformers", "vllm"):
+            needed = {f"{self.role}_model": "the model's name" if asks_endpoint else "a hub id or a folder"}
+            if asks_endpoint:
+                needed[f"{self.role}_base_url"] = "a URL such as http://HOST:PORT/v1"
+            for name, what in needed.items():
+                if getattr(self, name) is None:
+                    yield f'{name} = None: {self.role}_backend = "{self.backend}" needs {what}'
 
     def requirements(self) -> Iterator[str]:
         yield from super().requirements()
         own = key_variable(self.role)
-        if (wanted := self.endpoint()) and not any(os.environ.get(key) for key in (own, *ANY_KEY)):
+        if self.backend == "endpoint" and not any(os.environ.get(key) for key in (own, *ANY_KEY)):
             yield (
-                f'{wanted[0]} = "endpoint": the environment variable {API_KEY} is not set; '
-                f"`export {API_KEY}=...` (any text for a server that asks for no key), or {own} for this one alone"
+                f'{self.role}_backend = "endpoint": the environment variable {API_KEY} is not set; '
+                f"`export {API_KEY}=...` (any text for a server that asks for no key), or {own} for this role only"
             )

@@ -1,4 +1,4 @@
-"""Types that several stages' parameters share, and the names of keys and models."""
+"""Types that the parameters of several stages share, and the names of keys."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from finr1.params.errors import did_you_mean
+from finr1.records import RECIPE  # noqa: F401  (parameters name the recipe's models)
 
 API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
 ANY_KEY = (API_KEY, "OPENAI_API_KEY")
-RECIPE = ("base", "zero", "sft", "grpo")  # the models that the recipe makes, in the order of the benchmark's tables
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -35,9 +35,8 @@ SourceName = Annotated[str, AfterValidator(_known_source)]
 
 
 def key_variable(model: str) -> str:
-    """Environment variable with the key of one model of `other_models`: "DeepSeek-R1" -> FINR1_API_KEY_DEEPSEEK_R1.
+    """Environment variable with the key of one model or role: "DeepSeek-R1" -> FINR1_API_KEY_DEEPSEEK_R1.
 
-    For a benchmark of several endpoints; where it is not set, the key of all endpoints is used. A role's is made alike:
-    "teacher" -> FINR1_API_KEY_TEACHER.
+    Where it is not set, the key of all endpoints is used.
     """
     return f"{API_KEY}_{''.join(char if char.isalnum() else '_' for char in model.strip()).upper()}"

@@ -27,16 +27,10 @@ class OverviewParams(Params):
             yield f'preset = "{self.preset}": should be a folder of params/: {", ".join(known)}'
 
 
-_CLASSES = (
-    OverviewParams,
-    DataParams,
-    DistillationParams,
-    FilteringParams,
-    SFTParams,
-    GRPOParams,
-    BenchmarkParams,
-    ReportParams,
-)
-STAGES: dict[str, type[Params]] = {params.stage: params for params in _CLASSES}  # in the order in which they run
+STAGES: dict[str, type[Params]] = {  # in the order in which the notebooks run
+    params.stage: params
+    for params in (OverviewParams, DataParams, DistillationParams, FilteringParams, SFTParams, GRPOParams,
+                   BenchmarkParams, ReportParams)
+}  # fmt: skip
 # What a person runs once, besides: no stage of a run, but with parameters, a folder and a manifest like one.
 NOTEBOOKS = STAGES | {params.stage: params for params in (AblationParams, CompareParams)}
