@@ -17,7 +17,7 @@ import pandas as pd
 
 from finr1.evaluation import wilson_interval
 from finr1.params import RECIPE, STAGES, AblationParams, ParameterError, Params
-from finr1.params.errors import did_you_mean
+from finr1.params.base import did_you_mean
 from finr1.pipeline import load_preset
 
 *TRAINED, BENCHMARK = list(STAGES)[1:7]

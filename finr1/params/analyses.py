@@ -8,8 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from finr1 import paths
-from finr1.params.base import Params
-from finr1.params.errors import did_you_mean
+from finr1.params.base import Params, did_you_mean
 from finr1.params.fields import Text
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from finr1.params.errors import did_you_mean
+from finr1.params.base import did_you_mean
 from finr1.records import RECIPE  # noqa: F401  (parameters name the recipe's models)
 
 API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
