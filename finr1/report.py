@@ -18,17 +18,13 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
-from finr1 import ledger, paths, reported
-from finr1.evaluation import Sample, decided, estimate, percent, points, remark
+from finr1 import paths, reported
 from finr1.manifest import read_manifest
-from finr1.plotting import MODEL_COLOURS, MODEL_NAMES
-from finr1.progress import duration
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -59,7 +55,7 @@ def environment() -> Environment:
 
 def _template():
     jinja = environment()
-    jinja.filters |= {"cell": cell_text, "table": _as_table, "data_uri": _data_uri}
+    jinja.filters |= {"cell": cell_text, "columns": _columns, "data_uri": _data_uri}
     return jinja.get_template("report.html.j2")
 
 
@@ -102,14 +98,24 @@ class Page:
         return section
 
     def add_stage(self, folder: Path) -> None:
-        """What a complete stage measured: its numbers, warnings and figures, and its tables as they are in its manifest."""
+        """What a complete stage measured: numbers, warnings, figures, and tables as its manifest has them."""
         metrics = {k: v for k, v in read_manifest(folder)["metrics"].items() if k not in BETTER_SHOWN and v is not None}
         warnings = metrics.pop("warnings", [])
-        self.add(HEADINGS[folder.name], _named_values(metrics), warnings, sorted((folder / "figures").glob("*.png")))
-        for name, rows in metrics.items():
-            if _is_table(rows):
-                look = "folded" if len(rows) > 12 else "part"
-                self.add(name.replace("_", " ").capitalize(), [_joined(row) for row in rows], look=look)
+        tables = {k: v for k, v in metrics.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
+        values = {k: v for k, v in metrics.items() if k not in tables and "\n" not in str(v)}
+        self.add(HEADINGS[folder.name], values, warnings, sorted((folder / "figures").glob("*.png")))
+        for name, rows in tables.items():
+            look = "folded" if len(rows) > 12 else "part"
+            self.add(name.replace("_", " ").capitalize(), [_joined(row) for row in rows], look=look)
+
+    def add_manifests(self, manifests: Mapping[str, Mapping]) -> None:
+        """One folded part per manifest: the stage's parameters, then everything as it is in the file."""
+        for name, made in manifests.items():
+            values = {key: str(v) if isinstance(v, float) else v for key, v in made["parameters"].items()}
+            changed = " with uncommitted changes" if made["code"]["dirty"] else ""
+            heading = f"{name}: seed {made['seed']}, commit {(made['code']['commit'] or 'unknown')[:10]}{changed}"
+            text = verbatim(json.dumps(made, indent=1, ensure_ascii=False))
+            self.add(f"{heading}, finished {made['finished']}", values, text, look="folded")
 
     def write(self, path: Path) -> None:
         path.write_text(_template().render(page=self, paper=reported.PAPER), encoding="utf8")
@@ -144,12 +150,17 @@ def cell_text(value: object) -> str:
     return str(value)
 
 
-def _as_table(rows: Sequence[Mapping]) -> dict:
-    """Columns {name: whether its cells are numbers} and rows of texts, for the template."""
+def _columns(rows: Sequence[Mapping]) -> dict[str, list]:
+    """For the template: names of the columns, "n" for each that holds numbers, and the rows as texts."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[cell_text(row.get(name)) for name in names] for row in rows]
-    numeric = [all(NUMBER.fullmatch(cell) for cell in column) for column in zip(*cells, strict=True)]
-    return {"names": dict(zip(names, numeric, strict=True)), "rows": cells}
+    classes = ["n" if all(map(NUMBER.fullmatch, column)) else "" for column in zip(*cells, strict=True)]
+    soft = Markup('{}<span class="interval"> [{}</span>')
+    for line in cells:
+        for place, (value, bracket, interval) in enumerate(text.partition(" [") for text in line):
+            if bracket and classes[place]:
+                line[place] = soft.format(value, interval)
+    return {"names": names, "classes": classes, "rows": cells}
 
 
 def _data_uri(file: Path) -> str:
@@ -166,6 +177,26 @@ def _joined(row: Mapping) -> dict[str, object]:
         elif not re.search(r"(^|_)high$", key):
             cells[key.replace("_", " ")] = value
     return cells
+
+
+def other_manifests(manifests: Mapping[str, Mapping], run_folder: Path) -> dict[str, dict]:
+    """Notebook 00's manifest, and those of other runs that 06 and 09 read, as <run>/<stage>.
+
+    One that is gone, or was made anew since it was read, is left out.
+    """
+    others: dict[str, dict] = {}
+    if (run_folder / "00_overview" / "manifest.json").exists():
+        others["00_overview"] = read_manifest(run_folder / "00_overview")
+    known = {made["outputs_sha256"] for made in manifests.values()}
+    for reader in (manifests[name] for name in ("06_benchmark", "09_ablation") if name in manifests):
+        for entry in reader["inputs"].values():
+            folder = paths.resolve(entry["path"])
+            if entry["sha256"] in known or not (folder / "manifest.json").exists():
+                continue
+            made = read_manifest(folder)
+            if made["outputs_sha256"] == entry["sha256"]:
+                others[f"{made['run']}/{made['stage']}"] = made
+    return others
 
 
 # ---- the page as PDF ------------------------------------------------------------------------------------------------

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finr1 import templates
-
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
@@ -265,4 +263,6 @@ def _labels(groups: Sequence[Group], step: int | None) -> list[tuple[str, str]]:
 
 
 def _template():
-    return templates.environment(Path(__file__).parent).get_template(TEMPLATE)
+    from finr1.report import environment
+
+    return environment().get_template(TEMPLATE)

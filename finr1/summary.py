@@ -63,11 +63,10 @@ def _level(row: Mapping) -> str:
     return f"{percent(row['accuracy'])} % (95 % interval {percent(row['low'])} to {percent(row['high'])}{rest})"
 
 
-def _change(step: Mapping) -> str:
+def _change(step: Mapping, on: str = "") -> str:
     """A difference with its interval, and whether it is noise."""
     ends = f"{points(step['low'])} to {points(step['high'])}"
     noise = remark(step) and f", which is {remark(step)}{'' if step['inside_noise'] else ' comparisons'}"
-    on = f" on the {decided(step)} problems that could be graded" if step["n"] < step.get("asked", 0) else ""
     return f"{points(step['difference'])} points (paired 95 % interval {ends}){on}{noise}"
 
 
@@ -76,7 +75,8 @@ def _step_sentence(step: Mapping, steps: Sequence[Mapping]) -> str:
     pair = (step["before"], step["after"])
     others = [s for s in steps if (s["before"], s["after"]) == pair and s["decoding"] != step["decoding"]]
     also = "".join(f"; with {other['decoding']} decoding {_change(other)}" for other in others)
-    return f"From {_name(pair[0])} to {_name(pair[1])} accuracy changes by {_change(step)}{also}."
+    on = f" on the {decided(step)} problems that could be graded" if step["n"] < step.get("asked", 0) else ""
+    return f"From {_name(pair[0])} to {_name(pair[1])} accuracy changes by {_change(step, on)}{also}."
 
 
 def _format_sentence(step: Mapping, by_model: Mapping[str, Mapping]) -> str:
@@ -127,13 +127,15 @@ def headline(rows: Sequence[Mapping]) -> list[dict]:
     for row in [row for row in rows if row["decoding"] == "greedy"] or rows:
         notes = [f"95 % interval {percent(row['low'])} to {percent(row['high'])}", f"{row['decoding']}, n = {row['n']}"]
         notes += [f"{row['undecided']} of {row['samples']} answers undecided"] if row["undecided"] else []
-        tiles.append({"name": dotted(row["model"]), "value": f"{percent(row['accuracy'])} %", "notes": notes})
+        tile = {"name": _name(row["model"]), "value": f"{percent(row['accuracy'])} %", "notes": notes}
+        tiles.append(tile | {"colour": MODEL_COLOURS.get(row["model"], "#56606f")})
     return tiles
 
 
 def result_rows(rows: Sequence[Mapping], by: str | None = None) -> list[dict]:
     """`evaluation.results_table`: shares in percent with their 95 % intervals, which a bar draws from 0 to 100."""
-    bar = Markup('<span class="bar" style="--tile: {}"><i style="left: {}%; width: {}%"></i><b style="left: {}%"></b></span>')
+    ends = '<i style="left: {}%; width: {}%"></i><b style="left: {}%"></b>'
+    bar = Markup(f'<span class="bar" style="--tile: {{}}">{ends}</span>')
     undecided, table = any(row["undecided"] for row in rows), []
     for row in rows:
         cells = {by: row[by].replace("_", " ")} if by else {}
@@ -141,8 +143,8 @@ def result_rows(rows: Sequence[Mapping], by: str | None = None) -> list[dict]:
         cells |= {"answers": row["samples"]} | ({"undecided": row["undecided"]} if undecided else {})
         cells |= {"accuracy": estimate(row["accuracy"], row["low"], row["high"]), "0 to 100": ""}
         if row["accuracy"] is not None:
-            ends = percent(row["low"]), percent(row["high"] - row["low"]), percent(row["accuracy"])
-            cells["0 to 100"] = bar.format(MODEL_COLOURS.get(row["model"], "#56606f"), *ends)
+            places = percent(row["low"]), percent(row["high"] - row["low"]), percent(row["accuracy"])
+            cells["0 to 100"] = bar.format(MODEL_COLOURS.get(row["model"], "#56606f"), *places)
         cells["in the format"] = estimate(row["format"], row["format_low"], row["format_high"])
         cells["accuracy in the format"] = f"{percent(row['accuracy_given_format'])} of {row['in_format']}"
         cells["lenient accuracy"] = estimate(row["lenient"], row["lenient_low"], row["lenient_high"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finr1 import templates
+from finr1 import report
 from finr1.compare.metrics import ALL, graded_otherwise, stage_numbers
 from finr1.compare.runs import GRADED_BY, KINDS, ComparedRun, graders, same_outputs, setting_rows
 from finr1.evaluation.rendering import render_rows
@@ -40,10 +40,10 @@ def text_page(a: ComparedRun, b: ComparedRun, rows: Sequence[dict[str, Any]]) ->
 
 def html_page(a: ComparedRun, b: ComparedRun, rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """Write the same as HTML to `path` and return it: no script, nothing is fetched, all texts escaped."""
-    environment = templates.environment(Path(__file__).parent)
+    environment = report.environment()
     environment.filters |= {"number": number, "p_value": p_value}
     settings = setting_rows(a, b)
-    html = environment.get_template(TEMPLATE).render(
+    html = environment.get_template(f"compare/{TEMPLATE}").render(
         a=a, b=b, made=made, rows=rows, level=level, change=change, bar=_bar, reach=_reach(rows), settings=settings,
         by_source=any(row["source"] != ALL for row in rows), agreements=agreements(a, b, settings),
         notes=notes(a, b, rows), numbers=stage_numbers(a, b),
