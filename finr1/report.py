@@ -37,10 +37,11 @@ HEADINGS = {  # stage folder -> heading of its section, in the order of the page
     "05_grpo": "GRPO",
     "06_benchmark": "The benchmark in figures",
 }
-BETTER_SHOWN = ("rows", "steps", "by_capability", "table", "protocols")  # metrics with a place of their own
+# Metrics with a place of their own.
+BETTER_SHOWN = ("rows", "steps", "by_capability", "by_source", "table", "protocols")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 # A cell that stands to the right: a number, maybe with its unit, its interval or its n; or a dash.
-NUMBER = re.compile(r"-|[-+]?\d[\d,.]*(e[-+]\d+)?( %)?( \[[^]]*\])?( of \d+)?")
+NUMBER = re.compile(r"(-|[-+]?\d[\d,.]*(e[-+]\d+)?)( %)?( \[[^]]*\])?( (of|/) \d+)?")
 
 
 def environment() -> Environment:
@@ -106,7 +107,8 @@ class Page:
         self.add(HEADINGS[folder.name], values, warnings, sorted((folder / "figures").glob("*.png")))
         for name, rows in tables.items():
             look = "folded" if len(rows) > 12 else "part"
-            self.add(name.replace("_", " ").capitalize(), [_joined(row) for row in rows], look=look)
+            note = "As manifest.json has them: shares from 0 to 1, 95 % intervals." if "low" in rows[0] else ""
+            self.add(name.replace("_", " ").capitalize(), [_joined(row) for row in rows], note, look=look)
 
     def add_manifests(self, manifests: Mapping[str, Mapping]) -> None:
         """One folded part per manifest: the stage's parameters, then everything as it is in the file."""

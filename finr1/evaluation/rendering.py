@@ -103,7 +103,7 @@ def render_steps(steps: Sequence[dict]) -> str:
     """The paired differences as plain text, in percentage points.
 
     The last column says where an interval contains zero, and where Holm's correction leaves nothing of a difference.
-    Seven intervals a row fit no line: those of the parts are in the rows and in `plotting.decomposition_bars`.
+    Seven intervals a row fit no line: those of the parts are in the rows and in `plotting.decomposition`.
     """
     header = ["step", "decoding", "items", "accuracy [95 %]", "by format", "in format", "outside", "lenient", "p",
               "Holm", ""]  # fmt: skip
