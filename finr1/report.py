@@ -204,15 +204,19 @@ def other_manifests(manifests: Mapping[str, Mapping], run_folder: Path) -> dict[
 # ---- the page as PDF ------------------------------------------------------------------------------------------------
 
 
+def find_browser() -> str | None:
+    """Path of a Chromium-like browser; `FINR1_BROWSER` names one that is elsewhere."""
+    named = os.environ.get("FINR1_BROWSER")
+    return next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
+
+
 def write_pdf(html: Path, pdf: Path) -> str:
     """Convert `html` to `pdf` with a Chromium or WeasyPrint, neither a dependency; returns one line on what happened.
 
-    `FINR1_BROWSER` names a browser that is elsewhere. Without a converter, or when it fails, no file is left at `pdf`:
-    a missing PDF never fails a run.
+    Without a converter, or when it fails, no file is left at `pdf`: a missing PDF never fails a run.
     """
     pdf.unlink(missing_ok=True)
-    named = os.environ.get("FINR1_BROWSER")
-    browser = next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
+    browser = find_browser()
     if browser is None and importlib.util.find_spec("weasyprint") is None:
         return f"no {pdf.name}: neither a Chromium nor weasyprint is installed here (the HTML is complete without it)"
     by = Path(browser).name if browser else "weasyprint"
