@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from finr1 import templates
 from finr1.params import read_flat_yaml
 
 if TYPE_CHECKING:
@@ -242,4 +241,6 @@ def _labels(groups: Sequence[Group], step: int | None) -> list[tuple[str, str]]:
 
 
 def _template():
-    return templates.environment(Path(__file__).parent).get_template(TEMPLATE)
+    from finr1.report import environment
+
+    return environment().get_template(TEMPLATE)

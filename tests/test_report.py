@@ -1,20 +1,23 @@
-"""The report is one file that needs nothing else, escapes what models wrote, and says noise when it is noise."""
+"""The page of notebook 07 is one file that needs nothing else, escapes what models wrote, and calls noise noise."""
 
 from __future__ import annotations
 
 import base64
 import random
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib
+import nbformat
 import pandas
 import pytest
+from markupsafe import Markup
 
 matplotlib.use("Agg")
 
-from finr1 import ledger, plotting, reported  # noqa: E402
+from finr1 import ledger, paths, plotting, reported, summary  # noqa: E402
 from finr1.evaluation import (  # noqa: E402
     Sample,
     paired_table,
@@ -23,12 +26,13 @@ from finr1.evaluation import (  # noqa: E402
 )
 from finr1.judge import Verdict, apply_verdicts  # noqa: E402
 from finr1.manifest import write_json  # noqa: E402
-from finr1.progress import duration  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402
-from finr1.report import build_report, summary_sentences, summary_text, write_pdf  # noqa: E402
-from finr1.report.content import environment, table  # noqa: E402
+from finr1.report import Page, other_manifests, write_pdf  # noqa: E402
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
+STAGES = ("01_data", "02_distillation", "03_filtering", "04_sft", "05_grpo", "06_benchmark")
+GAIN = {"base": (0.05, 0.02), "sft": (0.7, 0.3), "grpo": (1.0, 0.8)}
+FLAT = {"base": (0.5, 0.3), "sft": (0.5, 0.3), "grpo": (0.5, 0.3)}
 
 
 def samples(rates: dict[str, tuple[float, float]], items: int = 60, text: str = ATTACK) -> list[Sample]:
@@ -48,47 +52,59 @@ def samples(rates: dict[str, tuple[float, float]], items: int = 60, text: str = 
     ]  # fmt: skip
 
 
-GAIN = {"base": (0.05, 0.02), "sft": (0.7, 0.3), "grpo": (1.0, 0.8)}
-FLAT = {"base": (0.5, 0.3), "sft": (0.5, 0.3), "grpo": (0.5, 0.3)}
-
-
 def manifest(stage: str, metrics: dict) -> dict:
     return {
-        "stage": stage, "run": "demo", "seed": 3, "metrics": metrics,
-        "inputs": {"data_stage": {"path": "outputs/demo/01_data", "sha256": "ab" * 32}},
-        "parameters": {"learning_rate": 3e-5, "bf16": True, "note": ATTACK, "data_dir": None, "num_generations": 4},
-        "outputs": {"train.jsonl": {"sha256": "cd" * 32, "bytes": 10, "rows": 640}},
+        "stage": stage, "run": "demo", "seed": 3, "metrics": metrics, "inputs": {}, "outputs": {},
+        "outputs_sha256": stage[0] * 64, "started": "2026-01-01T10:00:00+00:00",
+        "parameters": {"learning_rate": 3e-5, "note": ATTACK, "data_dir": None, "num_generations": 4, "track": "clean",
+                       "decontaminate_ngram": 13, "model_name_or_path": "SmolLM2"},
         "code": {"commit": "0123456789abcdef", "dirty": True}, "versions": {"torch": "2.13.0"},
         "hardware": {"cpu": "a cpu", "cores": 2, "gpus": []}, "phases_s": {"generation": 301.2, "update": 88.1},
-        "peak_memory_gib": {"notebook": 1.2}, "started": "2026-01-01T10:00:00+00:00",
-        "finished": "2026-01-01T10:12:00+00:00",
+        "peak_memory_gib": {"notebook": 1.2}, "finished": "2026-01-01T10:12:00+00:00",
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> dict[str, Path]:
-    """A run of all stages but one, two of them with a figure."""
-    root = tmp_path_factory.mktemp("run")
-    stages = {name: root / name for name in ("01_data", "02_distillation", "04_sft", "05_grpo", "06_benchmark")}
+def made_page(root: Path, answers: Sequence[Sample], verdicts: Sequence[Verdict] = (), **changed) -> Path:
+    """Notebook 07's own cells, run over a run in `root` whose stages are made up; the folder of 07."""
     funnel = [{"stage": "raw", "count": 1000}, {"stage": ATTACK, "count": 900}]
-    wide = [{f"column_{number}": number / 7 for number in range(30)} | {"text": "w" * 200}]
-    metrics = {"01_data": {"funnel": funnel, "by": {"en": 3}}, "04_sft": {"wide": wide, "long": "x" * 500}}
-    metrics["05_grpo"] = {"warnings": [f"the policy writes {ATTACK}"], "stopped": None}
-    lenient = [sample.model_copy(update={"correct": sample.lenient_correct}) for sample in samples(GAIN)]
-    metrics["06_benchmark"] = {
-        "protocols": protocol_rows({"ours": samples(GAIN), "lenient": lenient}),
-        "bad_golds": [{"model": "sft", "decoding": "greedy", "all": [0.3, 0.2, 0.4, 60]}],
-    }
-    for name, folder in stages.items():
-        folder.mkdir()
-        if name != "02_distillation":  # under way: no manifest yet
-            write_json(folder / "manifest.json", manifest(name, metrics.get(name, {})))
+    lenient = [sample.model_copy(update={"correct": sample.lenient_correct}) for sample in answers]
+    metrics = {
+        "01_data": {"funnel": funnel, "contaminated": 7},
+        "04_sft": {"wide": [{f"column_{n}": n / 7 for n in range(30)} | {"text": "w" * 200}], "long": "x" * 500},
+        "05_grpo": {"warnings": [f"the policy writes {ATTACK}"], "stopped": None},
+        "06_benchmark": {"protocols": protocol_rows({"ours": answers, "lenient": lenient}),
+                         "seeds": [{"model": "sft", "accuracy": 0.3, "low": 0.2, "high": 0.4, "n": 60}]},
+    }  # fmt: skip
     plotting.use_style()
-    for name in ("01_data", "05_grpo"):
-        plotting.save_figure(plotting.funnel(funnel), stages[name] / "figures", "the_funnel")
-    write_jsonl(stages["06_benchmark"] / "samples.jsonl", samples(GAIN))
-    rollouts(stages["05_grpo"] / "completions")
-    return stages
+    for name in STAGES:
+        folder = root / "demo" / name
+        folder.mkdir(parents=True)
+        write_json(folder / "manifest.json", manifest(name, metrics.get(name, {})))
+        if name in ("01_data", "05_grpo"):
+            plotting.save_figure(plotting.funnel(funnel), folder / "figures", "the_funnel")
+    write_jsonl(folder / "samples.jsonl", answers)
+    write_jsonl(folder / "verdicts.jsonl", verdicts)
+    rollouts(root / "demo" / "05_grpo" / "completions")
+    notebook = nbformat.read(paths.repository_root() / "notebooks" / "07_report.ipynb", 4)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FINR1_OUTPUTS", str(root))
+        names: dict = {}
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                exec(cell.source, names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= changed
+    return root / "demo" / "07_report"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return made_page(tmp_path_factory.mktemp("outputs"), samples(GAIN))
+
+
+@pytest.fixture(scope="module")
+def html(folder: Path) -> str:
+    return (folder / "report.html").read_text("utf8")
 
 
 def turn(role: str, content: str) -> dict[str, str]:
@@ -107,7 +123,7 @@ def rollouts(folder: Path) -> None:
         pandas.DataFrame(rows).to_parquet(folder / f"completions_{step:05d}.parquet")
 
 
-class Page(HTMLParser):
+class PageParser(HTMLParser):
     """What a browser would fetch, run and show."""
 
     def __init__(self, html: str):
@@ -126,15 +142,8 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-@pytest.fixture(scope="module")
-def html(run: dict[str, Path], tmp_path_factory) -> str:
-    return build_report(
-        run, tmp_path_factory.mktemp("out") / "07_report" / "report.html", measured_on="synthetic problems"
-    ).read_text("utf8")
-
-
 def test_nothing_is_fetched_from_anywhere(html):
-    for tag, attrs in Page(html).tags:
+    for tag, attrs in PageParser(html).tags:
         assert tag not in ("script", "link", "iframe", "object", "embed")
         assert not any(name.startswith("on") for name in attrs)
         for name in ("src", "href", "srcset", "action", "data"):
@@ -143,40 +152,43 @@ def test_nothing_is_fetched_from_anywhere(html):
 
 
 def test_links_lead_to_headings_that_exist(html):
-    tags = Page(html).tags
+    tags = PageParser(html).tags
     ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert {attrs["href"][1:] for tag, attrs in tags if tag == "a"} <= set(ids)
 
 
-def test_figures_are_inlined_whole_and_described(html, run):
-    images = [attrs for tag, attrs in Page(html).tags if tag == "img"]
-    assert len(images) == 2
-    for attrs in images:
-        data = base64.b64decode(attrs["src"].partition(",")[2], validate=True)
-        assert data == (run["01_data"] / "figures" / "the_funnel.png").read_bytes()
-        assert attrs["alt"] == "the funnel"
+def test_figures_are_inlined_whole_and_described(html, folder):
+    images = [attrs for tag, attrs in PageParser(html).tags if tag == "img"]
+    assert [attrs["alt"] for attrs in images] == ["the funnel", "the funnel", "beside the paper"]
+    data = base64.b64decode(images[0]["src"].partition(",")[2], validate=True)
+    assert data == (folder.parent / "01_data" / "figures" / "the_funnel.png").read_bytes()
 
 
 def test_what_models_and_data_say_is_text_and_not_markup(html):
     assert "<script" not in html and "<img src=x" not in html
-    shown = Page(html).shown()
+    shown = PageParser(html).shown()
     assert ATTACK in shown  # shown as it was written, and not as 49
-    assert shown.count(ATTACK) >= 4  # in a table of metrics, a parameter, a rollout and a sample
+    assert shown.count(ATTACK) >= 5  # in a table of metrics, a warning, a parameter, a rollout and a sample
 
 
 def test_each_number_stands_with_its_interval_and_n(html):
-    shown = Page(html).shown()
-    rows = results_table(samples(GAIN))
-    for row in rows:
+    shown = PageParser(html).shown()
+    for row in results_table(samples(GAIN)):
         interval = f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         assert f"{row['n']} {row['samples']} {interval}" in shown
+    for step in paired_table(samples(GAIN), seed=42):
+        assert (
+            f"{step['n']} {100 * step['difference']:+.1f} [{100 * step['low']:+.1f}, {100 * step['high']:+.1f}]"
+            in shown
+        )
+    assert "sft 0.3 [0.2, 0.4] 60" in shown  # a stage's own table
 
 
 def test_the_papers_numbers_stand_apart(html):
-    shown = Page(html).shown()
+    shown = PageParser(html).shown()
     own, _, paper = shown.rpartition("Reported by the paper, not measured here")
-    assert "must not be compared" in paper
+    assert "must not be compared with the ones above (other questions: synthetic" in paper
     assert "DeepSeek-R1" in paper and "DeepSeek-R1" not in own
     for row in reported.RESULTS:
         scores = " ".join(f"{row['scores'][name]:.1f}" for name in reported.BENCHMARKS)
@@ -184,142 +196,81 @@ def test_the_papers_numbers_stand_apart(html):
 
 
 def test_costs_and_provenance_are_there(html):
-    shown = Page(html).shown()
-    for text in (
-        "6 min 29 s",
-        "generation 301.2",
-        "seed 3, commit 0123456789 with uncommitted changes",
-        "3e-05",
-        "cd" * 32,
-    ):
+    shown = PageParser(html).shown()
+    for text in ("generation 301.2", "seed 3, commit 0123456789 with uncommitted changes", "3e-05", "a cpu"):
         assert text in shown
-
-
-def test_a_stage_that_is_not_complete_says_so(html):
-    assert Page(html).shown().count("This stage is not complete in this run.") == 2  # under way, and not given
-
-
-def test_a_run_with_nothing_in_it_still_gives_a_report(tmp_path):
-    shown = Page(build_report({}, tmp_path / "report.html").read_text("utf8")).shown()
-    assert "The benchmark has not run" in shown and "This run has kept none." in shown
+    assert "In all 38 min 56 s" in shown  # six stages of 389 s
 
 
 def test_the_same_answers_stand_under_every_protocol(html):
-    shown = Page(html).shown()
-    ours, lenient = (
-        next(row for row in results_table(samples(GAIN)) if (row["model"], row["decoding"]) == ("sft", "greedy"))[key]
-        for key in ("accuracy", "lenient")
-    )
-    assert re.search(rf"SFT greedy 60 {100 * ours:.1f} \[[\d., ]+\] {100 * lenient:.1f} \[[\d., ]+\]", shown)
-
-
-def test_what_the_benchmark_measured_besides_is_shown_under_a_name_for_readers(html):
-    shown = Page(html).shown()
-    assert "With and without golds that are known to be bad" in shown
-    assert "sft greedy 30.0 [20.0, 40.0] 60" in shown
-    assert f"the policy writes {ATTACK}" in shown and "stopped" not in shown.partition("Manifests")[0]
+    rows = results_table(samples(GAIN))
+    row = next(row for row in rows if (row["model"], row["decoding"]) == ("sft", "greedy"))
+    ours, lenient = (f"{100 * row[key]:.1f}" for key in ("accuracy", "lenient"))
+    assert re.search(rf"SFT greedy 60 {ours} \[[\d., ]+\] {lenient} \[[\d., ]+\]", PageParser(html).shown())
 
 
 def test_the_question_that_changed_most_is_shown_early_and_late(html):
-    shown = Page(html).shown()
+    shown = PageParser(html).shown()
     assert "1 of 2 questions came back" in shown or "2 of 2 questions came back" in shown
     assert f"step 1 {ATTACK}" in shown and f"step 12 {ATTACK}" in shown
 
 
 def test_the_ledger_is_there_claim_by_claim(html):
-    shown = Page(html).shown()
+    shown = PageParser(html).shown()
     for claim in ledger.read_claims():
         assert " ".join(claim.says.split()) in shown
-    assert "95 % interval" in shown and "not attempted" in shown
 
 
-def test_an_ablation_is_shown_where_there_is_one(run, tmp_path):
-    folder = tmp_path / "ablation"
-    folder.mkdir()
-    row = {"model": "zero", "decoding": "greedy", "by_seed": {"1": 0.1, "2": 0.2}, "accuracy": 0.15, "low": 0.05,
-           "high": 0.3, "spread": 0.07, "seeds": 2, "n": 480}  # fmt: skip
-    step = {"before": "base", "after": "zero", "decoding": "greedy", "difference": 0.15, "low": 0.05, "high": 0.3,
-            "inside_noise": False, "by_seed": {"1": 0.1, "2": 0.2}, "p": 0.01, "seeds": 2, "n": 480}  # fmt: skip
-    write_json(folder / "ablation.json", {"seeds": [1, 2], "rows": [row], "steps": [step]})
-    plotting.save_figure(plotting.funnel([{"stage": "a", "count": 2}]), tmp_path / "07_report" / "figures", "ablation")
-    page = build_report(run | {"ablation": folder}, tmp_path / "07_report" / "report.html").read_text("utf8")
-    shown = Page(page).shown()
-    assert "GRPO only greedy 15.0 [5.0, 30.0] 7.0 2 480 10.0 20.0" in shown
-    assert "base GRPO only greedy +15.0 [+5.0, +30.0] no 0.01 2 480 +10.0 +20.0" in shown
-    assert "The recipe with steps left out" in page and 'id="ablation"' in page
-    assert 'id="ablation"' not in build_report(run, tmp_path / "without" / "report.html").read_text("utf8")
+def test_the_summary_is_the_table_and_the_sentences(folder):
+    text = (folder / "summary.txt").read_text("utf8")
+    assert text.startswith("model") and "On 60 held-out problems" in text
 
 
-def test_the_manifests_of_plan_ablation_and_other_runs_are_there_as_far_as_they_are(run, outputs):
-    """06 names another seed, a paper-like run (made anew since) and a Zero run (gone); the ablation its seeds."""
+def test_an_ablation_is_shown_where_there_is_one(tmp_path):
+    ablation = tmp_path / "all" / "09_ablation"
+    ablation.mkdir(parents=True)
+    write_json(ablation / "manifest.json", manifest("09_ablation", {}))
+    (ablation / "ablation.txt").write_text(f"GRPO only 15.0 [5.0, 30.0] {ATTACK}")
+    plotting.save_figure(plotting.funnel([{"stage": "a", "count": 2}]), ablation / "figures", "ablation")
+    made = made_page(tmp_path, samples(GAIN), ablation_stage=str(ablation))
+    page = PageParser((made / "report.html").read_text("utf8"))
+    assert f"GRPO only 15.0 [5.0, 30.0] {ATTACK}" in page.shown()
+    assert "ablation" in [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+
+
+def test_manifests_of_other_runs_are_there_as_long_as_they_are_what_was_read(outputs):
+    """06 read another seed, a paper-like run (made anew since) and a Zero run (gone)."""
 
     def complete(folder: Path, made: str, **inputs) -> dict:
         record = manifest(folder.name, {}) | {"run": folder.parent.name, "outputs_sha256": made, "inputs": inputs}
         folder.mkdir(parents=True)
         write_json(folder / "manifest.json", record)
-        return {"path": str(folder), "sha256": made}
+        return record
 
-    seed, again = (complete(outputs / name / "06_benchmark", "ef" * 32) for name in ("seed1", "pooled"))
-    data = complete(outputs / "mine" / "01_data", "01" * 32)
-    gone = {"path": "outputs/zero/05_grpo", "sha256": "ef" * 32}
-    others = {"seed_stages[0]": seed, "paper_like_stage": again | {"sha256": "00" * 32}, "zero_stage": gone}
-    complete(outputs / "mine" / "06_benchmark", "02" * 32, data_stage=data, **others)
+    def read(run: str, made: str) -> dict:
+        return {"path": str(outputs / run / "06_benchmark"), "sha256": made}
+
+    complete(outputs / "seed1" / "06_benchmark", "ef" * 32)
+    complete(outputs / "pooled" / "06_benchmark", "00" * 32)
+    own = complete(outputs / "mine" / "01_data", "01" * 32)
     complete(outputs / "mine" / "00_overview", "03" * 32)
-    complete(outputs / "all" / "ablation", "04" * 32, seed1_stage=seed, seed2_stage=gone)
-    write_json(outputs / "all" / "ablation" / "ablation.json", {"seeds": [1], "rows": [], "steps": []})
-    stages = {name: outputs / "mine" / name for name in ("01_data", "06_benchmark")}
-    path = outputs / "mine" / "07_report" / "report.html"
-
-    def named(stages: dict[str, Path]) -> list[str]:
-        page = Page(build_report(stages, path).read_text("utf8"))
-        return [a["id"].removeprefix("manifest-") for _, a in page.tags if a.get("id", "").startswith("manifest-")]
-
-    mine = ["01_data", "06_benchmark", "00_overview"]
-    assert named(stages | {"ablation": outputs / "all" / "ablation"}) == [*mine, "ablation", "seed1/06_benchmark"]
-    assert named(stages) == [*mine, "seed1/06_benchmark"]
+    others = {"seed": read("seed1", "ef" * 32), "pooled": read("pooled", "ef" * 32), "zero": read("zero", "ef" * 32)}
+    data = {"path": str(outputs / "mine" / "01_data"), "sha256": "01" * 32}
+    benchmark = complete(outputs / "mine" / "06_benchmark", "02" * 32, data_stage=data, **others)
+    named = other_manifests({"01_data": own, "06_benchmark": benchmark}, outputs / "mine")
+    assert list(named) == ["00_overview", "seed1/06_benchmark"]
 
 
-def test_a_table_sets_each_number_beside_its_interval():
-    rows = [{"model": "a", "n": 1200, "accuracy": 0.25, "low": 0.2, "high": 0.31, "gap": 0.01, "gap_low": -0.02,
-             "gap_high": None, "format_part": -0.013, "detectable": 0.05, "gap_note": 2}]  # fmt: skip
-    shown = table(rows)
-    assert [(c["text"], c["span"]) for c in shown["header"]] == [
-        ("model", 1), ("n", 1), ("accuracy (%)", 2), ("gap (points)", 2), ("format part (points)", 1),
-        ("detectable (points)", 1), ("gap note", 1),
-    ]  # fmt: skip
-    assert [c["text"] for c in shown["rows"][0]] == [
-        "a",
-        "1,200",
-        "25.0",
-        "[20.0, 31.0]",
-        "+1.0",
-        "",
-        "-1.3",
-        "+5.0",
-        "2",
-    ]
-
-
-def test_what_a_judge_is_worth_is_a_table_in_percent():
-    row = {"model": "base", "judged share": 0.5, "as judged": 0.8, "corrected": 0.7, "low": 0.6, "high": 0.8,
-           "judge_error": "taken out"}  # fmt: skip
-    unknown = row | dict.fromkeys(("corrected", "low", "high")) | {"judge_error": "not measured"}
-    cells = [[c["text"] for c in line] for line in table([row, unknown])["rows"]]
-    assert cells == [["base", "50.0", "80.0", "70.0", "[60.0, 80.0]", "taken out"],
-                     ["base", "50.0", "80.0", "-", "", "not measured"]]  # fmt: skip
-
-
-@pytest.mark.parametrize("seconds, text", [(12.3, "12 s"), (389, "6 min 29 s"), (3700, "1 h 01 min"), (0, "0 s")])
-def test_a_duration_reads_like_one(seconds, text):
-    assert duration(seconds) == text
-
-
-def test_the_environment_says_where_stages_differ():
-    first, second = manifest("a", {}), manifest("b", {}) | {"versions": {"torch": "2.14.0"}}
-    rows = environment({"a": first, "b": second})
-    assert {"what": "cpu", "value": "a cpu", "stages": "all"} in rows
-    assert [(r["value"], r["stages"]) for r in rows if r["what"] == "torch"] == [("2.13.0", "a"), ("2.14.0", "b")]
-    assert {"what": "gpus", "value": "none", "stages": "all"} in rows
+def test_a_part_is_shown_by_its_kind_and_in_the_notebook_as_on_the_page():
+    page = Page("a run")
+    rows = [{"model": "a", "share": "25.0 [20.0, 31.0]", "n": 1200}, {"model": "<b>", "share": None, "n": 7}]
+    shown = page.add(
+        "Results", "A text.", rows, {"seed_of": 3}, ["one", "two"], [], Markup("<i>as it is</i>")
+    )._repr_html_()
+    assert '<td class="n">25.0<span class="interval"> [20.0, 31.0]</span></td>' in shown
+    assert '<td class="n">1,200</td>' in shown and '<td class="">&lt;b&gt;</td>' in shown
+    for text in ("<p>A text.</p>", "<dt>seed of</dt><dd>3</dd>", "<li>two</li>", "<i>as it is</i>"):
+        assert text in shown
 
 
 def test_a_machine_without_a_converter_says_so_and_leaves_no_old_pdf(tmp_path, monkeypatch):
@@ -342,9 +293,37 @@ def test_a_browser_that_fails_does_not_fail_the_run(tmp_path, monkeypatch):
     assert write_pdf(page, tmp_path / "report.pdf") == "no report.pdf: broken-browser failed (CalledProcessError)"
 
 
-def test_the_same_run_gives_the_same_report(run, tmp_path):
-    first, second = (build_report(run, tmp_path / name, seed=1).read_bytes() for name in ("a.html", "b.html"))
-    assert first == second
+def test_open_questions_that_nobody_graded_still_give_a_page_and_figures(tmp_path):
+    """No two items are decided: no step anywhere, and no crash."""
+    own = [s.model_copy(update={"correct": None, "lenient_correct": None}) for s in samples(GAIN, items=8)]
+    rows, steps = results_table(own), paired_table(own, seed=0)
+    assert steps == []
+    for number, fig in enumerate(
+        (plotting.benchmark_scores(rows), plotting.paired_forest(steps), plotting.decomposition(steps),
+         plotting.protocol_scores([], []), plotting.accuracy_by(results_table(own, by="capability"), "capability"))
+    ):  # fmt: skip
+        plotting.save_figure(fig, tmp_path / "figures", f"figure_{number}")
+    shown = PageParser((made_page(tmp_path, own) / "report.html").read_text("utf8")).shown()
+    assert "not known (no answer could be graded)" in shown and "8 of 8 answers undecided" in shown
+
+
+def test_the_judges_error_is_taken_out_of_what_the_page_shows(tmp_path):
+    """Half of the answers are judged, by one that passes half of what is wrong; then its verdicts are lost."""
+    ruled = samples({"base": (1.0, 0.2), "sft": (1.0, 0.5), "grpo": (1.0, 0.5)}, items=100)
+    key = {"model", "decoding", "problem_id", "sample"}
+    verdicts = [
+        Verdict(**s.model_dump(include=key), judge="J", verdict=bool(s.correct) or n % 8 in (0, 1),
+                rules=s.correct if n % 4 > 1 else None, study=n % 4 > 1)
+        for n, s in enumerate(ruled)
+    ]  # fmt: skip
+    verdicts = [v.model_copy(update={"verdict": bool(v.rules) or n % 8 in (2, 3)}) if v.study else v
+                for n, v in enumerate(verdicts)]  # fmt: skip
+    final = apply_verdicts(ruled, verdicts)
+    plain = next(row for row in results_table(final) if (row["model"], row["decoding"]) == ("base", "greedy"))
+    for name, kept, said in (("a", verdicts, "its error is taken out of acc"), ("b", [], "its error is not measured")):
+        shown = PageParser((made_page(tmp_path / name, final, kept) / "report.html").read_text("utf8")).shown()
+        assert said in shown
+        assert (f"base greedy 100 100 {100 * plain['accuracy']:.1f} [" in shown) is not bool(kept)
 
 
 # ---- the sentences --------------------------------------------------------------------------------------------------
@@ -352,7 +331,7 @@ def test_the_same_run_gives_the_same_report(run, tmp_path):
 
 def sentences(rates: dict) -> list[str]:
     own = samples(rates)
-    return summary_sentences(results_table(own), paired_table(own, seed=0), "synthetic problems")
+    return summary.sentences(results_table(own), paired_table(own, seed=0), "synthetic problems", "")
 
 
 def test_five_sentences_hold_levels_steps_format_and_limits():
@@ -380,14 +359,8 @@ def test_five_sentences_hold_levels_steps_format_and_limits():
 def test_what_may_be_compared_with_the_paper_depends_on_the_run(sources, base, says, not_says):
     own = samples(GAIN)
     rows, steps = results_table(own), paired_table(own, seed=0)
-    last = summary_sentences(rows, steps, "x", reported.why_apart(sources, base))[-1]
+    last = summary.sentences(rows, steps, "x", reported.why_apart(sources, base))[-1]
     assert all(text in last for text in says) and not any(text in last for text in not_says)
-    shown = [axes.get_title() for axes in plotting.beside_the_paper(rows, reported.recipe_rows(), "x").axes]
-    assert not any("other tasks" in title for title in shown)
-
-
-def test_the_page_says_why_it_stands_apart(html):
-    assert "must not be compared with the ones above (other questions: synthetic" in Page(html).shown()
 
 
 def test_no_difference_is_called_noise_and_no_gain_is_shared_out():
@@ -404,7 +377,7 @@ def test_a_difference_that_holms_correction_takes_away_is_called_noise():
     own = samples(GAIN)
     steps = paired_table(own, seed=0)
     weak = [step | {"p_holm": 0.05 if step["after"] == "sft" else 0.049} for step in steps]
-    told = summary_sentences(results_table(own), weak, "synthetic problems")
+    told = summary.sentences(results_table(own), weak, "synthetic problems", "")
     assert told[1].count(", which is noise among so many comparisons") == 2  # greedy and sampled
     assert "noise" not in told[2]
     axes = plotting.paired_forest(weak).axes[0]
@@ -414,49 +387,9 @@ def test_a_difference_that_holms_correction_takes_away_is_called_noise():
 
 def test_an_accuracy_of_a_part_of_the_answers_is_not_told_as_a_plain_one():
     opened = [s.model_copy(update={"correct": None}) if s.problem_id[-1] in "02468" else s for s in samples(GAIN)]
-    told = summary_sentences(results_table(opened), paired_table(opened, seed=0), "open questions")
+    told = summary.sentences(results_table(opened), paired_table(opened, seed=0, resamples=200), "open questions", "")
     assert told[0].count("of the 30 of 60 answers that could be graded") == 3
     assert "on the 30 of 60 problems that could be graded" in told[1]
-
-
-def test_open_questions_that_nobody_graded_still_give_a_report_and_figures(tmp_path):
-    """No two items are decided: no step anywhere, and no crash."""
-    own = [s.model_copy(update={"correct": None, "lenient_correct": None}) for s in samples(GAIN, items=8)]
-    write_jsonl(tmp_path / "06_benchmark" / "samples.jsonl", own)
-    rows, steps = results_table(own), paired_table(own, seed=0)
-    assert steps == []
-    for number, fig in enumerate(
-        (plotting.benchmark_bars(rows), plotting.paired_forest(steps), plotting.decomposition_bars(steps),
-         plotting.beside_the_paper(rows, reported.recipe_rows(), "this run"), plotting.protocol_scores([], []),
-         plotting.accuracy_by(results_table(own, by="capability"), "capability"))
-    ):  # fmt: skip
-        plotting.save_figure(fig, tmp_path / "figures", f"figure_{number}")
-    page = build_report({"06_benchmark": tmp_path / "06_benchmark"}, tmp_path / "report.html")
-    shown = Page(page.read_text("utf8")).shown()
-    assert "not known (no answer could be graded)" in shown and "8 of 8 answers undecided" in shown
-
-
-def test_the_report_takes_the_judges_error_out_of_what_it_shows(tmp_path):
-    """Half of the answers are judged, by one that passes half of what is wrong; then its verdicts are lost."""
-    ruled = samples({"base": (1.0, 0.2), "sft": (1.0, 0.5), "grpo": (1.0, 0.5)}, items=100)
-    key = {"model", "decoding", "problem_id", "sample"}
-    verdicts = [
-        Verdict(**s.model_dump(include=key), judge="J", verdict=bool(s.correct) or n % 8 in (0, 1),
-                rules=s.correct if n % 4 > 1 else None, study=n % 4 > 1)
-        for n, s in enumerate(ruled)
-    ]  # fmt: skip
-    verdicts = [v.model_copy(update={"verdict": bool(v.rules) or n % 8 in (2, 3)}) if v.study else v
-                for n, v in enumerate(verdicts)]  # fmt: skip
-    folder = tmp_path / "06_benchmark"
-    final = apply_verdicts(ruled, verdicts)
-    write_jsonl(folder / "samples.jsonl", final)
-    plain = next(row for row in results_table(final) if (row["model"], row["decoding"]) == ("base", "greedy"))
-    for kept, said in ((verdicts, "its error is taken out of accuracies"), ([], "its error is not measured")):
-        write_jsonl(folder / "verdicts.jsonl", kept)
-        shown = Page(build_report({"06_benchmark": folder}, tmp_path / "report.html").read_text("utf8")).shown()
-        assert said in shown
-        as_judged = f"base greedy 100 100 {100 * plain['accuracy']:.1f} ["
-        assert (as_judged in shown) is not bool(kept)
 
 
 def test_one_model_alone_has_no_steps():
@@ -467,7 +400,7 @@ def test_one_model_alone_has_no_steps():
 
 def test_the_summary_fits_a_terminal():
     own = samples(GAIN)
-    text = summary_text(results_table(own), paired_table(own, seed=0))
+    text = summary.text(results_table(own), paired_table(own, seed=0, resamples=200), "synthetic problems", "")
     assert max(map(len, text.splitlines())) <= 100
 
 

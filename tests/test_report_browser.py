@@ -9,13 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
-from test_report import run  # noqa: F401  (the fixture)
+from test_report import GAIN, made_page, samples
 
-from finr1.report import build_report, write_pdf
-from finr1.report.pdf import find_browser
+from finr1.report import find_browser, write_pdf
 
 # Boxes that may scroll on their own, so that the page never has to.
-SCROLLS = ".scroll, .box, .asked, pre.json, nav"
+SCROLLS = ".scroll, .box, .asked, details pre, nav"
 OUTSIDE = f"""() => [...document.querySelectorAll('body *')]
     .filter(e => !e.closest('{SCROLLS}') && e.getClientRects().length)
     .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1
@@ -32,8 +31,8 @@ SMALLEST = """() => Math.min(...[...document.querySelectorAll('p, li, td, th, dd
 
 
 @pytest.fixture(scope="module")
-def page_file(run, tmp_path_factory) -> Path:  # noqa: F811
-    return build_report(run, tmp_path_factory.mktemp("browser") / "07_report" / "report.html")
+def page_file(tmp_path_factory) -> Path:
+    return made_page(tmp_path_factory.mktemp("browser"), samples(GAIN)) / "report.html"
 
 
 @pytest.fixture(scope="module")

@@ -83,4 +83,4 @@ class ReportParams(Params):
     sft_stage: Text
     grpo_stage: Text
     benchmark_stage: Text
-    ablation_stage: Text | None  # the table of `python -m finr1 ablation`; null: the section says how to make it
+    ablation_stage: Text | None  # the folder of notebook 09; null: no section on it

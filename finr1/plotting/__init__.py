@@ -3,9 +3,9 @@
 from finr1.plotting.ablation import ablation
 from finr1.plotting.benchmark import (
     accuracy_by,
-    benchmark_bars,
+    benchmark_scores,
     beside_the_paper,
-    decomposition_bars,
+    decomposition,
     paired_forest,
     protocol_scores,
     repeated_answers,
@@ -22,33 +22,31 @@ from finr1.plotting.plan import memory_bars
 from finr1.plotting.style import (
     MODEL_COLOURS,
     MODEL_NAMES,
-    placeholders,
+    dots_with_intervals,
     safe_text,
     save_figure,
     show_source,
     use_style,
 )
-from finr1.plotting.training import grpo_curves, live_curve, show_live, toy_grpo, training_curves
-from finr1.plotting.verifier import verifier_shares
+from finr1.plotting.training import grpo_curves, show_live, toy_grpo, training_curves, verifier_shares
 
 __all__ = [
     "MODEL_COLOURS",
     "MODEL_NAMES",
     "ablation",
     "accuracy_by",
-    "benchmark_bars",
+    "benchmark_scores",
     "beside_the_paper",
     "dataset_overview",
-    "decomposition_bars",
+    "decomposition",
+    "dots_with_intervals",
     "filter_audit",
     "funnel",
     "grpo_curves",
     "judge_agreement",
-    "live_curve",
     "memory_bars",
     "paired_forest",
     "pass_rate_histogram",
-    "placeholders",
     "protocol_scores",
     "repeated_answers",
     "safe_text",

@@ -5,15 +5,11 @@ Rows are those of `evaluation.results_table`, steps those of `evaluation.paired_
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.patches import Patch
 
-from finr1.evaluation.rendering import decided, remark
-from finr1.plotting.data import label_rows
 from finr1.plotting.style import (
     BLUE,
     GREEN,
@@ -22,97 +18,82 @@ from finr1.plotting.style import (
     PINK,
     VERMILION,
     WIDTH,
+    Look,
+    dots_with_intervals,
+    handles_of,
+    label_rows,
+    legend_of,
     looks,
     safe_text,
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = {
-    "accuracy": ("low", "high"),
-    "lenient": ("lenient_low", "lenient_high"),
-    "format": ("format_low", "format_high"),
+PANELS = {  # value -> what the panel is called
+    "accuracy": "accuracy", "lenient": "answer read leniently", "format": "in the format",
+}  # fmt: skip
+PARTS = {  # part of a gain -> how it is drawn
+    "format_part": Look(PINK, "o", "more answers in the format"),
+    "given_format_part": Look(GREEN, "s", "better answers in the format"),
+    "without_format_part": Look(ORANGE, "^", "better answers outside it"),
 }
-TITLES = {"accuracy": "accuracy", "lenient": "answer read leniently", "format": "in the format"}
-PARTS = {  # part of the gain -> (label, colour, hatch)
-    "format_part": ("more answers in the format", PINK, "///"),
-    "given_format_part": ("better answers in the format", GREEN, ""),
-    "without_format_part": ("better answers outside it", ORANGE, "..."),
-}
+SUM = Look("black", "D", "sum")
 DECODING_MARKERS = {"greedy": "o", "sampled": "s"}
+PROTOCOLS = {
+    "ours": Look(BLUE, "o", "ours"), "strict": Look(VERMILION, "s", "strict"),
+    "lenient": Look(GREEN, "^", "lenient"), "judge": Look(PINK, "D", "judge"),
+}  # fmt: skip
 
 
-def _ordered(values, order: Sequence[str]) -> list:
+def _in_order(values: Iterable[str], order: Iterable[str] = MODEL_COLOURS) -> list[str]:
     """Distinct `values`, those in `order` first and in that order."""
-    found = list(dict.fromkeys(values))
-    return sorted(found, key=lambda value: order.index(value) if value in order else len(order))
+    known, seen = list(order), list(dict.fromkeys(values))
+    return sorted(seen, key=lambda value: known.index(value) if value in known else len(known))
 
 
-def _models(rows: Sequence[Mapping]) -> list[str]:
-    return _ordered((row["model"] for row in rows), list(MODEL_COLOURS))
-
-
-def _interval(ax: Axes, x: float, row: Mapping, value: str) -> None:
-    low, high = (100 * row[bound] for bound in PANELS[value])
-    ax.plot([x, x], [low, high], color="black", linewidth=1)
-    ax.text(x, high + 1.5, f"{100 * row[value]:.0f}", ha="center", fontsize=7)
-
-
-def _bars(ax: Axes, rows: Sequence[Mapping], value: str, decodings: Sequence[str], models: Sequence[str]) -> None:
-    width = 0.8 / len(models)
-    for row in rows:
-        if row[value] is None:
-            continue
-        model = row["model"]
-        x = decodings.index(row["decoding"]) + (models.index(model) - (len(models) - 1) / 2) * width
-        look = looks(models)[model]
-        ax.bar(x, 100 * row[value], width, color=look.colour, hatch=look.hatch, edgecolor="white")
-        _interval(ax, x, row, value)
-    ax.set_xticks(range(len(decodings)), decodings)
-    ax.tick_params(axis="x", length=0)
-    ax.set_ylim(0, 112)
-    ax.set_yticks(range(0, 101, 20))
-
-
-def _patches(models: Sequence[str]) -> list[Patch]:
-    return [
-        Patch(facecolor=look.colour, hatch=look.hatch, edgecolor="white", label=look.name)
-        for look in looks(models).values()
-    ]
-
-
-def _model_legend(fig: Figure, models: Sequence[str]) -> None:
-    fig.legend(handles=_patches(models), loc="outside upper center", ncols=len(models))
+def _models(rows: Sequence[Mapping]) -> dict[str, Look]:
+    return looks(_in_order(row["model"] for row in rows))
 
 
 def _n(rows: Sequence[Mapping]) -> str:
     """The decided items of `rows` as text: "240", or "200–240" where the models differ."""
     sizes = sorted({row["n"] for row in rows})
-    return "–".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
+    return "–".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1]))) if sizes else "0"
 
 
-def _size(rows: Sequence[Mapping], decoding: str) -> str:
-    """The size of a benchmark in words: "greedy: 240 items", "sampled: 240 items × 4 answers"."""
-    rows = [row for row in rows if row["decoding"] == decoding]
-    each = (rows[0]["samples"] - rows[0]["undecided"]) / rows[0]["n"] if rows[0]["n"] else 0
-    return f"{decoding}: {_n(rows)} items" + (f" × {each:.0f} answers" if each > 1 else "")
+def _step_label(step: Mapping) -> str:
+    """Which step, in which decoding, on how many of the asked items: those that are decided for both models."""
+    pair = looks([step["before"], step["after"]])
+    asked = step.get("asked") or step["n"]
+    n = step["n"] if step["n"] == asked else f"{step['n']} of {asked}"
+    return f"{pair[step['before']].name} → {pair[step['after']].name}, {step['decoding']}, n = {n}"
 
 
-def benchmark_bars(rows: Sequence[Mapping]) -> Figure:
+def _rows(rows: Sequence[Mapping], value: str = "accuracy") -> list[dict]:
+    """`rows` for `dots_with_intervals`: a line for each decoding with its n, a dot for each model."""
+    low, high = ("low", "high") if value == "accuracy" else (f"{value}_low", f"{value}_high")
+    models, drawn = _models(rows), []
+    for decoding in _in_order((row["decoding"] for row in rows), DECODING_MARKERS):
+        members = [row for model in models for row in rows if (row["decoding"], row["model"]) == (decoding, model)]
+        each = max((row["samples"] - row["undecided"]) / row["n"] if row["n"] else 0 for row in members)
+        label = f"{decoding},\nn = {_n(members)}" + (f" × {each:.0f}" if each > 1 else "")
+        drawn += [{"label": label, "value": row[value], "low": row[low], "high": row[high],
+                   "look": models[row["model"]]} for row in members]  # fmt: skip
+    return drawn
+
+
+def benchmark_scores(rows: Sequence[Mapping]) -> Figure:
     """Accuracy, leniently read accuracy and share in the format, by model and decoding, with 95 % intervals."""
-    models, decodings = _models(rows), _ordered((row["decoding"] for row in rows), ["greedy", "sampled"])
-    fig, axs = plt.subplots(1, len(PANELS), figsize=(WIDTH, 2.6), sharey=True)
-    for ax, value in zip(axs, PANELS, strict=True):
-        _bars(ax, rows, value, decodings, models)
-        ax.set_title(TITLES[value])
-    axs[0].set_ylabel("held-out problems (%)")
+    models = _models(rows)
+    fig, axs = plt.subplots(1, len(PANELS), figsize=(WIDTH, 1.6 + 0.2 * len(models)), sharey=True)
+    for ax, (value, title) in zip(axs, PANELS.items(), strict=True):
+        dots_with_intervals(ax, _rows(rows, value))
+        ax.set(xlim=(-3, 103), title=title)
     undecided, asked = (sum(row[key] for row in rows) for key in ("undecided", "samples"))
     left = f"\n{undecided} of {asked} answers undecided: the accuracies are of the rest" if undecided else ""
-    sizes = "; ".join(_size(rows, decoding) for decoding in decodings)
-    fig.supxlabel(f"{sizes}; lines: 95 % intervals{left}", fontsize=8)
-    _model_legend(fig, models)
+    fig.supxlabel(f"held-out problems (%), n items × answers to each, 95 % intervals{left}", fontsize=8)
+    legend_of(fig, list(models.values()))
     return fig
 
 
@@ -122,15 +103,16 @@ def paired_forest(steps: Sequence[Mapping]) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 0.75 + 0.32 * len(steps)))
     ax.axvline(0, color="black", linewidth=0.8)
-    drawn = looks(_ordered((row["after"] for row in steps), list(MODEL_COLOURS)))
-    for place, row in enumerate(steps):
-        colour = drawn[row["after"]].colour
-        ax.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour)
-        ax.plot(100 * row["difference"], place, DECODING_MARKERS.get(row["decoding"], "o"), color=colour,
-                markerfacecolor="white" if remark(row) else colour)  # fmt: skip
-        text = f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+    colours = looks(_in_order(step["after"] for step in steps))
+    rows = []
+    for place, step in enumerate(steps):
+        look = colours[step["after"]]._replace(marker=DECODING_MARKERS.get(step["decoding"], "o"))
+        noise = step["inside_noise"] or (step.get("p_holm") is not None and step["p_holm"] >= 0.05)
+        drawn = {"label": _step_label(step), "value": step["difference"], "look": look, "hollow": noise}
+        rows.append(step | drawn)
+        text = f"{100 * step['difference']:+.1f} [{100 * step['low']:+.1f}, {100 * step['high']:+.1f}]"
         ax.text(1.02, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8)
-    label_rows(ax, [f"{_step_name(row)}, n = {decided(row)}" for row in steps])
+    dots_with_intervals(ax, rows)
     ax.set_xlabel(
         "difference in accuracy (percentage points), paired 95 % interval\nhollow: noise, alone or among so many"
     )
@@ -138,37 +120,44 @@ def paired_forest(steps: Sequence[Mapping]) -> Figure:
     return fig
 
 
-def _step_name(row: Mapping) -> str:
-    names = looks([row["before"], row["after"]])
-    return f"{names[row['before']].name} → {names[row['after']].name}, {row['decoding']}"
+def decomposition(steps: Sequence[Mapping]) -> Figure:
+    """Each step's gain taken apart: what comes from keeping the format, what from better answers; with intervals.
+
+    Of a judged step the sum is as judged and has no interval here: the judge's error is not taken out of the parts.
+    """
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.52 * len(steps)))
+    rows = []
+    for step in steps:
+        label = _step_label(step)
+        for part, look in PARTS.items():
+            ends = {"low": step[f"{part}_low"], "high": step[f"{part}_high"]}
+            rows.append({"label": label, "value": step[part], **ends, "look": look})
+        low, high = (None, None) if "as_judged" in step else (step["low"], step["high"])
+        value = step.get("as_judged", step["difference"])
+        rows.append({"label": label, "value": value, "low": low, "high": high, "look": SUM})
+    dots_with_intervals(ax, rows)
+    ax.axvline(0, color="black", linewidth=0.8)
+    judged = any("as_judged" in step for step in steps)
+    note = "\nas judged; the sum's interval has the judge's error: see the paired differences" * judged
+    fig.supxlabel(f"difference in accuracy (percentage points); lines: paired 95 % intervals{note}", fontsize=8)
+    legend_of(fig, [*PARTS.values(), SUM], columns=2)
+    return fig
 
 
 def accuracy_by(rows: Sequence[Mapping], key: str, decoding: str = "greedy") -> Figure:
     """Accuracy of each model by `key` ("capability", "family", "language", "source"), dots with 95 % intervals."""
     rows = [row for row in rows if row["decoding"] == decoding and row["accuracy"] is not None]
-    models, groups = _models(rows), list(dict.fromkeys(sorted(row[key] for row in rows)))
+    models, groups = _models(rows), sorted({row[key] for row in rows})
+    drawn = []
+    for group in groups:
+        members = sorted((row for row in rows if row[key] == group), key=lambda row: list(models).index(row["model"]))
+        label = f"{safe_text(group).replace('_', ' ')}, n = {_n(members)}"
+        drawn += [row | {"label": label, "value": row["accuracy"], "look": models[row["model"]]} for row in members]
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + (0.12 + 0.08 * len(models)) * len(groups)))
-    step, drawn = 0.7 / max(len(models), 1), looks(models)
-    for row in rows:
-        model = row["model"]
-        y = groups.index(row[key]) + (models.index(model) - (len(models) - 1) / 2) * step
-        colour = drawn[model].colour
-        ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour, linewidth=1.1)
-        ax.plot(100 * row["accuracy"], y, drawn[model].marker, color=colour, markersize=4, clip_on=False)
-    sizes = {group: _n([row for row in rows if row[key] == group]) for group in groups}
-    label_rows(ax, [f"{safe_text(g).replace('_', ' ')}, n = {sizes[g]}" for g in groups])
-    for edge in np.arange(0.5, len(groups) - 1):
-        ax.axhline(edge, color="0.9", linewidth=0.6)
+    dots_with_intervals(ax, drawn)
     ax.set(xlim=(-2, 102), xlabel=f"accuracy (%), {decoding} decoding, 95 % interval")
-    handles = [
-        plt.Line2D([], [], color=look.colour, marker=look.marker, markersize=4, label=look.name)
-        for look in drawn.values()
-    ]
-    fig.legend(handles=handles, loc="outside upper center", ncols=max(len(models), 1))
+    legend_of(fig, list(models.values()))
     return fig
-
-
-PROTOCOL_MARKERS = {"ours": "o", "strict": "s", "lenient": "^", "judge": "D"}
 
 
 def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decoding: str = "greedy") -> Figure:
@@ -179,24 +168,20 @@ def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decodi
     """
     rows = [row for row in rows if row["decoding"] == decoding and row["accuracy"] is not None]
     models = _models(rows)
-    protocols = _ordered((row["protocol"] for row in rows), list(PROTOCOL_MARKERS))
+    protocols = _in_order((row["protocol"] for row in rows), PROTOCOLS)
     fig, (left, right) = plt.subplots(
         1, 2, figsize=(WIDTH, 1.5 + 0.42 * len(models)), gridspec_kw={"width_ratios": [2.2, 1]}
     )
-    colours = dict(zip(protocols, (BLUE, VERMILION, GREEN, PINK), strict=False))
-    step = 0.7 / max(len(protocols), 1)
-    for row in rows:
-        protocol = row["protocol"]
-        y = models.index(row["model"]) + (protocols.index(protocol) - (len(protocols) - 1) / 2) * step
-        left.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colours[protocol], linewidth=1.1)
-        left.plot(100 * row["accuracy"], y, PROTOCOL_MARKERS[protocol], color=colours[protocol], markersize=4.5)
-    sizes = {model: _n([row for row in rows if row["model"] == model]) for model in models}
-    label_rows(left, [f"{looks(models)[m].name}, n = {sizes[m]}" for m in models])
+    drawn = []
+    for model, look in models.items():
+        members = [row for name in protocols for row in rows if (row["model"], row["protocol"]) == (model, name)]
+        label = f"{look.name}, n = {_n(members)}"
+        drawn += [
+            row | {"label": label, "value": row["accuracy"], "look": PROTOCOLS[row["protocol"]]} for row in members
+        ]
+    dots_with_intervals(left, drawn)
     left.set(xlim=(-2, 102), xlabel=f"accuracy (%), {decoding}, 95 % interval", title="this run")
-    handles = [
-        plt.Line2D([], [], color=colours[p], marker=PROTOCOL_MARKERS[p], markersize=4.5, label=p) for p in protocols
-    ]
-    fig.legend(handles=handles, loc="outside upper center", ncols=max(len(protocols), 1))
+    legend_of(fig, [PROTOCOLS[name] for name in protocols])
     right.plot([row["score"] for row in reported], range(len(reported)), "P", color=MODEL_COLOURS["reported"])
     for place, row in enumerate(reported):
         right.annotate(f"{row['score']:.1f}", (row["score"], place), xytext=(0, 5), textcoords="offset points",
@@ -209,52 +194,21 @@ def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decodi
 
 def repeated_answers(rows: Sequence[Mapping]) -> Figure:
     """pass@k and maj@k over k by model, with 95 % intervals; `rows` of `evaluation.repeated_table`."""
-    models = _models(rows)
+    models, ks = _models(rows), sorted({row["k"] for row in rows})
     fig, axs = plt.subplots(1, 2, figsize=(WIDTH, 2.6), sharey=True)
     for ax, (value, title) in zip(axs, {"pass": "pass@k", "majority": "majority of k"}.items(), strict=True):
-        for place, (model, look) in enumerate(looks(models).items()):
+        for place, (model, look) in enumerate(models.items()):
             members = [row for row in rows if row["model"] == model]
             x = [row["k"] * 1.03 ** (place - (len(models) - 1) / 2) for row in members]  # side by side
-            y = [100 * row[value] for row in members]
             errors = [[100 * abs(row[value] - row[f"{value}_{end}"]) for row in members] for end in ("low", "high")]
-            ax.errorbar(x, y, errors, color=look.colour, marker=look.marker, markersize=4, linewidth=1, label=look.name)
-        ks = sorted({row["k"] for row in rows})
+            ax.errorbar(x, [100 * row[value] for row in members], errors, color=look.colour, marker=look.marker,
+                        markersize=4, linewidth=1)  # fmt: skip
         ax.set_xscale("log", base=2)
         ax.set_xticks(ks, [str(k) for k in ks])
         ax.minorticks_off()
         ax.set(xlabel="answers k", title=title, ylim=(-2, 102))
     axs[0].set_ylabel(f"items (%), n = {_n(rows)}, 95 % interval")
-    handles, labels = axs[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=len(models))
-    return fig
-
-
-def decomposition_bars(steps: Sequence[Mapping]) -> Figure:
-    """Each step's gain taken apart: what comes from keeping the format, what from better answers; with intervals.
-
-    Side by side and not on top of each other: a part's interval belongs to the part, not to where a pile ends.
-    """
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.52 * len(steps)))
-    height = 0.2
-    for place, row in enumerate(steps):
-        for line, (part, (_, colour, hatch)) in enumerate(PARTS.items()):
-            y = place + (line - 1.5) * height
-            ax.barh(y, 100 * row[part], height=height, color=colour, hatch=hatch, edgecolor="white")
-            ax.plot([100 * row[f"{part}_low"], 100 * row[f"{part}_high"]], [y, y], color="black", linewidth=1)
-        y = place + 1.5 * height
-        if "as_judged" not in row:  # a judge's error is not taken out of the parts, and so not of their sum
-            ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color="black", linewidth=1)
-        ax.plot(100 * row.get("as_judged", row["difference"]), y, "D", color="black", markersize=4, clip_on=False)
-    ax.axvline(0, color="black", linewidth=0.8)
-    label_rows(ax, [f"{_step_name(row)}, n = {decided(row)}" for row in steps])
-    note = "\nas judged; the sum's interval has the judge's error: see the paired differences"
-    judged = any("as_judged" in row for row in steps)
-    fig.supxlabel(
-        f"difference in accuracy (percentage points); lines: paired 95 % intervals{note * judged}", fontsize=8
-    )
-    handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for label, c, h in PARTS.values()]
-    handles.append(plt.Line2D([], [], color="black", marker="D", markersize=4, linestyle="", label="sum"))
-    fig.legend(handles=handles, loc="outside upper center", ncols=2)
+    legend_of(fig, list(models.values()))
     return fig
 
 
@@ -265,27 +219,23 @@ def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_
     the order base, SFT, Fin-R1; `this_run`: what the left panel was measured on and with; `apart`: why nothing of
     it may be compared (`reported.why_apart`), empty where the ledger decides.
     """
-    decodings = _ordered((row["decoding"] for row in rows), ["greedy", "sampled"])
-    models = _models(rows)
-    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.0), gridspec_kw={"width_ratios": [1, 1.9]})
-    _bars(left, rows, "accuracy", decodings, models)
-    left.set(ylabel="accuracy (%), 95 % interval")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
+    dots_with_intervals(left, _rows(rows))
+    left.set(xlim=(-3, 103), xlabel="accuracy (%), 95 % interval")
     left.set_title(f"this run\n{safe_text(this_run)}", fontsize=8)
-    sizes = [f"{decoding}\nn = {_n([row for row in rows if row['decoding'] == decoding])}" for decoding in decodings]
-    left.set_xticks(range(len(decodings)), sizes)
-    left.legend(handles=_patches(models), loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    benchmarks = list(reported[0]["scores"])
-    width = 0.8 / len(reported)
-    looks = [(0.35, ""), (0.65, "///"), (1.0, "xxx")]
-    for place, (row, (alpha, hatch)) in enumerate(zip(reported, looks, strict=True)):
-        x = [i + (place - (len(reported) - 1) / 2) * width for i in range(len(benchmarks))]
-        right.bar(x, [row["scores"][name] for name in benchmarks], width, color=MODEL_COLOURS["reported"], alpha=alpha,
-                  hatch=hatch, edgecolor="white", label=row["model"])  # fmt: skip
-    right.set_xticks(range(len(benchmarks)), [name.replace("-", "-\n").replace("_", "_\n") for name in benchmarks])
-    right.tick_params(axis="x", labelsize=7, length=0)
-    right.set(ylim=(0, 112), yticks=range(0, 101, 20))
-    right.set_title("reported by the paper, no intervals\n7B; protocol not stated in full", fontsize=8)
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1)
+    models = _models(rows)
+    shades = [Look(colour, marker, row["model"]) for row, colour, marker in
+              zip(reported, ("#7FCEB9", "#3FB696", MODEL_COLOURS["reported"]), "os^", strict=True)]  # fmt: skip
+    drawn = [
+        {"label": name, "value": row["scores"][name], "low": None, "high": None, "look": look}
+        for name in reported[0]["scores"]
+        for row, look in zip(reported, shades, strict=True)
+    ]
+    dots_with_intervals(right, drawn, factor=1)
+    right.set(xlim=(-3, 103), xlabel="accuracy (%), no intervals")
+    right.set_title("reported by the paper: 7B,\nprotocol not stated in full", fontsize=8)
     heading = "Not comparable with each other" if apart else "Comparable only where the replication ledger compares"
     fig.suptitle(heading, fontsize=9, fontweight="bold")
+    for ax, looks_of in ((left, list(models.values())), (right, shades)):
+        ax.legend(handles=handles_of(looks_of), loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return fig

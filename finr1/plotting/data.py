@@ -9,24 +9,35 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 
-from finr1.evaluation.statistics import wilson_interval
-from finr1.plotting.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, WIDTH, safe_text
+from finr1.plotting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    WIDTH,
+    Look,
+    dots_with_intervals,
+    label_rows,
+    legend_of,
+    safe_text,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SPLIT_STYLES = {"train": (BLUE, "-"), "dev": (ORANGE, "--"), "test": (VERMILION, ":")}
 LANGUAGE_STYLES = {"en": (BLUE, ""), "zh": (SKY, "///")}
+FIRST, SECOND = Look(BLUE, "o", ""), Look(VERMILION, "s", "")
 
 
-def label_rows(ax: Axes, labels: Sequence[str]) -> None:
-    """Name the rows 0, 1, ... of a horizontal plot, first row on top, grid along the values."""
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="y", visible=False)
-    ax.grid(axis="x", visible=True)
+def _share(label: str, k: int, n: int, look: Look = FIRST) -> dict:
+    """A row of `dots_with_intervals`: `k` of `n` with Wilson's 95 % interval; no dot where `n` is 0."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(k, n, method="wilson") if n else (None, None)
+    return {"label": label, "value": k / n if n else None, "low": low, "high": high, "look": look}
 
 
 def funnel(rows: Sequence[Mapping]) -> Figure:
@@ -84,37 +95,28 @@ def filter_audit(rows: Sequence[Mapping]) -> Figure:
     `rows`: {"fault": str, "planted": int, "rejected": int}; the fault "none" stands for sound traces, whose rejection
     is the filter's mistake. The title states precision (rejected traces that had a fault) and recall over all faults.
     """
-    faulty = [row for row in rows if row["fault"] != "none"]
-    sound = [row for row in rows if row["fault"] == "none"]
+    faulty, sound = ([row for row in rows if (row["fault"] == "none") is of_sound] for of_sound in (False, True))
+    drawn = [
+        _share(f"{safe_text(row['fault']).replace('_', ' ')}, n = {row['planted']}", row["rejected"], row["planted"])
+        for row in faulty
+    ]
+    drawn += [_share(f"sound (wrongly rejected), n = {row['planted']}", row["rejected"], row["planted"], SECOND)
+              for row in sound]  # fmt: skip
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.28 * len(rows)))
-    for place, row in enumerate([*faulty, *sound]):
-        n, k = row["planted"], row["rejected"]
-        if n == 0:
-            ax.text(50, place, "none planted", va="center", ha="center", fontsize=8, color="0.4")
-            continue
-        low, high = (100 * bound for bound in wilson_interval(k, n))
-        colour, marker = (VERMILION, "s") if row["fault"] == "none" else (BLUE, "o")
-        ax.plot([low, high], [place, place], color=colour)
-        ax.plot(100 * k / n, place, marker, color=colour, markersize=4, clip_on=False)
-    names = [safe_text(row["fault"]).replace("_", " ") for row in faulty] + ["sound (wrongly rejected)"] * len(sound)
-    label_rows(ax, [f"{name}, n = {row['planted']}" for name, row in zip(names, [*faulty, *sound], strict=True)])
+    dots_with_intervals(ax, drawn)
     ax.set(xlim=(-2, 102), xlabel="rejected by the filter (%), 95 % interval")
-    ax.set_title(_audit_title(faulty, sound), loc="left")
+    caught, planted = (sum(row[key] for row in faulty) for key in ("rejected", "planted"))
+    rejected = caught + sum(row["rejected"] for row in sound)
+    recall = f"recall {100 * caught / planted:.1f} % of {planted}" if planted else "no fault planted"
+    precision = f"precision {100 * caught / rejected:.1f} % of {rejected} rejected" if rejected else "nothing rejected"
+    ax.set_title(f"{precision}, {recall}", loc="left")
     return fig
 
 
-def _audit_title(faulty: Sequence[Mapping], sound: Sequence[Mapping]) -> str:
-    caught, planted = sum(r["rejected"] for r in faulty), sum(r["planted"] for r in faulty)
-    rejected = caught + sum(r["rejected"] for r in sound)
-    recall = f"recall {100 * caught / planted:.1f} % of {planted}" if planted else "no fault planted"
-    precision = f"precision {100 * caught / rejected:.1f} % of {rejected} rejected" if rejected else "nothing rejected"
-    return f"{precision}, {recall}"
-
-
 def score_distribution(scores: Sequence[Mapping[str, bool]]) -> Figure:
-    """The seven criteria. Left: points a trace; only full marks are kept. Right: share that meets each criterion.
+    """The seven criteria. Left: points of each trace; only full marks are kept. Right: share that meets each criterion.
 
-    `scores`: one {criterion: met} a trace, all with the same criteria.
+    `scores`: one {criterion: met} per trace, all with the same criteria.
     """
     criteria = list(scores[0]) if scores else []
     totals = Counter(sum(bool(score[name]) for name in criteria) for score in scores)
@@ -126,12 +128,8 @@ def score_distribution(scores: Sequence[Mapping[str, bool]]) -> Figure:
     left.bar_label(bars, fontsize=7)
     left.set(xlabel="criteria met", ylabel="traces", title=f"points (n = {len(scores):,})", xticks=list(points))
     left.margins(y=0.12)
-    for place, name in enumerate(criteria):
-        met = sum(bool(score[name]) for score in scores)
-        low, high = (100 * bound for bound in wilson_interval(met, len(scores)))
-        right.plot([low, high], [place, place], color=BLUE)
-        right.plot(100 * met / len(scores), place, "o", color=BLUE, markersize=4, clip_on=False)
-    label_rows(right, [safe_text(name).replace("_", " ") for name in criteria])
+    met = {name: sum(bool(score[name]) for score in scores) for name in criteria}
+    dots_with_intervals(right, [_share(safe_text(n).replace("_", " "), k, len(scores)) for n, k in met.items()])
     right.set(xlim=(-2, 102), xlabel="traces that meet it (%)", title="by criterion, 95 % interval")
     return fig
 
@@ -143,25 +141,18 @@ def judge_agreement(yields: Sequence[Mapping], agreements: Sequence[Mapping]) ->
     """
     fig, axes = plt.subplots(1, 2 if agreements else 1, figsize=(WIDTH, 2.4), squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
-    for number, judge in enumerate(dict.fromkeys(row["judge"] for row in yields)):
-        rows = [row for row in yields if row["judge"] == judge]
-        colour, marker = (BLUE, "o") if number == 0 else (ORANGE, "s")
-        for row in rows:
-            place, bounds = row["least"] + 0.12 * number, wilson_interval(row["kept"], row["n"])
-            left.plot([place, place], [100 * bound for bound in bounds], color=colour)
-        shares = [100 * row["kept"] / row["n"] for row in rows]
-        places = [row["least"] + 0.12 * number for row in rows]
-        left.plot(places, shares, marker, color=colour, label=f"{safe_text(judge)}, n = {rows[0]['n']:,}")
-    left.set(xlabel="least points", ylabel="traces kept (%)", ylim=(0, 105), title="yield, 95 % interval")
-    left.set_xticks(sorted({row["least"] for row in yields}))
-    left.legend(fontsize=7, loc="lower left")
-    if not agreements:
-        return fig
-    for place, row in enumerate(agreements):
-        right.plot([row["low"], row["high"]], [place, place], color=BLUE)
-        right.plot(row["kappa"], place, "o", color=BLUE, markersize=4)
-    label_rows(right, [f"{safe_text(row['on'])}, n = {row['n']:,}" for row in agreements])
-    right.set(xlim=(-1, 1), xlabel="Cohen's kappa, 95 % interval", title="two judges")
+    rows = sorted(yields, key=lambda row: row["least"])
+    n = {row["judge"]: row["n"] for row in rows}
+    of_judge = {judge: look._replace(name=f"{safe_text(judge)}, n = {n[judge]:,}")
+                for judge, look in zip(n, (FIRST, SECOND), strict=False)}  # fmt: skip
+    dots_with_intervals(left, [_share(f"at least {r['least']}", r["kept"], r["n"], of_judge[r["judge"]]) for r in rows])
+    left.set(xlabel="traces kept (%)", xlim=(-2, 102), title="yield by points, 95 % interval")
+    legend_of(fig, list(of_judge.values()))
+    if agreements:
+        kappas = [{"label": f"{safe_text(row['on'])}, n = {row['n']:,}", "value": row["kappa"], "look": FIRST,
+                   "low": row["low"], "high": row["high"]} for row in agreements]  # fmt: skip
+        dots_with_intervals(right, kappas, factor=1)
+        right.set(xlim=(-1, 1), xlabel="Cohen's kappa, 95 % interval", title="two judges")
     return fig
 
 
@@ -183,6 +174,6 @@ def pass_rate_histogram(rates: Sequence[float], low: float, high: float, samples
     ax.bar_label(bars, fontsize=7)
     ax.margins(y=0.12)
     kept = sum(low <= rate <= high for rate in rates)
-    ax.set(xlabel=f"pass rate of the SFT model (%), {samples} answers a problem", ylabel="problems")
+    ax.set(xlabel=f"pass rate of the SFT model (%), {samples} answers per problem", ylabel="problems")
     ax.set_title(f"chosen (solid): {kept} of {len(rates)} problems, pass rate {100 * low:.3g} to {100 * high:.3g} %")
     return fig

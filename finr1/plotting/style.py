@@ -1,49 +1,42 @@
-"""The style sheet, fixed colours, text that every machine can draw, and saving."""
+"""The style sheet, fixed colours and markers, labelled dots with their intervals, and saving."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import re
 import textwrap
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 from matplotlib import font_manager
 
 if TYPE_CHECKING:
     from IPython.display import Code
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STYLE_SHEET = Path(__file__).parent.parent / "paper.mplstyle"
 WIDTH = 5.5  # inches
 
-# A model has the same colour, hatch and marker in every figure; the second code carries a print in grey.
+# A model has the same colour and marker in every figure; the marker carries a print in grey.
 MODEL_COLOURS = {"base": "#999999", "zero": "#CC79A7", "sft": "#0072B2", "grpo": "#D55E00", "reported": "#009E73"}
-MODEL_HATCHES = {"base": "", "zero": "\\\\\\", "sft": "///", "grpo": "xxx", "reported": "..."}
 MODEL_MARKERS = {"base": "o", "zero": "v", "sft": "s", "grpo": "D", "reported": "^"}
 MODEL_NAMES = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO", "reported": "reported"}
 # Any other model, in the order in which a figure meets them.
-_OTHERS = (("#56B4E9", "++", "P"), ("#E69F00", "oo", "X"), ("#000000", "**", "*"), ("#F0E442", "--", "<"))
+_OTHERS = (("#56B4E9", "P"), ("#E69F00", "X"), ("#000000", "*"), ("#F0E442", "<"))
 BLUE, VERMILION, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 GREY = "#999999"
-
 # Fonts with Chinese glyphs under the names by which the common systems ship them, best first.
-CJK_FONTS = (
-    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "PingFang SC", "Microsoft YaHei",
-    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Hiragino Sans GB", "Heiti SC", "SimHei", "Droid Sans Fallback",
-    "Arial Unicode MS",
-)  # fmt: skip
+CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei",
+             "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei")  # fmt: skip
 
 
 class Look(NamedTuple):
-    """How a model is drawn in every figure."""
+    """How a model, or another series, is drawn."""
 
     colour: str
-    hatch: str
     marker: str
     name: str
 
@@ -51,12 +44,9 @@ class Look(NamedTuple):
 def looks(models: Sequence[str]) -> dict[str, Look]:
     """Model -> its `Look`: fixed for the recipe's models, by place for others (from the fifth of them, repeated)."""
     others = [model for model in models if model not in MODEL_COLOURS]
-    found = {model: Look(*_OTHERS[place % len(_OTHERS)], safe_text(model)) for place, model in enumerate(others)}
-    return {
-        model: found.get(model)
-        or Look(MODEL_COLOURS[model], MODEL_HATCHES[model], MODEL_MARKERS[model], MODEL_NAMES[model])
-        for model in models
-    }
+    drawn = {model: Look(*_OTHERS[place % len(_OTHERS)], safe_text(model)) for place, model in enumerate(others)}
+    drawn |= {name: Look(MODEL_COLOURS[name], MODEL_MARKERS[name], MODEL_NAMES[name]) for name in MODEL_NAMES}
+    return {model: drawn[model] for model in models}
 
 
 def use_style() -> None:
@@ -66,47 +56,64 @@ def use_style() -> None:
     """
     mpl.style.use(STYLE_SHEET)
     installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    chinese = [name for name in CJK_FONTS if name in installed]
-    mpl.rcParams["font.family"] = ["DejaVu Sans", *chinese[:1]]
-
-
-@cache
-def _glyphs(font: str) -> frozenset[int]:
-    """Code points that `font` can draw; none when it is not installed."""
-    try:
-        path = font_manager.findfont(font, fallback_to_default=False)
-    except ValueError:
-        return frozenset()
-    return frozenset(font_manager.get_font(path).get_charmap())
+    mpl.rcParams["font.family"] = ["DejaVu Sans", *[name for name in CJK_FONTS if name in installed][:1]]
 
 
 def safe_text(text: Any) -> str:
-    """`text` as the current fonts can draw it: never an empty box in the place of a glyph, never stray maths.
+    """`text` for a label: one line, a dollar sign is no TeX, and no empty box in the place of a Chinese glyph.
 
-    Each run of characters without a glyph becomes a short, stable id: "债券 A" -> "zh-d03b A". The same run has the
-    same id in every figure, so a table can name it (`placeholders`). A dollar sign is a dollar sign, not TeX.
+    Nearly all labels are English. Where no font with Chinese glyphs is installed, each is shown by its code point.
     """
-    drawable = frozenset().union(*(_glyphs(name) for name in mpl.rcParams["font.family"])) or _glyphs("DejaVu Sans")
-    out, run = [], ""
-    for char in str(text).replace("\n", " ") + "\0":  # the end mark closes the last run
-        if char != "\0" and ord(char) not in drawable:
-            run += char
-            continue
-        if run:
-            out.append(_placeholder(run))
-            run = ""
-        out.append(r"\$" if char == "$" else char)
-    return "".join(out[:-1])
+    line = " ".join(str(text).split("\n")).replace("$", r"\$")
+    if len(mpl.rcParams["font.family"]) > 1:
+        return line
+    return "".join(char if ord(char) < 0x2E80 else f"U+{ord(char):X} " for char in line)
 
 
-def _placeholder(run: str) -> str:
-    kind = "zh" if re.search(r"[\u3400-\u9fff\uf900-\ufaff]", run) else "text"
-    return f"{kind}-{hashlib.sha256(run.encode()).hexdigest()[:4]}"
+def label_rows(ax: Axes, labels: Sequence[str]) -> None:
+    """Name the rows 0, 1, ... of a horizontal plot, first row on top, grid along the values."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", visible=True)
 
 
-def placeholders(texts: list[str]) -> dict[str, str]:
-    """What `safe_text` put into a figure -> the original, for those of `texts` that it had to change."""
-    return {drawn: text for text in texts if (drawn := safe_text(text)) != text.replace("$", r"\$")}
+def dots_with_intervals(ax: Axes, rows: Sequence[Mapping], factor: float = 100) -> None:
+    """A horizontal plot of estimates: one labelled line per `label`, a dot with its 95 % interval per row.
+
+    `rows`: {"label", "value", "low", "high", "look"}, numbers times `factor`; rows of one label stand below each other.
+    A dot is hollow where "hollow" is true. Where "low" is None there is no interval, where "value" is, no dot either.
+    """
+    by_label: dict[str, list[Mapping]] = {}
+    for row in rows:
+        by_label.setdefault(row["label"], []).append(row)
+    step = 0.7 / max(map(len, by_label.values()), default=1)
+    for place, members in enumerate(by_label.values()):
+        for number, row in enumerate(members):
+            if row["value"] is None:
+                continue
+            y, look = place + (number - (len(members) - 1) / 2) * step, row["look"]
+            if row["low"] is not None:
+                ax.plot([factor * row["low"], factor * row["high"]], [y, y], color=look.colour, linewidth=1.1)
+            face = "white" if row.get("hollow") else look.colour
+            ax.plot(factor * row["value"], y, look.marker, color=look.colour, markerfacecolor=face, markersize=4.5,
+                    clip_on=False)  # fmt: skip
+        if len(members) > 1 and place:
+            ax.axhline(place - 0.5, color="0.9", linewidth=0.6)
+    label_rows(ax, list(by_label))
+
+
+def handles_of(drawn: Sequence[Look]) -> list:
+    """For a legend: each marker with its name."""
+    return [
+        plt.Line2D([], [], color=look.colour, marker=look.marker, markersize=4.5, label=look.name) for look in drawn
+    ]
+
+
+def legend_of(fig: Figure, drawn: Sequence[Look], columns: int = 4) -> None:
+    """A legend over the panels."""
+    fig.legend(handles=handles_of(drawn), loc="outside upper center", ncols=columns)
 
 
 def save_figure(fig: Figure, folder: Path | str, name: str) -> None:
