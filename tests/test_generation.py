@@ -35,8 +35,6 @@ from finr1.generation import (
     generate,
     request_key,
 )
-from finr1.generation.endpoint import _retry_after
-from finr1.generation.throttle import Throttle
 
 KEY = "sk-planted-5f2b9c"
 GREEDY = SamplingParams(max_tokens=16)

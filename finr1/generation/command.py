@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finr1.generation.answering import Budget, Progress, generate
 from finr1.generation.endpoint import DEFAULT_KEY_ENV, EndpointBackend
-from finr1.generation.request import Request, SamplingParams
-from finr1.generation.store import AnswerStore
+from finr1.generation.store import AnswerStore, Request, SamplingParams
 
 DONE, FAILED, WRONG, SPENT, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
