@@ -9,8 +9,8 @@ import torch
 from test_training import demo
 
 from finr1 import curation, grpo, models, sft, synthetic, teacher, training
-from finr1.generation.local import TransformersBackend
 from finr1.generation import Job, Request, SamplingParams
+from finr1.generation.local import TransformersBackend
 from finr1.params import GRPOParams, SFTParams
 from finr1.records import write_jsonl
 

@@ -9,16 +9,15 @@ killed resumes when it is run again. Backends: an OpenAI-compatible endpoint, a 
 a plain function (offline teachers and judges, tests). `python -m finr1 generate` does the same for any prompts.
 """
 
-from finr1.generation.answering import Backend, Budget, BudgetSpent, GenerationError, Progress, generate
+from finr1.generation.answering import Backend, Budget, GenerationError, Progress, generate
 from finr1.generation.endpoint import EndpointBackend
 from finr1.generation.local import ScriptedBackend, TransformersBackend, VLLMBackend, batch_that_fits
-from finr1.generation.store import AnswerStore, Completion, Job, Request, SamplingParams, Usage, request_key
+from finr1.generation.store import AnswerStore, Completion, Job, Request, SamplingParams, request_key
 
 __all__ = [
     "AnswerStore",
     "Backend",
     "Budget",
-    "BudgetSpent",
     "Completion",
     "EndpointBackend",
     "GenerationError",
@@ -28,7 +27,6 @@ __all__ = [
     "SamplingParams",
     "ScriptedBackend",
     "TransformersBackend",
-    "Usage",
     "VLLMBackend",
     "batch_that_fits",
     "generate",

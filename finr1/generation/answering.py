@@ -41,10 +41,6 @@ class GenerationError(RuntimeError):
         self.failures = list(failures)
 
 
-class BudgetSpent(GenerationError):
-    """The budget is spent; what is answered is stored, and running again with a larger one asks for the rest."""
-
-
 @dataclass(frozen=True)
 class Budget:
     """When to stop asking. Requests under way are still answered, so `concurrency` of them may come on top."""
@@ -59,35 +55,14 @@ class Progress:
     """How far `generate` is; as text, one plain line."""
 
     total: int  # different answers needed
-    reused: int  # of them, found in the store
+    reused: int  # of them, from the store, at no cost
     budget: Budget = Budget()
     answered: int = 0
     failed: int = 0
     uncounted: int = 0  # answers without token counts
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    tokens: int = 0  # of the answers
+    cost: float = 0.0
     seconds: float = 0.0
-
-    def __str__(self) -> str:
-        rate = self.answered / self.seconds if self.seconds else 0.0
-        left = self.total - self.reused - self.answered - self.failed
-        line = f"{self.reused + self.answered}/{self.total} answers"
-        if self.reused:
-            line += f", {self.reused} from the store"
-        if self.failed:
-            line += f", {self.failed} failed"
-        line += f", {rate:.1f}/s, {self.completion_tokens} tokens"
-        if self.cost:
-            line += f", cost {self.cost:.2f}"
-        if left and rate:
-            line += f", {left / rate:.0f} s left"
-        return line
-
-    @property
-    def cost(self) -> float:
-        """Of this run's answers; those from the store cost nothing."""
-        budget = self.budget
-        return (self.prompt_tokens * budget.prompt_price + self.completion_tokens * budget.completion_price) / 1e6
 
     @property
     def spent(self) -> bool:
@@ -97,11 +72,26 @@ class Progress:
     def count(self, completions: Sequence[Completion]) -> None:
         """Add freshly arrived `completions`."""
         for completion in completions:
+            usage = completion.usage
             self.answered += completion.error is None
             self.failed += completion.error is not None
-            self.uncounted += completion.error is None and completion.usage.completion_tokens is None
-            self.prompt_tokens += completion.usage.prompt_tokens or 0
-            self.completion_tokens += completion.usage.completion_tokens or 0
+            self.uncounted += completion.error is None and usage.completion_tokens is None
+            self.tokens += usage.completion_tokens or 0
+            self.cost += (usage.prompt_tokens or 0) * self.budget.prompt_price / 1e6
+            self.cost += (usage.completion_tokens or 0) * self.budget.completion_price / 1e6
+
+    def __str__(self) -> str:
+        rate = self.answered / self.seconds if self.seconds else 0.0
+        left = self.total - self.reused - self.answered - self.failed
+        parts = [
+            f"{self.reused + self.answered}/{self.total} answers",
+            self.reused and f"{self.reused} from the store",
+            self.failed and f"{self.failed} failed",
+            f"{rate:.1f}/s, {self.tokens} tokens",
+            self.cost and f"cost {self.cost:.2f}",
+            left and rate and f"{left / rate:.0f} s left",
+        ]
+        return ", ".join(part for part in parts if part)
 
 
 def generate(
@@ -123,8 +113,8 @@ def generate(
     by a completion with `finish_reason="error"`, which is not stored: running again asks again. Asking also ends after
     `GIVE_UP_AFTER` failures without one answer.
 
-    When `budget` is spent, no further request is begun either; what is under way is stored. Then `BudgetSpent` is
-    raised, or with `on_error="none"` those not asked get such a completion.
+    When `budget` is spent, no further request is begun either; what is under way is stored. `GenerationError` then says
+    so, or with `on_error="none"` those not asked get such a completion. A larger budget asks for the rest.
     """
     jobs = [
         Job(request, sample, request_key(request, sampling, backend.fingerprint, sample))
@@ -174,6 +164,6 @@ def generate(
         why = f"not asked: the budget of {budget.max_cost} {state}"
     not_asked = {key: job.failure(why) for key, job in unique.items() if key not in answers}
     if on_error == "raise" and not_asked:
-        raise BudgetSpent(f"{progress}; {len(not_asked)} {why}", list(not_asked.values()))
+        raise GenerationError(f"{progress}; {len(not_asked)} {why}", list(not_asked.values()))
     answers.update(not_asked)
     return [answers[job.key].model_copy(update={"id": job.request.id, "sample": job.sample}) for job in jobs]

@@ -2,7 +2,7 @@
 
 The `openai` package asks, over its aiohttp transport. It retries lost connections, time-outs, 408, 409, 429 and 5xx,
 after the server's Retry-After (if that is at most two minutes) or after 0.5, 1, 2, 4, 8, 8 ... s. Ours is the rest: a
-reply that calls itself a success and holds no answer is retried, too, and what is answered and not yet stored is bounded.
+success without an answer in it is retried, too, and a bounded number of answers is not yet stored.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class EndpointBackend:
 
     The key comes from the environment variable `api_key_env`; for the default name, OPENAI_API_KEY stands in. Servers
     on this machine need none. It is read when it is used and kept nowhere. `timeout` (s) is for one attempt: for
-    connecting, for the first byte, and for the reply from there on. The pauses between 12 retries add up to more than
-    a minute, so a limit per minute passes. `extra` goes into every request's body as it is; None removes a field that
+    connecting, for the first byte, and for the reply from there on. 14 retries last longer than a minute, and so
+    outlast a rate limit per minute. `extra` goes into every request's body as it is; None removes a field that
     we would send, e.g. `{"max_tokens": None, "max_completion_tokens": 4096}`.
 
     Raises `ValueError` for a missing or unusable key, a URL that is none or holds a secret, and wrong numbers. May be
@@ -52,7 +52,7 @@ class EndpointBackend:
     api_key_env: str = DEFAULT_KEY_ENV
     concurrency: int = 16
     timeout: float = 600.0
-    max_retries: int = 12
+    max_retries: int = 14
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class EndpointBackend:
             for _ in range(count):
                 places.release()
 
-        self._allow_sockets()
+        _allow_sockets(self.concurrency + 256)
         # Leaving the block early, by an exception or because the caller closes us, cancels what is under way.
         with start_blocking_portal() as portal:
             asking, last = portal.start_task_soon(ask_all), False
@@ -159,7 +159,7 @@ class EndpointBackend:
                 except TimeoutError:
                     raise httpx2.ReadTimeout("no answer before the time-out") from None
                 except ValueError:  # pydantic's error is one
-                    reason = f"the server's reply makes no sense: {response.content[:200]!r}"
+                    reason = f"the server's reply makes no sense: {response.content[:1000]!r}"
                     raise httpx2.RemoteProtocolError(reason) from None
 
         client = openai.AsyncOpenAI(
@@ -204,13 +204,16 @@ class EndpointBackend:
 
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, openai.APIStatusError):
-            text, status = error.message, error.status_code
+            status = error.status_code  # `error.message` has what OpenAI's servers say, and drops what others do
+            text = f"HTTP {status}: {error.response.text}"
             if status in (401, 403):
                 text = f"the key in {self.api_key_env} was refused: {text}"
             elif status == 404:
                 text = f"no such model, or no such address: {text}"
             elif status < 400:
-                text = f"redirects are not followed, the key is for this address; the new one goes into base_url: {text}"
+                text = (
+                    f"redirects are not followed, the key is for this address; the new one goes into base_url: {text}"
+                )
         elif isinstance(error, openai.APIConnectionError):
             cause = error.__cause__
             text = f"no connection: {cause or error}"
@@ -219,7 +222,9 @@ class EndpointBackend:
             elif isinstance(cause, httpx2.RemoteProtocolError):
                 text = str(cause)
         text, key = f"{self.base_url}: {text}", self._key()
-        return (text if key == _NO_KEY else text.replace(key, "***"))[:500]  # servers quote a key that they refuse
+        if key != _NO_KEY:
+            text = text.replace(key, "***")  # servers quote a key that they refuse
+        return text[:500]  # cut last: half a key would not be recognised
 
     def _is_local(self) -> bool:
         return urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
@@ -239,13 +244,13 @@ class EndpointBackend:
             f"({self.api_key_env}={_NO_KEY} for a server that wants no key)"
         )
 
-    def _allow_sockets(self) -> None:
-        """Raise the soft limit of open files where our connections would not fit below it."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = self.concurrency + 256
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+def _allow_sockets(wanted: int) -> None:
+    """Raise the soft limit of open files to `wanted`, as far as the system lets us: a connection takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class _Message(BaseModel):
@@ -272,7 +277,7 @@ def read_reply(content: bytes) -> dict[str, Any]:
     Some servers say 200 and mean an error (OpenRouter), or break an answer off for lack of capacity (DeepSeek).
     """
     reply = _Reply.model_validate_json(content)
-    choice, message = reply.choices[0], reply.choices[0].message
+    choice, message, usage = reply.choices[0], reply.choices[0].message, reply.usage or Usage()
     reasoning = message.reasoning_content or message.reasoning
     if reply.error or choice.error or choice.finish_reason in _BROKEN_OFF:
         raise ValueError("the server means an error")
@@ -282,5 +287,6 @@ def read_reply(content: bytes) -> dict[str, Any]:
         "text": message.content or "",
         "reasoning": reasoning,
         "finish_reason": choice.finish_reason or "unknown",
-        "usage": reply.usage or Usage(),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
     }

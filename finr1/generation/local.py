@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1.generation.prefill import generation_inputs
-from finr1.generation.store import Completion, Job, Request, SamplingParams, Usage
+from finr1.generation.store import Completion, Job, Request, SamplingParams
 from finr1.models import load_model, load_tokenizer, whole_model
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ class TransformersBackend:
         return job.completion(
             self._tokenizer.decode(tokens, skip_special_tokens=True),
             finish_reason="stop" if ended else "length",
-            usage=Usage(prompt_tokens=len(prompt), completion_tokens=len(tokens)),
+            prompt_tokens=len(prompt),
+            completion_tokens=len(tokens),
         )
 
 
@@ -211,10 +212,8 @@ class VLLMBackend:
                 job.completion(
                     output.outputs[0].text,
                     finish_reason=output.outputs[0].finish_reason or "unknown",
-                    usage=Usage(
-                        prompt_tokens=len(output.prompt_token_ids),
-                        completion_tokens=len(output.outputs[0].token_ids),
-                    ),
+                    prompt_tokens=len(output.prompt_token_ids),
+                    completion_tokens=len(output.outputs[0].token_ids),
                 )
                 for job, output in zip(group, outputs, strict=True)
             ]

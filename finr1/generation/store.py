@@ -25,8 +25,6 @@ _LINE_START = b'{"key":"'
 class Request(BaseModel):
     """A chat that awaits its next assistant turn."""
 
-    model_config = ConfigDict(extra="forbid")
-
     id: str | int  # the caller's own; not part of the key, so it may change without asking again
     messages: list[dict[str, Any]] = Field(min_length=1)  # [{"role": "user", "content": "..."}, ...]
 
@@ -46,16 +44,12 @@ class SamplingParams(BaseModel):
 class Usage(BaseModel):
     """Tokens of one answer as the backend counts them; None where it does not."""
 
-    model_config = ConfigDict(extra="ignore")  # servers count more than we need
-
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
 class Completion(BaseModel):
     """One answer to one request, or with `error` set, the reason why there is none."""
-
-    model_config = ConfigDict(extra="ignore")  # a store may have been written by a later version
 
     key: str  # of the request, see `request_key`
     id: str | int  # of the request
@@ -87,7 +81,8 @@ class Job(NamedTuple):
         *,
         reasoning: str | None = None,
         finish_reason: str = "stop",
-        usage: Usage = Usage(),
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
         error: str | None = None,
     ) -> Completion:
         """`text` as the answer to this job; without `reasoning`, its think block is looked up."""
@@ -98,7 +93,7 @@ class Job(NamedTuple):
             text=text,
             reasoning=think_text(text) if reasoning is None else reasoning,
             finish_reason=finish_reason,
-            usage=usage,
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
             error=error,
         )
 
@@ -209,10 +204,6 @@ class AnswerStore:
                     if record is None or (record["error"] is None and record["id"] not in ours):
                         new.write(line)
             os.replace(temporary, target)
-
-    def close(self) -> None:
-        """Close the file; the store can't be used afterwards."""
-        os.close(self._fd)
 
     def _open(self) -> None:
         self._lines: dict[str, tuple[int, int]] = {}  # key -> (offset, length), bytes
