@@ -21,6 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import openai
+
+from finr1.generation import AnswerStore, EndpointBackend, Request, SamplingParams, generate
+
 REPLY = {
     "id": "x",
     "object": "chat.completion",
@@ -36,7 +40,8 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length
 class Server(asyncio.Protocol):
     """The least that is an HTTP/1.1 server: it reads Content-Length bodies and answers them all the same."""
 
-    latency = 0.2
+    def __init__(self, latency: float):
+        self.latency = latency
 
     def connection_made(self, transport) -> None:
         self.transport, self.buffer = transport, b""
@@ -61,8 +66,8 @@ def serve(latency: float, port) -> None:
     """Serve on a free port, which `port` (a Value) then holds, until the process is ended."""
 
     async def run() -> None:
-        Server.latency = latency
-        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, backlog=4096)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Server(latency), "127.0.0.1", 0, backlog=4096)
         port.value = server.sockets[0].getsockname()[1]
         await server.serve_forever()
 
@@ -74,8 +79,7 @@ def messages(number: int) -> list[dict]:
 
 
 def bare_loop(url: str, count: int, concurrency: int) -> int:
-    """The floor: the openai package over aiohttp, as `finr1` uses it, and nothing kept but the answers' texts."""
-    import openai
+    """The loop that one would write oneself, over the same transport: nothing is kept but the answers' texts."""
 
     async def run() -> int:
         texts, numbers = {}, iter(range(count))
@@ -95,8 +99,6 @@ def bare_loop(url: str, count: int, concurrency: int) -> int:
 
 def ours(url: str, count: int, concurrency: int) -> int:
     """`finr1.generation.generate` with its store on disk."""
-    from finr1.generation import AnswerStore, EndpointBackend, Request, SamplingParams, generate
-
     requests = [Request(id=str(number), messages=messages(number)) for number in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         store = AnswerStore(Path(folder) / "answers.jsonl")

@@ -345,7 +345,8 @@ def test_training_asks_counts_remembers_and_keeps_the_reasons(server, outputs, t
     assert advantages == pytest.approx([0.5774, -1.1547, 0.5774, 0.0], abs=1e-3)
     notes = [answer.notes["verifier"] for answer in early.answers]
     assert notes[:2] == ["right: Both mean a fall.", "wrong: The other direction."]
-    assert notes[3].startswith("no verdict: no answer: Error code: 400") and "planted-key" not in "".join(notes)
+    assert notes[3].startswith("no verdict: no answer: ") and "HTTP 400" in notes[3]
+    assert "planted-key" not in "".join(notes)
 
 
 def test_a_local_model_verifies_too(tiny, tmp_path):
