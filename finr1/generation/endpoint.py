@@ -85,16 +85,17 @@ class EndpointBackend:
 
         async def find_problem() -> str | None:
             import openai
+            from httpx2 import Response
 
             async with self._client(min(self.timeout, _CHECK_TIMEOUT)) as client:
                 try:
-                    served = await client.with_options(max_retries=1).models.list()
-                    if self.model in {model.id for model in served.data}:
+                    reply = await client.get("/models", cast_to=Response, options={"max_retries": 1})
+                    if self.model in {model["id"] for model in reply.json()["data"]}:
                         return None
                 except (openai.AuthenticationError, openai.PermissionDeniedError, openai.APIConnectionError) as error:
                     return self._reason(error)
-                except Exception:  # no such route, or a list of its own kind: one token decides
-                    pass
+                except (openai.APIStatusError, ValueError, LookupError, TypeError):
+                    pass  # no such route, or a list of its own kind: one token decides
                 probe = Job(Request(id="check", messages=[{"role": "user", "content": "1"}]), sample=0, key="")
                 return (await self._ask(client, probe, SamplingParams(max_tokens=1))).error
 
@@ -167,6 +168,7 @@ class EndpointBackend:
             base_url=self.base_url,
             max_retries=self.max_retries,
             timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
+            default_headers={"Authorization": f"Bearer {self._key()}"},  # else OPENAI_CUSTOM_HEADERS may hold another
             http_client=openai.DefaultAioHttpClient(
                 limits=httpx2.Limits(max_connections=self.concurrency),
                 follow_redirects=False,  # the key is for this address alone
@@ -211,9 +213,7 @@ class EndpointBackend:
             elif status == 404:
                 text = f"no such model, or no such address: {text}"
             elif status < 400:
-                text = (
-                    f"redirects are not followed, the key is for this address; the new one goes into base_url: {text}"
-                )
+                text = f"a redirect, which might carry the key elsewhere; put the new address into base_url: {text}"
         elif isinstance(error, openai.APIConnectionError):
             cause = error.__cause__
             text = f"no connection: {cause or error}"
