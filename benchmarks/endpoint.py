@@ -1,4 +1,4 @@
-"""How fast is the endpoint client, beside a bare aiohttp loop, distilabel and bespokelabs-curator?
+"""How fast is the endpoint client, beside a bare loop over the openai package, distilabel and bespokelabs-curator?
 
     python benchmarks/endpoint.py [--requests 20000] [--concurrency 256] [--latency 0.2]
         [--distilabel PYTHON] [--curator PYTHON]
@@ -21,6 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import openai
+
+from finr1.generation import AnswerStore, EndpointBackend, Request, SamplingParams, generate
+
 REPLY = {
     "id": "x",
     "object": "chat.completion",
@@ -36,7 +40,8 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length
 class Server(asyncio.Protocol):
     """The least that is an HTTP/1.1 server: it reads Content-Length bodies and answers them all the same."""
 
-    latency = 0.2
+    def __init__(self, latency: float):
+        self.latency = latency
 
     def connection_made(self, transport) -> None:
         self.transport, self.buffer = transport, b""
@@ -61,8 +66,8 @@ def serve(latency: float, port) -> None:
     """Serve on a free port, which `port` (a Value) then holds, until the process is ended."""
 
     async def run() -> None:
-        Server.latency = latency
-        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, backlog=4096)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Server(latency), "127.0.0.1", 0, backlog=4096)
         port.value = server.sockets[0].getsockname()[1]
         await server.serve_forever()
 
@@ -74,22 +79,19 @@ def messages(number: int) -> list[dict]:
 
 
 def bare_loop(url: str, count: int, concurrency: int) -> int:
-    """The floor: aiohttp, a queue, and nothing kept but the answers' texts."""
-    import aiohttp
+    """The loop that one would write oneself, over the same transport: nothing is kept but the answers' texts."""
 
     async def run() -> int:
         texts, numbers = {}, iter(range(count))
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        transport = openai.DefaultAioHttpClient()
+        async with openai.AsyncOpenAI(base_url=url, api_key="x", http_client=transport) as client:
 
             async def work() -> None:
                 for number in numbers:
-                    body = {"model": "m", "messages": messages(number)}
-                    async with session.post(f"{url}/chat/completions", json=body) as response:
-                        texts[number] = (await response.json())["choices"][0]["message"]["content"]
+                    reply = await client.chat.completions.create(model="m", messages=messages(number))
+                    texts[number] = reply.choices[0].message.content
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(work())
+            await asyncio.gather(*(work() for _ in range(concurrency)))
         return len(texts)
 
     return asyncio.run(run())
@@ -97,8 +99,6 @@ def bare_loop(url: str, count: int, concurrency: int) -> int:
 
 def ours(url: str, count: int, concurrency: int) -> int:
     """`finr1.generation.generate` with its store on disk."""
-    from finr1.generation import AnswerStore, EndpointBackend, Request, SamplingParams, generate
-
     requests = [Request(id=str(number), messages=messages(number)) for number in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         store = AnswerStore(Path(folder) / "answers.jsonl")
@@ -107,24 +107,6 @@ def ours(url: str, count: int, concurrency: int) -> int:
         assert len(store) == count
     return sum(answer.error is None for answer in answers)
 
-
-OPENAI = """
-import asyncio, sys, time
-from openai import AsyncOpenAI
-url, count, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-async def run():
-    client, numbers, texts = AsyncOpenAI(base_url=url, api_key="x"), iter(range(count)), {}
-    async def work():
-        for n in numbers:
-            chat = [{"role": "user", "content": f"What is the interest on ${n} at 5%?"}]
-            reply = await client.chat.completions.create(model="m", messages=chat)
-            texts[n] = reply.choices[0].message.content
-    await asyncio.gather(*(work() for _ in range(concurrency)))
-    return len(texts)
-start = time.monotonic()
-done = asyncio.run(run())
-print("RESULT", done, time.monotonic() - start)
-"""
 
 DISTILABEL = """
 import sys, time, logging
@@ -160,10 +142,10 @@ def other(python: str, code: str, url: str, count: int, concurrency: int) -> tup
     """Answers and seconds of a client in another interpreter."""
     command = [python, "-c", code, url, str(count), str(concurrency)]
     out = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OPENAI_API_KEY": "x"})
-    found = [line.split() for line in out.stdout.splitlines() if line.startswith("RESULT")]
-    if not found:
+    result = [line.split() for line in out.stdout.splitlines() if line.startswith("RESULT")]
+    if not result:
         raise RuntimeError(f"{python} failed: {out.stderr[-2000:]}")
-    return int(found[0][1]), float(found[0][2])
+    return int(result[0][1]), float(result[0][2])
 
 
 def main() -> None:
@@ -184,22 +166,17 @@ def main() -> None:
     ceiling = options.concurrency / options.latency
     print(f"{size[0]} requests, concurrency {size[1]}, latency {options.latency} s: at most {ceiling:.0f}/s")
     rates: dict[str, float] = {}
-    for name, client in {"bare aiohttp loop": bare_loop, "finr1, with its store": ours}.items():
+    for name, client in {"openai, bare loop": bare_loop, "finr1, with its store": ours}.items():
         start = time.monotonic()
         assert client(url, *size) == size[0]
         rates[name] = size[0] / (time.monotonic() - start)
-    others = (
-        ("openai package, bare loop", options.distilabel, OPENAI),  # distilabel's environment has it
-        ("distilabel", options.distilabel, DISTILABEL),
-        ("curator", options.curator, CURATOR),
-    )
-    for name, python, code in others:
+    for name, python, code in (("distilabel", options.distilabel, DISTILABEL), ("curator", options.curator, CURATOR)):
         if python:
             done, seconds = other(python, code, url, *size)
             assert done == size[0], (name, done)
             rates[name] = size[0] / seconds
     for name, rate in rates.items():
-        print(f"{name:28}{rate:8.0f} rows/s{rate / rates['bare aiohttp loop']:8.2f} of the bare loop")
+        print(f"{name:28}{rate:8.0f} rows/s{rate / rates['openai, bare loop']:8.2f} of the bare loop")
     server.terminate()
 
 

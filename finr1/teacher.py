@@ -1,10 +1,9 @@
-"""Who answers the problems first: a scripted teacher with planted faults, or what a source itself supports.
+"""The teacher's side of notebook 02: how it is asked, what its answers become, and a scripted one with planted faults.
 
 The scripted teacher writes the worked solution of a synthetic problem and, at a stated rate, spoils it with one of
-six known faults; some of them are subtle (a slip in words, a repetition in other words, a stray sentence that sounds
-like finance), as those of a real teacher would be. Because each fault is known, notebook 03 can say how many of each
-kind the filter finds. A real teacher (DeepSeek-R1 behind an endpoint, or a local model) takes its place through the
-same `generate`.
+six known faults. Some are subtle, as a real teacher's would be: a slip in words, a repetition in other words, a stray
+sentence that sounds like finance. Because each fault is known, notebook 03 can say how many of each kind the filter
+finds.
 """
 
 from __future__ import annotations
@@ -12,25 +11,10 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from finr1 import grading
-from finr1.generation import (
-    AnswerStore,
-    Budget,
-    Completion,
-    EndpointBackend,
-    Request,
-    SamplingParams,
-    ScriptedBackend,
-    TransformersBackend,
-    VLLMBackend,
-    generate,
-)
+from finr1.generation import Completion, Request, ScriptedBackend
 from finr1.records import Problem, Trace, messages, render_completion
-
-if TYPE_CHECKING:
-    from finr1.params import DistillationParams
 
 FAULTS = ("wrong_answer", "arithmetic_slip", "skipped_steps", "repetition", "off_domain", "missing_format")
 OFF_DOMAIN = {
@@ -44,16 +28,36 @@ SENTENCE = re.compile(r"(?<=。)|(?<=\.)\s+")
 
 
 def requests(problems: Iterable[Problem]) -> list[Request]:
-    """One request a problem, without a system prompt, as the paper asks DeepSeek-R1.
+    """One request per problem, without a system prompt, as the paper asks DeepSeek-R1.
 
     The normative note (reason first, final answer in `\\boxed{}`) stands at the end of the last user turn.
     """
-    asked = []
+    made = []
     for problem in problems:
         chat = messages(problem, system_prompt="")
         chat[-1]["content"] += "\n\nReason step by step and put the final answer in \\boxed{}."
-        asked.append(Request(id=problem.id, messages=chat))
-    return asked
+        made.append(Request(id=problem.id, messages=chat))
+    return made
+
+
+def answerable(problems: Sequence[Problem], teacher: str) -> list[Problem]:
+    """The `problems` that `teacher` can answer, a value of `teacher_backend`: a model is asked all of them.
+
+    Where no model writes, problems that ask for code are left out: a solution without reasoning teaches none. Raises
+    `ValueError` when the scripted teacher meets problems without a worked solution.
+    """
+    if teacher not in ("scripted", "derived"):
+        return list(problems)
+    kept = [problem for problem in problems if problem.answer_kind != "code"]
+    if functions := len(problems) - len(kept):
+        print(f"{functions} problems ask for code and get no trace; RL takes those that have unit tests")
+    without = [problem.id for problem in kept if not problem.reference]
+    if without and teacher == "scripted":
+        raise ValueError(
+            f"teacher_backend = 'scripted' writes worked solutions, and {len(without)} problems have none "
+            f"(the first: {without[0]}); real records need 'derived', 'endpoint' or 'transformers'"
+        )
+    return kept
 
 
 def scripted_teacher(problems: Iterable[Problem], fault_rate: float, seed: int) -> ScriptedBackend:
@@ -62,9 +66,8 @@ def scripted_teacher(problems: Iterable[Problem], fault_rate: float, seed: int) 
 
     def answer(request: Request, sampling, sample: int) -> str:
         problem = by_id[request.id]
-        return write_answer(
-            problem, planted_fault(problem, sample, fault_rate, seed), _rng("text", problem, sample, seed)
-        )
+        fault = planted_fault(problem, sample, fault_rate, seed)
+        return write_answer(problem, fault, _rng("text", problem, sample, seed))
 
     return ScriptedBackend(answer, name=f"scripted-teacher:fault_rate={fault_rate}:seed={seed}")
 
@@ -137,32 +140,28 @@ def traces(
     teacher: str,
     faults: dict[tuple[str, int], str | None],
 ) -> list[Trace]:
-    """One `Trace` a completion; `faults` maps (problem id, sample) to what was planted, empty for a real teacher."""
+    """One `Trace` per completion; `faults` maps (problem id, sample) to what was planted, empty for a real teacher."""
     by_id = {problem.id: problem for problem in problems}
-    made = []
-    for completion in completions:
-        text = completion.tagged
-        made.append(
-            Trace(
-                id=f"{completion.id}#{completion.sample}",
-                problem=by_id[completion.id],
-                teacher=teacher,
-                completion=text,
-                reasoning=completion.reasoning or "",
-                answer=grading.extract_answer(text),
-                finish_reason=completion.finish_reason,
-                tokens=completion.usage.completion_tokens,
-                fault=faults.get((completion.id, completion.sample)),
-            )
+    return [
+        Trace(
+            id=f"{completion.id}#{completion.sample}",
+            problem=by_id[completion.id],
+            teacher=teacher,
+            completion=completion.tagged,
+            reasoning=completion.reasoning or "",
+            answer=grading.extract_answer(completion.tagged),
+            finish_reason=completion.finish_reason,
+            tokens=completion.usage.completion_tokens,
+            fault=faults.get((completion.id, completion.sample)),
         )
-    return made
+        for completion in completions
+    ]
 
 
 def derived_traces(problems: Iterable[Problem]) -> list[Trace]:
     """Traces without a teacher: the reasoning that the source itself supports (`Problem.reference`), where it has one.
 
-    For FinQA that is its gold program in words, for TFNS a rationale by rule. Nobody reasoned here; say so where it is
-    shown.
+    For FinQA that is its gold program in words, for TFNS a rationale by rule. Nobody reasoned; say so where shown.
     """
     return [
         Trace(
@@ -176,46 +175,3 @@ def derived_traces(problems: Iterable[Problem]) -> list[Trace]:
         for problem in problems
         if problem.reference
     ]
-
-
-def distill(problems: Sequence[Problem], params: DistillationParams, store: AnswerStore) -> list[Trace]:
-    """The traces of the teacher that `params` names; what `store` holds is not asked again.
-
-    Problems whose answer is code get none where no model writes: a solution alone is no reasoning to learn from.
-    """
-    if params.teacher_backend in ("scripted", "derived"):
-        asked, problems = problems, [problem for problem in problems if problem.answer_kind != "code"]
-        if functions := len(asked) - len(problems):
-            print(f"{functions} problems ask for code and get no trace; RL takes those that have unit tests")
-    if params.teacher_backend == "derived":
-        return derived_traces(problems)
-    sampling = SamplingParams(
-        temperature=params.temperature,
-        top_p=params.top_p,
-        max_tokens=params.max_tokens,
-        num_samples=params.num_samples,
-        seed=params.seed,
-    )
-    faults: dict[tuple[str, int], str | None] = {}
-    if params.teacher_backend == "scripted":
-        if without := [problem.id for problem in problems if not problem.reference]:
-            raise ValueError(
-                f"teacher_backend = 'scripted' writes worked solutions, and {len(without)} problems have none "
-                f"(the first: {without[0]}); real records need 'derived', 'endpoint' or 'transformers'"
-            )
-        backend = scripted_teacher(problems, params.fault_rate, params.seed)
-        faults = {
-            (problem.id, sample): planted_fault(problem, sample, params.fault_rate, params.seed)
-            for problem in problems
-            for sample in range(params.num_samples)
-        }
-    elif params.teacher_backend == "endpoint":
-        backend = EndpointBackend(
-            params.teacher_base_url, params.teacher_model, api_key_env=params.key_env, concurrency=params.concurrency
-        )
-        backend.check()
-    else:
-        backend = (VLLMBackend if params.teacher_backend == "vllm" else TransformersBackend)(params.teacher_model)
-    budget = Budget(params.max_cost, params.prompt_price, params.completion_price)
-    completions = generate(requests(problems), sampling, backend, store, on_progress=print, budget=budget)
-    return traces(problems, completions, params.teacher_model or params.teacher_backend, faults)

@@ -11,8 +11,8 @@ from test_training import demo
 from transformers import BitsAndBytesConfig
 
 from finr1 import curation, models, rewards, synthetic, teacher, training
+from finr1.generation import Job, Request, SamplingParams
 from finr1.generation.local import TransformersBackend
-from finr1.generation.request import Job, Request, SamplingParams
 from finr1.params import GRPOParams, SFTParams
 from finr1.records import write_jsonl
 

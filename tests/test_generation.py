@@ -16,14 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from loopback import DROP, HANG, Loopback
+from loopback import DRIP, DROP, HANG, Loopback
 from tiny_model import make_tiny_model
 
 from finr1.__main__ import main
 from finr1.generation import (
     AnswerStore,
     Budget,
-    BudgetSpent,
     EndpointBackend,
     GenerationError,
     Job,
@@ -35,8 +34,6 @@ from finr1.generation import (
     generate,
     request_key,
 )
-from finr1.generation.endpoint import _retry_after
-from finr1.generation.throttle import Throttle
 
 KEY = "sk-planted-5f2b9c"
 GREEDY = SamplingParams(max_tokens=16)
@@ -334,6 +331,7 @@ NOT_A_REPLY = '{"error": {"message": "busy"}}'
         pytest.param([(408, SOON, "{}"), (409, SOON, "{}")], id="time-out and conflict"),
         pytest.param([DROP], id="dropped connection"),
         pytest.param([HANG], id="no answer within the time-out"),
+        pytest.param([DRIP], id="bytes without an end"),
         pytest.param([(200, {}, '{"choices": [{"mess')], id="cut JSON"),
         pytest.param([(200, {}, "")], id="empty body"),
         pytest.param([(200, {}, '{"choices": []}')], id="no choices"),
@@ -352,6 +350,15 @@ def test_passing_faults_are_survived(key, faults):
     assert server.asked["q"] == len(faults) + 1
 
 
+def test_the_pauses_outlast_a_limit_per_minute():
+    """They are the `openai` package's; the shortest that its chance allows."""
+    from openai import _constants as openai
+
+    retries = EndpointBackend("http://localhost", "m").max_retries
+    pauses = [min(openai.INITIAL_RETRY_DELAY * 2.0**retry, openai.MAX_RETRY_DELAY) for retry in range(retries)]
+    assert 0.75 * sum(pauses) > 60
+
+
 def test_retry_after_is_honoured(key):
     with Loopback({"q": [(429, {"Retry-After": "0.7"}, "{}")]}) as server:
         start = time.monotonic()
@@ -360,18 +367,21 @@ def test_retry_after_is_honoured(key):
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "reason"),
     [
-        pytest.param((500, SOON, "{}"), id="status"),
-        pytest.param((200, {}, NOT_A_REPLY), id="nonsense"),
+        pytest.param((500, SOON, '{"detail": "full"}'), 'HTTP 500: {"detail": "full"}', id="status"),
+        pytest.param((200, {}, NOT_A_REPLY), "the server's reply makes no sense: b'{\"error\"", id="nonsense"),
+        pytest.param(DROP, "no connection: Server disconnected", id="dropped connection"),
+        pytest.param(HANG, "no answer before the time-out", id="silence"),
+        pytest.param(DRIP, "no answer before the time-out", id="bytes without an end"),
     ],
 )
-def test_retries_end(key, fault):
+def test_retries_end_with_the_address_and_the_reason(key, fault, reason):
     with Loopback({"q": [fault] * 9}) as server:
-        backend = EndpointBackend(server.base_url, "teacher", max_retries=2)
+        backend = EndpointBackend(server.base_url, "teacher", max_retries=2, timeout=0.2)
         [answer] = generate(ask("q"), GREEDY, backend, on_error="none")
     assert (answer.finish_reason, answer.text) == ("error", "")
-    assert answer.error
+    assert answer.error.startswith(f"{server.base_url}: {reason}")
     assert server.asked["q"] == 3
 
 
@@ -456,52 +466,11 @@ def test_an_interrupt_leaves_at_once_and_keeps_what_had_arrived(key, tmp_path):
 # ---- endpoint: limits and budget -------------------------------------------------------------------------------------
 
 
-def test_rate_limits_thin_the_requests_out_and_are_no_failures(key):
-    """Far more 429s than retries: they are the crowd's fault, not a request's."""
-    questions = [f"q{number}" for number in range(12)]
-    with Loopback({q: [(429, {"retry-after-ms": "20"}, "{}")] * 4 for q in questions}) as server:
-        backend = EndpointBackend(server.base_url, "teacher", concurrency=8, max_retries=1)
-        answers = generate(ask(*questions), GREEDY, backend)
-    assert [answer.error for answer in answers] == [None] * 12
-
-
-def test_the_throttle_halves_on_a_limit_and_grows_with_successes():
-    async def story() -> list[int]:
-        throttle, limits = Throttle(8), []
-        async with throttle:
-            throttle.adapt(limited=True)
-            limits.append(throttle.limit)
-            for _ in range(4 + 5 + 6 + 7):
-                throttle.adapt(limited=False)
-                limits.append(throttle.limit)
-        return limits
-
-    limits = asyncio.run(story())
-    assert limits[0] == 4 and limits[4:6] == [5, 5] and limits[-1] == 8
-    assert limits == sorted(limits)
-
-
 def test_a_retry_after_of_hours_ends_the_request(key):
     with Loopback({"q": [(503, {"Retry-After": "7200"}, "{}")]}) as server:
         backend = EndpointBackend(server.base_url, "teacher")
         [answer] = generate(ask("q"), GREEDY, backend, on_error="none")
     assert "503" in answer.error and server.asked["q"] == 1
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry-After": "2"}, 2.0),
-        ({"Retry-After": "0.5"}, 0.5),
-        ({"retry-after-ms": "250"}, 0.25),
-        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
-        ({"Retry-After": "soon"}, None),
-        ({"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_is_read_in_all_its_forms(headers, seconds):
-    assert _retry_after(headers) == seconds
 
 
 def test_faults_in_a_third_of_all_attempts_lose_and_invent_nothing(key, tmp_path):
@@ -530,7 +499,7 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(key, tmp_path):
     with Loopback(delay=0.01) as server:
         backend = EndpointBackend(server.base_url, "teacher", concurrency=2)
         small = Budget(max_cost=50e-6, prompt_price=1.0, completion_price=1.0)  # ten tokens a reply: five replies
-        with pytest.raises(BudgetSpent, match="not asked: the budget"):
+        with pytest.raises(GenerationError, match="not asked: the budget"):
             generate(ask(*questions), GREEDY, backend, store, budget=small)
         assert 5 <= len(store) == server.asked.total() <= 7
         answers = generate(ask(*questions), GREEDY, backend, store, budget=Budget(max_cost=1.0, prompt_price=1.0))
@@ -571,7 +540,7 @@ def test_a_budget_needs_a_server_that_counts(key, tmp_path):
     questions = [f"q{number}" for number in range(20)]
     with Loopback({q: [(200, {}, body)] for q in questions}) as server:
         backend = EndpointBackend(server.base_url, "teacher", concurrency=2)
-        with pytest.raises(BudgetSpent, match="the server counts no tokens"):
+        with pytest.raises(GenerationError, match="the server counts no tokens"):
             generate(ask(*questions), GREEDY, backend, budget=Budget(max_cost=1.0, completion_price=1.0))
         assert server.asked.total() <= 4
 
@@ -586,11 +555,11 @@ def test_a_password_file_and_a_proxy_do_not_reach_a_local_server(key, tmp_path, 
 
 
 def test_a_dead_endpoint_is_given_up(key):
-    questions = [f"q{number}" for number in range(50)]
+    questions = [f"q{number}" for number in range(150)]
     with Loopback({q: [REFUSED] for q in questions}) as server:
         backend = EndpointBackend(server.base_url, "teacher", concurrency=2)
-        answers = generate(ask(*questions), GREEDY, backend, on_error="none", give_up_after=5)
-    assert server.asked.total() < 10
+        answers = generate(ask(*questions), GREEDY, backend, on_error="none")
+    assert 100 <= server.asked.total() < 110
     assert "too long" in answers[0].error and answers[-1].error == "not asked: nothing is answered"
 
 
@@ -632,19 +601,10 @@ def test_the_command_killed_at_any_moment_asks_for_no_stored_answer_again(key, t
     write_input(tmp_path, *questions)
     with Loopback(delay=0.05) as server:
         files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
-        command = [
-            sys.executable,
-            "-m",
-            "finr1",
-            "generate",
-            *files,
-            "--base-url",
-            server.base_url,
-            "--model",
-            "teacher",
-        ]
+        address = ["--base-url", server.base_url, "--model", "teacher", "--concurrency", "4"]
+        command = [sys.executable, "-m", "finr1", "generate", *files, *address]
         for stored in (8, 25):
-            process = subprocess.Popen([*command, "--concurrency", "4"], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
             while not (tmp_path / "out.jsonl").exists() or len(read_whole_lines(tmp_path)) < stored:
                 assert process.poll() is None
                 time.sleep(0.01)
@@ -727,11 +687,13 @@ def test_a_store_that_was_rewritten_serves_those_who_had_it_open(tmp_path):
 
 def test_the_key_goes_into_the_authorization_header_and_nowhere_else(key, tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("OPENAI_ORG_ID", "org-planted")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer of-another-provider")
     caplog.set_level(logging.DEBUG)
     echoing = (401, {}, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
     store = AnswerStore(tmp_path / "answers.jsonl")
     with Loopback({"bad": [echoing]}) as server:
         backend = EndpointBackend(server.base_url, "teacher")
+        backend.check()
         generate(ask("q"), GREEDY, backend, store)
         with pytest.raises(GenerationError, match="the key in FINR1_API_KEY was refused") as caught:
             generate(ask("bad"), GREEDY, backend, store)
@@ -742,6 +704,18 @@ def test_the_key_goes_into_the_authorization_header_and_nowhere_else(key, tmp_pa
     seen = [str(caught.value), repr(caught.value.failures), str(caught.value.__cause__), str(caught.value.__context__)]
     seen += [repr(backend), str(vars(backend)), backend.fingerprint, store.path.read_text(), caplog.text]
     assert [text for text in seen if KEY in text] == []
+
+
+def test_a_redirect_does_not_carry_the_key_elsewhere(key):
+    with Loopback() as elsewhere, Loopback() as server:
+        there = (307, {"Location": f"{elsewhere.base_url}/chat/completions"}, "{}")
+        server.models, server.faults = there, {"q": [there], "1": [there]}
+        backend = EndpointBackend(server.base_url, "teacher")
+        with pytest.raises(GenerationError, match="put the new address into base_url"):
+            backend.check()
+        [answer] = generate(ask("q"), GREEDY, backend, on_error="none")
+    assert "put the new address into base_url" in answer.error and "307" in answer.error
+    assert not elsewhere.requests
 
 
 @pytest.mark.parametrize(
@@ -927,7 +901,7 @@ def test_a_prompt_without_room_for_its_answer_is_an_error_and_the_others_are_ans
 
 
 def test_bfloat16_and_unload_work(tiny_model):
-    backend = TransformersBackend(tiny_model, batch_size=2, device="cpu", attn_implementation="sdpa")
+    backend = TransformersBackend(tiny_model, batch_size=2, device="cpu")
     first = generate(ask(*QUESTIONS), GREEDY, backend)
     backend.unload()
     assert texts(generate(ask(*QUESTIONS), GREEDY, backend)) == texts(first)

@@ -8,9 +8,7 @@ from collections import Counter
 import pytest
 
 from finr1 import curation, grading, judge, rewards, synthetic, teacher
-from finr1.generation import AnswerStore
-from finr1.params import DistillationParams, read_flat_yaml
-from finr1.paths import repository_root
+from finr1.generation import SamplingParams, generate
 from finr1.records import messages, render_completion
 
 SPLITS = {"train": 600, "dev": 200, "test": 400}
@@ -200,13 +198,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("backend", ["scripted", "derived"])
-def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(backend, tmp_path, capsys):
+def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(backend, capsys):
     """From what notebook 01 adds, by what 02 and 03 do with it, to the reward of a right and of a hostile answer."""
-    values = read_flat_yaml(repository_root() / "params" / "demo" / "02_distillation.yaml").values
-    params = DistillationParams(**(values | {"run": "r", "teacher_backend": backend, "fault_rate": 1.0}))
     mix = synthetic.generate_problems(16, "train", 1, max_level=1)
     train = mix + synthetic.generate_code_problems(8, "train", 1)
-    traces = teacher.distill(train, params, AnswerStore(tmp_path / "teacher.answers.jsonl"))
+    asked = teacher.answerable(train, backend)
+    if backend == "derived":
+        traces = teacher.derived_traces(asked)
+    else:
+        answers = generate(teacher.requests(asked), SamplingParams(), teacher.scripted_teacher(asked, 1.0, seed=42))
+        traces = teacher.traces(asked, answers, backend, {})
     assert sorted(trace.problem.id for trace in traces) == sorted(problem.id for problem in mix)
     assert "8 problems ask for code and get no trace" in capsys.readouterr().out
 

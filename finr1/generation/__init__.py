@@ -5,21 +5,19 @@
     completions = generate(requests, SamplingParams(temperature=0.6), backend, store, on_progress=print)
 
 `generate` asks a backend only for what the store does not hold and stores each answer as it arrives, so a run that was
-killed goes on by running it again. Backends: an OpenAI-compatible endpoint, a local model (transformers or vLLM), and
+killed resumes when it is run again. Backends: an OpenAI-compatible endpoint, a local model (transformers or vLLM), and
 a plain function (offline teachers and judges, tests). `python -m finr1 generate` does the same for any prompts.
 """
 
-from finr1.generation.answering import Backend, Budget, BudgetSpent, GenerationError, Progress, generate
+from finr1.generation.answering import Backend, Budget, GenerationError, Progress, generate
 from finr1.generation.endpoint import EndpointBackend
 from finr1.generation.local import ScriptedBackend, TransformersBackend, VLLMBackend, batch_that_fits
-from finr1.generation.request import Completion, Job, Request, SamplingParams, request_key
-from finr1.generation.store import AnswerStore
+from finr1.generation.store import AnswerStore, Completion, Job, Request, SamplingParams, request_key
 
 __all__ = [
     "AnswerStore",
     "Backend",
     "Budget",
-    "BudgetSpent",
     "Completion",
     "EndpointBackend",
     "GenerationError",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import importlib.util
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1.cpu import generation_inputs
-from finr1.generation.request import Completion, Job, Request, SamplingParams
-from finr1.models import is_adapter, load_model, load_tokenizer, whole_model
+from finr1.generation.store import Completion, Job, Request, SamplingParams
+from finr1.models import load_model, load_tokenizer, whole_model
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig
 
 _BLOCK = 1 << 20  # bytes
 _BLOCKS_PER_FILE = 256
+_VLLM_GROUP = 1024  # requests that vLLM gets, and that are stored, at once
 
 
 @dataclass
@@ -61,16 +60,15 @@ def batch_that_fits(max_tokens: int, most: int = 64) -> int:
 
 
 class TransformersBackend:
-    """Batched decoding of a folder or hub id with transformers; loads at the first use.
+    """Batched decoding of a folder (a model's or an adapter's) or hub id with transformers; loads at the first use.
 
     Plain temperature and top-p: a folder's `generation_config.json` (with its top-k) is ignored, and the text ends at
     the tokenizer's end token. Prompts go longest first, so that a lack of memory shows at once. The random state of a
-    batch comes from the keys in it: the same requests give the same text, and a run that was cut off and goes on with
-    the same requests ends up with what it would have had, because batches are stored whole. In other company a request
-    may get another text: sampled for sure, greedy where rounding decides. What the prompts of a batch begin with, and
-    equal prompts, are computed once (`finr1.generation.prefill`). Continuous batching was measured and does not pay on
-    a CPU (`benchmarks/cpu_sampling.py`: a fifth of the speed); on GPUs vLLM is the way. The
-    folder may be an adapter's (peft): its base model is loaded first.
+    batch comes from its keys: the same requests give the same text, and a run that was cut off and resumes with the
+    same requests ends up with the text it would have had, because batches are stored whole. The text depends on
+    what else is in the batch: always when sampling, in greedy decoding only where rounding flips a near-tie.
+    The common beginning of a batch's prompts, and equal prompts, are computed once (`finr1.generation.prefill`).
+    Continuous batching has a fifth of the speed on a CPU (`benchmarks/cpu_sampling.py`); on GPUs vLLM is the way.
     """
 
     def __init__(
@@ -79,17 +77,12 @@ class TransformersBackend:
         dtype: str = "bfloat16",
         batch_size: int = 64,
         device: str | None = None,
-        attn_implementation: str | None = None,
     ) -> None:
-        """`device`: CUDA where there is one. `attn_implementation`: the fastest here, see `finr1.models`.
-
-        Raises `FileNotFoundError` for a path that is no model folder.
-        """
+        """`device`: CUDA where there is one. Raises `FileNotFoundError` for a path that is no model folder."""
         self.model_name_or_path = str(model_name_or_path)
         self.dtype = dtype
         self.batch_size = batch_size
         self.device = device
-        self.attn_implementation = attn_implementation
         self.fingerprint = f"transformers:{model_fingerprint(self.model_name_or_path)}:{dtype}"
         self._model = self._tokenizer = None
 
@@ -98,7 +91,10 @@ class TransformersBackend:
     ) -> Iterator[list[Completion]]:
         """Answer `jobs` batch by batch, see `Backend`. A prompt that leaves no room for `max_tokens` is an error."""
         self._load()
-        prompts = {job.key: self._prompt(job.request) for job in jobs}
+        prompts: dict[str, list[int]] = {}
+        for job in jobs:
+            text = self._tokenizer.apply_chat_template(job.request.messages, tokenize=False, add_generation_prompt=True)
+            prompts[job.key] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         room = getattr(self._model.config, "max_position_embeddings", float("inf")) - sampling.max_tokens
         too_long = [job for job in jobs if len(prompts[job.key]) > room]
         if too_long:
@@ -106,7 +102,7 @@ class TransformersBackend:
             sizes = [(job, len(prompts[job.key])) for job in too_long]
             yield [job.failure(message.format(size, sampling.max_tokens, max(room, 0))) for job, size in sizes]
         fitting = [job for job in jobs if len(prompts[job.key]) <= room]
-        # Cut into batches from the front: a run that goes on after some whole batches cuts the rest the same way.
+        # Cut into batches from the front: a run that resumes after some whole batches cuts the rest the same way.
         fitting.sort(key=lambda job: -len(prompts[job.key]))
         for start in range(0, len(fitting), self.batch_size):
             if stop():
@@ -129,39 +125,31 @@ class TransformersBackend:
         import torch
         from transformers import GenerationConfig
 
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer = load_tokenizer(self.model_name_or_path)
         model = load_model(self.model_name_or_path, self.dtype)
-        if self.attn_implementation:
-            model.set_attn_implementation(self.attn_implementation)
-        model.generation_config = GenerationConfig()  # what the folder's leaves unsaid or says would fill ours
-        self._model = model.eval().to(device)
-
-    def _prompt(self, request: Request) -> list[int]:
-        text = self._tokenizer.apply_chat_template(request.messages, tokenize=False, add_generation_prompt=True)
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        model.generation_config = GenerationConfig()  # else the folder's own settings would fill in ours
+        self._model = model.eval().to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def _complete_batch(self, jobs: list[Job], prompts: list[list[int]], sampling: SamplingParams) -> list[Completion]:
         import torch
+        from transformers import GenerationConfig
 
+        decoding: dict = {"do_sample": False}
+        if sampling.temperature > 0:
+            decoding = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_tokens,
+            eos_token_id=self._tokenizer.eos_token_id,
+            pad_token_id=self._tokenizer.pad_token_id,
+            **decoding,
+        )
         device = self._model.device
         with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_batch_seed(jobs))
             inputs = generation_inputs(self._model, prompts, self._tokenizer.pad_token_id)
-            output = self._model.generate(**inputs, generation_config=self._generation_config(sampling))
+            output = self._model.generate(**inputs, generation_config=config)
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
         return [self._completion(*row) for row in zip(jobs, prompts, new_tokens, strict=True)]
-
-    def _generation_config(self, sampling: SamplingParams) -> GenerationConfig:
-        from transformers import GenerationConfig
-
-        sampled = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        return GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
-            eos_token_id=self._tokenizer.eos_token_id,
-            pad_token_id=self._tokenizer.pad_token_id,
-            **(sampled if sampling.temperature > 0 else {"do_sample": False}),
-        )
 
     def _completion(self, job: Job, prompt: list[int], new_tokens: torch.Tensor) -> Completion:
         tokens = new_tokens.tolist()
@@ -177,38 +165,20 @@ class TransformersBackend:
 
 
 class VLLMBackend:
-    """Decoding with vLLM in this process: for a GPU, and far faster there than transformers. Not tested without one.
+    """Decoding with vLLM in this process, far faster than transformers on a GPU. Not yet run by a test.
 
-    Several GPUs: `tensor_parallel_size`; several machines: `vllm serve` behind `EndpointBackend`. Every request has a
-    seed of its own, from its key, so its text does not depend on the company. `group` requests are handed over at once
-    and stored together. Prompts share what they begin with (vLLM's prefix caching). An adapter's folder is run as LoRA
-    on the base model that its configuration names.
+    Several GPUs or machines: `vllm serve` behind `EndpointBackend`. Every request has a seed of its own, from its key,
+    so its text does not depend on the others. Prompts share what they begin with (prefix caching). An adapter is merged
+    into its base first.
     """
 
-    def __init__(
-        self,
-        model_name_or_path: str | Path,
-        dtype: str = "bfloat16",
-        tensor_parallel_size: int = 1,
-        max_model_len: int | None = None,
-        gpu_memory_utilization: float = 0.9,
-        group: int = 1024,
-    ) -> None:
+    def __init__(self, model_name_or_path: str | Path) -> None:
         """Raises `ImportError` where vLLM is not installed, `FileNotFoundError` for a path that is no model folder."""
         if importlib.util.find_spec("vllm") is None:
             raise ImportError("vllm is not installed; on a machine with a GPU: pip install 'finr1[gpu]'")
         self.model_name_or_path = str(model_name_or_path)
-        self.group = group
-        self.fingerprint = f"vllm:{model_fingerprint(self.model_name_or_path)}:{dtype}"
-        self._arguments = {
-            "dtype": dtype,
-            "tensor_parallel_size": tensor_parallel_size,
-            "max_model_len": max_model_len,
-            "gpu_memory_utilization": gpu_memory_utilization,
-            "enable_prefix_caching": True,  # system prompt and page are computed once for all questions on them
-            "generation_config": "vllm",  # not the folder's own decoding settings
-        }
-        self._llm = self._lora = None
+        self.fingerprint = f"vllm:{model_fingerprint(self.model_name_or_path)}:bfloat16"
+        self._llm = None
 
     def complete(
         self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]
@@ -217,55 +187,41 @@ class VLLMBackend:
         import vllm
 
         if self._llm is None:
-            self._start(vllm)
-        for start in range(0, len(jobs), self.group):
+            with tempfile.TemporaryDirectory() as merged:
+                self._llm = vllm.LLM(
+                    model=whole_model(self.model_name_or_path, Path(merged)),
+                    dtype="bfloat16",
+                    enable_prefix_caching=True,  # system prompt and page are computed once for all questions on them
+                    generation_config="vllm",  # not the folder's own decoding settings
+                )
+        for start in range(0, len(jobs), _VLLM_GROUP):
             if stop():
                 return
-            batch = jobs[start : start + self.group]
+            group = jobs[start : start + _VLLM_GROUP]
             settings = [
                 vllm.SamplingParams(
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     max_tokens=sampling.max_tokens,
-                    seed=_batch_seed([job]) % 2**63,
+                    seed=_batch_seed([job]),
                 )
-                for job in batch
+                for job in group
             ]
-            chats = [job.request.messages for job in batch]
-            outputs = self._llm.chat(chats, settings, use_tqdm=False, lora_request=self._lora)
-            yield [self._completion(job, output) for job, output in zip(batch, outputs, strict=True)]
-
-    def _start(self, vllm) -> None:
-        adapter = Path(self.model_name_or_path) / "adapter_config.json"
-        if not adapter.is_file():
-            self._llm, self._lora = vllm.LLM(model=self.model_name_or_path, **self._arguments), None
-            return
-        from vllm.lora.request import LoRARequest
-
-        config = json.loads(adapter.read_text(encoding="utf8"))
-        base, rank = config["base_model_name_or_path"], config["r"]
-        if is_adapter(base):  # GRPO's adapter on SFT's: vLLM takes one, so both are merged
-            with tempfile.TemporaryDirectory() as folder:
-                merged = whole_model(self.model_name_or_path, Path(folder))
-                self._llm, self._lora = vllm.LLM(model=merged, **self._arguments), None
-            return
-        self._llm = vllm.LLM(model=base, enable_lora=True, max_lora_rank=rank, **self._arguments)
-        self._lora = LoRARequest("adapter", 1, str(adapter.parent))
+            outputs = self._llm.chat([job.request.messages for job in group], settings, use_tqdm=False)
+            yield [
+                job.completion(
+                    output.outputs[0].text,
+                    finish_reason=output.outputs[0].finish_reason or "unknown",
+                    prompt_tokens=len(output.prompt_token_ids),
+                    completion_tokens=len(output.outputs[0].token_ids),
+                )
+                for job, output in zip(group, outputs, strict=True)
+            ]
 
     def unload(self) -> None:
         """Free the engine; the next use starts it again."""
         self._llm = None
         gc.collect()
-
-    @staticmethod
-    def _completion(job: Job, output) -> Completion:
-        answer = output.outputs[0]
-        return job.completion(
-            answer.text,
-            finish_reason=answer.finish_reason or "unknown",
-            prompt_tokens=len(output.prompt_token_ids),
-            completion_tokens=len(answer.token_ids),
-        )
 
 
 def _batch_seed(jobs: Sequence[Job]) -> int:
