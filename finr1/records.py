@@ -6,6 +6,7 @@ The response format is Fin-R1's: one think block, then one answer block that hol
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -122,3 +123,8 @@ def read_jsonl(path: Path, record: type[R]) -> Iterator[R]:
     with Path(path).open(encoding="utf8") as file:
         for line in file:
             yield record.model_validate_json(line)
+
+
+def hash_share(key: str, seed: int) -> float:
+    """A number in [0, 1) that depends on `key` and `seed` alone, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]) / 2**64

@@ -19,8 +19,7 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
-from finr1.curation.splits import hash_share
-from finr1.records import AnswerKind, Capability, Problem, Split
+from finr1.records import AnswerKind, Capability, Problem, Split, hash_share
 from finr1.sources.files import Files, SourceError, download, load_hub, split_in_name, text_of
 
 KNOWLEDGE, PROFESSIONAL = "non-reasoning business knowledge", "professional knowledge"

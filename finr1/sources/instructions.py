@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finr1.curation.splits import hash_share
-from finr1.records import Problem, Turn
+from finr1.records import Problem, Turn, hash_share
 from finr1.sources.files import Files, Reason, attempt, load_hub, split_in_name
 
 FINANCE_INSTRUCT_ID = "Josephgflowers/Finance-Instruct-500k"

@@ -16,8 +16,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from finr1.curation.splits import hash_share
-from finr1.records import Problem
+from finr1.records import Problem, hash_share
 from finr1.sources.cues import rationale
 from finr1.sources.files import Files, load_hub, split_in_name
 
