@@ -264,11 +264,6 @@ def test_a_bare_number_is_a_share_or_a_percentage_only_where_a_percentage_is_ask
     assert grade("380", "3.8", "number") is WRONG
 
 
-def test_the_tolerance_is_a_parameter():
-    assert grade("100.5", "100.00", "number", rel_tol=0.001) is WRONG
-    assert grade("103", "100", "number", rel_tol=0.05) is RIGHT
-
-
 YES = ("yes", "Yes.", "**Yes**", "\\text{Yes}", "是", "是的", "Ｙes", "(yes)")
 MORE_YES = ("yes✅", "對", "正確", "\u202ayes\u202c", "y\u200bes", "𝐲𝐞𝐬")  # dress that came up later
 NO = ("no", "No.", "否", "不是", "NO", "not yes")
