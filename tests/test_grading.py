@@ -264,11 +264,6 @@ def test_a_bare_number_is_a_share_or_a_percentage_only_where_a_percentage_is_ask
     assert grade("380", "3.8", "number") is WRONG
 
 
-def test_the_tolerance_is_a_parameter():
-    assert grade("100.5", "100.00", "number", rel_tol=0.001) is WRONG
-    assert grade("103", "100", "number", rel_tol=0.05) is RIGHT
-
-
 YES = ("yes", "Yes.", "**Yes**", "\\text{Yes}", "是", "是的", "Ｙes", "(yes)")
 MORE_YES = ("yes✅", "對", "正確", "\u202ayes\u202c", "y\u200bes", "𝐲𝐞𝐬")  # dress that came up later
 NO = ("no", "No.", "否", "不是", "NO", "not yes")
@@ -279,8 +274,8 @@ BOOLEANS = [
     *[(both, gold, WRONG, "both polarities") for both in BOTH for gold in ("yes", "no")],
     ("True", "true", RIGHT, "the word"),
     ("false", "true", WRONG, "the other word"),
-    ("对", "正确", RIGHT, "the same verdict"),
-    ("错", "正确", WRONG, "the other verdict"),
+    ("对", "正确", RIGHT, "the same answer"),
+    ("错", "正确", WRONG, "the other answer"),
     ("不正确", "错误", RIGHT, "negated"),
     ("不正确", "正确", WRONG, "contains the gold"),
     ("incorrect", "correct", WRONG, "contains the gold"),
@@ -350,26 +345,26 @@ BOOLEANS = [
         for half in ("合规还是", "合规还是？", "不合规或", "对或者", "yes or", "compliant vs.", "yes/")
         for gold in ("合规", "不合规", "yes", "no", "对")
     ],
-    ("n/a", "no", WRONG, "not available is no verdict"),
-    ("N.A.", "no", WRONG, "not available is no verdict"),
+    ("n/a", "no", WRONG, "not available is no answer"),
+    ("N.A.", "no", WRONG, "not available is no answer"),
     ("the company has no debt . " * 30 + "no . of shares", "no", WRONG, "a page is no answer"),
     ("这还是合规的", "合规", RIGHT, "still compliant: no question"),
     ("compliant, not non-compliant", "compliant", RIGHT, "the same twice"),
-    ("incorrect, the correct answer is no", "no", RIGHT, "an adjective is no verdict"),
-    ("A gift above the compliant limit is non-compliant", "non-compliant", RIGHT, "an adjective is no verdict"),
+    ("incorrect, the correct answer is no", "no", RIGHT, "an adjective is no answer"),
+    ("A gift above the compliant limit is non-compliant", "non-compliant", RIGHT, "an adjective is no answer"),
     ("对也不对", "对", WRONG, "both polarities"),
     ("yes, it is not compliant", "compliant", WRONG, "both polarities"),
     ("是否", "是", WRONG, "a question"),
-    ("对于该问题，需要分析", "对", WRONG, "对于 is no verdict"),
+    ("对于该问题，需要分析", "对", WRONG, "对于 is no answer"),
     ("Yesterday", "yes", WRONG, "a word that begins like it"),
     ("northern", "no", WRONG, "a word that begins like it"),
-    ("It depends", "yes", WRONG, "no verdict"),
-    ("38.2%", "yes", WRONG, "no verdict"),
+    ("It depends", "yes", WRONG, "no answer"),
+    ("38.2%", "yes", WRONG, "no answer"),
 ]
 
 
 @pytest.mark.parametrize(("predicted", "gold", "expected", "why"), BOOLEANS)
-def test_a_boolean_is_right_when_it_gives_the_gold_verdict_and_no_other(predicted, gold, expected, why):
+def test_a_boolean_is_right_when_it_says_what_the_gold_says_and_not_both(predicted, gold, expected, why):
     assert grade(predicted, gold, "boolean") is expected, why
 
 
@@ -657,8 +652,8 @@ def test_a_hostile_gold_is_answered_at_once(kind, gold):
 
 
 def test_grading_works_off_the_main_thread():
-    verdicts = []
-    thread = threading.Thread(target=lambda: verdicts.append(grade("14.11%", "14%", "percent")))
+    results = []
+    thread = threading.Thread(target=lambda: results.append(grade("14.11%", "14%", "percent")))
     thread.start()
     thread.join()
-    assert verdicts == [RIGHT]
+    assert results == [RIGHT]

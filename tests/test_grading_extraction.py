@@ -74,21 +74,6 @@ def test_the_format_is_one_think_block_then_one_answer_block(completion, expecte
     assert has_format(completion) is expected, why
 
 
-PREFILLED = [
-    ("a</think><answer>5</answer>", True, "begins inside the block"),
-    ("\na\n</think>\n<answer>5</answer>", True, "begins inside the block"),
-    ("<think>a</think><answer>5</answer>", True, "opens the block itself"),
-    ("</think><answer>5</answer>", False, "no reasoning"),
-    ("a<think>b</think><answer>5</answer>", False, "a second opening tag"),
-    ("a <answer>5</answer>", False, "never closed"),
-]
-
-
-@pytest.mark.parametrize(("completion", "expected", "why"), PREFILLED)
-def test_a_prefilled_think_tag_is_accepted_where_it_is_announced(completion, expected, why):
-    assert has_format(completion, prefilled=True) is expected, why
-
-
 def test_a_completion_is_correct_when_its_extracted_answer_is_right():
     problem = {"gold": "14%", "answer_kind": "percent", "alternatives": ["0.1411"]}
     assert is_correct("<think>10%?</think><answer>It is \\boxed{14.11\\%}.</answer>", **problem) is True

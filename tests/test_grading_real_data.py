@@ -118,8 +118,8 @@ def test_math_verify_accepts_no_real_answer_that_we_refuse_and_refuses_many_righ
     }
     table = {}
     for name, answers in sets.items():
-        verdicts = [(grade(a, gold, kind) is True, math_verify_accepts(a, gold)) for a, gold, kind in answers]
-        table[name] = [verdicts.count(pair) for pair in product((True, False), repeat=2)]
+        results = [(grade(a, gold, kind) is True, math_verify_accepts(a, gold)) for a, gold, kind in answers]
+        table[name] = [results.count(pair) for pair in product((True, False), repeat=2)]
         print(f"{name:12}", dict(zip(("both", "only we", "only it", "neither"), table[name], strict=True)))
     assert all(only_it == 0 for _, _, only_it, _ in table.values())
     assert table["Fin-R1"][1] >= 25 and table["DeepSeek-R1"][1] >= 20

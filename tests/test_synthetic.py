@@ -65,8 +65,8 @@ def test_each_worked_solution_is_true_ends_at_the_gold_and_has_three_steps(probl
         assert judge.false_equations(p.reference) == [], p.reference
         assert len(judge.split_steps(p.reference)) >= 3, p.reference
         text = render_completion(p.reference, p.gold)
-        verdict = grading.is_correct(text, gold=p.gold, answer_kind=p.answer_kind, labels=p.labels)
-        assert verdict is True, (p.family, p.gold)
+        right = grading.is_correct(text, gold=p.gold, answer_kind=p.answer_kind, labels=p.labels)
+        assert right is True, (p.family, p.gold)
 
 
 def test_gold_answers_of_closed_questions_are_not_all_alike(problems):
@@ -105,10 +105,9 @@ def test_an_echo_of_the_question_or_of_its_options_is_never_right(problems):
         tail = re.split(r"[,，:：.。]|Is this |Is it |of it: ", p.question.rstrip("?？"))[-1].strip()
         options = re.findall(r"[\w-]+ or [\w-]+|\w+还是\w+", p.question)
         for echo in (p.question, tail, *options):
-            verdict = grading.is_correct(
-                render_completion("so", echo), gold=p.gold, answer_kind=p.answer_kind, labels=p.labels
-            )
-            assert verdict is False, (p.family, echo, p.gold)
+            text = render_completion("so", echo)
+            right = grading.is_correct(text, gold=p.gold, answer_kind=p.answer_kind, labels=p.labels)
+            assert right is False, (p.family, echo, p.gold)
 
 
 CODE_COUNTS = {"train": 160, "dev": 80, "test": 80}
@@ -176,8 +175,8 @@ KNOWN = [
 
 @pytest.mark.parametrize("family, constants, call, expected", KNOWN, ids=[row[2] for row in KNOWN])
 def test_the_solutions_agree_with_values_worked_out_by_hand(family, constants, call, expected):
-    draft, space = synthetic.CODE_FAMILIES[family][0](Fixed(*constants)), {}
-    exec(draft.solution, space)
+    draft, space = synthetic.CODE_FAMILIES[family].draw(Fixed(*constants), "train", 2), {}
+    exec(draft.steps[0], space)
     assert eval(call, space) == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,8 +1,7 @@
-"""Grading: when is an answer right? The one judge of answers for curation, rewards and benchmark.
+"""Grading: when is an answer right? Filter, reward and benchmark all ask here; the contract stands in README.md.
 
-It must be right on both sides: a false "wrong" starves the policy of reward, a false "right" teaches it to cheat.
-`extraction` finds the answer in a completion, `grader` compares it with the gold one. What they read:
-`numbers` (built on `numerals`, `units`, compared in `matching`), `letters` of options, `verdicts` of yes and no.
+`extraction` finds the answer in a completion, `grader` compares it with the gold one. They read `numbers` (built on
+`numerals`), `letters` of options and `booleans`; `cleaning` takes LaTeX, markdown and typographic signs off first.
 """
 
 from finr1.grading.extraction import extract_answer, has_format, lenient_answer

@@ -1,6 +1,6 @@
 """Undress an answer: LaTeX, markdown, full-width forms and typographic signs become plain text.
 
-`plain` keeps the meaning of numbers and operators and is what the readers of numbers, letters and verdicts work on.
+`plain` keeps the meaning of numbers and operators and is what the readers of numbers, letters and booleans work on.
 `normalise` throws away everything that two equal texts may differ in, and is for comparing texts only.
 Every pattern is linear in the length of its input: answers are written by a policy that may write anything.
 """
@@ -26,7 +26,7 @@ _SIGNS = str.maketrans(
         **dict.fromkeys("≥≧⩾", ">"),
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0e\ufe0f", None),  # zero-width characters
         **dict.fromkeys("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c", None),  # direction
-        # The traditional characters of the words that graders look for: verdicts, leads, units, sentiments.
+        # The traditional characters of the words that graders look for: yes and no, leads, units, sentiments.
         **{ord(a): b for a, b in zip(_TRADITIONAL, _SIMPLIFIED, strict=True)},
     }
 )

@@ -24,30 +24,20 @@ def extract_answer(completion: str) -> str | None:
 
     Only text after the last `</think>` counts; all of it without a think block, none if a block is never closed.
     There: the last complete answer block, in it the last balanced `\\boxed{}`, else the whole block.
-    Without an answer block: the last balanced `\\boxed{}`.
+    Without an answer block: the last balanced `\\boxed{}`. An answer block that is never closed does not count.
     """
-    text = _after_thinking(completion)
-    if text is None:
-        return None
-    block = _last_block(text)
-    box = _last_box(text if block is None else block)
-    answer = block if box is None else box
-    return None if answer is None else answer.strip()
-
-
-def _after_thinking(completion: str) -> str | None:
     text = completion.rpartition(_CLOSE)[2]
-    return None if _OPEN in text else text
-
-
-def _last_block(text: str) -> str | None:
-    """The content of the last complete answer block; an opened one that is never closed does not count."""
-    end = text.rfind(_END)
-    start = text.rfind(_ANSWER, 0, end) if end >= 0 else -1
-    if start < 0:
+    if _OPEN in text:
         return None
-    start += len(_ANSWER)
-    return text[start : text.index(_END, start)]
+    start = text.rfind(_ANSWER, 0, max(0, text.rfind(_END)))
+    if start < 0:
+        answer = _last_box(text)
+    else:
+        start += len(_ANSWER)
+        block = text[start : text.index(_END, start)]
+        box = _last_box(block)
+        answer = block if box is None else box
+    return None if answer is None else answer.strip()
 
 
 def _last_box(text: str) -> str | None:
@@ -74,14 +64,9 @@ def _last_box(text: str) -> str | None:
     return text[best[0] : best[1]] if best[0] >= 0 else None
 
 
-def has_format(completion: str, prefilled: bool = False) -> bool:
-    """Whether `completion` is one think block, then one answer block, neither empty, and nothing else but white space.
-
-    `prefilled` accepts a completion that begins inside the think block because the prompt ended with `<think>`.
-    """
+def has_format(completion: str) -> bool:
+    """Whether `completion` is one think block, then one answer block, neither empty, and else only white space."""
     text = completion.strip()
-    if prefilled and not text.startswith(_OPEN):
-        text = _OPEN + text
     if any(text.count(tag) != 1 for tag in (_OPEN, _CLOSE, _ANSWER, _END)):
         return False
     if not (text.startswith(_OPEN) and text.endswith(_END)):
@@ -105,8 +90,8 @@ def lenient_answer(
     """A baseline for untrained models, never a reward: the answer wherever in the text it may stand.
 
     `extract_answer` first; else the last number (with its percent sign, currency and scale word), else the last
-    stand-alone letter A to E, else the last verdict or label word. A known `answer_kind` leaves out what cannot be
-    meant; `labels` gives the words of label answers.
+    stand-alone letter A to E, else the last word for yes, no or a label. A known `answer_kind` leaves out what cannot
+    be meant; `labels` gives the words of label answers.
     """
     answer = extract_answer(completion)
     if answer:
@@ -117,8 +102,8 @@ def lenient_answer(
     if answer_kind not in ("choice", "boolean", "label") and (number := _last_number(text)):
         return number
     for pattern in order.get(answer_kind or "", (_LETTER, names)):
-        if found := pattern.findall(text):
-            return found[-1]
+        if words := pattern.findall(text):
+            return words[-1]
     return None
 
 

@@ -1,51 +1,30 @@
-"""The verdict: is a predicted answer right against a gold one, for each kind of answer?
-
-`grade` is the one judge of answers: curation, rewards and the benchmark all call it.
-"""
+"""Is a predicted answer right against a gold one, for each kind of answer?"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 
 from finr1 import sandbox
+from finr1.grading.booleans import read_boolean
 from finr1.grading.cleaning import normalise
 from finr1.grading.extraction import extract_answer
 from finr1.grading.letters import read_letters
-from finr1.grading.matching import agreed, exactly, matches
-from finr1.grading.numbers import lone_quantity, read_numbers
-from finr1.grading.verdicts import read_verdict
+from finr1.grading.numbers import agreed, exactly, lone_quantity, matches, read_numbers
 
 MAX_TEXT = 10_000  # characters of a text that are compared; a longer one is an essay for the judge
 MAX_CHARS = 4000  # of an answer of any other kind
 MAX_BLANKS = 50
 
-# How an alternative gold may be read: FinQA mixes yes and no with numbers in the golds of one question.
-_READ_AS = {
-    "number": ("number", "boolean"),
-    "percent": ("percent", "boolean"),
-    "boolean": ("boolean", "number"),
-    "choice": ("choice",),
-    "label": ("label",),
-    "text": ("text",),
-    "code": ("code",),
-}
+KINDS = ("number", "percent", "boolean", "choice", "label", "text", "code")
+# How else an alternative gold is read: FinQA mixes yes and no with numbers in the golds of one question.
+_ALSO_READ_AS = {"number": "boolean", "percent": "boolean", "boolean": "number"}
 
 
-def is_correct(
-    completion: str,
-    *,
-    gold: str,
-    answer_kind: str,
-    alternatives: Sequence[str] = (),
-    choices: Mapping[str, str] | None = None,
-    labels: Mapping[str, str] | None = None,
-) -> bool | None:
-    """`extract_answer`, then `grade`: whether `completion` gives the right answer."""
-    predicted = extract_answer(completion)
-    return grade(predicted, gold, answer_kind, alternatives=alternatives, choices=choices, labels=labels)
+def is_correct(completion: str, *, gold: str, answer_kind: str, **options) -> bool | None:
+    """Whether `completion` gives the right answer: `extract_answer`, then `grade` with its `options`."""
+    return grade(extract_answer(completion), gold, answer_kind, **options)
 
 
 def grade(
@@ -56,35 +35,34 @@ def grade(
     alternatives: Sequence[str] = (),
     choices: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
-    rel_tol: float = 0.01,
 ) -> bool | None:
-    """Whether `predicted` is right against `gold` or any of `alternatives`; None = rules cannot tell, ask a judge.
+    """Whether `predicted` is right against `gold` or any of `alternatives`; None = rules cannot decide, ask a judge.
 
     `choices` maps option letters to their text, `labels` label keys to their names. Raises `ValueError` for a `gold`
     that is empty or cannot be read as its `answer_kind`. An alternative that cannot be read is left out. Code
     whose gold are unit tests is run in `finr1.sandbox`, some 0.1 s each; `SandboxUnavailable` where it can't be.
     """
-    if answer_kind not in _READ_AS:
-        raise ValueError(f"unknown answer_kind {answer_kind!r}; known: {', '.join(_READ_AS)}")
-    verdicts = [_against(predicted, gold, answer_kind, choices, labels, rel_tol)]
+    if answer_kind not in KINDS:
+        raise ValueError(f"unknown answer_kind {answer_kind!r}; known: {', '.join(KINDS)}")
+    results = [_against(predicted, gold, answer_kind, choices, labels)]
     for alternative in alternatives:
-        if verdicts[-1]:
+        if results[-1]:
             break
-        for kind in _READ_AS[answer_kind]:
+        for kind in (answer_kind, _ALSO_READ_AS.get(answer_kind, answer_kind)):
             try:
-                verdicts.append(_against(predicted, alternative, kind, choices, labels, rel_tol))
+                results.append(_against(predicted, alternative, kind, choices, labels))
                 break
             except ValueError:
                 continue
-    return True if True in verdicts else None if None in verdicts else False
+    return True if True in results else None if None in results else False
 
 
-def _against(predicted, gold, kind, choices, labels, rel_tol) -> bool | None:
+def _against(predicted, gold, kind, choices, labels) -> bool | None:
     """`predicted` against one gold, which may hold several blanks: `10000;-8000`, each in its place."""
 
     def one(predicted: str, gold: str, in_blank: bool) -> bool | None:
         if kind in ("number", "percent"):
-            return _grade_number(predicted, gold, kind == "percent", rel_tol, in_blank)
+            return _grade_number(predicted, gold, kind == "percent", in_blank)
         if kind == "boolean":
             return _grade_boolean(predicted, gold)
         if kind == "choice":
@@ -126,11 +104,11 @@ def _grade_blanks(
         for gold in golds:
             one("", gold, True)  # raises for a gold that cannot be read
         return undecided
-    verdicts = [
+    results = [
         one(_without_ordinal(p, place), _without_ordinal(g, place), True)
         for place, (p, g) in enumerate(zip(given, golds, strict=True), 1)
     ]
-    return False if False in verdicts else None if None in verdicts else True
+    return False if False in results else None if None in results else True
 
 
 def _without_ordinal(text: str, place: int) -> str:
@@ -139,23 +117,22 @@ def _without_ordinal(text: str, place: int) -> str:
     return text[match.end() :] if numbered else text
 
 
-def _grade_number(predicted: str, gold: str, percent: bool, rel_tol: float, in_blank: bool) -> bool:
+def _grade_number(predicted: str, gold: str, percent: bool, in_blank: bool) -> bool:
     golds = agreed(read_numbers(gold, decimal_comma=True))
     if not golds:
         raise ValueError(f"the gold answer {gold[:80]!r} is not one number")
     # `69,07` is 69.07 where decimals are asked for; elsewhere `5,6` is two numbers, and a hedge
     comma = in_blank or any((number.decimals or 0) > 0 for number in golds)
-    tolerance = Decimal(str(rel_tol))
     numbers = agreed(read_numbers(predicted, decimal_comma=comma)) if predicted else []
-    return any(matches(number, gold, percent, tolerance) for number in numbers for gold in golds)
+    return any(matches(number, gold, percent) for number in numbers for gold in golds)
 
 
 def _grade_boolean(predicted: str, gold: str) -> bool:
-    expected = read_verdict(gold)
+    expected = read_boolean(gold)
     if expected is None:
         raise ValueError(f"the gold answer {gold[:80]!r} is neither yes nor no")
-    verdict = read_verdict(predicted, expected[0]) if predicted else None
-    return verdict is not None and verdict[1] == expected[1]
+    given = read_boolean(predicted, expected[0]) if predicted else None
+    return given is not None and given[1] == expected[1]
 
 
 def _grade_choice(predicted: str, gold: str, choices: Mapping[str, str] | None) -> bool:
@@ -225,7 +202,7 @@ def _grade_quantities(predicted: str, gold: str) -> bool | None:
         return number.value == expected.value if both else None
     if (number.bare and not noun) or (expected.bare and not expected_noun):  # perhaps a code or an identifier
         return exactly(number, expected) or None
-    right = matches(number, expected, False, Decimal("0.01"))
+    right = matches(number, expected, percent=False)
     same_noun = not noun or not expected_noun or noun == expected_noun
     return (True if same_noun else None) if right else False
 

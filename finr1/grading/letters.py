@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 
 from finr1.grading.cleaning import normalise, plain
-from finr1.grading.matching import exactly
-from finr1.grading.numbers import lone_quantity
+from finr1.grading.numbers import exactly, lone_quantity
 
 MAX_CHARS = 4000
 MAX_OPTIONS = 60  # with more of them only their letters are read
@@ -77,8 +76,8 @@ def _by_number(text: str, options: Mapping[str, str]) -> frozenset[str]:
 def _listed(text: str, options: Mapping[str, str]) -> frozenset[str]:
     """The options that `text` gives with letter and text, if they are several: `A Net income B Total assets`."""
     bare = normalise(text)
-    found = frozenset(letter for letter, option in options.items() if option and letter.casefold() + option in bare)
-    return found if len(found) > 1 else frozenset()
+    given = frozenset(letter for letter, option in options.items() if option and letter.casefold() + option in bare)
+    return given if len(given) > 1 else frozenset()
 
 
 def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
@@ -89,8 +88,8 @@ def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
         bare = _bare(part, known)
         if len(bare) == 1 and bare <= options.keys():
             return bare  # `A` is the letter, even where another option reads "A"
-        if found := _spelled(part, options) or bare:
-            return found
+        if named := _spelled(part, options) or bare:
+            return named
     if several := _listed(_REASON.split(rest)[0], options):
         return several
     if first := _LETTER_THEN_TEXT.match(rest):

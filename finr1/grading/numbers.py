@@ -1,7 +1,8 @@
 """Read what an answer states as numbers, whatever the form: equations, fractions, ratios, dates and years beside it.
 
 A text that holds an unworked formula, or no number at all, reads as nothing: the grader then calls a prediction wrong
-and a gold unreadable. Whether several numbers say the same is `matching`'s business.
+and a gold unreadable. Behind that: is one number another, with percent freedom, scale words, sign, currency, tolerance
+and rounding as written? Every comparison is in `Decimal`: 14.5 lies exactly half-way to 15, whatever binary floats say.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from dataclasses import replace
 from decimal import Decimal
 
 from finr1.grading.cleaning import normalise, plain
-from finr1.grading.numerals import Quantity, scan
-from finr1.grading.units import DOWN, UP
+from finr1.grading.numerals import DOWN, UP, Quantity, scan
 
 MAX_CHARS = 4000  # a longer "number" is an attack or an essay
+REL_TOL = Decimal("0.01")
 
 _UNWORKED = re.compile(r"[<>≠√±∞]")
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]+),([0-9]{1,2})(?![0-9.,])")
@@ -96,10 +97,10 @@ def _joined(text: str, last: Quantity, number: Quantity) -> Quantity | None | bo
     return False
 
 
-def _merge(text: str, found: list[Quantity]) -> list[Quantity]:
+def _merge(text: str, numbers: list[Quantity]) -> list[Quantity]:
     """Put together what is one number in several pieces; nothing when an unworked formula remains."""
-    merged = found[:1]
-    for number in found[1:]:
+    merged = numbers[:1]
+    for number in numbers[1:]:
         joined = _joined(text, merged[-1], number)
         if joined is None:
             return []
@@ -118,17 +119,17 @@ def _merge(text: str, found: list[Quantity]) -> list[Quantity]:
     return merged
 
 
-def _without_years(text: str, found: list[Quantity]) -> list[Quantity]:
+def _without_years(text: str, numbers: list[Quantity]) -> list[Quantity]:
     """Leave out the years beside a number (`94 in 2015`); keep them when there is nothing else.
 
     A year that "or" joins to a number (`94 or 2015`) is a second answer and stays.
     """
-    if not any(number.is_year for number in found):
-        return found
+    if not any(number.is_year for number in numbers):
+        return numbers
     kept: list[Quantity] = []
-    for index, number in enumerate(found):
-        before = found[index - 1] if index else None
-        after = found[index + 1] if index + 1 < len(found) else None
+    for index, number in enumerate(numbers):
+        before = numbers[index - 1] if index else None
+        after = numbers[index + 1] if index + 1 < len(numbers) else None
         if number.is_year:
             second = before and not before.is_year and text[before.end : number.start].strip() in _AND_OR
             if second or after and not after.is_year and text[number.end : after.start].strip() in _AND_OR:
@@ -137,18 +138,18 @@ def _without_years(text: str, found: list[Quantity]) -> list[Quantity]:
             kept.append(number)  # but not the 15 of 2014-15
     if not all(number.is_year for number in kept):
         return kept
-    unmarked = [n for n in found if not _YEAR_MARK.search(text[max(0, n.start - 20) : n.core])]
-    return unmarked or found
+    unmarked = [n for n in numbers if not _YEAR_MARK.search(text[max(0, n.start - 20) : n.core])]
+    return unmarked or numbers
 
 
-def _with_direction(text: str, found: list[Quantity]) -> list[Quantity]:
+def _with_direction(text: str, numbers: list[Quantity]) -> list[Quantity]:
     """Note for each number whether a word such as "decrease" or "increase" stands beside it."""
     if not (DOWN.search(text) or UP.search(text)):
-        return found
+        return numbers
     directed = []
-    for index, number in enumerate(found):
-        low = found[index - 1].end if index else 0
-        high = found[index + 1].start if index + 1 < len(found) else len(text)
+    for index, number in enumerate(numbers):
+        low = numbers[index - 1].end if index else 0
+        high = numbers[index + 1].start if index + 1 < len(numbers) else len(text)
         beside = f"{text[max(low, number.core - 40) : number.core]} | {text[number.end : min(high, number.end + 40)]}"
         direction = -1 if DOWN.search(beside) else 1 if UP.search(beside) else 0
         directed.append(replace(number, direction=direction))
@@ -169,14 +170,14 @@ def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
         text = _results(text)
     if _UNWORKED.search(text):
         return []
-    found = scan(text)
-    if len(found) > 1:
+    numbers = scan(text)
+    if len(numbers) > 1:
         undated = _DATE.sub(lambda date: f" {date[1] or date[2] or date[3] or date[6] or ''} ", text)
         undated = _ASIDE.sub(" ", undated)
         if undated != text and (left := scan(undated)):
-            text, found = undated, left
-        found = _without_years(text, _merge(text, found))
-    return _with_direction(text, found)
+            text, numbers = undated, left
+        numbers = _without_years(text, _merge(text, numbers))
+    return _with_direction(text, numbers)
 
 
 _ABOUT = re.compile(
@@ -190,8 +191,104 @@ def lone_quantity(text: str) -> tuple[Quantity, str] | None:
     if len(text) > 100:
         return None
     text = plain(text).lower()
-    found = _merge(text, scan(text))
-    if len(found) != 1 or _UNWORKED.search(text) or not _ABOUT.fullmatch(text, 0, found[0].start):
+    numbers = _merge(text, scan(text))
+    if len(numbers) != 1 or _UNWORKED.search(text) or not _ABOUT.fullmatch(text, 0, numbers[0].start):
         return None
-    noun = normalise(text[found[0].end :])
-    return (found[0], noun) if len(noun) <= 16 and len(text[found[0].end :].split()) <= 2 else None
+    noun = normalise(text[numbers[0].end :])
+    return (numbers[0], noun) if len(noun) <= 16 and len(text[numbers[0].end :].split()) <= 2 else None
+
+
+_YUAN_OR_YEN = frozenset(("¥", "CNY", "JPY"))
+
+
+def _conflict(a: Quantity, b: Quantity) -> bool:
+    """Two currencies, two units of time, a share or a time beside money, or up beside down: different things."""
+    currencies = {a.currency, b.currency} - {None}
+    if len(currencies) == 2 and not ("¥" in currencies and currencies <= _YUAN_OR_YEN):
+        return True
+    if a.time and b.time and a.time != b.time:
+        return True
+    for one, other in ((a, b), (b, a)):
+        if one.rate and not other.rate and (other.scale or other.currency):
+            return True
+        if one.time and not one.currency and other.currency and not other.time:
+            return True
+    return a.direction * b.direction < 0
+
+
+def _readings(prediction: Quantity, gold: Quantity, percent: bool) -> list[Decimal]:
+    """What `prediction` may mean in the unit in which `gold` is written; as it stands comes first."""
+    x = prediction.value
+    if prediction.rate and gold.rate:
+        values = [x * prediction.rate / gold.rate]
+    elif prediction.rate:
+        values = [x, x * prediction.rate]
+    elif gold.rate:
+        values = [x, x / gold.rate]
+    elif percent:
+        values = [x, x / 100, x * 100]
+    else:
+        values = [x]
+    if prediction.scale and gold.scale:
+        return [value * prediction.scale / gold.scale for value in values]
+    if prediction.scale:
+        return values + [value * prediction.scale for value in values]
+    if gold.scale:
+        return values + [value / gold.scale for value in values]
+    return values
+
+
+def _rounds_to(value: Decimal, gold: Decimal, decimals: int | None) -> bool:
+    """Whether `value` rounds to `gold` at its last written digit, half up or half to even."""
+    if decimals is None:
+        return value == gold
+    half = Decimal(5).scaleb(-decimals - 1)
+    distance = abs(value - gold)
+    if distance != half:
+        return distance < half
+    return abs(value) < abs(gold) or int(gold.scaleb(decimals)) % 2 == 0
+
+
+def matches(prediction: Quantity, gold: Quantity, percent: bool) -> bool:
+    """Whether `prediction` lies within `REL_TOL` of `gold` or rounds to it as `gold` is written.
+
+    `percent`: a bare number may be a share or a percentage, whichever fits (answer_kind "percent").
+    """
+    if _conflict(prediction, gold):
+        return False
+    target, readings = gold.value, _readings(prediction, gold, percent)
+    if prediction.direction < 0 or gold.direction < 0:
+        target, readings = abs(target), [abs(value) for value in readings]
+    if not target:  # nothing is nothing in every unit: 40% is not 0, and 0.18 is not 0%
+        readings = readings[:1] if percent and not (prediction.rate or gold.rate) else readings
+        return all(_rounds_to(value, target, gold.decimals) for value in readings)
+    return any(
+        abs(value - target) <= REL_TOL * abs(target) or _rounds_to(value, target, gold.decimals) for value in readings
+    )
+
+
+def exactly(prediction: Quantity, gold: Quantity) -> bool:
+    """Whether two numbers are equal without any tolerance, percent signs and scale words converted."""
+    return not _conflict(prediction, gold) and gold.value in _readings(prediction, gold, False)
+
+
+def say_the_same(a: Quantity, b: Quantity) -> bool:
+    """Whether two numbers of one answer say the same: exactly, or the coarser is the finer one rounded.
+
+    In a list (`5 or 5.4`) only the exact counts, unless the second is the first in another form: `1/3 or 33.33%`,
+    `$ 276818173 or $ 276.82 million`.
+    """
+    if _conflict(a, b):
+        return False
+    another_form = None in (a.decimals, b.decimals) or (a.scale, a.rate) != (b.scale, b.rate)
+    rounding = another_form or not b.listed
+    for one, other in ((a, b), (b, a)):
+        for value in _readings(one, other, False):
+            if value == other.value or rounding and other.value and _rounds_to(value, other.value, other.decimals):
+                return True
+    return False
+
+
+def agreed(numbers: list[Quantity]) -> list[Quantity]:
+    """`numbers` if they all say the same, otherwise nothing: several different numbers are no answer."""
+    return numbers if all(say_the_same(numbers[0], number) for number in numbers[1:]) else []

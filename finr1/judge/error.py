@@ -21,10 +21,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from finr1.curation import hash_share
 from finr1.generation import AnswerStore, Backend, SamplingParams, generate
 from finr1.judge.model import CHECK_PROMPTS, JUDGE_SAMPLING, check_request, read_check
-from finr1.records import Problem, Record, Trace
+from finr1.records import Problem, Record, Trace, hash_share
 
 REPEATS = 5  # of each item in the study of the prompts, as in the paper
 STUDY = 200  # answers decided by rules that the judge grades, too: both rates to some 5 points

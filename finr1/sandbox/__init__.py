@@ -11,34 +11,189 @@ out once and refuses a platform that leaves one open (Linux on x86-64 closes the
 There is no folder to write to, not even a temporary one, and nothing to import but the standard library's modules that
 compute (`inside.MODULES`): no numpy.
 
-The verdict is made out here: the code gets arguments and returns values as JSON; what is expected of them never enters
-its process. So there is no checker to patch, no expected value to read, no exit code to fake: the one way to pass is to
+Answers are judged out here: the code gets arguments and returns values as JSON; the expected values never enter its
+process. So there is no checker to patch, no expected value to read, no exit code to fake: the one way to pass is to
 return the right values. They are compared as plain JSON, so an object that claims to equal everything is none.
 
 What this does not stop: bugs in the kernel's own code for those calls, side channels (timing, caches), and answers that
-are right for these tests alone, such as a table of returns for arguments that the prompt shows.
+are right for these tests only, such as a table of returns for arguments that the prompt shows.
 """
 
-from finr1.sandbox.outside import (
-    LIMITS,
-    Limits,
-    SandboxUnavailable,
-    Tests,
-    Verdict,
-    check,
-    code_of,
-    read_tests,
-    run_tests,
-)
+from __future__ import annotations
 
-__all__ = [
-    "LIMITS",
-    "Limits",
-    "SandboxUnavailable",
-    "Tests",
-    "Verdict",
-    "check",
-    "code_of",
-    "read_tests",
-    "run_tests",
-]
+import functools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_CHILD = Path(__file__).with_name("inside.py")
+MAX_CODE = 20_000  # characters
+MAX_TESTS = 100
+_START_S = 30  # seconds that a busy machine may need to start the process, whose own clock begins after that
+REL_TOL, ABS_TOL = 1e-6, 1e-9  # of floats; whole numbers, texts and truth values have to be equal
+LIMITS = {  # of one answer's process
+    "wall": 10.0,  # seconds; generous, for a machine that is busy
+    "cpu": 2,  # seconds
+    "memory": 512 << 20,  # bytes of address space
+    "output": 1 << 20,  # bytes that all calls together may return
+}
+
+
+class SandboxUnavailable(RuntimeError):
+    """This platform can't lock a process in, so no code of a model is run on it."""
+
+
+class Tests(NamedTuple):
+    """Unit tests of one function: its name, the arguments of each call, and what each has to return."""
+
+    function: str
+    calls: list[list[Any]]
+    returns: list[Any]
+
+
+class TestRun(NamedTuple):
+    """Whether all tests pass, and if not, the first reason."""
+
+    passed: bool
+    reason: str
+
+
+def read_tests(gold: str) -> Tests | None:
+    """The tests in a problem's gold: `{"function": "npv", "tests": [{"call": [0.1, [1, 2]], "returns": 2.56}, ...]}`.
+
+    None for a gold that is no such object: then it is code to compare with. Raises `ValueError` for one that names a
+    function and has no valid tests.
+    """
+    if not gold.lstrip().startswith("{"):
+        return None
+    try:
+        data = json.loads(gold)
+    except ValueError:
+        return None
+    if not isinstance(data, dict) or "function" not in data:
+        return None
+    name, tests = data["function"], data.get("tests")
+    if not (isinstance(name, str) and name.isidentifier() and isinstance(tests, list) and 0 < len(tests) <= MAX_TESTS):
+        raise ValueError(f"the gold answer {gold[:80]!r} has no function name with 1 to {MAX_TESTS} tests")
+    for test in tests:
+        if not (isinstance(test, dict) and test.keys() == {"call", "returns"} and isinstance(test["call"], list)):
+            raise ValueError(f'the gold answer\'s test {str(test)[:80]} is no {{"call": [...], "returns": ...}}')
+    return Tests(name, [test["call"] for test in tests], [test["returns"] for test in tests])
+
+
+def code_of(answer: str, function: str) -> str:
+    """The code in an answer: its last fenced block that defines `function`, else its last one; or all of it."""
+    blocks = [textwrap.dedent(block.partition("\n")[2]) for block in answer.split("```")[1::2]]
+    definition = re.compile(rf"^[ \t]*def {re.escape(function)}\b|^{re.escape(function)} =", re.M)
+    return ([block for block in blocks if definition.search(block)] or blocks or [answer])[-1].strip()
+
+
+def run_tests(answer: str, tests: Tests) -> TestRun:
+    """Run the code of `answer` against `tests`; the code gets `LIMITS["wall"]` seconds at most.
+
+    May be called from several threads at once. Raises `SandboxUnavailable` where the platform can't lock code in.
+    """
+    check()
+    if len(answer) > MAX_CODE:
+        return TestRun(False, f"more than {MAX_CODE} characters of code")
+    return _run(code_of(answer, tests.function), tests)
+
+
+@functools.cache
+def check() -> None:
+    """Raise `SandboxUnavailable` unless code runs here and each of the ways out that `_PROBE` tries is closed."""
+    failure = "only Linux has what it takes"
+    if sys.platform == "linux":
+        calls, returns = [["works"], *([way] for way in _WAYS_OUT)], [4, *["closed"] * len(_WAYS_OUT)]
+        failure = _run(_PROBE, Tests("probe", calls, returns)).reason
+    if failure:
+        raise SandboxUnavailable(
+            f"no sandbox for the code that a model writes: {failure}. Leave problems with unit tests out, or train on "
+            "Linux (x86-64, ARM64) with seccomp"
+        )
+
+
+_WAYS_OUT = ("read", "write", "socket", "process", "signal", "limits", "memory")
+_PROBE = """
+import ctypes, os, resource
+
+def probe(way):
+    if way == "works":
+        return 2 + 2
+    try:
+        if way == "read":
+            os.open("/", os.O_RDONLY)
+        elif way == "write":
+            os.open("/dev/null", os.O_WRONLY)
+        elif way == "socket" and ctypes.CDLL(None).socket(2, 1, 0) < 0:
+            return "closed"
+        elif way == "process" and os.fork() == 0:
+            os._exit(0)
+        elif way == "signal":
+            os.kill(os.getpid(), 0)
+        elif way == "limits":
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        elif way == "memory":
+            bytearray(1 << 30)
+    except (OSError, ValueError, MemoryError):
+        return "closed"
+    return "open"
+"""
+
+
+def _run(code: str, tests: Tests) -> TestRun:
+    """Run `code` in a locked-in process and compare what that wrote before it ended or was ended."""
+    task = {"code": code, "function": tests.function, "calls": tests.calls, "limits": LIMITS}
+    environment = {"PYTHONHASHSEED": "0"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
+    # Files, not pipes: nobody has to read while it runs, and the kernel bounds what it can write.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:
+        given.write(json.dumps(task).encode())
+        given.seek(0)
+        try:
+            # Without site-packages and with an empty environment: no path, no key, no setting of the host's.
+            subprocess.run(
+                [sys.executable, "-s", "-P", "-S", "-B", "-X", "utf8", str(_CHILD)],
+                stdin=given, stdout=answers, stderr=errors, env=environment, cwd="/",
+                timeout=LIMITS["wall"] + _START_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            pass  # it is dead; what it has returned before counts
+        answers.seek(0)
+        errors.seek(0)
+        written = answers.read(LIMITS["output"]) or errors.read()[-400:]
+    first, *lines = written.split(b"\n")
+    if first != b'"locked"':
+        raise SandboxUnavailable(f"the process could not be locked in: {written.decode('utf8', 'replace').strip()}")
+    for number, (call, expected) in enumerate(zip(tests.calls, tests.returns, strict=True)):
+        line = lines[number] if number < len(lines) else b""
+        try:
+            if equal_values(json.loads(line)["value"], expected):
+                continue
+        except (ValueError, LookupError, TypeError, RecursionError):
+            pass  # an error, no JSON, or nothing at all because the process had ended
+        called = f"{tests.function}({', '.join(map(repr, call))})"[:200]
+        return TestRun(False, f"{called}: {line[:200].decode('utf8', 'replace') or 'nothing came back'}")
+    return TestRun(True, "")
+
+
+def equal_values(value: Any, expected: Any) -> bool:
+    """Whether two JSON values are equal; numbers against a float within `REL_TOL`. `true` is not 1, 5.0 is 5."""
+    if isinstance(expected, bool) or isinstance(value, bool) or expected is None:
+        return value is expected
+    if isinstance(expected, float) and isinstance(value, int | float):
+        try:
+            return math.isclose(value, expected, rel_tol=REL_TOL, abs_tol=ABS_TOL)
+        except OverflowError:  # an int that no float can hold
+            return False
+    if isinstance(expected, list) and isinstance(value, list):
+        return len(value) == len(expected) and all(map(equal_values, value, expected))
+    if isinstance(expected, dict) and isinstance(value, dict):
+        return value.keys() == expected.keys() and all(equal_values(value[key], expected[key]) for key in expected)
+    return value == expected

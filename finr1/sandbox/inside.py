@@ -1,4 +1,4 @@
-"""The child's side: lock this process in, then run what stands on standard input. Started by `outside` as a script.
+"""The child's side: lock this process in, then run what stands on standard input. Started by `sandbox` as a script.
 
 It needs nothing but the standard library, and is run without site-packages. From `_lock` on, the process can compute,
 read the clock and write to the files that it already has; every other system call fails with EPERM.

@@ -25,60 +25,13 @@ import hashlib
 import random
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
-from finr1.records import AnswerKind, Capability, Problem, Split
-from finr1.synthetic import calculations, decisions
-from finr1.synthetic.code_problems import CODE_FAMILIES, generate_code_problems
-from finr1.synthetic.wording import COMPANIES, Draft
+from finr1.records import Problem, Split
+from finr1.synthetic.code_problems import CODE_FAMILIES
+from finr1.synthetic.families import COMPANIES, FAMILIES, Family
 
-__all__ = [
-    "CODE_FAMILIES",
-    "COMPANIES",
-    "FAMILIES",
-    "Draft",
-    "Family",
-    "generate_code_problems",
-    "generate_problems",
-    "numbers_of",
-    "split_of",
-]
-
-
-@dataclass(frozen=True)
-class Family:
-    """One template family; `draw(rng, split, level)` makes a `Draft` at one of its `levels`."""
-
-    draw: Callable[[random.Random, Split, int], Draft]
-    capability: Capability
-    answer_kind: AnswerKind
-    language: str = "en"
-    levels: tuple[int, ...] = (1, 2)
-
-
-FAMILIES: dict[str, Family] = {
-    "percent_of": Family(calculations.percent_of, "calculation", "number"),
-    "profit": Family(calculations.profit, "calculation", "number"),
-    "simple_interest": Family(calculations.simple_interest, "calculation", "number", levels=(2,)),
-    "percent_change": Family(calculations.percent_change, "calculation", "percent", levels=(2,)),
-    "currency": Family(calculations.currency, "calculation", "number"),
-    "portfolio": Family(calculations.portfolio, "calculation", "number", levels=(2,)),
-    "interest_zh": Family(calculations.interest_zh, "calculation", "number", "zh"),
-    "profit_zh": Family(calculations.profit_zh, "calculation", "number", "zh"),
-    "code_total": Family(calculations.code_total, "code", "number"),
-    "code_branch": Family(decisions.code_branch, "code", "label"),
-    "gift_rule": Family(decisions.gift_rule, "compliance", "boolean"),
-    "position_rule": Family(decisions.position_rule, "compliance", "boolean"),
-    "disclosure_zh": Family(decisions.disclosure_zh, "compliance", "boolean", "zh"),
-    "risk_ratio": Family(decisions.risk_ratio, "risk", "label", levels=(1,)),
-    "default_loss": Family(calculations.default_loss, "risk", "number"),
-    "esg_topic": Family(decisions.esg_topic, "esg", "label", levels=(1,)),
-    "emission_intensity": Family(calculations.emission_intensity, "esg", "number", levels=(2,)),
-    "sentiment": Family(decisions.sentiment, "sentiment", "label", levels=(1,)),
-    "table_change": Family(calculations.table_change, "multi_turn", "number"),
-    "table_sum": Family(calculations.table_sum, "multi_turn", "number"),
-}
+__all__ = ["CODE_FAMILIES", "COMPANIES", "FAMILIES", "generate_code_problems", "generate_problems", "numbers_of"]
 
 
 def numbers_of(problem: Problem) -> tuple[str, ...]:
@@ -87,7 +40,7 @@ def numbers_of(problem: Problem) -> tuple[str, ...]:
     return tuple(sorted(re.findall(r"\d+", text)))
 
 
-def split_of(family: str, numbers: tuple[str, ...]) -> Split:
+def _split_of(family: str, numbers: tuple[str, ...]) -> Split:
     """The one split in which an instance of `family` with these numbers may stand: 60 % train, 20 % dev, 20 % test."""
     digest = hashlib.sha256(f"{family}:{','.join(numbers)}".encode()).digest()
     return "train" if digest[0] < 154 else "dev" if digest[0] < 205 else "test"
@@ -98,32 +51,45 @@ def generate_problems(
 ) -> list[Problem]:
     """`count` distinct problems of `split`, families in turn, each with its levels up to `max_level` in turn.
 
-    `families`: of these alone. The same arguments give the same problems, and a smaller `count` the first of them.
-    A family that has no further instance raises `ValueError`; with `partial` the others go on, and the list may end up
+    `families`: only these. The same arguments give the same problems, and a smaller `count` the first of them.
+    A family that has no further instance raises `ValueError`; with `partial` it is left out, and the list may end up
     shorter than `count`.
     """
     levels = {name: [n for n in family.levels if n <= max_level] for name, family in FAMILIES.items()}
     names = [name for name in FAMILIES if levels[name] and (not families or name in families)]
-    rng = random.Random(f"{seed}:{split}")
     kinds = [(name, levels[name][turn % len(levels[name])]) for turn in range(max_level) for name in names]
-    return in_turn(kinds, count, split, lambda kind, number: _problem(*kind, split, rng, number), partial)
+    return _in_turn(FAMILIES, kinds, count, split, f"{seed}:{split}", "synthetic", partial)
 
 
-def in_turn(
-    kinds: Sequence[tuple], count: int, split: Split, draw: Callable[[tuple, int], Problem], partial: bool
-) -> list[Problem]:
-    """Up to `count` distinct problems of `split`, drawn from `kinds` in turn by `draw(kind, number)`.
+def generate_code_problems(count: int, split: Split, seed: int, partial: bool = False) -> list[Problem]:
+    """`count` distinct problems of `split`, families in turn; gold: the unit tests as `sandbox.read_tests` reads them.
 
-    `partial`: what to do with a kind that has no further instance: leave it out, or raise `ValueError`.
+    Instances and wordings are kept apart by split as in `generate_problems`, and `partial` is what it is there.
     """
+    kinds = [(name, 2) for name in CODE_FAMILIES]
+    return _in_turn(CODE_FAMILIES, kinds, count, split, f"code:{seed}:{split}", "synthetic/code", partial)
+
+
+def _in_turn(
+    families: Mapping[str, Family],
+    kinds: Sequence[tuple[str, int]],  # (family, level)
+    count: int,
+    split: Split,
+    seed: str,
+    prefix: str,  # of the ids
+    partial: bool,
+) -> list[Problem]:
+    """Up to `count` distinct problems of `split`, drawn from `kinds` in turn."""
+    rng = random.Random(seed)
     problems: list[Problem] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
     waiting = deque(kinds)
     while waiting and len(problems) < count:
+        name, level = waiting[0]
         for _ in range(2000):
-            problem = draw(waiting[0], len(problems))
-            identity = (problem.family, numbers_of(problem))
-            if identity not in seen and split_of(*identity) == split:
+            problem = _problem(name, families[name], level, split, rng, f"{prefix}/{split}/{len(problems):05d}")
+            identity = (name, numbers_of(problem))
+            if identity not in seen and _split_of(*identity) == split:
                 seen.add(identity)
                 problems.append(problem)
                 waiting.rotate(-1)
@@ -131,19 +97,17 @@ def in_turn(
         else:
             if not partial:
                 raise ValueError(
-                    f"family {waiting[0][0]!r} has no further instance for split {split!r} after {len(problems)} problems"
+                    f"family {name!r} has no further instance for split {split!r} after {len(problems)} problems"
                 )
             waiting = deque(kind for kind in waiting if kind != waiting[0])
     return problems
 
 
-def _problem(name: str, level: int, split: Split, rng: random.Random, number: int) -> Problem:
-    family = FAMILIES[name]
+def _problem(name: str, family: Family, level: int, split: Split, rng: random.Random, identifier: str) -> Problem:
     draft = family.draw(rng, split, level)
     wording = {"train": rng.randrange(2), "dev": 2, "test": 3}[split]
-    space = "" if family.language == "zh" else " "
     return Problem(
-        id=f"synthetic/{split}/{number:05d}",
+        id=identifier,
         source="synthetic",
         module="synthetic",
         language=family.language,
@@ -155,8 +119,8 @@ def _problem(name: str, level: int, split: Split, rng: random.Random, number: in
         labels={label: label for label in draft.labels} or None,
         gold=draft.gold,
         split=split,
-        group=f"synthetic/{split}/{number:05d}",
+        group=identifier,
         family=name,
         level=level,
-        reference=space.join(draft.steps),
+        reference=("" if family.language == "zh" else " ").join(draft.steps),
     )

@@ -2,7 +2,7 @@
 
 They stand apart from `FAMILIES`: the demo's mix does not hold them, and a model of its size can't write such code. They
 are a suite of the capability "code" and rows for a code reward. A problem's convention (how often interest is
-compounded, what is deducted, which spread is meant) stands in its question alone, so no formula learned by heart
+compounded, what is deducted, which spread is meant) stands in its question only, so no formula learned by heart
 passes for all of a family. The tests' arguments stand in no prompt. `reference` is a solution that passes.
 """
 
@@ -10,31 +10,28 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from finr1.records import Problem, Split
+from finr1.records import Split
+from finr1.synthetic.families import Draft, Family
 
 NUM_TESTS = 5
-_TAIL = {
-    "en": "Use the standard library alone and do not round. Answer with the function in one Python code block.",
-    "zh": "只用标准库，不要四舍五入。请用一个Python代码块给出函数。",
-}
 
 
-@dataclass
-class CodeDraft:
-    """Four wordings of one task, the function's name, a solution, and the arguments of each test."""
+def _draft(wordings: list[str], function: str, solution: str, calls: list[list]) -> Draft:
+    """A task in four wordings; its gold are the arguments of each test with the returns of our own `solution`."""
+    space: dict = {}
+    exec(solution, space)
+    tests = [{"call": call, "returns": space[function](*call)} for call in calls]
+    tail = " Use the standard library alone and do not round. Answer with the function in one Python code block."
+    if not wordings[0].isascii():
+        tail = "只用标准库，不要四舍五入。请用一个Python代码块给出函数。"
+    gold = json.dumps({"function": function, "tests": tests})
+    return Draft([wording + tail for wording in wordings], gold, [solution])
 
-    wordings: list[str]
-    function: str
-    solution: str
-    calls: list[list]
 
-
-def compound(rng: random.Random) -> CodeDraft:
+def compound(rng: random.Random, split: Split, level: int) -> Draft:
     times, fee = rng.choice([2, 4, 12, 52]), rng.randrange(1, 200)
-    return CodeDraft(
+    return _draft(
         [f"Write compound(principal, rate, years): the value of a deposit after a fee of ${fee} is taken from it at the start. The annual rate is a fraction, interest is compounded {times} times a year.",
          f"A bank deducts ${fee} from a new deposit and compounds interest {times} times a year. Write compound(principal, rate, years) for the final value; rate is annual, 0.05 means five percent.",
          f"Define compound(principal, rate, years). A fee of ${fee} comes off the principal first; then the annual rate (a fraction) is compounded {times} times a year. Return the final amount.",
@@ -45,9 +42,9 @@ def compound(rng: random.Random) -> CodeDraft:
     )  # fmt: skip
 
 
-def npv(rng: random.Random) -> CodeDraft:
+def npv(rng: random.Random, split: Split, level: int) -> Draft:
     cost = rng.randrange(50, 2000)
-    return CodeDraft(
+    return _draft(
         [f"Write npv(rate, flows): the net present value of a project that costs ${cost} today and pays flows[0] after one year, flows[1] after two, and so on. rate is a fraction.",
          f"A project needs ${cost} now; flows lists what it pays at the end of year 1, 2, 3 ... Write npv(rate, flows) for its net present value at the discount rate (a fraction).",
          f"Define npv(rate, flows). The outlay is ${cost} at time 0, the first of the flows arrives one year later. Return the net present value; rate 0.1 is ten percent.",
@@ -58,9 +55,9 @@ def npv(rng: random.Random) -> CodeDraft:
     )  # fmt: skip
 
 
-def loan_payment(rng: random.Random) -> CodeDraft:
+def loan_payment(rng: random.Random, split: Split, level: int) -> Draft:
     fee = rng.randrange(1, 300)
-    return CodeDraft(
+    return _draft(
         [f"Write loan_payment(amount, rate, months): the level monthly payment of a loan to which a fee of ${fee} is added. rate is the annual rate as a fraction, a month's rate is a twelfth; rate may be 0.",
          f"A fee of ${fee} is added to a loan, which is repaid in equal monthly amounts. Write loan_payment(amount, rate, months); rate is annual, a fraction, perhaps 0, and a twelfth of it counts each month.",
          f"Define loan_payment(amount, rate, months) for an annuity loan with ${fee} of charges added to the amount. The yearly rate (fraction, may be zero) is divided by twelve. Return one month's payment.",
@@ -73,9 +70,9 @@ def loan_payment(rng: random.Random) -> CodeDraft:
     )  # fmt: skip
 
 
-def sharpe(rng: random.Random) -> CodeDraft:
+def sharpe(rng: random.Random, split: Split, level: int) -> Draft:
     free, periods = rng.randrange(1, 60), rng.choice([4, 12, 52, 252])
-    return CodeDraft(
+    return _draft(
         [f"Write sharpe(returns): the annualised Sharpe ratio of periodic returns, {periods} a year. A year's riskless return is {free / 1000} in equal parts over its periods; use the sample standard deviation.",
          f"returns holds fractions, {periods} a year. With a riskless return of {free / 1000} a year, an equal part in each period, write sharpe(returns): mean excess over sample standard deviation, times the root of {periods}.",
          f"Define sharpe(returns) for {periods} returns a year and {free / 1000} of riskless return a year (divide it by {periods}). Annualise with the square root; the standard deviation is the sample's.",
@@ -87,9 +84,9 @@ def sharpe(rng: random.Random) -> CodeDraft:
     )  # fmt: skip
 
 
-def drawdown(rng: random.Random) -> CodeDraft:
+def drawdown(rng: random.Random, split: Split, level: int) -> Draft:
     start = rng.randrange(20, 900)
-    return CodeDraft(
+    return _draft(
         [f"Write drawdown(returns): the largest fall in dollars below an earlier peak of a fund that starts with ${start} and earns these returns (fractions) one after another. The start may be the peak; 0 without a fall.",
          f"A fund of ${start} earns the fractions in returns in turn. Write drawdown(returns): how many dollars at most it stands below its highest value so far (the start included), 0 if it never falls.",
          f"Define drawdown(returns) for a portfolio worth ${start} that compounds the given returns. Return the maximum drawdown from the running peak, first value included, in dollars, at least 0.",
@@ -101,9 +98,9 @@ def drawdown(rng: random.Random) -> CodeDraft:
     )  # fmt: skip
 
 
-def bond_price(rng: random.Random) -> CodeDraft:
+def bond_price(rng: random.Random, split: Split, level: int) -> Draft:
     face, times = rng.randrange(1, 60) * 100, rng.choice([1, 2, 4])
-    return CodeDraft(
+    return _draft(
         [f"Write bond_price(coupon, yield_, years) for a bond with a face value of {face} that pays its annual coupon rate in {times} equal parts a year. yield_ is nominal a year with as many compounding periods; both are fractions.",
          f"A bond repays {face} and has {times} coupon dates a year. Write bond_price(coupon, yield_, years): coupon and yield_ are annual fractions, divide both by {times} for a period.",
          f"Define bond_price(coupon, yield_, years): present value of {times} coupons a year and the face value of {face} at the end, at a period's rate of yield_ over {times}. The annual coupon is a fraction of face.",
@@ -115,9 +112,9 @@ def bond_price(rng: random.Random) -> CodeDraft:
     )  # fmt: skip
 
 
-def compound_zh(rng: random.Random) -> CodeDraft:
+def compound_zh(rng: random.Random, split: Split, level: int) -> Draft:
     times, tax = rng.choice([1, 2, 4, 12]), rng.randrange(1, 40)
-    return CodeDraft(
+    return _draft(
         [f"编写函数 fuli(principal, rate, years)：存款每年计息{times}次（复利），年利率rate为小数，到期时对利息征收{tax}%的税，返回税后本息和。",
          f"存款按复利每年计息{times}次，利息到期缴纳{tax}%的税。请写 fuli(principal, rate, years)，rate为小数形式的年利率，返回税后总额。",
          f"定义 fuli(principal, rate, years)：年利率rate（小数），一年计息{times}次，期末利息部分扣税{tax}%，求本金加税后利息。",
@@ -128,9 +125,9 @@ def compound_zh(rng: random.Random) -> CodeDraft:
     )  # fmt: skip
 
 
-def moving_average_zh(rng: random.Random) -> CodeDraft:
+def moving_average_zh(rng: random.Random, split: Split, level: int) -> Draft:
     window, limit = rng.randrange(2, 8), rng.randrange(1, 60)
-    return CodeDraft(
+    return _draft(
         [f"编写函数 xinhao(prices)：从第{window}天起，若当天价格比最近{window}天（含当天）的平均价高出超过{limit / 10}%，该天记为信号。返回信号天的下标列表（从零开始）。",
          f"给定每日价格prices，用{window}日均线（含当天）。价格超过均线{limit / 10}%以上的日子是信号。请写 xinhao(prices)，返回这些日子的下标（零起），均线不足{window}天的不算。",
          f"定义 xinhao(prices)：计算{window}日移动平均（包括当日），返回价格严格大于均线乘以(1+{limit / 10}%)的下标列表，下标由零开始，前面不足{window}天的跳过。",
@@ -142,55 +139,7 @@ def moving_average_zh(rng: random.Random) -> CodeDraft:
     )  # fmt: skip
 
 
-CODE_FAMILIES: dict[str, tuple[Callable[[random.Random], CodeDraft], str]] = {
-    "write_compound": (compound, "en"),
-    "write_npv": (npv, "en"),
-    "write_loan_payment": (loan_payment, "en"),
-    "write_sharpe": (sharpe, "en"),
-    "write_drawdown": (drawdown, "en"),
-    "write_bond_price": (bond_price, "en"),
-    "write_compound_zh": (compound_zh, "zh"),
-    "write_moving_average_zh": (moving_average_zh, "zh"),
+CODE_FAMILIES: dict[str, Family] = {
+    f"write_{draw.__name__}": Family(draw, "code", "code", "zh" if draw.__name__.endswith("_zh") else "en", levels=(2,))
+    for draw in (compound, npv, loan_payment, sharpe, drawdown, bond_price, compound_zh, moving_average_zh)
 }
-
-
-def generate_code_problems(count: int, split: Split, seed: int, partial: bool = False) -> list[Problem]:
-    """`count` distinct problems of `split`, families in turn; gold: the unit tests as `sandbox.read_tests` reads them.
-
-    Instances and wordings are kept apart by split as in `generate_problems`, and `partial` is what it is there.
-    """
-    from finr1.synthetic import in_turn  # this module is part of that package
-
-    rng = random.Random(f"code:{seed}:{split}")
-    kinds = [(name,) for name in CODE_FAMILIES]
-    return in_turn(kinds, count, split, lambda kind, number: _problem(*kind, split, rng, number), partial)
-
-
-def _problem(name: str, split: Split, rng: random.Random, number: int) -> Problem:
-    draw, language = CODE_FAMILIES[name]
-    draft = draw(rng)
-    wording = {"train": rng.randrange(2), "dev": 2, "test": 3}[split]
-    identity = f"synthetic/code/{split}/{number:05d}"
-    return Problem(
-        id=identity,
-        source="synthetic",
-        module="synthetic",
-        language=language,
-        capability="code",
-        answer_kind="code",
-        question=f"{draft.wordings[wording]}{'' if language == 'zh' else ' '}{_TAIL[language]}",
-        gold=_gold(draft),
-        split=split,
-        group=identity,
-        family=name,
-        level=2,
-        reference=draft.solution,
-    )
-
-
-def _gold(draft: CodeDraft) -> str:
-    """The tests, with the returns of our own solution."""
-    space: dict = {}
-    exec(draft.solution, space)
-    tests = [{"call": call, "returns": space[draft.function](*call)} for call in draft.calls]
-    return json.dumps({"function": draft.function, "tests": tests})

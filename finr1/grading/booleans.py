@@ -1,6 +1,6 @@
 """Booleans: does an answer say yes or no?
 
-A verdict at the head counts and a reason behind it does not, but an answer that gives both verdicts gives none.
+A yes or no at the head counts and a reason behind it does not, but an answer that says both says neither.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 
 from finr1.grading.cleaning import plain
 
-MAX_CHARS = 1500  # what follows is reason, not verdict
-MAX_UNLED = 400  # characters of an answer that does not open with its verdict; a longer one is a page, not an answer
+MAX_CHARS = 1500  # what follows is reason, not answer
+MAX_UNLED = 400  # characters of an answer that does not open with yes or no; a longer one is a page, not an answer
 SHORT = 36  # bytes of an answer that has no room for a reason: a dozen Chinese characters
 
 # family: (words for yes, words for no); negated forms (不合规, not true) come from `_NEGATION`
@@ -46,7 +46,7 @@ _NEGATION = (
     r"(?:[\s-]+(?:an?|fully|entirely|strictly|quite))?[\s-]+"
     r"|不是|并非|并不|不|非|未|没){0,4})"
 )
-_VERDICT = re.compile(f"{_NEGATION}(?P<word>{_any_of(_READ)})")
+_BOOLEAN = re.compile(f"{_NEGATION}(?P<word>{_any_of(_READ)})")
 _PREDICATE = re.compile(
     rf"(?:\b(?:is|are|was|were|be|as|deemed|considered|seems?|appears?|remains?)\s+|(?<![于但还总可])是|(?<![因认])为|属于|算)?"
     rf"{_NEGATION}(?P<word>{_any_of(_STRONG)})"
@@ -69,49 +69,49 @@ _CLAUSE = re.compile(
     r"[,.;:!?/|\n()、。·\"“”「」【】\[\]]+|\s-\s|\b(?:and|or|but|also|vs|versus)\b"
     r"|以及|但是|还是|抑或|[和或但也又]"
 )
-# What a hedge is made of: with nothing else beside two opposite verdicts, none is given.
+# What a hedge is made of: with nothing else beside a yes and a no, neither is said.
 _HEDGE = re.compile(
     r"\b(?:whether|either|neither|both|or|nor|and|if|then|unless|except|maybe|perhaps|possibly|probably|sometimes"
     r"|mostly|partly|but|also|otherwise|in some cases|depending)\b|在?某些情况下?|有时|可能|也许|或许|部分|一半|要么"
     r"|如果|若|则|否则|除非|不一定|还是|或者?|也|又|但是?|与否?|和"
 )
 _DANGLING = re.compile(r"(?:还是|或者?|抑或|\bor|\bvs\.?|\bversus|/)\W*\Z")  # the question's words, cut off
-_NOTHING = re.compile(r"\W*n\s?[/.]\s?a\W*")  # not available: no verdict, although it begins like a no
+_NOTHING = re.compile(r"\W*n\s?[/.]\s?a\W*")  # not available: no answer, although it begins like a no
 _QUESTION = re.compile(r"(?<!答案)(?<!结论)(?<!结果)是否|是不是|对不对|能否|可否|whether")
 
 
 def _polarity(match: re.Match[str]) -> tuple[str, bool]:
-    """Family and polarity of a verdict; every negation in front of the word turns it round."""
+    """Family and polarity of a match; every negation in front of the word turns it round."""
     family, polarity = _READ[match["word"]]
     negations = re.findall(r"n't|not|never|no longer|non|不是|并非|并不|不|非|未|没", match["not"])
     return family, polarity ^ (len(negations) % 2 == 1)
 
 
 def _clauses(text: str) -> list[tuple[str, re.Match[str] | None]]:
-    """The clauses of `text`, each with the verdict that it opens with; one that asks whether is left out."""
+    """The clauses of `text`, each with the yes or no that it opens with; one that asks whether is left out."""
     clauses = []
     for clause in _CLAUSE.split(text):
         if clause.strip() and not _QUESTION.search(clause):
             clause = clause.strip()
             clause = clause[_LEAD.match(clause).end() :].strip() or clause
-            clauses.append((clause, _VERDICT.match(clause)))
+            clauses.append((clause, _BOOLEAN.match(clause)))
     return clauses
 
 
 def _head(clauses: list[tuple[str, re.Match[str] | None]]) -> tuple[tuple[str, bool] | None, list]:
-    """The verdict with which the first clause opens, a reason or nothing behind it; and what is left to read."""
-    clause, verdict = clauses[0]
-    if not verdict:
+    """The yes or no with which the first clause opens, a reason or nothing behind it; and what is left to read."""
+    clause, opening = clauses[0]
+    if not opening:
         return None, clauses
-    rest = clause[verdict.end() :]
-    spoken = verdict["word"] in ("yes", "yeah", "yep") and rest[:1].isspace()
+    rest = clause[opening.end() :]
+    spoken = opening["word"] in ("yes", "yeah", "yep") and rest[:1].isspace()
     if not (_TAIL.fullmatch(rest) or _REASON.match(rest) or spoken):
         return None, clauses
-    return _polarity(verdict), [(rest.strip(), _VERDICT.match(rest.strip())), *clauses[1:]]
+    return _polarity(opening), [(rest.strip(), _BOOLEAN.match(rest.strip())), *clauses[1:]]
 
 
-def read_verdict(text: str, family: str | None = None) -> tuple[str, bool] | None:
-    """Family and polarity of the verdict that `text` gives; None when it gives none, or both.
+def read_boolean(text: str, family: str | None = None) -> tuple[str, bool] | None:
+    """Family and polarity of the yes or no that `text` says; None when it says neither, or both.
 
     `family` is that of the gold: there a contradiction behind the head counts (`yes, it is not compliant`).
     """
@@ -125,27 +125,28 @@ def read_verdict(text: str, family: str | None = None) -> tuple[str, bool] | Non
     head, rest = _head(clauses)
     if not head and len(text) > MAX_UNLED:
         return None
-    exact = [_polarity(verdict) for clause, verdict in rest if verdict and _TAIL.fullmatch(clause, verdict.end())]
-    finals = [_polarity(m) for clause, _ in rest for m in _PREDICATE.finditer(clause) if _predicates(clause, m)]
+    exact = [_polarity(match) for clause, match in rest if match and _TAIL.fullmatch(clause, match.end())]
+    finals = [  # strong words that say something of the subject: behind `is`, or at the end of their clause
+        _polarity(match)
+        for clause, _ in rest
+        for match in _PREDICATE.finditer(clause)
+        if _COPULA.match(match[0]) or _TAIL.fullmatch(clause, match.end())
+    ]
+    of_family = [said for said in finals if said[0] == family]
     if head:
-        relevant = [v for v in exact if v[0] in (head[0], family)] + [v for v in finals if v[0] == family]
+        relevant = [said for said in exact if said[0] in (head[0], family)] + of_family
         return head if all(polarity == head[1] for _, polarity in relevant) else None
-    found = exact or [v for v in finals if v[0] == family] or finals
-    return found[0] if found and len({polarity for _, polarity in found}) == 1 else None
+    said = exact or of_family or finals
+    return said[0] if said and len({polarity for _, polarity in said}) == 1 else None
 
 
 def _names_both(text: str) -> bool:
-    """Whether `text` sets one verdict beside its opposite and says no more: `合规还是不合规`, `true false`.
+    """Whether `text` sets a yes beside its no and says no more: `合规还是不合规`, `true false`.
 
     A policy that is rewarded for it learns to repeat the question's two words. In a short answer other words between
     them do not help (`compliant vs. non-compliant`), unless they may belong to a noun (`the correct answer is false`).
     """
-    verdicts = [_polarity(match) for match in _VERDICT.finditer(text)]
-    both = {family for family, polarity in verdicts if (family, not polarity) in verdicts}
-    alone = not re.sub(r"[\W_]+", "", _HEDGE.sub("", _VERDICT.sub("", text)))
-    return bool(both) and (alone or (len(text.encode()) <= SHORT and "compliant" in both))
-
-
-def _predicates(clause: str, match: re.Match[str]) -> bool:
-    """Whether a strong word says something of the subject: behind `is`, or at the end of its clause."""
-    return bool(_COPULA.match(match[0]) or _TAIL.fullmatch(clause, match.end()))
+    said = [_polarity(match) for match in _BOOLEAN.finditer(text)]
+    both = {family for family, polarity in said if (family, not polarity) in said}
+    nothing_else = not re.sub(r"[\W_]+", "", _HEDGE.sub("", _BOOLEAN.sub("", text)))
+    return bool(both) and (nothing_else or (len(text.encode()) <= SHORT and "compliant" in both))
