@@ -233,7 +233,7 @@ def pool_splits(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def stratified_sample(problems: Sequence[Problem], counts: Mapping[str, int], seed: int) -> list[Problem]:
-    """`counts[source]` problems of each source, in their order: all where it has fewer, none where no count is given."""
+    """`counts[source]` problems of each source, in their order: all where it has fewer, none without a count."""
     left, chosen = Counter(counts), set()
     for problem in sorted(problems, key=lambda problem: hash_share(problem.id, seed)):
         if left[problem.source] > 0:

@@ -25,7 +25,7 @@ from finr1.evaluation import change_text, estimate, percent, points
 from finr1.judge import TAKEN_OUT
 from finr1.params import STAGES
 
-FILE = Path(__file__).with_name("claims.yaml")
+FILE = Path(__file__).with_name("ledger.yaml")
 WIDEST = 0.05  # an interval wider than this to either side would "reproduce" nearly anything
 UNREAD = 0.01  # share of answers that a judge may leave ungraded, its reply being no verdict
 # The paper's models that a run makes itself; only the paper's base model makes them comparable.
@@ -35,7 +35,7 @@ Finding = Literal["reproduced", "not reproduced", "not attempted", "followed", "
 
 
 class Claim(BaseModel):
-    """One claim; see the head of `claims.yaml` for the fields."""
+    """One claim; see the head of `ledger.yaml` for the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     part: Literal["data", "distillation", "filtering", "sft", "grpo", "evaluation", "results"]
@@ -119,7 +119,7 @@ def _table(name: str) -> dict[str, dict[str, float]]:
 
 
 def read_claims(path: Path = FILE) -> list[Claim]:
-    """The claims of `claims.yaml` in their order. Raises pydantic's `ValidationError` for one that does not hold."""
+    """The claims of `ledger.yaml` in their order. Raises pydantic's `ValidationError` for one that does not hold."""
     import yaml
 
     claims = []

@@ -126,16 +126,24 @@ def package_hashes() -> dict[str, str]:
 
 
 def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
-    """Those of `hashes` that this process has loaded: its modules, and the data files that lie beside one of them."""
+    """Those of `hashes` that this process has loaded: its modules and their data files.
+
+    A data file belongs to the modules of its folder; in the package's root, to the module of its name
+    (`ledger.yaml` to `ledger.py`). What lies in `sandbox` runs in a process of its own, and counts with its folder.
+    """
     modules = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in ("finr1", "__main__")]
     paths = {Path(module.__file__).resolve() for module in modules if getattr(module, "__file__", None)}
     code = {path.relative_to(_PACKAGE.parent) for path in paths if path.is_relative_to(_PACKAGE)}
-    folders = {path.parent for path in code}
-    return {
-        name: sha256
-        for name, sha256 in hashes.items()
-        if Path(name) in code or (not name.endswith(".py") and Path(name).parent in folders)
-    }
+    names = {path.with_suffix("") for path in code}  # finr1/ledger
+    folders = {path.parent for path in code if len(path.parts) > 2}
+
+    def belongs(name: str) -> bool:
+        path = Path(name)
+        if path.suffix == ".py" and path.parent.name != "sandbox":
+            return path in code
+        return path.parent in folders or path.parent / path.name.partition(".")[0] in names
+
+    return {name: sha256 for name, sha256 in hashes.items() if belongs(name)}
 
 
 def changed_files(recorded: dict[str, str]) -> list[str]:

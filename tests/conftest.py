@@ -77,7 +77,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     from finr1 import manifest
 
     folder = tmp_path / "finr1"
-    for name in ("rewards.py", "unused.py", "paper.mplstyle", "plotting/style.py", "ledger/claims.yaml"):
+    for name in (
+        "rewards.py",
+        "unused.py",
+        "rewards.yaml",
+        "ledger.yaml",
+        "plotting/style.py",
+        "plotting/paper.mplstyle",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("1\n", "utf8")
     for name in ("rewards", "plotting.style"):

@@ -154,9 +154,9 @@ def test_a_changed_package_file_runs_again_what_loaded_it_and_is_named(tiny, pac
     text = capsys.readouterr().out
     assert "run  01_data: changed: num_dev 4 -> 5, cell `make_trainer` of its notebook\n" in text
     (package / "rewards.py").unlink()
-    (package / "paper.mplstyle").unlink()
+    (package / "rewards.yaml").unlink()
     run_tiny(executed, "01_data.num_dev=5")
-    assert "run  02_distillation: changed: finr1/paper.mplstyle, finr1/rewards.py\n" in capsys.readouterr().out
+    assert "run  02_distillation: changed: finr1/rewards.py, finr1/rewards.yaml\n" in capsys.readouterr().out
 
 
 def test_many_changes_are_counted_after_the_first_five(tiny, executed, capsys):

@@ -154,7 +154,7 @@ def test_a_folder_that_is_no_clone_has_no_commit(project):
     assert manifest.commit() == {"commit": None, "dirty": None}
 
 
-LOADED = ["finr1/paper.mplstyle", "finr1/plotting/style.py", "finr1/rewards.py"]
+LOADED = ["finr1/plotting/paper.mplstyle", "finr1/plotting/style.py", "finr1/rewards.py", "finr1/rewards.yaml"]
 
 
 def test_the_manifest_names_the_package_files_that_kernel_and_trainer_loaded(package):
@@ -163,7 +163,7 @@ def test_the_manifest_names_the_package_files_that_kernel_and_trainer_loaded(pac
     (package / "rewards.py").write_text("edited while the stage ran\n", "utf8")
     run.finish({}, outputs=[])
     files = read_manifest(run.dir)["code"]["files"]
-    assert sorted(files) == [*LOADED, "finr1/sft.py"]
+    assert sorted(files) == sorted([*LOADED, "finr1/sft.py"])
     assert files["finr1/rewards.py"] == manifest.package_hashes()["finr1/rewards.py"], "what the kernel loaded"
     assert manifest.changed_files(files) == ["finr1/sft.py", "finr1/rewards.py"], "gone, and edited"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLE_SHEET = Path(__file__).parent.parent / "paper.mplstyle"
+STYLE_SHEET = Path(__file__).parent / "paper.mplstyle"
 WIDTH = 5.5  # inches
 
 # A model has the same colour and marker in every figure; the marker carries a print in grey.
