@@ -170,7 +170,9 @@ def test_every_arm_of_the_notebook_is_a_set_of_parameters_in_every_preset(preset
     plan = plan_of_seed(parameters(preset=preset, arms=["base", *ARMS]), 1, ARMS)
     assert len([stage for stage in plan if stage.stage == "05_grpo"]) == 1 + len(ARMS)
     assert all(
-        value is None or isinstance(value, bool | str | int | float) for a in ARMS.values() for value in a.values()
+        value is None or isinstance(value, bool | str | int | float | list)
+        for a in ARMS.values()
+        for value in a.values()
     )
     assert all(set(pair) <= {"base", "sft", "grpo", *ARMS} for pair in recipe()["STEPS"])
 

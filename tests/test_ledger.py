@@ -47,7 +47,7 @@ def run(
     rows, steps = with_judge_error(results_table(answers, by="source"), answers, verdicts, 0), []
     for source in {s.source for s in answers} & set(reported.SOURCE_NAMES.values()):
         own = [s for s in answers if s.source == source]
-        changes = steps_with_judge_error(paired_table(own, 0, resamples=2000), own, verdicts, 0)
+        changes = steps_with_judge_error(paired_table(own, 0), own, verdicts, 0)
         steps += [step | {"source": source} for step in changes]
     return Evidence(manifests, rows, steps)
 

@@ -150,7 +150,7 @@ def test_a_changed_package_file_runs_again_what_loaded_it_and_is_named(tiny, pac
     assert "run  01_data: changed: finr1/plotting/style.py\n" in capsys.readouterr().out
     (outputs / "mine" / "01_data" / "train_files.json").write_text('{"finr1/sft.py": "a"}', "utf8")
     write_notebook(tiny, "01_data", FINISH + "def make_trainer(): ...")
-    assert run_tiny(executed, "01_data.num_dev=5", force=("02_distillation",)) == ["01_data", "02_distillation"]
+    assert run_tiny(executed, "01_data.num_dev=5", force=("02_distillation",)) == list(PRESET)
     text = capsys.readouterr().out
     assert "run  01_data: changed: num_dev 4 -> 5, cell `make_trainer` of its notebook\n" in text
     (package / "rewards.py").unlink()

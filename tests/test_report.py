@@ -387,7 +387,7 @@ def test_a_difference_that_holms_correction_takes_away_is_called_noise():
 
 def test_an_accuracy_of_a_part_of_the_answers_is_not_told_as_a_plain_one():
     opened = [s.model_copy(update={"correct": None}) if s.problem_id[-1] in "02468" else s for s in samples(GAIN)]
-    told = summary.sentences(results_table(opened), paired_table(opened, seed=0, resamples=200), "open questions", "")
+    told = summary.sentences(results_table(opened), paired_table(opened, seed=0), "open questions", "")
     assert told[0].count("of the 30 of 60 answers that could be graded") == 3
     assert "on the 30 of 60 problems that could be graded" in told[1]
 
@@ -400,7 +400,7 @@ def test_one_model_alone_has_no_steps():
 
 def test_the_summary_fits_a_terminal():
     own = samples(GAIN)
-    text = summary.text(results_table(own), paired_table(own, seed=0, resamples=200), "synthetic problems", "")
+    text = summary.text(results_table(own), paired_table(own, seed=0), "synthetic problems", "")
     assert max(map(len, text.splitlines())) <= 100
 
 

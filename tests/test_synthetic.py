@@ -218,5 +218,6 @@ def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(ba
     answers = [next(problem.reference for problem in train if problem.id == row["id"])]
     answers += [program.replace("{name}", "npv") for program in HOSTILE.values()]
     columns = {name: [row[name]] * len(answers) for name in row}
-    paid = rewards.accuracy_reward([RIGHT_FORM.format(answer) for answer in answers], **columns)
+    chats = [[{"role": "assistant", "content": RIGHT_FORM.format(answer)}] for answer in answers]
+    paid = rewards.grade_completions(chats, **columns)
     assert paid == [1.0] + [0.0] * len(HOSTILE)
