@@ -82,10 +82,16 @@ def recipe_script(stage: str, params_class: type[Params], namespace: Mapping[str
 
 
 def notebook_file(stage: str) -> Path:
-    """The notebook that runs in this kernel, where Jupyter says so; else the stage's own in `notebooks/`."""
+    """The notebook of this stage that runs in this kernel, where Jupyter says so; else the one in `notebooks/`.
+
+    A copy of it under any name counts, but not the notebook of another stage whose kernel started this process.
+    """
     session = Path(os.environ.get("JPY_SESSION_NAME", ""))
-    is_this = session.suffix == ".ipynb" and session.is_file()
-    return session if is_this else repository_root() / "notebooks" / f"{stage}.ipynb"
+    if session.suffix == ".ipynb" and session.is_file():
+        first = json.loads(session.read_text("utf8"))["cells"][:1]
+        if first and "".join(first[0]["source"]).startswith(f"# {stage[:2]} "):
+            return session
+    return repository_root() / "notebooks" / f"{stage}.ipynb"
 
 
 def _as_run(source: str, namespace: Mapping[str, Any]) -> str:
