@@ -124,9 +124,10 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
         completions: Completions, log_metric=None, log_extra=None, prompts: Sequence | None = None, **columns
     ) -> list[float | None]:
         scores = reward(completions, prompts=prompts, **columns)
-        undecided = [i for i, score in enumerate(scores) if score is None and _is_readable(columns, i)]
-        cases = [_case(columns, i, completions[i][0]["content"], prompts) for i in undecided]
-        cases = _within_patience(verifier, cases) if cases else []
+        texts = [completion[0]["content"] for completion in completions]
+        asked = {i: _case(columns, i, texts[i], prompts) for i, score in enumerate(scores) if score is None}
+        undecided = [i for i, case in asked.items() if case is not None]
+        cases = _within_patience(verifier, [asked[i] for i in undecided]) if undecided else []
         said, known = [""] * len(scores), sum(case.cached for case in cases)
         for i, case in zip(undecided, cases, strict=True):
             scores[i] = None if case.correct is None else float(case.correct)
@@ -146,20 +147,16 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
     return with_verifier
 
 
-def _is_readable(columns: Mapping[str, Sequence], i: int) -> bool:
-    """Whether the gold answer of row `i` can be read: else nobody is asked about it."""
+def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence | None) -> Case | None:
+    """What the verifier is asked about completion `i`; None where the gold answer cannot be read."""
     row = {name: columns[name][i] for name in GOLD if name in columns}
+    choices, labels = (json.loads(row.get(name) or "null") for name in ("choices", "labels"))
     try:
-        grading.grade("?", row["solution"], row["answer_kind"], choices=json.loads(row.get("choices") or "null"),
-                      labels=json.loads(row.get("labels") or "null"))  # fmt: skip
+        grading.grade("?", row["solution"], row["answer_kind"], choices=choices, labels=labels)
     except ValueError:
-        return False
-    return True
-
-
-def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence | None) -> Case:
+        return None
+    golds = [row["solution"], *row.get("alternatives", ())]
     question = prompts[i][-1]["content"] if prompts else ""
-    golds = [columns["solution"][i], *(columns["alternatives"][i] if "alternatives" in columns else ())]
     return Case(question, " or ".join(golds), grading.extract_answer(text) or "")
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -349,16 +350,12 @@ def last_complete_checkpoint(folder: Path) -> str | None:
 
     The trainer writes `trainer_state.json` last, so a checkpoint without a whole one is what a kill left behind.
     """
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    return str(max(complete, key=lambda path: int(path.name.partition("-")[2]))) if complete else None
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text("utf8"))
-    except ValueError:
-        return False
-    return True
+    newest_first = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2]))
+    for checkpoint in newest_first:
+        with suppress(OSError, ValueError):
+            json.loads((checkpoint / "trainer_state.json").read_text("utf8"))
+            return str(checkpoint)
+    return None
 
 
 def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
