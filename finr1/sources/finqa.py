@@ -1,13 +1,8 @@
 """FinQA: questions over a page of an annual report (text and a table), with a gold program.
 
-Chen et al. 2021, https://github.com/czyssrs/FinQA. A record of the official schema:
-
-    {"id": "ETR/2016/page_23.pdf-2", "pre_text": [...], "table": [[...]], "post_text": [...],
-     "qa": {"question": ..., "answer": "94", "exe_ans": 94.0, "program": "subtract(5829, 5735)"}}
-
-Public re-uploads hold the same questions in other shapes (`SHAPES`), each lacking something. That is joined from the
-other files of the folder: golds and program under the same id and question, text and table under the same page. An id
-is used once, from its most complete copy.
+Chen et al. 2021, https://github.com/czyssrs/FinQA. Public re-uploads hold the same questions in other shapes (`SHAPES`)
+and each lacks something. That is joined from the other files of the folder: golds and program under the same id and
+question, text and table under the same page. An id is used once, from its most complete copy.
 """
 
 from __future__ import annotations
@@ -70,24 +65,40 @@ SHAPES = {  # the most complete copies of a record first, but for a model's answ
 }  # fmt: skip
 
 
-class Known(dict[tuple[str, str], dict[str, Any]]):
-    """What some files state about records of others: (id, question) -> program, text and executed answer."""
+class Folder:
+    """What the files of a folder state about records of each other."""
 
-    def of(self, identifier: object, question: str) -> dict[str, Any]:
-        """The entry under this id *and* question; a new one if there is none."""
-        return self.setdefault((str(identifier), " ".join(question.split())), {})
+    def __init__(self, records: list[tuple[str, str, int, Any]]) -> None:
+        """Collect it from the pairs, the prompts and the split ids among (shape, file, number, record)."""
+        self.known: dict[tuple[str, str], dict] = defaultdict(dict)  # id and question -> program, text, executed
+        self.pages: dict[str, Page] = {}
+        self.splits: dict[str, str | None] = {}  # of a page: it stays where it was first seen
+        ids = next((raw for shape, _, _, raw in records if shape == "split ids"), {})
+        prompts = defaultdict(list)
+        for shape, file, _, raw in records:
+            if shape == "pair":
+                self.of(raw["q_uid"], raw.get("question")).update(text=raw["answer_1"], executed=raw["answer_2"])
+            elif shape == "prompt":
+                prompts[split_in_name(file)].append(str(raw["text"]))
+        for split, members in ids.items():
+            self.splits |= {page_of(identifier): split for identifier in members}
+            # A prompt has no id: it stands in the order of the split ids.
+            for identifier, text in zip(members, prompts[split]) if len(members) == len(prompts[split]) else ():
+                if match := re.search(r"Question: (.*?)\n.*?Output: (.*?)\s*(?:</s>|$)", text, re.DOTALL):
+                    self.of(identifier, match[1])["program"] = match[2]
+
+    def of(self, identifier: object, question: object) -> dict[str, Any]:
+        """What is known of the record with this id *and* question."""
+        return self.known[str(identifier), " ".join(str(question).split())]
 
 
 def shape_of(raw: object) -> str:
     """Which of `SHAPES` a record has, told from its keys."""
-    if not isinstance(raw, dict):
-        return "other"
-    shape = next(name for name, shape in SHAPES.items() if raw.keys() >= set(shape.keys.split()))
-    if shape == "split ids":
-        ids = [raw[split] for split in ("train", "dev", "test")]
-        if not all(isinstance(members, list) and all(isinstance(i, str) for i in members) for members in ids):
-            return "other"
-    return shape
+    keys = raw.keys() if isinstance(raw, dict) else set()
+    shape = next(name for name, shape in SHAPES.items() if keys >= set(shape.keys.split()))
+    lists = raw.values() if shape == "split ids" else ()
+    are_ids = all(isinstance(ids, list) and all(isinstance(one, str) for one in ids) for ids in lists)
+    return shape if are_ids else "other"  # else records by split
 
 
 def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
@@ -95,56 +106,35 @@ def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
     records = [
         (shape_of(raw), file, number, raw) for file, content in files.items() for number, raw in enumerate(content)
     ]
-    known, splits = _joins(records)
-    pages: dict[str, Page] = {}
-    order = list(SHAPES)
+    folder, order = Folder(records), list(SHAPES)
     for shape, file, number, raw in sorted(records, key=lambda record: order.index(record[0])):
-        yield file, number, attempt(_problem, SHAPES[shape], raw, split_in_name(file), known, pages, splits)
+        yield file, number, attempt(_problem, SHAPES[shape], raw, split_in_name(file), folder)
 
 
-def _joins(records: list[tuple[str, str, int, Any]]) -> tuple[Known, dict[str, str | None]]:
-    """What the pairs, the prompts and the split ids of a folder tell about other records; the split is by page."""
-    known, prompts = Known(), defaultdict(list)
-    ids = next((raw for shape, _, _, raw in records if shape == "split ids"), {})
-    for shape, file, _, raw in records:
-        if shape == "pair":
-            known.of(raw["q_uid"], str(raw.get("question"))).update(text=raw["answer_1"], executed=raw["answer_2"])
-        elif shape == "prompt":
-            prompts[split_in_name(file)].append(str(raw["text"]))
-    for split, texts in prompts.items():
-        if len(texts) == len(ids.get(split, ())):  # a prompt has no id: it stands in the order of the split ids
-            for identifier, text in zip(ids[split], texts, strict=True):
-                if match := re.search(r"Question: (.*?)\n.*?Output: (.*?)\s*(?:</s>|$)", text, re.DOTALL):
-                    known.of(identifier, match[1])["program"] = match[2]
-    return known, {page_of(identifier): split for split, members in ids.items() for identifier in members}
-
-
-def _problem(
-    shape: Shape, raw: dict, split: str | None, known: Known, pages: dict[str, Page], splits: dict[str, str | None]
-) -> Problem:
-    """A record of any shape as a problem. Adds its page to `pages`, and to `splits` where that was first seen."""
+def _problem(shape: Shape, raw: dict, split: str | None, folder: Folder) -> Problem:
+    """A record of any shape as a problem. Adds its page to the folder's."""
     if shape.reason:
         raise NoProblem(shape.reason)
     if shape is SHAPES["verl"]:
         context, _, rest = raw["prompt"][0]["content"].removeprefix("Context: ").rpartition("\nQuestion: ")
         raw = {"id": raw["extra_info"]["id"], "context": context, "question": rest.split("\n\n")[0]}
     identifier, question, page = (_at(raw, path) for path in (shape.id, shape.question, shape.page))
-    if not isinstance(identifier, str):
-        raise TypeError("an id is text")
-    elsewhere, group = known.of(identifier, question), page_of(identifier)
-    program = (_at(raw, shape.program) if shape.program else elsewhere.get("program")) or ""
-    text = _at(raw, shape.text) if shape.text else elsewhere.get("text")
-    executed = _at(raw, shape.executed) if shape.executed else elsewhere.get("executed")
+    elsewhere, group = folder.of(identifier, question), page_of(identifier)
+    program, text, executed = (
+        _at(raw, path) if path else elsewhere.get(part)
+        for part, path in (("program", shape.program), ("text", shape.text), ("executed", shape.executed))
+    )
+    program = program or ""
     if page and (page := Page.of(page)).context():
-        pages.setdefault(group, page)
+        folder.pages.setdefault(group, page)
         if not executed and not shape.executed:
             executed = execute(program, page.table)
-    require({"no context": group in pages})
+    require({"no context": group in folder.pages})
     steps = parse_program(program)
     return page_problem(
         Asked(question, program, executed, text),
-        pages[group],
-        splits.setdefault(group, split),  # a page stays in the split where it was first seen
+        folder.pages[group],
+        folder.splits.setdefault(group, split),
         id=f"finqa/{identifier}",
         source="finqa",
         capability="calculation",
