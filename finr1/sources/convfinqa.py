@@ -101,10 +101,7 @@ def _problem(conversation: Conversation, turn: int, split: str | None) -> Proble
 def _shown_answer(asked: Asked) -> str:
     """The gold as the history shows it: the text answer, unless the executed one contradicts it."""
     text, executed = clean_gold(asked.text), clean_executed(asked.executed)
-    try:
-        trusted = not executed or agree(text, executed, answer_kind(text, executed, asked.question))
-    except ValueError:
-        trusted = False
+    trusted = not executed or agree(text, executed, answer_kind(text, executed, asked.question))
     return text if text and trusted else executed
 
 

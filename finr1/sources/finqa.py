@@ -82,8 +82,9 @@ class Folder:
                 prompts[split_in_name(file)].append(str(raw["text"]))
         for split, members in ids.items():
             self.splits |= {page_of(identifier): split for identifier in members}
-            # A prompt has no id: it stands in the order of the split ids.
-            for identifier, text in zip(members, prompts[split]) if len(members) == len(prompts[split]) else ():
+            if len(members) != len(prompts[split]):  # a prompt has no id: it stands in the order of the split ids
+                continue
+            for identifier, text in zip(members, prompts[split], strict=True):
                 if match := re.search(r"Question: (.*?)\n.*?Output: (.*?)\s*(?:</s>|$)", text, re.DOTALL):
                     self.of(identifier, match[1])["program"] = match[2]
 
