@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from finr1.records import Problem, Turn
 from finr1.sources.files import Files, NoProblem, attempt, require, split_in_name
@@ -17,62 +18,55 @@ from finr1.sources.golds import agree, answer_kind, clean_executed, clean_gold, 
 from finr1.sources.pages import Page
 
 URLS = {"data.zip": "https://github.com/czyssrs/ConvFinQA/raw/main/data.zip"}
-SHAPES = {  # the keys that tell a record, those of its annotation included; from the most complete copy to the least
-    "official": {"id", "table", "annotation"},
-    "lists": {"id", "financial_report", "conversation"},
-    "turn": {"id", "table", "cur_dial"},
-    # Published, too, but no use: the name is the reason.
-    "only the last answer": {"questions", "answer"},
-    "damaged table": {"doc", "dialogue"},  # `27% ( 27 % )` read as -27, rows of the same name lost
-    "answers of a model": {"question_id", "conv_questions"},  # 37 % differ from the official ones
-    "no context": {"question", "answer"},
-    "unknown schema": set(),
-}
+TURN = 2  # the place of single turns among the copies
 Conversation = tuple[str, Page, dict[int, tuple[int, Asked]]]  # id, page, turn -> (number of its record, question)
-
-
-def shape_of(raw: object) -> str:
-    """Which of `SHAPES` a record has, told from its keys."""
-    if not isinstance(raw, dict):
-        return "unknown schema"
-    note = raw.get("annotation")
-    keys = raw.keys() | (note.keys() if isinstance(note, dict) else set())
-    return "turn" if SHAPES["turn"] <= keys else next(shape for shape, needed in SHAPES.items() if needed <= keys)
 
 
 def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
     """(file, number of the record, problem or reason), one item a turn, the most complete copies first."""
-    for shape in SHAPES:
-        for file, records in files.items():
-            conversations: dict[str | int, Conversation] = {}  # a single turn's by its id, a whole one by its record
-            for number, raw in enumerate(records):
-                if shape_of(raw) == shape and (reason := attempt(_add, conversations, shape, number, raw)):
-                    yield file, number, reason
-            for conversation in conversations.values():
-                for turn, (number, _) in sorted(conversation[2].items()):
-                    yield file, number, attempt(_problem, conversation, turn, split_in_name(file))
+    records = [(attempt(_read, raw), file, number) for file, rows in files.items() for number, raw in enumerate(rows)]
+    yield from ((file, number, reason) for reason, file, number in records if isinstance(reason, str))
+    copies = sorted((record for record in records if not isinstance(record[0], str)), key=lambda record: record[0][0])
+    conversations: dict[tuple, Conversation] = {}  # a single turn's by its id, a whole one by its record
+    for (place, name, page, turns), file, number in copies:
+        key = (place, file, name if place == TURN else number)
+        *_, known = conversations.setdefault(key, (name, page, {}))
+        if turns.keys() & known.keys():
+            yield file, number, "duplicate id"
+        else:
+            known |= {turn: (number, asked) for turn, asked in turns.items()}
+    for (_, file, _), conversation in conversations.items():
+        for turn, (number, _) in sorted(conversation[2].items()):
+            yield file, number, attempt(_problem, conversation, turn, split_in_name(file))
 
 
-def _add(conversations: dict[str | int, Conversation], shape: str, number: int, raw: dict) -> None:
-    """Put what record `number` holds into `conversations`."""
-    identifier, page, note = raw.get("id"), raw, raw.get("annotation") or raw
-    if shape == "official":
-        turns = dict(enumerate(_official(raw)))
-    elif shape == "lists":
-        asked = [Asked(t["question"], t["expected_program"], t["expected_answer"]) for t in raw["conversation"]]
-        turns, page = dict(enumerate(asked)), raw["financial_report"]
-    elif shape == "turn":
-        identifier = re.sub(r"_\d+$", "", identifier)
-        asked = Asked(note["cur_dial"][-1], note.get("cur_program") or "", note.get("exe_ans"), raw.get("answer", ""))
-        turns = {int(note["turn_ind"]): asked}
-    else:
-        raise NoProblem(shape)
-    if not isinstance(identifier, str):
-        raise TypeError("an id is text")
-    key = identifier if shape == "turn" else number
-    _, _, known = conversations.setdefault(key, (identifier, Page.of(page), {}))
-    require({"duplicate id": not turns.keys() & known.keys()})
-    known |= {turn: (number, asked) for turn, asked in turns.items()}
+def _read(raw: Any) -> tuple[int, str, Page, dict[int, Asked]]:
+    """A record of a published shape: its place among the copies, the most complete first, its id, page and turns."""
+    match raw:
+        case {"id": str(name), "table": _, "annotation": {"cur_dial": _}} | {
+            "id": str(name),
+            "table": _,
+            "cur_dial": _,
+        }:
+            turn = raw.get("annotation", raw)
+            asked = Asked(
+                turn["cur_dial"][-1], turn.get("cur_program") or "", turn.get("exe_ans"), raw.get("answer", "")
+            )
+            return TURN, re.sub(r"_\d+$", "", name), Page.of(raw), {int(turn["turn_ind"]): asked}
+        case {"id": str(name), "table": _, "annotation": _}:
+            return 0, name, Page.of(raw), dict(enumerate(_official(raw)))
+        case {"id": str(name), "financial_report": page, "conversation": turns}:
+            asked = [Asked(turn["question"], turn["expected_program"], turn["expected_answer"]) for turn in turns]
+            return 1, name, Page.of(page), dict(enumerate(asked))
+        case {"questions": _, "answer": _}:
+            raise NoProblem("only the last answer")
+        case {"doc": _, "dialogue": _}:  # `27% ( 27 % )` read as -27, rows of the same name lost
+            raise NoProblem("damaged table")
+        case {"question_id": _, "conv_questions": _}:  # 37 % differ from the official ones
+            raise NoProblem("answers of a model")
+        case {"question": _, "answer": _}:
+            raise NoProblem("no context")
+    raise NoProblem("unknown schema")
 
 
 def _problem(conversation: Conversation, turn: int, split: str | None) -> Problem:

@@ -154,6 +154,8 @@ def attempt(convert: Callable, *arguments: Any) -> Any:
         return convert(*arguments)
     except NoProblem as reason:
         return str(reason)
+    except KeyError as column:
+        return f"missing column {column.args[0]}"
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
         return "malformed record"  # it lacks what its schema has; pydantic's error is a ValueError
 
@@ -170,12 +172,6 @@ def require(parts: Mapping[str, object]) -> None:
     for reason, part in parts.items():
         if not part:
             raise NoProblem(reason)
-
-
-def require_columns(record: dict, *names: str) -> None:
-    """Raise `NoProblem` if `record` lacks one of the columns."""
-    if missing := set(names) - record.keys():
-        raise NoProblem(f"missing column {min(missing)}")
 
 
 def text_of(value: object) -> str:

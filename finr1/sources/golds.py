@@ -167,7 +167,8 @@ def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[fl
             else:
                 operate, sentence = _ARITHMETIC[operation]
                 result = rounded(operate(first, second), digits)
-                sentence = sentence.format(show(first), _operand(second), show(result))
+                bracketed = show(second) if operation == "exp" else _operand(second)
+                sentence = sentence.format(show(first), bracketed, show(result))
         results.append(result)
         told.append(sentence)
     return results[-1], told

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from finr1.records import Problem, hash_share
-from finr1.sources.files import Files, NoProblem, key_of, read_each, require, require_columns, split_in_name
+from finr1.sources.files import Files, NoProblem, key_of, read_each, require, split_in_name
 
 LABELS = {"0": "bearish", "1": "bullish", "2": "neutral"}
 QUESTION = "What is the sentiment of this tweet for the stock or market: bearish, bullish or neutral?"
@@ -40,7 +40,6 @@ def read(record: Any, file: str) -> Problem:
         raise NoProblem("unknown schema")
     if "target" in record and not {"text", "label"} <= record.keys():
         raise NoProblem("words in place of labels")  # one re-upload calls label 1 neutral and 2 positive: wrong
-    require_columns(record, "text", "label")
     tweet, gold = " ".join(record["text"].split()), LABELS.get(str(record["label"]))
     split, text = SPLITS.get(split_in_name(file) or ""), text_without_links(tweet)
     require({"unknown split": split, "unreadable gold": gold, "no text but a link": text})
