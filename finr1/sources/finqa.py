@@ -65,7 +65,7 @@ def _read(raw: Any) -> tuple[int, dict[str, Any]]:
         case {"text": _}:
             raise NoProblem("used for its program only")
         case {"train": [*_], "dev": [*_], "test": [*_]}:
-            raise NoProblem("list of split ids")
+            raise NoProblem("one list a split")
         case _:
             raise NoProblem("unknown schema")
     return place, {"question": raw.get("question")} | parts
