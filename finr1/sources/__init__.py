@@ -1,11 +1,8 @@
 """The sources: where each lives, and how a raw record becomes a `Problem` or a counted reason why not.
 
-    loaded = load_source("finqa", Path("data"))     # records from data/finqa
-    loaded.problems, loaded.rows()                  # the problems; a row a file: raw, kept, dropped by reason
-
 A further source is one function `read(record, file)`, which gives a `Problem` or the reason why there is none, and one
-entry in `SOURCES`; its name is then a value of `source_names`. Where records have to be joined, unrolled or compared
-with each other, a function `read_files(files)` takes the place of `read`.
+entry in `SOURCES`; its name is then a value of `source_names`. Where records have to be joined or compared with each
+other, a function `read_files(files)` takes the place of `read`.
 """
 
 from __future__ import annotations

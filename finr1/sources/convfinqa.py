@@ -14,7 +14,7 @@ from typing import Any
 from finr1.records import Problem, Turn
 from finr1.sources.files import Files, NoProblem, attempt, require, split_in_name
 from finr1.sources.finqa import Asked, page_of, page_problem
-from finr1.sources.golds import agree, answer_kind, clean_executed, clean_gold, parse_program
+from finr1.sources.golds import agree, answer_kind, clean_gold, parse_program
 from finr1.sources.pages import Page
 
 URLS = {"data.zip": "https://github.com/czyssrs/ConvFinQA/raw/main/data.zip"}
@@ -94,7 +94,7 @@ def _problem(conversation: Conversation, turn: int, split: str | None) -> Proble
 
 def _shown_answer(asked: Asked) -> str:
     """The gold as the history shows it: the text answer, unless the executed one contradicts it."""
-    text, executed = clean_gold(asked.text), clean_executed(asked.executed)
+    text, executed = clean_gold(asked.text), clean_gold(asked.executed, executed=True)
     trusted = not executed or agree(text, executed, answer_kind(text, executed, asked.question))
     return text if text and trusted else executed
 

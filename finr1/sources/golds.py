@@ -20,8 +20,6 @@ from finr1.sources.files import require
 from finr1.sources.pages import Page
 
 CONTRADICTORY = "contradictory golds"
-MIN_STEPS = 3  # lines of reasoning, what the reasoning criteria ask for
-_MAX_TABLE_VALUES = 12  # a longer row does not make a short reasoning
 _DIGITS = (5, 7, 10)  # significant digits to print; more only if rounding would carry the result away
 _OPERATIONS = "add|subtract|multiply|divide|exp|greater|table_max|table_min|table_sum|table_average"
 _STEP = re.compile(rf"({_OPERATIONS})\((.*?)\)(?=, (?:{_OPERATIONS})\(|$)")
@@ -52,7 +50,7 @@ def choose_golds(text: object, executed: object, question: str) -> Golds:
     Where the two contradict each other both stay, the executed one first (the official evaluator compares with it),
     under the flaw `CONTRADICTORY`. Raises `NoProblem` where there is no gold, or none that can be read.
     """
-    text, executed = clean_gold(text), clean_executed(executed)
+    text, executed = clean_gold(text), clean_gold(executed, executed=True)
     require({"no gold": text or executed})
     kind = answer_kind(text, executed, question)
     if executed and kind != "boolean" and text.lower() in ("yes", "no"):
@@ -69,22 +67,19 @@ def choose_golds(text: object, executed: object, question: str) -> Golds:
     return Golds(readable[0], [gold for gold in readable[1:] if gold != readable[0]], kind)
 
 
-def clean_gold(value: object) -> str:
-    """A gold as a short string: `94.0` -> "94", a literal `\\n` and double spaces removed."""
+def clean_gold(value: object, executed: bool = False) -> str:
+    """A gold as a short string: `94.0` -> "94", a literal `\\n` and double spaces removed.
+
+    An executed one is a number, which re-uploads that went through CSV hold as text.
+    """
     if value is None:
         return ""
+    if executed and re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", str(value)):
+        value = float(str(value))
     if isinstance(value, float):
         return f"{value:.5f}".rstrip("0").rstrip(".")  # both sources round to five decimals
     text = " ".join(str(value).replace("\\n", " ").split()).rstrip("\\ ,.")
     return re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)  # ".3%" -> "0.3%"
-
-
-def clean_executed(value: object) -> str:
-    """An executed answer as a short string; re-uploads that went through CSV hold it as text: "94.0" -> "94"."""
-    try:
-        return clean_gold(float(str(value)))
-    except ValueError:
-        return clean_gold(value)
 
 
 def answer_kind(text: str, executed: str, question: str) -> AnswerKind:
@@ -178,12 +173,14 @@ def _over_row(operation: str, name: str, table: Table, digits: int | None) -> tu
     """Result and telling of an operation over the row called `name`."""
     row = next((row for row in table if row and row[0].strip().lower() == name.strip().lower()), ())
     values = [to_number(cell) for cell in row[1:]]
-    if not values or None in values or (digits and len(values) > _MAX_TABLE_VALUES):
+    # A longer row does not make a short reasoning.
+    if not values or None in values or (digits and len(values) > 12):
         raise ValueError(f"no row of numbers called {name}")
     told = f'The row "{name}" holds {", ".join(show(value) for value in values)}.'
-    if operation in ("table_max", "table_min"):
-        which, result = ("largest", max(values)) if operation == "table_max" else ("smallest", min(values))
-        return result, f"{told}\nIts {which} value is {show(result)}."
+    if operation == "table_max":
+        return max(values), f"{told}\nIts largest value is {show(max(values))}."
+    if operation == "table_min":
+        return min(values), f"{told}\nIts smallest value is {show(min(values))}."
     total = values[0]
     for value in values[1:]:
         before, total = total, rounded(total + value, digits and digits + 5)
@@ -222,7 +219,7 @@ def worked_reasoning(program: str, gold: str, executed: object, page: Page, ques
     Empty where that cannot be done honestly: the program cannot be read, our own execution does not give the source's
     `executed` answer (which is rounded to five decimals), or the last result is not `gold` as it is written.
     """
-    exact, stated = execute(program, page.table), clean_executed(executed)
+    exact, stated = execute(program, page.table), clean_gold(executed, executed=True)
     if isinstance(exact, float):
         number = to_number(stated)
         stated = exact if number is not None and abs(exact - number) <= max(1.01e-5, 1e-9 * abs(number)) else None
@@ -240,7 +237,7 @@ def worked_reasoning(program: str, gold: str, executed: object, page: Page, ques
         near = shown == exact or (isinstance(exact, float) and math.isclose(shown, exact, rel_tol=5e-4))
         if near and (ending := _ending(shown, gold)):
             lines = "\n".join(line for line in [where, *told, *ending] if line).splitlines()
-            return "\n".join(lines) if len(lines) >= MIN_STEPS else ""
+            return "\n".join(lines) if len(lines) >= 3 else ""  # what the reasoning criteria ask for
     return ""
 
 

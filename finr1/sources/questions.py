@@ -122,10 +122,8 @@ def _exam(id: str, question: str, options: dict[str, str], answer: object, **fie
         gold = "".join(sorted(json.loads(gold)))
     require({"no question": question, "no gold": gold, "no options": kind != "choice" or len(options) > 1})
     defaults = {"module": "professional knowledge", "language": "zh", "capability": "knowledge", "answer_kind": kind}
-    source = id.partition("/")[0]
-    return Problem(
-        id=id, source=source, question=question, choices=options or None, gold=gold, group=id, **defaults | fields
-    )
+    names = {"id": id, "source": id.partition("/")[0], "group": id}
+    return Problem(question=question, choices=options or None, gold=gold, **names, **defaults | fields)
 
 
 def _without_suffix(file: str) -> str:
@@ -174,13 +172,7 @@ def read_financeqt(record: Any, file: str) -> Problem:
 
 def _open(id: str, question: str, answer: str, **fields: Any) -> Problem:
     """An open question as a `Problem`."""
-    return Problem(
-        id=id,
-        source=id.partition("/")[0],
-        language="zh" if re.search(r"[\u4e00-\u9fff]", question) else "en",
-        answer_kind="number" if re.fullmatch(r"[-+]?\$?\d[\d,]*(\.\d+)?", answer) else "text",
-        question=question,
-        gold=answer,
-        group=id,
-        **fields,
-    )
+    kind = "number" if re.fullmatch(r"[-+]?\$?\d[\d,]*(\.\d+)?", answer) else "text"
+    language = "zh" if re.search(r"[\u4e00-\u9fff]", question) else "en"
+    names = {"id": id, "source": id.partition("/")[0], "group": id}
+    return Problem(question=question, gold=answer, answer_kind=kind, language=language, **names, **fields)
