@@ -120,7 +120,14 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
     missing folder or an unreachable home; the message says what to put where.
     """
     source = SOURCES[name]
-    content = _files(source, data_dir, cache_dir or Path.home() / ".cache" / "finr1")
+    folder = source.folder_in(data_dir) if data_dir else None
+    try:
+        if not folder and not source.fetch:
+            raise SourceError("it cannot be downloaded")
+        content = read_folder(folder) if folder else source.fetch((cache_dir or Path.home() / ".cache/finr1") / name)
+    except SourceError as error:
+        place = folder or "a folder below data_dir"
+        raise SourceError(f"{name}: {error}; its files belong into {place} and come from {source.home}") from error
     files = {file: [record for record in records if record is not BROKEN] for file, records in content.items()}
     outcomes = {file: [[] for _ in records] for file, records in files.items()}
     kept: dict[str, tuple[str, Problem]] = {}  # id -> (file, problem)
@@ -133,20 +140,6 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
     for file, results in outcomes.items():
         results += [["broken record"]] * (len(content[file]) - len(results))
     return Loaded(source, [problem for _, problem in kept.values()], outcomes)
-
-
-def _files(source: Source, data_dir: Path | None, cache_dir: Path) -> Files:
-    """The records of each file of `source`."""
-    if data_dir is None and source.fetch is None:
-        raise SourceError(f"{source.name} cannot be downloaded; it comes from {source.home}")
-    if data_dir is None:
-        return source.fetch(cache_dir / source.name)
-    folder = source.folder_in(data_dir)
-    try:
-        return read_folder(folder)
-    except SourceError as error:
-        advice = f"its files belong into {folder} and come from {source.home}"
-        raise SourceError(f"{source.name}: {error}; {advice}") from error
 
 
 def _unusable(problem: Problem) -> str:
