@@ -16,18 +16,18 @@ from finr1.__main__ import main
 from finr1.judge.rules import false_equations
 from finr1.params import DataParams
 from finr1.records import Problem, Turn, messages
-from finr1.sources import DAMAGE, SOURCES, Loaded, Source, SourceError, files, load_source, retrieved_context, tfns
+from finr1.sources import SOURCES, Loaded, Source, SourceError, files, load_source, retrieved_context, tfns
 from finr1.sources.files import NoProblem
 from finr1.sources.finqa import page_of
 from finr1.sources.golds import CONTRADICTORY as BOTH
 from finr1.sources.golds import Golds, choose_golds, execute, parse_program, worked_reasoning
 from finr1.sources.pages import Page, clean_text, markdown_table
-from finr1.sources.tfns import label_by_rule, rationale
+from finr1.sources.tfns import rationale
 
 TABLE = [["", "2015", "2014"], ["net revenue", "$ 5829", "$ 5735"], ["other", "-14 ( 14 )", "8.5% ( 8.5 % )"]]
 PRE = ["the company sells pipes .", ". . ."]
 POST = ["its staff grew to 120 people ."]
-PAGE = Page.from_lists(PRE, TABLE, POST)
+PAGE = Page.of({"pre_text": PRE, "table": TABLE, "post_text": POST})
 
 
 def finqa_record(identifier="AB/2015/page_1.pdf-1", page=(PRE, TABLE, POST), **qa) -> dict:
@@ -123,7 +123,7 @@ def test_ragged_rows_are_filled_and_pipes_in_cells_replaced():
 def test_a_flattened_page_gives_the_same_context():
     table = " | 2015 | 2014\nnet revenue | $ 5829 | $ 5735\nother | -14 ( 14 ) | 8.5%"
     flat = f"{PRE[0]}\n\n{table}\n\n{POST[0]}"
-    assert Page.from_text(flat).context() == PAGE.context()
+    assert Page.of(flat).context() == PAGE.context()
 
 
 # ---------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_lists_and_lines_load_alike_gzipped_or_not(tmp_path, name):
         ("test__json", {"id": "x", "generation": "<think>", "prediction": 1, "pre_text": []}, "answers of a model"),
         ("pairs__json", {"q_uid": "Z/1/page_1.pdf-1", "question": "?", "answer_1": "1", "answer_2": "1"}, "no context"),
         ("dev_prompts__json", {"text": "Question: q\n Output: add(1, 2)"}, "used for its program only"),
-        ("ids__json", {"train": [], "dev": [], "test": []}, "list of split ids"),
+        ("ids__json", {"train": [], "dev": [], "test": []}, "one list a split"),
     ],
 )
 def test_a_finqa_record_that_cannot_be_used_is_counted_under_its_reason(tmp_path, name, record, reason):
@@ -424,11 +424,9 @@ DERIVED = {
     "cur_program": "5829", "exe_ans": 5829.0, "answer": "5829", "text": PRE[0],
     "table": "- | 2015 | 2014\nnet revenue | $ 5829 | $ 5735\n",
 }  # fmt: skip
-LAST_TURN = {"id": "Single_AB/2015/page_1.pdf-1", "questions": ["what was net revenue in 2015?"], "answer": 5829.0,
-             "text": PRE[0], "table": DERIVED["table"]}  # fmt: skip
 
 
-@pytest.mark.parametrize("record", [LISTS, DERIVED, LAST_TURN], ids=["lists", "derived turn", "last turn"])
+@pytest.mark.parametrize("record", [LISTS, DERIVED], ids=["lists", "derived turn"])
 def test_convfinqa_reuploads_give_the_same_turn(tmp_path, record):
     (problem,) = load(tmp_path, "convfinqa", train__jsonl__gz=[record]).problems
     assert (problem.id, problem.gold) == ("convfinqa/Single_AB/2015/page_1.pdf-1_0", "5829")
@@ -443,9 +441,9 @@ def test_convfinqa_reuploads_give_the_same_turn(tmp_path, record):
         ("part__json", [conversation()], {"unknown split": 1}),
         ("train__json", [conversation(dialogue_break=["a?", "", "c?"])], {}),
         ("train_turn__json", [turn_record(0), turn_record(2)], {"no gold in an earlier turn": 1}),
-        ("dev__jsonl", [LAST_TURN | {"questions": ["a?", "b?"]}], {"no gold": 1}),
+        ("dev__jsonl", [{"id": "x", "questions": ["a?", "b?"], "answer": 1}], {"only the last answer": 1}),
         ("train__json", [conversation(), conversation()], {"duplicate id": 1}),
-        ("train__json", [{"id": "x", "table": [], "annotation": {}}], {"malformed record": 1}),
+        ("train__json", [{"id": "x", "table": [], "annotation": {}}], {"missing column pre_text": 1}),
         ("train_turn__json", [turn_record(0) | {"annotation": {"cur_dial": []}}], {"malformed record": 1}),
         ("train__json", [{"doc": {}, "dialogue": {"conv_questions": ["a?", "b?"]}, "id": "x"}], {"damaged table": 1}),
         ("train__json", [{"question_id": "x_q0", "conv_questions": "a?"}], {"answers of a model": 1}),
@@ -511,7 +509,7 @@ def test_tweets_that_cannot_be_used_are_counted(tmp_path):
     loaded = load_source("tfns", tmp_path)
     assert dropped(loaded) == {
         "words in place of labels": 1,
-        "missing column label": 1,
+        "missing column text": 1,
         "no text but a link": 1,
         "unreadable gold": 1,
         "unknown split": 1,
@@ -539,7 +537,8 @@ def test_dev_is_the_same_tenth_of_train_in_any_order(tmp_path):
     ],
 )
 def test_the_lexicon_labels_by_whole_cues(tweet, label, why):
-    assert label_by_rule(tweet) == label, why
+    told = {gold: bool(rationale(tweet, gold)) for gold in tfns.LABELS.values()}
+    assert told == {gold: gold == label for gold in told}, why
 
 
 def test_a_rationale_exists_only_where_the_rule_agrees_with_the_gold():
@@ -554,7 +553,8 @@ def test_a_rationale_exists_only_where_the_rule_agrees_with_the_gold():
 
 def long_problem(**changes) -> Problem:
     filler = [f"paragraph {n} is about something else entirely ." for n in range(60)]
-    page = Page.from_lists(filler, TABLE, ["net revenue rose because of pipes .", *filler])
+    post = ["net revenue rose because of pipes .", *filler]
+    page = Page.of({"pre_text": filler, "table": TABLE, "post_text": post})
     fields = dict(
         id="x/1", source="finqa", module="m", language="en", capability="calculation", answer_kind="number",
         context=page.context(), question="what was net revenue in 2015?", gold="5829", split="dev", group="g",
@@ -599,14 +599,14 @@ def test_a_missing_folder_says_where_the_files_come_from(tmp_path):
     [
         ("train.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 50)[:-20], "cut short"),
         ("train.jsonl.gz", b"no gzip", "damaged"),
-        ("train.json", b'[{"id": 1},', "cannot be read as json"),
-        ("train.csv", "text,label\nM\xfcll,1".encode("latin-1"), "cannot be read as csv"),
+        ("train.json", b'[{"id": 1},', "not what its name says"),
+        ("train.csv", "text,label\nM\xfcll,1".encode("latin-1"), "not what its name says"),
         ("data.zip", b"PK no archive", "damaged"),
         ("train.json", b"", "empty"),
         ("train.jsonl.gz", gzip.compress(b" \n"), "empty"),
-        ("train.json", b"[" * 100_000, "cannot be read as json"),
-        ("train.json", b"[" + b"9" * 5000 + b"]", "cannot be read as json"),
-        ("train.csv", b'text,label\nfine,0\n"Apple up,1\nthird,2\n', "cannot be read as csv"),
+        ("train.json", b"[" * 100_000, "not what its name says"),
+        ("train.json", b"[" + b"9" * 5000 + b"]", "not what its name says"),
+        ("train.csv", b'text,label\nfine,0\n"Apple up,1\nthird,2\n', "not what its name says"),
         ("TRAIN.JSONL.GZ", b"no gzip", "damaged"),
         ("train.parquet", b"PAR1", "is not read"),
     ],
@@ -680,7 +680,7 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
     loaded = load_source("mine", Path(params.data_dir), tmp_path / "cache")
     assert [problem.id for problem in loaded.problems] == ["mine/1", "mine/2"]
     assert dropped(loaded) == {"no number": 1, "duplicate id": 1}
-    with pytest.raises(SourceError, match="mine cannot be downloaded; it comes from my desk"):
+    with pytest.raises(SourceError, match="mine: it cannot be downloaded; .* come from my desk"):
         load_source("mine", cache_dir=tmp_path / "cache")
 
 
@@ -695,10 +695,10 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
         ("finqa", "train.json", [finqa_record() | {"qa": None}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"table": 7}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"id": 5}], "malformed record"),
-        ("finqa", "train.json", [{"train": [finqa_record()], "dev": [], "test": []}], "unknown schema"),
+        ("finqa", "train.json", [{"train": [finqa_record()], "dev": [], "test": []}], "one list a split"),
         ("finqa", "train.json", [{"train": 5, "dev": [], "test": []}], "unknown schema"),
         ("finqa", "dev.json", [{"id": 5, "question": "?", "context": "", "gold_raw": 1}], "malformed record"),
-        ("convfinqa", "train.json", [{"id": "x", "table": [], "annotation": 5}], "malformed record"),
+        ("convfinqa", "train.json", [{"id": "x", "table": [], "annotation": 5}], "missing column pre_text"),
         ("convfinqa", "train_turn.json", [conversation(cur_dial=["q"], turn_ind=1e999)], "malformed record"),
         ("tfns", "train.jsonl", ["hello world"], "unknown schema"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "\0", "B": "y", "Answer": "A"}], "NUL bytes"),
@@ -717,20 +717,17 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
         ("fincorpus", "exam.jsonl", [{"text": "问？\nA、\nB、对\nC、错\n答案：A"}], "no options"),
         ("finpee", "a.jsonl", [{"question": None, "answer": 5}], "no question"),
         ("finpee", "a.jsonl", [{"question": "q", "answer": "[" * 100_000}], "malformed record"),
-        ("fincuge", "x_train.jsonl", [{"instruction": "q", "input": "", "output": None}], "no gold"),
+        ("fincuge", "x_train.jsonl", [["text", "gold"]], "unknown task"),
         ("finpee", "a.jsonl", [{"question": "q", "answer": "about ten"}], "unreadable gold"),
         ("financeqt", "a.jsonl", [{"context": "", "question": "q"}], "missing column answer"),
     ],
 )
-def test_a_bad_record_is_counted_and_strict_or_not_never_a_stack_trace(tmp_path, source, name, records, reason):
+def test_a_bad_record_is_counted_and_never_a_stack_trace(tmp_path, source, name, records, reason):
     write((tmp_path / source / name).parent, Path(name).name, records)
     name_of = "ant_finance" if source == "fin_eva" else source
     loaded = load_source(name_of, tmp_path)
     assert dropped(loaded) == {reason: 1}
     assert_accounted(loaded)
-    if reason in DAMAGE:
-        with pytest.raises(SourceError, match=f"{Path(name).name}.*1 x {reason}"):
-            load_source(name_of, tmp_path, tolerate="nothing")
 
 
 @pytest.mark.parametrize(
@@ -765,18 +762,14 @@ def test_a_bad_record_is_counted_and_strict_or_not_never_a_stack_trace(tmp_path,
             {"question": "主体是什么？", "context": "全文在此。", "gold": "甲公司"},
         ),
         (
-            "fincuge", "fincuge/instruction_train.jsonl", {"instruction": "是什么", "input": "全文", "output": "甲"},
-            {"question": "是什么", "context": "全文", "gold": "甲"},
-        ),
-        (
             "finance_instruct_500k", "finance_instruct_500k/train.jsonl",
             {"system": "Be short.", "user": "What is 2+2?", "assistant": "4"},
             {"context": "Be short.", "gold": "4", "answer_kind": "number"},
         ),
         (
             "finance_instruct_500k", "finance_instruct_500k/train.jsonl",
-            {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"},
-                          {"role": "user", "content": "c?"}, {"role": "assistant", "content": "d"}]},
+            {"prompt": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"},
+                        {"role": "user", "content": "c?"}], "completion": [{"role": "assistant", "content": "d"}]},
             {"question": "c?", "gold": "d", "history": [Turn(question="a?", answer="b")]},
         ),
         (
@@ -837,15 +830,13 @@ def test_csv_with_byte_order_mark_crlf_unnamed_column_and_a_torn_row(tmp_path):
     assert dropped(loaded) == {"broken record": 1}
 
 
-def test_a_bad_member_of_an_archive_is_named_and_the_others_are_read(tmp_path):
+def test_a_bad_member_of_an_archive_is_named(tmp_path):
     (tmp_path / "financeiq").mkdir()
     with zipfile.ZipFile(tmp_path / "financeiq" / "all.zip", "w") as archive:
         archive.writestr("FinanceIQ/test/good.csv", "Question,A,B,Answer\nq?,1,2,A\n")
         archive.writestr("FinanceIQ/other/empty.json", "")
-    with pytest.raises(SourceError, match="all.zip, FinanceIQ/other/empty.json is damaged or cut short: .*empty"):
+    with pytest.raises(SourceError, match="all.zip, FinanceIQ/other/empty.json is damaged, cut short .*empty"):
         load_source("financeiq", tmp_path)
-    loaded = load_source("financeiq", tmp_path, tolerate="files")
-    assert len(loaded.problems) == 1 and list(loaded.damaged) == ["all.zip/FinanceIQ/other/empty.json"]
 
 
 def test_a_link_that_points_nowhere_is_no_silent_loss(tmp_path):
@@ -875,14 +866,14 @@ def test_a_question_with_several_answers_is_one_problem(tmp_path):
 
 def test_the_sources_command_prints_a_row_a_file_and_names_a_damaged_one(tmp_path, capsys):
     write(tmp_path / "tfns", "train.jsonl", [{"text": "up", "label": 1}, {"text": "up", "label": 1}])
-    (tmp_path / "tfns" / "test.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a", "label": 1}\n' * 99)[:-9])
     (tmp_path / "misspelt").mkdir()
-    assert main(["sources", "--data", str(tmp_path), "--json"]) == 1
+    assert main(["sources", "--data", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
-    (row,) = json.loads(out)
-    assert row["source"] == "tfns" and row["file"] == "tfns/train.jsonl"
-    assert (row["raw"], row["kept"], row["dropped"]) == (2, 1, {"duplicate id": 1})
-    assert "test.jsonl.gz" in err and "misspelt" in err
+    assert out.splitlines()[1].split() == ["tfns", "2", "1", "train.jsonl", '{"duplicate', 'id":', "1}"]
+    assert "misspelt" in err
+    (tmp_path / "tfns" / "test.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a", "label": 1}\n' * 99)[:-9])
+    assert main(["sources", "--data", str(tmp_path)]) == 1
+    assert "test.jsonl.gz" in capsys.readouterr().err
     assert main(["sources", "--data", str(tmp_path / "nowhere")]) == 1
 
 

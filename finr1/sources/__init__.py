@@ -1,11 +1,8 @@
 """The sources: where each lives, and how a raw record becomes a `Problem` or a counted reason why not.
 
-    loaded = load_source("finqa", Path("data"))     # records from data/finqa
-    loaded.problems, loaded.rows()                  # the problems; a row a file: raw, kept, dropped by reason
-
 A further source is one function `read(record, file)`, which gives a `Problem` or the reason why there is none, and one
-entry in `SOURCES`; its name is then a value of `source_names`. Where records have to be joined, unrolled or compared
-with each other, a function `read_files(files)` takes the place of `read`.
+entry in `SOURCES`; its name is then a value of `source_names`. Where records have to be joined or compared with each
+other, a function `read_files(files)` takes the place of `read`.
 """
 
 from __future__ import annotations
@@ -15,18 +12,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from finr1 import grading, reported
 from finr1.records import Problem
 from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
-from finr1.sources.files import MALFORMED, Files, SourceError, Unreadable, download, load_hub, read_each, read_folder
+from finr1.sources.files import BROKEN, Files, SourceError, download, load_hub, read_each, read_folder
 from finr1.sources.pages import retrieved_context, shorten
 
-__all__ = ["DAMAGE", "SOURCES", "Loaded", "Source", "SourceError", "load_source", "retrieved_context", "shorten"]
+__all__ = ["SOURCES", "Loaded", "Source", "SourceError", "load_source", "retrieved_context", "shorten"]
 
 MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer one is a damaged file, not a question
-DAMAGE = {"broken record", MALFORMED, "too long", "NUL bytes", "duplicate id", "unreadable gold"}  # and missing columns
 
 
 @dataclass(frozen=True)
@@ -100,99 +96,59 @@ class Loaded:
     source: Source
     problems: list[Problem]
     outcomes: dict[str, list[list[Problem | str]]]  # by file and record: a problem or a reason for each question in it
-    damaged: dict[str, str]  # file that could not be read at all -> why
 
     def rows(self) -> list[dict[str, Any]]:
         """The account of each file in its own records: `raw` = `kept` + all of `dropped`.
 
-        A record may hold several questions (a dialogue) and is kept if one of them is; `problems` counts the questions
-        kept, `questions_dropped` those lost from records that were kept, `without_reference` the problems for which
-        nothing supports worked reasoning.
+        A record may hold several questions (a dialogue) and is kept if one of them is; `problems` counts the questions.
         """
         rows = []
         for file, records in self.outcomes.items():
-            kept, dropped, questions_dropped, problems = 0, Counter(), Counter(), []
-            for results in records:
-                reasons = [result for result in results if isinstance(result, str)]
-                problems += [result for result in results if isinstance(result, Problem)]
-                if len(reasons) < len(results):
-                    kept += 1
-                    questions_dropped.update(reasons)
-                else:
-                    dropped[reasons[0] if reasons else "no question"] += 1
-            rows.append({
-                "source": self.source.name, "file": file, "raw": len(records), "kept": kept,
-                "dropped": dict(dropped.most_common()), "problems": len(problems),
-                "questions_dropped": dict(questions_dropped.most_common()),
-                "without_reference": sum(not problem.reference for problem in problems),
-            })  # fmt: skip
+            problems = [sum(isinstance(result, Problem) for result in results) for results in records]
+            lost = [results for results, count in zip(records, problems, strict=True) if not count]
+            dropped = Counter(results[0] if results else "no question" for results in lost)
+            row = {"source": self.source.name, "file": file, "raw": len(records), "kept": len(records) - len(lost)}
+            rows.append(row | {"dropped": dict(dropped.most_common()), "problems": sum(problems)})
         return rows
 
 
-def load_source(
-    name: str,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    tolerate: Literal["nothing", "records", "files"] = "records",
-) -> Loaded:
+def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None = None) -> Loaded:
     """Read the source `name` from its folder below `data_dir`, or from its public home if no `data_dir` is given.
 
     Downloads are kept in `cache_dir` (default `~/.cache/finr1`). Every record is kept or counted under a reason, and
-    an id is kept once. `tolerate` says what may be damaged without an error: nothing, single records (see `DAMAGE`), or
-    whole files of a folder, too, which are then listed in `Loaded.damaged`. Raises `KeyError` for an unknown name, and
-    `SourceError` for other damage, a missing folder or an unreachable home; the message says what to put where.
+    an id is kept once. Raises `KeyError` for an unknown name, and `SourceError` for a file that cannot be read, a
+    missing folder or an unreachable home; the message says what to put where.
     """
     source = SOURCES[name]
-    files, damaged = _files(source, data_dir, cache_dir or Path.home() / ".cache" / "finr1", tolerate == "files")
-    broken = {file: [r for r in records if isinstance(r, Unreadable)] for file, records in files.items()}
-    files = {file: [r for r in records if not isinstance(r, Unreadable)] for file, records in files.items()}
-    problems: dict[str, Problem] = {}
-    file_of: dict[str, str] = {}  # id -> file
-    outcomes = {file: [[] for _ in records] for file, records in files.items()}
-    for file, number, result in source.read_files(files) if source.read_files else read_each(source.read, files):
-        result = _checked(result)
-        if isinstance(result, Problem) and result.id in problems:
-            repeated = file_of[result.id] == file and problems[result.id] == result
-            result = "duplicate id" if repeated else "other copy of a record"
-        elif isinstance(result, Problem):
-            problems[result.id], file_of[result.id] = result, file
-        outcomes[file][number].append(result)
-    outcomes = {file: [["broken record"] for _ in broken[file]] + results for file, results in outcomes.items()}
-    loaded = Loaded(source, list(problems.values()), outcomes, damaged)
-    for row in loaded.rows() if tolerate == "nothing" else ():
-        lost = Counter(row["dropped"]) + Counter(row["questions_dropped"])
-        if harm := sorted(reason for reason in lost if reason in DAMAGE or reason.startswith("missing column")):
-            told = ", ".join(f"{lost[reason]} x {reason}" for reason in harm)
-            raise SourceError(f"{name}: {row['file']}: {told} {broken[row['file']][:1] or ''}")
-    return loaded
-
-
-def _files(source: Source, data_dir: Path | None, cache_dir: Path, skip_damaged: bool) -> tuple[Files, dict[str, str]]:
-    """The records of each file, and the files that could not be read with what is wrong with them."""
-    if data_dir is None and source.fetch is None:
-        raise SourceError(f"{source.name} cannot be downloaded; it comes from {source.home}")
-    if data_dir is None:
-        return source.fetch(cache_dir / source.name), {}
-    folder = source.folder_in(data_dir)
+    folder = source.folder_in(data_dir) if data_dir else None
     try:
-        files, damaged = read_folder(folder)
-        if damaged and not skip_damaged:
-            raise SourceError(next(iter(damaged.values())))
+        if not folder and not source.fetch:
+            raise SourceError("it cannot be downloaded")
+        content = read_folder(folder) if folder else source.fetch((cache_dir or Path.home() / ".cache/finr1") / name)
     except SourceError as error:
-        advice = f"its files belong into {folder} and come from {source.home}"
-        raise SourceError(f"{source.name}: {error}; {advice}") from error
-    return files, damaged
+        place = folder or "a folder below data_dir"
+        raise SourceError(f"{name}: {error}; its files belong into {place} and come from {source.home}") from error
+    files = {file: [record for record in records if record is not BROKEN] for file, records in content.items()}
+    outcomes = {file: [[] for _ in records] for file, records in files.items()}
+    kept: dict[str, tuple[str, Problem]] = {}  # id -> (file, problem)
+    for file, number, result in source.read_files(files) if source.read_files else read_each(source.read, files):
+        if isinstance(result, Problem):
+            result = _unusable(result) or result
+        if isinstance(result, Problem) and kept.setdefault(result.id, (file, result))[1] is not result:
+            result = "duplicate id" if kept[result.id] == (file, result) else "other copy of a record"
+        outcomes[file][number].append(result)
+    for file, results in outcomes.items():
+        results += [["broken record"]] * (len(content[file]) - len(results))
+    return Loaded(source, [problem for _, problem in kept.values()], outcomes)
 
 
-def _checked(result: Problem | str) -> Problem | str:
-    """`result`, or the reason why no model could be asked it or no grader could grade it."""
-    if isinstance(result, str):
-        return result
-    text = result.model_dump_json()
+def _unusable(problem: Problem) -> str:
+    """Why no model can be asked `problem` or no grader can grade it; "" if they can."""
+    text = problem.model_dump_json()
     if len(text) > MAX_CHARS or "\\u0000" in text:
         return "too long" if len(text) > MAX_CHARS else "NUL bytes"
     try:
-        grading.grade("", result.gold, result.answer_kind, choices=result.choices, labels=result.labels)
+        grading.grade("", problem.gold, problem.answer_kind, choices=problem.choices, labels=problem.labels)
     except ValueError:
         return "unreadable gold"
-    return result
+    return ""

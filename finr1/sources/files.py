@@ -1,8 +1,8 @@
 """Bytes to rows: JSON lists, JSONL, CSV, their .gz and zip archives of them, from a folder, a download or the hub.
 
-A file becomes a list of raw records, nothing is interpreted here. A file that cannot be read is named with what is
-wrong with it; a single broken record becomes an `Unreadable`, which the loader counts. CSV is read by Python's own
-parser: pandas reads a row with a stray comma as if its first cell were an index, and takes `"a"b` for a cell.
+A file becomes a list of raw records, nothing is interpreted here. A file that cannot be read is an error that names it;
+a single broken record becomes `BROKEN`, which the loader counts. CSV is read by Python's own parser: pandas reads a row
+with a stray comma as if its first cell were an index, and takes `"a"b` for a cell.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,9 @@ from finr1.records import Problem
 SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
 OTHER_DATA = (".parquet", ".arrow", ".tsv", ".xlsx", ".xls")  # named when they lie there, not read
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
-DAMAGED = "is damaged or cut short"
-MALFORMED = "malformed record"  # the record lacks what its schema has
+BROKEN = object()  # stands for a record that could not be read
+# What gzip, zip (encrypted, unknown method), codecs and parsers raise; an int has a limit of digits.
+DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError)
 
 Files = dict[str, list]  # file name relative to the source's folder -> its raw records, in the file's order
 
@@ -44,61 +44,50 @@ class NoProblem(Exception):
     """A record is no problem; the text is the reason under which it is counted."""
 
 
-class Unreadable(str):
-    """A record that could not be read; the text says where it stands."""
+def read_folder(folder: Path) -> Files:
+    """The records of every data file below `folder`, in the order of their names; a README is left alone.
 
-
-def read_folder(folder: Path) -> tuple[Files, dict[str, str]]:
-    """The records of every data file below `folder`, in the order of their names, and {damaged file: what is wrong}.
-
-    Other files (README.md) are left alone. Raises `SourceError` if the folder is missing or holds no data file.
+    Raises `SourceError` if the folder is missing, holds no data file, or holds files that cannot be read (names all).
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
-    files, damaged = {}, {}
+    files, errors = {}, []
     for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-        name = str(path.relative_to(folder))
-        if path.name.lower().endswith(SUFFIXES):
-            records, bad = read_file(path, name)
-            files |= records
-            damaged |= bad
-        elif path.name.lower().endswith(OTHER_DATA):
-            damaged[name] = f"{path} is not read: convert it to one of {', '.join(SUFFIXES)}"
-    if not files and not damaged:
-        raise SourceError(f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
-    return files, damaged
+        try:
+            if path.name.lower().endswith(SUFFIXES):
+                files |= read_file(path, str(path.relative_to(folder)))
+            elif path.name.lower().endswith(OTHER_DATA):
+                errors.append(f"{path} is not read: convert it to one of {', '.join(SUFFIXES)}")
+        except SourceError as error:
+            errors.append(str(error))
+    if errors or not files:
+        raise SourceError("; ".join(errors) or f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
+    return files
 
 
-def read_file(path: Path, name: str) -> tuple[Files, dict[str, str]]:
-    """The records of one file under `name`, and {damaged file: what is wrong}; an archive gives one entry a member."""
-    files, damaged = {}, {}
+def read_file(path: Path, name: str) -> Files:
+    """The records of one file under `name`; an archive gives one entry a member.
+
+    Raises `SourceError` with the place of what cannot be read.
+    """
+    place = str(path)
     try:
-        for member, read in _contents(path, name):
-            try:
-                files[member] = _parse(member.lower(), read())
-            # What gzip, zip (encrypted, unknown method), codecs and parsers raise; an int has a limit of digits.
-            except (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError) as error:
-                place = path if member == name else f"{path}, {member.removeprefix(f'{name}/')}"
-                parsing = isinstance(error, ValueError | csv.Error | RecursionError)
-                kind = member.lower().removesuffix(".gz").rsplit(".", 1)[-1]
-                damaged[member] = f"{place} {f'cannot be read as {kind}' if parsing else DAMAGED}: {error}"
-    except (OSError, zipfile.BadZipFile) as error:
-        damaged[name] = f"{path} {DAMAGED}: {error}"
-    return files, damaged
+        if not name.lower().endswith(".zip"):
+            return {name: parse(name, path.read_bytes())}
+        files = {}
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.lower().endswith(SUFFIXES) and not member.startswith("__MACOSX"):
+                    place = f"{path}, {member}"
+                    files[f"{name}/{member}"] = parse(member, archive.read(member))
+        return files
+    except DAMAGE as error:
+        raise SourceError(f"{place} is damaged, cut short or not what its name says: {error}") from error
 
 
-def _contents(path: Path, name: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """(name, function that reads its bytes) of the file, or of each data file in an archive."""
-    if not name.lower().endswith(".zip"):
-        yield name, path.read_bytes
-        return
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            if member.lower().endswith(SUFFIXES) and not member.startswith("__MACOSX"):
-                yield f"{name}/{member}", partial(archive.read, member)
-
-
-def _parse(name: str, data: bytes) -> list:
+def parse(name: str, data: bytes) -> list:
+    """The records in the bytes of a file called `name`; encodings and formats are known here and nowhere else."""
+    name = name.lower()
     if name.endswith(".gz"):
         name, data = name.removesuffix(".gz"), gzip.decompress(data)
     text = data.decode("utf-8-sig")  # some homes publish with a byte order mark
@@ -108,18 +97,18 @@ def _parse(name: str, data: bytes) -> list:
         # strict: an unclosed quote would swallow the rows behind it
         rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
         # cells behind the last column stand under None: such a row was torn, by a stray quote or comma
-        return [Unreadable(f"row {n}: too many cells") if None in row else row for n, row in enumerate(rows, 1)]
+        return [BROKEN if None in row else row for row in rows]
     if name.endswith(".json"):
         content = json.loads(text)
         return content if isinstance(content, list) else [content]
-    return [_parse_line(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [_parse_line(line) for line in text.split("\n") if line.strip()]
 
 
-def _parse_line(number: int, line: str) -> object:
+def _parse_line(line: str) -> object:
     try:
         return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return Unreadable(f"line {number}: {error}")
+    except (ValueError, RecursionError):
+        return BROKEN
 
 
 def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
@@ -132,10 +121,8 @@ def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
     try:
         splits = load_dataset(hub_id, cache_dir=str(cache), **options)
     except Exception as error:  # the hub's clients raise many kinds for "not there"
-        raise SourceError(
-            f"the hub's {hub_id} cannot be loaded ({error}); download its files into a folder named after the source "
-            "and name the folder above it as data_dir"
-        ) from error
+        advice = "download its files into a folder named after the source, and name the folder above it as data_dir"
+        raise SourceError(f"the hub's {hub_id} cannot be loaded ({error}); {advice}") from error
     return {name: list(rows) for name, rows in splits.items()}
 
 
@@ -150,29 +137,27 @@ def download(urls: dict[str, str], cache: Path, part: str = "") -> Files:
     for name, url in urls.items():
         path = cache / name
         if not path.exists():
+            temporary = cache / f"{name}.part"
             try:
                 with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
-                    content = response.read()
-            except (urllib.error.URLError, OSError) as error:
+                    temporary.write_bytes(response.read())
+            except OSError as error:  # a URLError is one
                 raise SourceError(f"{url} cannot be reached ({error}); download it by hand to {path}") from error
-            temporary = path.with_name(path.name + ".part")
-            temporary.write_bytes(content)
             os.replace(temporary, path)
-        records, damaged = read_file(path, name)
-        if damaged:
-            raise SourceError(next(iter(damaged.values())))
-        files |= {file: rows for file, rows in records.items() if part in file}
+        files |= {file: rows for file, rows in read_file(path, name).items() if part in file}
     return files
 
 
 def attempt(convert: Callable, *arguments: Any) -> Any:
-    """What `convert` makes of a record, or the reason why it is none: `MALFORMED` where its shape is another one."""
+    """What `convert` makes of a record, or the reason why it is none."""
     try:
         return convert(*arguments)
     except NoProblem as reason:
         return str(reason)
+    except KeyError as column:
+        return f"missing column {column.args[0]}"
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
-        return MALFORMED  # pydantic's error is a ValueError
+        return "malformed record"  # it lacks what its schema has; pydantic's error is a ValueError
 
 
 def read_each(read: Callable[[Any, str], Problem | str], files: Files) -> Iterator[tuple[str, int, Problem | str]]:
@@ -187,12 +172,6 @@ def require(parts: Mapping[str, object]) -> None:
     for reason, part in parts.items():
         if not part:
             raise NoProblem(reason)
-
-
-def require_columns(record: dict, *names: str) -> None:
-    """Raise `NoProblem` if `record` lacks one of the columns."""
-    if missing := set(names) - record.keys():
-        raise NoProblem(f"missing column {min(missing)}")
 
 
 def text_of(value: object) -> str:

@@ -1,8 +1,7 @@
 """FinCUGE: Chinese financial news and forum tasks of BBT-CFLEB, https://github.com/ssymmetry/BBT-FinCUGE-Applications.
 
 A file is one task, its records are positional lists, see `TASKS`. "NaN" is a string there and means none.
-FinCUGE-Instruction's `{instruction, input, output}` is read as well. `finne` has no published meaning of its three
-values and is left out. The files `*_eval` are `test`.
+`finne` has no published meaning of its three values and is left out. The files `*_eval` are `test`.
 
 Labels are closed sets and graded by rules; entities and short answers are `text`: right when equal, else a case for
 a judge.
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finr1.records import AnswerKind, Capability, Problem
-from finr1.sources.files import Files, NoProblem, key_of, read_each, require, require_columns, split_in_name, text_of
+from finr1.sources.files import Files, key_of, read_each, require, split_in_name
 from finr1.sources.golds import CONTRADICTORY
 
 RELATIONS = (
@@ -53,7 +52,6 @@ TASKS = {
     "finqa": Task("text gold", QUESTION_IN_TEXT),
     "fincqa": Task("text gold", QUESTION_IN_TEXT),
     "finna": Task("gold text", "请用一句话为这条新闻写一个标题。"),
-    "instruction": Task("question text gold", "{question}"),
 }  # fmt: skip
 
 
@@ -88,15 +86,9 @@ def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
 def read(record: Any, file: str) -> Problem:
     """A record of the task that the file's path names as a `Problem`."""
     name = re.search(r"(?<![a-z])(fin(?:cqa|ese|fe|na|ne|nl|nsp|qa|re))(?![a-z])", file.lower())
-    family = name[1] if name else "instruction"
-    if isinstance(record, dict):
-        require_columns(record, "instruction", "input", "output")
-        task, record = TASKS["instruction"], [text_of(record[column]) for column in ("instruction", "input", "output")]
-    else:
-        require({"unknown task": name, "unknown schema": isinstance(record, list)})
-        if family == "finne":
-            raise NoProblem("values without a published meaning")
-        task = TASKS[family]
+    require({"unknown task": name, "unknown schema": isinstance(record, list)})
+    family, task = name[1], TASKS.get(name[1])
+    require({"values without a published meaning": task})
     columns = dict(zip(task.columns.split(), record, strict=True))
     context = "\n".join(columns[name] for name in task.context.split()).strip()
     question, gold = task.question.format(**columns), columns["gold"]

@@ -1,13 +1,8 @@
 """FinQA: questions over a page of an annual report (text and a table), with a gold program.
 
-Chen et al. 2021, https://github.com/czyssrs/FinQA. A record of the official schema:
-
-    {"id": "ETR/2016/page_23.pdf-2", "pre_text": [...], "table": [[...]], "post_text": [...],
-     "qa": {"question": ..., "answer": "94", "exe_ans": 94.0, "program": "subtract(5829, 5735)"}}
-
-Public re-uploads hold the same questions in other shapes (`SHAPES`), each lacking something. That is joined from the
-other files of the folder: golds and program under the same id and question, text and table under the same page. An id
-is used once, from its most complete copy.
+Chen et al. 2021, https://github.com/czyssrs/FinQA. Re-uploads hold the same questions in other shapes (`_read`), and
+each lacks something. That is joined from the other files of the folder: golds and program under the same id and
+question, text and table under the same page. An id is used once, from its most complete copy.
 """
 
 from __future__ import annotations
@@ -37,131 +32,95 @@ class Asked:
     text: object = ""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A published shape: the keys by which a record is told, and where each part lies in it; "" is joined.
-
-    With a `reason`, records of the shape are no problems.
-    """
-
-    keys: str
-    reason: str = ""
-    id: str = "id"
-    question: str = "question"
-    program: str = ""
-    text: str = ""  # the annotator's answer
-    executed: str = ""
-    page: str = ""  # "." : its lists are keys of the record itself
-
-
-SHAPES = {  # the most complete copies of a record first, but for a model's answers, whose keys a copy may have, too
-    "model": Shape("id generation prediction", "answers of a model"),
-    "official": Shape("id qa table pre_text", question="qa.question", program="qa.program", text="qa.answer",
-                      executed="qa.exe_ans", page="."),
-    "uda": Shape("q_uid answers context", id="q_uid", program="program", text="answers.str_answer",
-                 executed="answers.exe_answer", page="context"),
-    "lists": Shape("id question table pre_text program", program="program", executed="answer", page="."),
-    "flat": Shape("id question context gold_raw", program="program", executed="gold_raw", page="context"),
-    "verl": Shape("prompt extra_info reward_model", page="context"),  # its own gold has lost its percent sign
-    "pair": Shape("q_uid answer_1 answer_2", id="q_uid", text="answer_1", executed="answer_2"),
-    "prompt": Shape("text", "used for its program only"),
-    "split ids": Shape("train dev test", "list of split ids"),
-    "other": Shape("", "unknown schema"),
-}  # fmt: skip
-
-
-class Known(dict[tuple[str, str], dict[str, Any]]):
-    """What some files state about records of others: (id, question) -> program, text and executed answer."""
-
-    def of(self, identifier: object, question: str) -> dict[str, Any]:
-        """The entry under this id *and* question; a new one if there is none."""
-        return self.setdefault((str(identifier), " ".join(question.split())), {})
-
-
-def shape_of(raw: object) -> str:
-    """Which of `SHAPES` a record has, told from its keys."""
-    if not isinstance(raw, dict):
-        return "other"
-    shape = next(name for name, shape in SHAPES.items() if raw.keys() >= set(shape.keys.split()))
-    if shape == "split ids":
-        ids = [raw[split] for split in ("train", "dev", "test")]
-        if not all(isinstance(members, list) and all(isinstance(i, str) for i in members) for members in ids):
-            return "other"
-    return shape
-
-
 def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
     """(file, number, problem or reason), the most complete copies first."""
-    records = [
-        (shape_of(raw), file, number, raw) for file, content in files.items() for number, raw in enumerate(content)
-    ]
-    known, splits = _joins(records)
-    pages: dict[str, Page] = {}
-    order = list(SHAPES)
-    for shape, file, number, raw in sorted(records, key=lambda record: order.index(record[0])):
-        yield file, number, attempt(_problem, SHAPES[shape], raw, split_in_name(file), known, pages, splits)
+    folder = Folder(files)
+    records = [(attempt(_read, raw), file, number) for file, rows in files.items() for number, raw in enumerate(rows)]
+    yield from ((file, number, reason) for reason, file, number in records if isinstance(reason, str))
+    copies = [record for record in records if not isinstance(record[0], str)]
+    for (_, parts), file, number in sorted(copies, key=lambda record: record[0][0]):
+        yield file, number, attempt(_problem, parts, split_in_name(file), folder)
 
 
-def _joins(records: list[tuple[str, str, int, Any]]) -> tuple[Known, dict[str, str | None]]:
-    """What the pairs, the prompts and the split ids of a folder tell about other records; the split is by page."""
-    known, prompts = Known(), defaultdict(list)
-    ids = next((raw for shape, _, _, raw in records if shape == "split ids"), {})
-    for shape, file, _, raw in records:
-        if shape == "pair":
-            known.of(raw["q_uid"], str(raw.get("question"))).update(text=raw["answer_1"], executed=raw["answer_2"])
-        elif shape == "prompt":
-            prompts[split_in_name(file)].append(str(raw["text"]))
-    for split, texts in prompts.items():
-        if len(texts) == len(ids.get(split, ())):  # a prompt has no id: it stands in the order of the split ids
-            for identifier, text in zip(ids[split], texts, strict=True):
-                if match := re.search(r"Question: (.*?)\n.*?Output: (.*?)\s*(?:</s>|$)", text, re.DOTALL):
-                    known.of(identifier, match[1])["program"] = match[2]
-    return known, {page_of(identifier): split for split, members in ids.items() for identifier in members}
+def _read(raw: Any) -> tuple[int, dict[str, Any]]:
+    """A record of a published shape: its place among the copies, the most complete first, and the parts it states."""
+    match raw:
+        case {"id": _, "generation": _, "prediction": _}:
+            raise NoProblem("answers of a model")
+        case {"id": name, "qa": qa, "table": _, "pre_text": _}:
+            place, names = 0, {"program": "program", "answer": "text", "exe_ans": "executed"}
+            parts = {"id": name, "question": qa["question"], "page": raw} | {names[key]: qa.get(key) for key in names}
+        case {"q_uid": name, "answers": answers, "context": page}:
+            place, parts = 1, {"id": name, "page": page, "program": raw.get("program")}
+            parts |= {"text": answers.get("str_answer"), "executed": answers.get("exe_answer")}
+        case {"id": name, "table": _, "pre_text": _, "program": program}:
+            place, parts = 2, {"id": name, "page": raw, "program": program, "executed": raw.get("answer")}
+        case {"id": name, "context": page, "gold_raw": executed}:
+            place, parts = 3, {"id": name, "page": page, "program": raw.get("program"), "executed": executed}
+        case {"prompt": [{"content": text}, *_], "extra_info": {"id": name}}:  # its own gold lost its percent sign
+            page, _, rest = text.removeprefix("Context: ").rpartition("\nQuestion: ")
+            place, parts = 4, {"id": name, "page": page, "question": rest.split("\n\n")[0]}
+        case {"q_uid": name, "answer_1": text, "answer_2": executed}:
+            place, parts = 5, {"id": name, "text": text, "executed": executed}
+        case {"text": _}:
+            raise NoProblem("used for its program only")
+        case {"train": [*_], "dev": [*_], "test": [*_]}:
+            raise NoProblem("one list a split")
+        case _:
+            raise NoProblem("unknown schema")
+    return place, {"question": raw.get("question")} | parts
 
 
-def _problem(
-    shape: Shape, raw: dict, split: str | None, known: Known, pages: dict[str, Page], splits: dict[str, str | None]
-) -> Problem:
-    """A record of any shape as a problem. Adds its page to `pages`, and to `splits` where that was first seen."""
-    if shape.reason:
-        raise NoProblem(shape.reason)
-    if shape is SHAPES["verl"]:
-        context, _, rest = raw["prompt"][0]["content"].removeprefix("Context: ").rpartition("\nQuestion: ")
-        raw = {"id": raw["extra_info"]["id"], "context": context, "question": rest.split("\n\n")[0]}
-    identifier, question, page = (_at(raw, path) for path in (shape.id, shape.question, shape.page))
-    if not isinstance(identifier, str):
-        raise TypeError("an id is text")
-    elsewhere, group = known.of(identifier, question), page_of(identifier)
-    program = (_at(raw, shape.program) if shape.program else elsewhere.get("program")) or ""
-    text = _at(raw, shape.text) if shape.text else elsewhere.get("text")
-    executed = _at(raw, shape.executed) if shape.executed else elsewhere.get("executed")
+class Folder:
+    """What the files of a folder state about records of each other."""
+
+    def __init__(self, files: Files) -> None:
+        self.known: dict[tuple[str, str], dict] = defaultdict(dict)  # id and question -> program, text, executed
+        self.pages: dict[str, Page] = {}
+        self.splits: dict[str, str | None] = {}  # of a page: it stays where it was first seen
+        ids, prompts = {}, defaultdict(list)
+        for file, raw in ((file, raw) for file, records in files.items() for raw in records):
+            match raw:
+                case {"q_uid": name, "question": question, "answer_1": text, "answer_2": executed}:
+                    self.of(name, question).update(text=text, executed=executed)
+                case {"text": text}:
+                    prompts[split_in_name(file)].append(str(text))
+                case {"train": [*_], "dev": [*_], "test": [*_]}:
+                    ids = raw
+        for split, members in ids.items():
+            self.splits |= {page_of(str(name)): split for name in members}
+            if len(members) == len(prompts[split]):  # a prompt has no id: it stands in the order of the split ids
+                for name, text in zip(members, prompts[split], strict=True):
+                    if match := re.search(r"Question: (.*?)\n.*?Output: (.*?)\s*(?:</s>|$)", text, re.DOTALL):
+                        self.of(name, match[1])["program"] = match[2]
+
+    def of(self, name: object, question: object) -> dict[str, Any]:
+        """What is known of the record with this id *and* question."""
+        return self.known[str(name), " ".join(str(question).split())]
+
+
+def _problem(parts: dict[str, Any], split: str | None, folder: Folder) -> Problem:
+    """The stated parts of a record, and what others state of it, as a problem. Adds its page to the folder's."""
+    name, question, page = parts["id"], parts["question"], parts.get("page")
+    joined = folder.of(name, question) | parts
+    program, executed, group = joined.get("program") or "", joined.get("executed"), page_of(name)
     if page and (page := Page.of(page)).context():
-        pages.setdefault(group, page)
-        if not executed and not shape.executed:
+        folder.pages.setdefault(group, page)
+        if not executed and "executed" not in parts:
             executed = execute(program, page.table)
-    require({"no context": group in pages})
+    require({"no context": group in folder.pages})
     steps = parse_program(program)
     return page_problem(
-        Asked(question, program, executed, text),
-        pages[group],
-        splits.setdefault(group, split),  # a page stays in the split where it was first seen
-        id=f"finqa/{identifier}",
+        Asked(question, program, executed, joined.get("text")),
+        folder.pages[group],
+        folder.splits.setdefault(group, split),
+        id=f"finqa/{name}",
         source="finqa",
         capability="calculation",
         group=group,
         family=steps[-1].operation if steps else "",
         level=len(steps) if steps else None,
     )
-
-
-def _at(raw: dict, path: str) -> Any:
-    """The value at a path such as `qa.answer`; None for no path or where the last key is missing."""
-    if path in ("", "."):
-        return raw if path else None
-    *outer, last = path.split(".")
-    for key in outer:
-        raw = raw[key]
-    return raw.get(last)
 
 
 def page_problem(asked: Asked, page: Page, split: str | None, history: Sequence[Turn] = (), **fields: Any) -> Problem:

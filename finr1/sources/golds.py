@@ -1,15 +1,9 @@
 """The golds of FinQA and ConvFinQA: two answers, of which one is chosen, and a program, which is told as reasoning.
 
 A question carries the annotator's text answer and the result of the gold program; some 6 % contradict each other
-(https://github.com/czyssrs/FinQA/issues/15). A program such as `subtract(5829, 5735), divide(#0, 5735)` is how the
-annotator reached the answer (`#0` is the result of step 0, `const_100` a constant; Chen et al. 2021, section 4). Told
-step by step it gives reasoning without a teacher, short and true: every equation holds for the numbers as they are
-printed, and the last word is the gold.
-
-    >>> worked_reasoning("subtract(5829, 5735)", "94", "94.0", page, "what is the net change in net revenue?")
-    'The table gives 5829 for 2015 net revenue and 5735 for 2014 net revenue.
-    The difference is 5829 - 5735 = 94.
-    So the answer is 94.'
+(https://github.com/czyssrs/FinQA/issues/15). In a program such as `subtract(5829, 5735), divide(#0, 5735)`, `#0` is the
+result of step 0 and `const_100` a constant (Chen et al. 2021, section 4). Told step by step it gives short reasoning
+without a teacher: every equation holds for the numbers as printed, and the last word is the gold.
 """
 
 from __future__ import annotations
@@ -18,6 +12,7 @@ import math
 import operator
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from finr1 import grading
 from finr1.records import AnswerKind
@@ -25,16 +20,15 @@ from finr1.sources.files import require
 from finr1.sources.pages import Page
 
 CONTRADICTORY = "contradictory golds"
-MIN_STEPS = 3  # lines of reasoning, what the reasoning criteria ask for
-_MAX_TABLE_VALUES = 12  # a longer row does not make a short reasoning
 _DIGITS = (5, 7, 10)  # significant digits to print; more only if rounding would carry the result away
 _OPERATIONS = "add|subtract|multiply|divide|exp|greater|table_max|table_min|table_sum|table_average"
 _STEP = re.compile(rf"({_OPERATIONS})\((.*?)\)(?=, (?:{_OPERATIONS})\(|$)")
 _ARITHMETIC = {
-    "add": ("sum", "+", operator.add),
-    "subtract": ("difference", "-", operator.sub),
-    "multiply": ("product", "*", operator.mul),
-    "divide": ("quotient", "/", operator.truediv),
+    "add": (operator.add, "The sum is {} + {} = {}."),
+    "subtract": (operator.sub, "The difference is {} - {} = {}."),
+    "multiply": (operator.mul, "The product is {} * {} = {}."),
+    "divide": (operator.truediv, "The quotient is {} / {} = {}."),
+    "exp": (operator.pow, "Raising {} to the power of {} gives {}."),
 }
 
 Table = tuple[tuple[str, ...], ...]
@@ -56,12 +50,12 @@ def choose_golds(text: object, executed: object, question: str) -> Golds:
     Where the two contradict each other both stay, the executed one first (the official evaluator compares with it),
     under the flaw `CONTRADICTORY`. Raises `NoProblem` where there is no gold, or none that can be read.
     """
-    text, executed = clean_gold(text), clean_executed(executed)
+    text, executed = clean_gold(text), clean_gold(executed, executed=True)
     require({"no gold": text or executed})
     kind = answer_kind(text, executed, question)
     if executed and kind != "boolean" and text.lower() in ("yes", "no"):
         return Golds(executed, [text], answer_kind("", executed, question), CONTRADICTORY)
-    readable = [gold for gold in (text, executed) if gold and _is_readable(gold, kind)]
+    readable = [gold for gold in (text, executed) if gold and agree(gold, gold, kind)]
     # a sentence is a fine answer but a poor gold
     readable.sort(key=lambda gold: len(re.findall(r"[a-z]{2,}", gold.lower())) > 2)
     require({"unreadable gold": readable})
@@ -73,22 +67,19 @@ def choose_golds(text: object, executed: object, question: str) -> Golds:
     return Golds(readable[0], [gold for gold in readable[1:] if gold != readable[0]], kind)
 
 
-def clean_gold(value: object) -> str:
-    """A gold as a short string: `94.0` -> "94", a literal `\\n` and double spaces removed."""
+def clean_gold(value: object, executed: bool = False) -> str:
+    """A gold as a short string: `94.0` -> "94", a literal `\\n` and double spaces removed.
+
+    An executed one is a number, which re-uploads that went through CSV hold as text.
+    """
     if value is None:
         return ""
+    if executed and re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", str(value)):
+        value = float(str(value))
     if isinstance(value, float):
         return f"{value:.5f}".rstrip("0").rstrip(".")  # both sources round to five decimals
     text = " ".join(str(value).replace("\\n", " ").split()).rstrip("\\ ,.")
     return re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)  # ".3%" -> "0.3%"
-
-
-def clean_executed(value: object) -> str:
-    """An executed answer as a short string; re-uploads that went through CSV hold it as text: "94.0" -> "94"."""
-    try:
-        return clean_gold(float(str(value)))
-    except ValueError:
-        return clean_gold(value)
 
 
 def answer_kind(text: str, executed: str, question: str) -> AnswerKind:
@@ -100,19 +91,17 @@ def answer_kind(text: str, executed: str, question: str) -> AnswerKind:
 
 
 def agree(first: str, second: str, kind: AnswerKind) -> bool:
-    """Whether either is right when the other is the gold (the coarser of the two may be the more rounded one)."""
-    return bool(grading.grade(first, second, kind) or grading.grade(second, first, kind))
+    """Whether either is right when the other is the gold (the coarser of the two may be the more rounded one).
 
-
-def _is_readable(gold: str, kind: AnswerKind) -> bool:
+    False where one of them cannot be read.
+    """
     try:
-        return grading.grade(gold, gold, kind) is True
+        return bool(grading.grade(first, second, kind) or grading.grade(second, first, kind))
     except ValueError:
         return False
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One operation with its two arguments as written; for a table operation the first is the row's name."""
 
     operation: str
@@ -159,54 +148,44 @@ def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[fl
     """
     results: list[float | str] = []
     told = []
-    for step in steps:
-        if step.operation.startswith("table_"):
-            result, sentence = _table_step(step, table, digits)
+    for operation, *arguments in steps:
+        if operation.startswith("table_"):
+            result, sentence = _over_row(operation, arguments[0], table, digits)
         else:
-            result, sentence = _step(step, results, digits)
+            earlier = {f"#{number}": result for number, result in enumerate(results)}
+            first, second = (earlier.get(text, to_number(text)) for text in arguments)
+            if not isinstance(first, float) or not isinstance(second, float):
+                raise ValueError(f"an argument of {arguments} is no number")
+            if operation == "greater":
+                result = "yes" if first > second else "no"
+                sentence = f"{show(first)} is {'' if first > second else 'not '}greater than {show(second)}."
+            else:
+                operate, sentence = _ARITHMETIC[operation]
+                result = rounded(operate(first, second), digits)
+                bracketed = show(second) if operation == "exp" else _operand(second)
+                sentence = sentence.format(show(first), bracketed, show(result))
         results.append(result)
         told.append(sentence)
     return results[-1], told
 
 
-def _step(step: Step, results: list[float | str], digits: int | None) -> tuple[float | str, str]:
-    first, second = _argument(step.first, results), _argument(step.second, results)
-    if step.operation == "greater":
-        greater = first > second
-        return "yes" if greater else "no", f"{show(first)} is {'' if greater else 'not '}greater than {show(second)}."
-    if step.operation == "exp":
-        result = rounded(first**second, digits)
-        return result, f"Raising {show(first)} to the power of {show(second)} gives {show(result)}."
-    name, sign, operate = _ARITHMETIC[step.operation]
-    result = rounded(operate(first, second), digits)
-    return result, f"The {name} is {show(first)} {sign} {_operand(second)} = {show(result)}."
-
-
-def _argument(text: str, results: list[float | str]) -> float:
-    """A step's argument: `#2` is an earlier result, anything else a literal."""
-    if text.startswith("#"):
-        value = dict(enumerate(results)).get(int(text[1:]))
-    else:
-        value = to_number(text)
-    if not isinstance(value, float):
-        raise ValueError(f"{text} is no number")
-    return value
-
-
-def _table_step(step: Step, table: Table, digits: int | None) -> tuple[float, str]:
-    row = next((row for row in table if row and row[0].strip().lower() == step.first.strip().lower()), ())
+def _over_row(operation: str, name: str, table: Table, digits: int | None) -> tuple[float, str]:
+    """Result and telling of an operation over the row called `name`."""
+    row = next((row for row in table if row and row[0].strip().lower() == name.strip().lower()), ())
     values = [to_number(cell) for cell in row[1:]]
-    if not values or None in values or (digits and len(values) > _MAX_TABLE_VALUES):
-        raise ValueError(f"no row of numbers called {step.first}")
-    told = f'The row "{step.first}" holds {", ".join(show(value) for value in values)}.'
-    if step.operation in ("table_max", "table_min"):
-        which, result = ("largest", max(values)) if step.operation == "table_max" else ("smallest", min(values))
-        return result, f"{told}\nIts {which} value is {show(result)}."
+    # A longer row does not make a short reasoning.
+    if not values or None in values or (digits and len(values) > 12):
+        raise ValueError(f"no row of numbers called {name}")
+    told = f'The row "{name}" holds {", ".join(show(value) for value in values)}.'
+    if operation == "table_max":
+        return max(values), f"{told}\nIts largest value is {show(max(values))}."
+    if operation == "table_min":
+        return min(values), f"{told}\nIts smallest value is {show(min(values))}."
     total = values[0]
     for value in values[1:]:
         before, total = total, rounded(total + value, digits and digits + 5)
         told += f"\nAdding up, {show(before)} + {_operand(value)} = {show(total)}."
-    if step.operation == "table_sum":
+    if operation == "table_sum":
         return total, told
     average = rounded(total / len(values), digits)
     return average, f"{told}\nThe average is {show(total)} / {len(values)} = {show(average)}."
@@ -240,13 +219,11 @@ def worked_reasoning(program: str, gold: str, executed: object, page: Page, ques
     Empty where that cannot be done honestly: the program cannot be read, our own execution does not give the source's
     `executed` answer (which is rounded to five decimals), or the last result is not `gold` as it is written.
     """
-    exact, stated = execute(program, page.table), clean_executed(executed)
+    exact, stated = execute(program, page.table), clean_gold(executed, executed=True)
     if isinstance(exact, float):
         number = to_number(stated)
-        matches = number is not None and abs(exact - number) <= max(1.01e-5, 1e-9 * abs(number))
-    else:
-        matches = exact == stated
-    if not matches:
+        stated = exact if number is not None and abs(exact - number) <= max(1.01e-5, 1e-9 * abs(number)) else None
+    if exact is None or exact != stated:
         return ""
     steps = parse_program(program)
     where = _where(program, steps, page, question)
@@ -260,7 +237,7 @@ def worked_reasoning(program: str, gold: str, executed: object, page: Page, ques
         near = shown == exact or (isinstance(exact, float) and math.isclose(shown, exact, rel_tol=5e-4))
         if near and (ending := _ending(shown, gold)):
             lines = "\n".join(line for line in [where, *told, *ending] if line).splitlines()
-            return "\n".join(lines) if len(lines) >= MIN_STEPS else ""
+            return "\n".join(lines) if len(lines) >= 3 else ""  # what the reasoning criteria ask for
     return ""
 
 
@@ -286,15 +263,27 @@ def _ending(shown: float | str, gold: str) -> list[str]:
 
 
 def _where(program: str, steps: list[Step], page: Page, question: str) -> str:
-    """Where on the page the program's numbers stand: row and column for the table, neighbouring words for the text."""
+    """Where on the page the program's numbers stand: row and column for the table, neighbouring words for the text.
+
+    Of several places the one that shares most words with the question.
+    """
+    asked = set(question.lower().split())
+
+    def shared(text: str) -> int:
+        return len(asked & set(text.lower().split()))
+
     arguments = [text for step in steps if "table" not in step.operation for text in (step.first, step.second)]
     literals = [text for text in arguments if not text.startswith(("#", "const_"))] if steps else [program.strip()]
     cells, quotes, unseen = [], [], []
     for literal in dict.fromkeys(literals):
-        if label := _cell_label(literal, page.table, question):
-            cells.append(f"{literal} for {label}")
-        elif words := _neighbours(literal, page.pre + page.post, question):
-            quotes.append(f'The text says "{words}".')
+        pattern = re.compile(rf"(?<![\w.-]){re.escape(literal)}(?![\w]|[.-]\d|%)")
+        places = [(line, match) for line in page.pre + page.post for match in pattern.finditer(line)]
+        if labels := _labels(literal, page.table):
+            cells.append(f"{literal} for {max(labels, key=shared)}")
+        elif places:
+            line, match = max(places, key=lambda place: shared(place[0]))
+            words = [*line[: match.start()].split()[-6:], literal, *line[match.end() :].split()[:2]]
+            quotes.append(f'The text says "{" ".join(words).replace(chr(34), "").strip(" .,;:")}".')
         else:
             unseen.append(literal)
     told = [f"The table gives {_listed(cells)}."] if cells else []
@@ -303,34 +292,16 @@ def _where(program: str, steps: list[Step], page: Page, question: str) -> str:
     return " ".join(told)
 
 
-def _listed(parts: list[str]) -> str:
-    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
-
-
-def _cell_label(literal: str, table: Table, question: str) -> str:
-    """Row name (and column name, where there are several) of the cell that holds `literal`; "" if none does.
-
-    Of several such cells the one whose names share most with the question.
-    """
+def _labels(literal: str, table: Table) -> list[str]:
+    """Row name (and column name, where there are several columns) of each cell that holds `literal`."""
     value, labels = to_number(literal), []
     for row in table[1:]:
         for column, cell in enumerate(row[1:], 1):
             if value is not None and to_number(cell) == value and row[0]:
                 name = table[0][column] if len(row) > 2 and column < len(table[0]) else ""
                 labels.append(f"{row[0]} ({name})" if name else row[0])
-    return max(labels, key=lambda label: _overlap(label, question), default="")
+    return labels
 
 
-def _neighbours(literal: str, sentences: tuple[str, ...], question: str) -> str:
-    """The words around `literal` in the sentence that shares most with the question; "" if none holds it."""
-    for_literal = re.compile(rf"(?<![\w.-]){re.escape(literal)}(?![\w]|[.-]\d|%)")
-    places = [(sentence, match) for sentence in sentences for match in for_literal.finditer(sentence)]
-    if not places:
-        return ""
-    sentence, match = max(places, key=lambda place: _overlap(place[0], question))
-    before, after = sentence[: match.start()].split()[-6:], sentence[match.end() :].split()[:2]
-    return " ".join([*before, literal, *after]).replace('"', "").strip(" .,;:")
-
-
-def _overlap(text: str, question: str) -> int:
-    return len(set(text.lower().split()) & set(question.lower().split()))
+def _listed(parts: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)

@@ -20,8 +20,6 @@ ROW_BONUS, LENGTH_PENALTY = 2.0, 0.75  # of `retrieved_context`; chosen on FinQA
 _TWICE = re.compile(r"(?<![\w.,])(-?(?P<number>[\w.,][^\s()]*?)?%?) \( (?P=number)(?: ?%)? \)")
 _CODE_POINT = re.compile(r" 2019s\b|\b201c ?| ?\b201d\b|\b20ac(?=\d)")
 _CHARACTER = {"2019s": "'s", "201c": '"', "201d": '"', "20ac": "€"}
-_BARE_PERCENT = re.compile(r"% \( % \)")
-_SENTENCE_END = re.compile(r"(?<= \.)\s+")
 
 
 @dataclass(frozen=True)
@@ -35,36 +33,29 @@ class Page:
     @classmethod
     def of(cls, raw: dict | str) -> Page:
         """From a page as records hold it: the official lists, one text, or `text` and `table` as two texts."""
-        if isinstance(raw, str):
-            return cls.from_text(raw)
-        if isinstance(raw["table"], str):
-            return cls.from_text(f"{raw['text']}\n\n{raw['table']}")
-        return cls.from_lists(raw["pre_text"], raw["table"], raw["post_text"])
-
-    @classmethod
-    def from_lists(cls, pre: list[str], table: list[list[str]], post: list[str]) -> Page:
-        """From the official schema's `pre_text`, `table`, `post_text`; cleans every string."""
-        rows = tuple(tuple(clean_text(str(cell)) for cell in row) for row in table or [])
-        return cls(_sentences(pre or []), rows, _sentences(post or []))
-
-    @classmethod
-    def from_text(cls, text: str) -> Page:
-        """From a page flattened to one string whose table rows are lines with ` | ` between the cells."""
-        lines = text.split("\n")
-        rows = [number for number, line in enumerate(lines) if " | " in line]
-        if not rows:
-            return cls.from_lists(_SENTENCE_END.split(text), [], [])
-        first, last = rows[0], rows[-1]
-        table = [line.split(" | ") for line in lines[first : last + 1] if " | " in line]
-        table[0] = ["" if cell.strip() == "-" else cell for cell in table[0]]  # one re-upload writes an empty header so
-        split = [sentence for part in lines[:first] for sentence in _SENTENCE_END.split(part)]
-        after = [sentence for part in lines[last + 1 :] for sentence in _SENTENCE_END.split(part)]
-        return cls.from_lists([line for line in split if line.strip() != "Table:"], table, after)
+        if isinstance(raw, dict) and not isinstance(raw["table"], str):
+            pre, table, post = raw["pre_text"] or [], raw["table"] or [], raw["post_text"] or []
+        else:
+            pre, table, post = _parts(raw if isinstance(raw, str) else f"{raw['text']}\n\n{raw['table']}")
+        rows = tuple(tuple(clean_text(str(cell)) for cell in row) for row in table)
+        return cls(_sentences(pre), rows, _sentences(post))
 
     def context(self) -> str:
         """The page as a model sees it; empty if the page is empty."""
         parts = ("\n".join(self.pre), markdown_table(self.table), "\n".join(self.post))
         return "\n\n".join(part for part in parts if part)
+
+
+def _parts(text: str) -> tuple[list[str], list[list[str]], list[str]]:
+    """Sentences, table and sentences of a page flattened to one text whose table rows are lines of `cell | cell`."""
+    lines = text.split("\n")
+    rows = [number for number, line in enumerate(lines) if " | " in line]
+    first, end = (rows[0], rows[-1] + 1) if rows else (len(lines), len(lines))
+    table = [line.split(" | ") for line in lines[first:end] if " | " in line]
+    if table:
+        table[0] = ["" if cell.strip() == "-" else cell for cell in table[0]]  # one re-upload writes an empty header so
+    pre, post = (re.split(r"(?<= \.)\s+|\n", "\n".join(part)) for part in (lines[:first], lines[end:]))
+    return [line for line in pre if line.strip() != "Table:"], table, post
 
 
 def clean_text(text: str) -> str:
@@ -75,10 +66,8 @@ def clean_text(text: str) -> str:
     text = " ".join(text.split())
     if "(" in text:  # most lines hold no debris, and there are many
         text = _TWICE.sub(lambda match: match[1] if match[1][:1] == "-" or match[1][-1:] == "%" else match[0], text)
-        text = _BARE_PERCENT.sub("%", text)
-    if "20" in text:
-        text = _CODE_POINT.sub(lambda match: _CHARACTER[match[0].strip()], text)
-    return text
+        text = text.replace("% ( % )", "%")
+    return _CODE_POINT.sub(lambda match: _CHARACTER[match[0].strip()], text) if "20" in text else text
 
 
 def _sentences(lines: list[str]) -> tuple[str, ...]:
@@ -99,12 +88,11 @@ def markdown_table(rows: tuple[tuple[str, ...], ...]) -> str:
 def retrieved_context(problem: Problem, max_chars: int) -> str:
     """The lines of the context that share the most words with the question, up to `max_chars` characters.
 
-    For models whose window does not hold a page. Words of the question and of the earlier turns' questions are
-    weighted by their rarity among the page's lines (inverse document frequency, Sparck Jones 1972); a line's score is
-    their sum, less for long lines and more for table rows. Neither the gold nor the source's evidence marks are looked
-    at, so the right line may be missing: on dev, all numbers of the gold program are still there for 77 % of FinQA and
-    90 % of ConvFinQA at 1,000 characters (70 % and 84 % at 600). Results on such contexts are not comparable with the
-    full-page benchmark. The table's header always stays, the order of the page too; what fits is returned unchanged.
+    For models whose window does not hold a page. A line's score is the sum of its shared words' inverse document
+    frequency (Sparck Jones 1972), less for long lines and more for table rows. Neither gold nor evidence marks are
+    looked at, so the right line may be missing: at 1,000 characters, all numbers of the gold program are still there
+    for 77 % of FinQA's dev and 90 % of ConvFinQA's. Results are not comparable with the full-page benchmark. The
+    table's header always stays, the order of the page too; what fits is returned unchanged.
     """
     if len(problem.context) <= max_chars:
         return problem.context
@@ -112,8 +100,8 @@ def retrieved_context(problem: Problem, max_chars: int) -> str:
     header = next((number for number, line in enumerate(lines) if line.startswith("| ")), None)
     kept = set() if header is None else {header, header + 1}
     room = max_chars - sum(len(lines[number]) + 1 for number in kept)
-    query = set(_words(" ".join([turn.question for turn in problem.history] + [problem.question])))
-    words = [set(_words(line)) for line in lines]
+    query = _words(" ".join([turn.question for turn in problem.history] + [problem.question]))
+    words = [_words(line) for line in lines]
     frequency = Counter(word for line in words for word in line)
     weight = {word: math.log(len(lines) / frequency[word]) for word in query & frequency.keys()}
 
@@ -131,19 +119,15 @@ def retrieved_context(problem: Problem, max_chars: int) -> str:
 def shorten(problem: Problem, max_chars: int) -> Problem:
     """`problem` with its `retrieved_context`; worked reasoning that quotes a number which was cut away is dropped.
 
-    Such reasoning would teach a model to invent figures. The answer stays: the question may now be unanswerable,
-    which is part of what a benchmark on shortened contexts measures.
+    Such reasoning would teach a model to invent figures. The answer stays, though the context may no longer give it.
     """
     context = retrieved_context(problem, max_chars)
-    lost = _numbers(problem.context) - _numbers(context)
-    reference = "" if lost & _numbers(problem.reference) else problem.reference
+    texts = (problem.context, context, problem.reference)
+    whole, left, quoted = (set(re.findall(r"\d+(?:\.\d+)?", text.replace(",", ""))) for text in texts)
+    reference = "" if (whole - left) & quoted else problem.reference
     return problem.model_copy(update={"context": context, "reference": reference})
 
 
-def _numbers(text: str) -> set[str]:
-    return set(re.findall(r"\d+(?:\.\d+)?", text.replace(",", "")))
-
-
-def _words(text: str) -> list[str]:
+def _words(text: str) -> set[str]:
     # A plural s and a possessive are cut so that "options" finds "option".
-    return [word.removesuffix("'s").rstrip("s") for word in re.findall(r"[a-z0-9&'.]*[a-z0-9]", text.lower())]
+    return {word.removesuffix("'s").rstrip("s") for word in re.findall(r"[a-z0-9&'.]*[a-z0-9]", text.lower())}

@@ -15,12 +15,12 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from finr1.records import Problem, hash_share
-from finr1.sources.files import Files, NoProblem, key_of, read_each, require, require_columns, split_in_name
+from finr1.sources.files import Files, NoProblem, key_of, read_each, require, split_in_name
 
 LABELS = {"0": "bearish", "1": "bullish", "2": "neutral"}
 QUESTION = "What is the sentiment of this tweet for the stock or market: bearish, bullish or neutral?"
@@ -40,7 +40,6 @@ def read(record: Any, file: str) -> Problem:
         raise NoProblem("unknown schema")
     if "target" in record and not {"text", "label"} <= record.keys():
         raise NoProblem("words in place of labels")  # one re-upload calls label 1 neutral and 2 positive: wrong
-    require_columns(record, "text", "label")
     tweet, gold = " ".join(record["text"].split()), LABELS.get(str(record["label"]))
     split, text = SPLITS.get(split_in_name(file) or ""), text_without_links(tweet)
     require({"unknown split": split, "unreadable gold": gold, "no text but a link": text})
@@ -69,50 +68,34 @@ def text_without_links(tweet: str) -> str:
     return " ".join(re.sub(r"https?://\S+", " ", tweet.lower()).split())
 
 
-class Cue(NamedTuple):
-    """Words (a regular expression over lower-case text) that point to a label, and their meaning for the stock."""
-
-    label: str
-    meaning: str
-    pattern: re.Pattern
-
-
 @cache
-def lexicon() -> list[Cue]:
-    """The cues of `cues.yaml`, in its order; a pattern's `<name>` stands for one of its parts."""
+def lexicon() -> list[tuple[str, str, re.Pattern]]:
+    """(label, meaning for the stock, pattern) of each cue of `cues.yaml`, over lower-case text, in the file's order."""
     content = yaml.safe_load(Path(__file__).with_name("cues.yaml").read_text(encoding="utf8"))
     cues = []
     for label in LABELS.values():
         for meaning, pattern in content[label].items():
             for name, part in content["parts"].items():
                 pattern = pattern.replace(f"<{name}>", part)
-            cues.append(Cue(label, meaning, re.compile(rf"(?<![\w$-])(?:{pattern})(?![\w%-])")))
+            cues.append((label, meaning, re.compile(rf"(?<![\w$-])(?:{pattern})(?![\w%-])")))
     return cues
 
 
-def cues_in(text: str) -> list[tuple[str, Cue]]:
-    """(words, cue) for every cue of the lexicon that occurs in `text` (lower case, without links)."""
-    text = text.replace("’", "'")
-    return [(match[0], cue) for cue in lexicon() if (match := cue.pattern.search(text))]
-
-
-def label_by_rule(text: str) -> str | None:
-    """The one label that the cues of `text` point to, neutral if there is none; None if they disagree.
-
-    Routine words yield to a cue of good or bad news.
-    """
-    labels = {cue.label for _, cue in cues_in(text)}
-    labels = labels - {"neutral"} or labels or {"neutral"}
-    return labels.pop() if len(labels) == 1 else None
-
-
 def rationale(text: str, gold: str) -> str:
-    """Three short sentences for `gold` by rule, or "" where the rule's label is another one or none."""
-    if label_by_rule(text) != gold:
+    """Three short sentences for `gold` by rule from a tweet in lower case without links; "" where the rule disagrees.
+
+    The rule's label is the one that all cues of the text point to, neutral if there are none; routine words yield to a
+    cue of good or bad news.
+    """
+    text = text.replace("’", "'")
+    matches = [(label, meaning, pattern.search(text)) for label, meaning, pattern in lexicon()]
+    cues = [(label, meaning, match[0]) for label, meaning, match in matches if match]
+    labels = {label for label, *_ in cues}
+    if (labels - {"neutral"} or labels or {"neutral"}) != {gold}:
         return ""
     told = "The tweet names no rise or fall, no beat or miss, no upgrade or downgrade.\nThat moves no stock."
-    for words, cue in cues_in(text):
-        if cue.label == gold:
-            told = f'The tweet says "{words}".\n{cue.meaning} for the stock.'
+    for label, meaning, words in cues:
+        if label == gold:
+            told = f'The tweet says "{words}".\n{meaning} for the stock.'
             break
     return f"{told}\nSo the sentiment is {gold}."
