@@ -1,25 +1,24 @@
-"""Types that the parameters of several stages share, and the names of keys."""
+"""What the parameters of several stages share: types, the names of keys, and a model that is asked at an endpoint."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import os
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from finr1.params.base import did_you_mean
-from finr1.records import RECIPE  # noqa: F401  (parameters name the recipe's models)
+from finr1.params.base import Params, Wrong, did_you_mean
 
 API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
-ANY_KEY = (API_KEY, "OPENAI_API_KEY")
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Temperature = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+AboveZero = Annotated[float, Field(gt=0)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
-CheckOrder = Literal["standard", "with_question", "inputs_last", "with_question_inputs_last", "chinese"]
-Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"]
 
 
 def _known_source(name: str) -> str:
@@ -40,3 +39,45 @@ def key_variable(model: str) -> str:
     Where it is not set, the key of all endpoints is used.
     """
     return f"{API_KEY}_{''.join(char if char.isalnum() else '_' for char in model.strip()).upper()}"
+
+
+def missing_key(model: str) -> str | None:
+    """What to do where the environment holds no key for a model or role; None where it does."""
+    own = key_variable(model)
+    if any(os.environ.get(name) for name in (own, API_KEY, "OPENAI_API_KEY")):
+        return None
+    export = f"`export {API_KEY}=...` (any text for a server that asks for no key), or {own} for it only"
+    return f"the environment variable {API_KEY} is not set; {export}"
+
+
+class EndpointParams(Params):
+    """What distillation, filtering, GRPO and the benchmark share: a model that is asked, perhaps behind an endpoint."""
+
+    role: ClassVar[str]  # "teacher", "judge" or "verifier": the first word of its parameters
+
+    @property
+    def backend(self) -> str:
+        """The value of `<role>_backend`: "endpoint", or what answers in its place."""
+        return getattr(self, f"{self.role}_backend")
+
+    @property
+    def key_env(self) -> str:
+        """Environment variable with this role's key: its own (FINR1_API_KEY_TEACHER) where set, else FINR1_API_KEY.
+
+        Teacher, judge and verifier may sit with three providers, and none is to see the others' keys.
+        """
+        own = key_variable(self.role)
+        return own if os.environ.get(own) else API_KEY
+
+    def conflicts(self) -> Wrong:
+        yield from super().conflicts()
+        needed = {"endpoint": ("model", "base_url"), "transformers": ("model",), "vllm": ("model",)}
+        for name in (f"{self.role}_{part}" for part in needed.get(self.backend, ())):
+            if getattr(self, name) is None:
+                example = "a URL such as http://HOST:PORT/v1" if name.endswith("url") else "a name, hub id or folder"
+                yield name, f'{self.role}_backend = "{self.backend}" needs {example}'
+
+    def missing(self) -> Wrong:
+        yield from super().missing()
+        if self.backend == "endpoint" and (advice := missing_key(self.role)):
+            yield f"{self.role}_backend", advice
