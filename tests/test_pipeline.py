@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -18,9 +17,9 @@ from conftest import ROOT, demo_values
 
 from finr1 import manifest, pipeline
 from finr1.__main__ import main
-from finr1.notebook_run import NotebookFailed
 from finr1.params import ParameterError
 from finr1.params.base import read_flat_yaml, write_flat_yaml
+from finr1.pipeline import NotebookFailed
 from finr1.run import Run, read_manifest
 
 PRESET = {
@@ -173,16 +172,6 @@ def test_a_changed_figure_runs_its_notebook_and_does_not_train_again(tiny, packa
     (package / "plotting" / "style.py").write_text("2\n", "utf8")
     assert run_tiny(executed, until="01_data") == ["00_overview", "01_data"]
     assert (outputs / "mine" / "01_data" / "model").exists()
-
-
-def test_a_stage_of_an_older_version_runs_again(tiny, executed, outputs, capsys):
-    run_tiny(executed)
-    file = outputs / "mine" / "01_data" / "manifest.json"
-    record = json.loads(file.read_text("utf8"))
-    record["code"] = {"commit": None, "dirty": None, "notebook_sha256": "a", "package_sha256": "b"}
-    file.write_text(json.dumps(record), "utf8")
-    assert run_tiny(executed) == ["01_data"]
-    assert "run  01_data: made by an older version of the suite" in capsys.readouterr().out
 
 
 # What stops before any work.
@@ -358,11 +347,11 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, outputs):
     assert process.returncode == 130 and "Traceback" not in error and "the same command again resumes" in error
 
 
-def test_the_end_prints_the_reports_table_and_its_path(outputs, capsys):
+def test_the_end_prints_the_reports_table_and_its_path(tiny, executed, outputs, capsys):
     folder = outputs / "mine" / "07_report"
     folder.mkdir(parents=True)
     for name, text in (("summary.txt", "base 12.0\n"), ("report.html", "<html>"), ("manifest.json", '{"outputs": {}}')):
         (folder / name).write_text(text, "utf8")
-    pipeline.print_results(folder)
+    run_tiny(executed)
     text = capsys.readouterr().out
     assert "base 12.0" in text and f"report: {folder / 'report.html'}" in text
