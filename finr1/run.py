@@ -134,8 +134,8 @@ class Run:
             "finished": _now(),
         }
         manifest.write_json(self.dir / MANIFEST_FILE, record)
-        phases = "".join(f", {name} {seconds:.1f} s" for name, seconds in record["phases_s"].items())
-        print(f"{self.stage} is complete: {shown(self.dir / MANIFEST_FILE)} ({len(described)} files{phases})")
+        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record["phases_s"].items())
+        print(f"{self.stage} is complete: {shown(self.dir / MANIFEST_FILE)}{f' ({phases})' if phases else ''}")
 
     def save_state(self) -> None:
         """Keep `state` for a session that resumes after this one was killed."""

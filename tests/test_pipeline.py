@@ -13,12 +13,13 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import yaml
 from conftest import ROOT, demo_values
 
 from finr1 import manifest, pipeline
 from finr1.__main__ import main
 from finr1.params import ParameterError
-from finr1.params.base import read_flat_yaml, write_flat_yaml
+from finr1.params.base import read_flat_yaml
 from finr1.pipeline import NotebookFailed
 from finr1.run import Run, read_manifest
 
@@ -46,7 +47,7 @@ def tiny(project: Path, outputs: Path) -> Path:
     (project / "notebooks").mkdir()
     (project / "params" / "tiny").mkdir(parents=True)
     for stage, values in PRESET.items():
-        write_flat_yaml(project / "params" / "tiny" / f"{stage}.yaml", values)
+        (project / "params" / "tiny" / f"{stage}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), "utf8")
         write_notebook(project, stage)
     return project
 
@@ -224,7 +225,7 @@ def test_a_missing_key_stops_a_run_that_needs_it_and_no_other(tiny, executed, mo
 def test_a_preset_without_a_file_for_each_notebook_is_refused(tiny, executed, capsys):
     (tiny / "params" / "tiny" / "01_data.yaml").unlink()
     assert main(["run", "--preset", "tiny", "--until", LAST]) == 2
-    assert "params/tiny/01_data.yaml is missing" in capsys.readouterr().err and executed == []
+    assert "params/tiny/01_data.yaml" in capsys.readouterr().err and executed == []
 
 
 def test_a_wrong_parameter_is_told_within_five_seconds_and_without_a_traceback(tiny):

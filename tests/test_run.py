@@ -97,7 +97,7 @@ def test_finish_says_where_the_manifest_lies_and_what_took_how_long(capsys):
         run.path("rows.jsonl").write_text("{}\n", "utf8")
     run.finish({}, outputs=["rows.jsonl"])
     told = capsys.readouterr().out
-    assert told == f"01_data is complete: {run.dir / 'manifest.json'} (1 files, draw 0.0 s)\n"
+    assert told == f"01_data is complete: {run.dir / 'manifest.json'} (draw 0.0 s)\n"
 
 
 def test_an_output_that_was_not_written_leaves_the_stage_incomplete():

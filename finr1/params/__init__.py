@@ -1,8 +1,8 @@
 """One pydantic model per notebook; YAML in and out. Wrong parameters stop a stage before any work."""
 
 from finr1.params.base import ParameterError, Params, read_flat_yaml
-from finr1.params.fields import API_KEY, key_variable
 from finr1.params.stages import (
+    API_KEY,
     NOTEBOOKS,
     RECIPE,
     STAGES,
@@ -12,10 +12,13 @@ from finr1.params.stages import (
     DataParams,
     DistillationParams,
     FilteringParams,
+    GRPOParams,
     OverviewParams,
     ReportParams,
+    SFTParams,
+    TrainingParams,
+    key_variable,
 )
-from finr1.params.training import GRPOParams, SFTParams, TrainingParams
 
 __all__ = [
     "API_KEY", "NOTEBOOKS", "RECIPE", "STAGES", "AblationParams", "BenchmarkParams", "CompareParams", "DataParams",

@@ -81,8 +81,14 @@ class Params(BaseModel):
         return cls(**read_flat_yaml(path).values)
 
     def to_yaml(self, path: Path) -> None:
-        """Write a file that `from_yaml` and `papermill -f` read back to the same parameters."""
-        write_flat_yaml(path, self.model_dump())
+        """Write a file that `from_yaml` and `papermill -f` read back to the same parameters.
+
+        PyYAML keeps the point in floats (`1.0e-05`), without which it reads them back as text.
+        """
+        text = yaml.safe_dump(
+            self.model_dump(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000
+        )
+        path.write_text(text, "utf8")
 
     def input_names(self) -> dict[str, str]:
         """Parameter -> folder as written, for each input stage; of a list `x_stages`, `x_stages[0]` and so on."""
@@ -217,26 +223,17 @@ class FlatYaml(NamedTuple):
 def read_flat_yaml(path: Path) -> FlatYaml:
     """Read a parameter file; raises ParameterError for broken YAML, no mapping, or a name given twice.
 
-    (PyYAML itself lets the second of two equal names win without a word, and drops comments.)
+    PyYAML itself lets the second of two equal names win without a word, and drops comments.
     """
-    text = Path(path).read_text("utf8")
     try:
-        root, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        text = Path(path).read_text("utf8")
+        values = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError) as error:
         raise ParameterError(str(path), [f"not readable as YAML: {error}"]) from None
-    if not isinstance(root, yaml.MappingNode):
+    if not isinstance(values, dict):
         raise ParameterError(str(path), ["should hold one `name: value` a line"])
-    names = [key.value for key, _ in root.value]
+    lines = re.findall(r"^(\w+):.*?(?:  # (.*))?$", text, re.MULTILINE)
+    names = [name for name, _ in lines]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ParameterError(str(path), [f"{name}: given twice" for name in twice])
-    lines = [*text.splitlines(), ""]
-    ends = {key.value: value.end_mark for key, value in root.value}
-    comments = {name: lines[end.line][end.column :].partition("#")[2].strip() for name, end in ends.items()}
-    return FlatYaml(values, comments)
-
-
-def write_flat_yaml(path: Path, values: dict[str, Any]) -> None:
-    """Write `values` in their order. Floats keep a point (`1.0e-05`), without which YAML reads them back as text."""
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, "utf8")
+    return FlatYaml(values, dict(lines))
