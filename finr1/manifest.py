@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -30,9 +29,9 @@ MANIFEST_FILE = "manifest.json"
 _PACKAGE = Path(__file__).resolve().parent
 _PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".mplstyle", ".html", ".j2")
 # The packages whose version can change a result.
-_PACKAGES = (
+_LIBRARIES = (
     "torch transformers trl peft datasets accelerate bitsandbytes vllm tokenizers safetensors "
-    "numpy pandas scipy statsmodels aiohttp openai pydantic papermill"
+    "numpy pandas scipy statsmodels openai pydantic papermill"
 ).split()
 
 
@@ -82,7 +81,7 @@ def file_sha256(path: Path) -> str:
 
 
 def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """{file: sha256, bytes, rows}; a folder counts file by file, rows are the lines of JSONL and the rows of Parquet.
+    """{file: sha256, bytes, and rows of JSONL}; a folder counts file by file.
 
     Raises FileNotFoundError for a name that the stage has not written.
     """
@@ -96,10 +95,6 @@ def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, A
             if file.suffix == ".jsonl":
                 with file.open("rb") as lines:
                     entry["rows"] = sum(1 for line in lines if line.strip())
-            elif file.suffix == ".parquet":
-                import pyarrow.parquet
-
-                entry["rows"] = pyarrow.parquet.read_metadata(file).num_rows
             described[str(file.relative_to(stage_dir))] = entry
     return described
 
@@ -131,19 +126,17 @@ def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
     A data file belongs to the modules of its folder; in the package's root, to the module of its name
     (`ledger.yaml` to `ledger.py`). What lies in `sandbox` runs in a process of its own, and counts with its folder.
     """
-    modules = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in ("finr1", "__main__")]
-    paths = {Path(module.__file__).resolve() for module in modules if getattr(module, "__file__", None)}
-    code = {path.relative_to(_PACKAGE.parent) for path in paths if path.is_relative_to(_PACKAGE)}
-    names = {path.with_suffix("") for path in code}  # finr1/ledger
-    folders = {path.parent for path in code if len(path.parts) > 2}
+    files = [
+        Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
+    ]
+    code = [file.relative_to(_PACKAGE.parent) for file in files if file.is_relative_to(_PACKAGE)]
+    modules, folders = {path.with_suffix("") for path in code}, {path.parent for path in code if len(path.parts) > 2}
 
-    def belongs(name: str) -> bool:
-        path = Path(name)
-        if path.suffix == ".py" and path.parent.name != "sandbox":
-            return path in code
-        return path.parent in folders or path.parent / path.name.partition(".")[0] in names
+    def belongs(path: Path) -> bool:
+        counts_with_folder = path.suffix != ".py" or path.parent.name == "sandbox"
+        return path.parent / path.name.partition(".")[0] in modules or (counts_with_folder and path.parent in folders)
 
-    return {name: sha256 for name, sha256 in hashes.items() if belongs(name)}
+    return {name: sha256 for name, sha256 in hashes.items() if belongs(Path(name))}
 
 
 def changed_files(recorded: dict[str, str]) -> list[str]:
@@ -179,29 +172,19 @@ def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
 
 
 def commit() -> dict[str, Any]:
-    """{commit, dirty} of the clone; both None without git, or outside a clone of this project."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(repository_root()), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != repository_root():
-            return {"commit": None, "dirty": None}
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
+    """{commit, dirty} of the clone (dirty: a file that git knows was changed); both None outside of a clone."""
+    command = ["git", "-C", str(repository_root()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    told = ""
+    with suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    sha, _, dirty = told.partition("-")
+    return {"commit": sha or None, "dirty": bool(dirty) if sha else None}
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that matter, those that are installed."""
-    installed = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
+    """Python and the libraries that matter, those that are installed."""
+    installed = {package.name: package.version for package in importlib.metadata.distributions()}
+    return {"python": platform.python_version()} | {name: installed[name] for name in _LIBRARIES if name in installed}
 
 
 # The machine.
@@ -212,11 +195,9 @@ def hardware() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpus = Path("/proc/cpuinfo").read_text("utf8") if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"^model name\s*:\s*(.*)", cpus, re.MULTILINE)
-    gpus = ""
-    if shutil.which("nvidia-smi"):
-        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        with suppress(OSError, subprocess.SubprocessError):
-            gpus = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    command, gpus = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"], ""
+    with suppress(OSError, subprocess.SubprocessError):  # without it there is no GPU to speak of
+        gpus = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     return {
         "cpu": model[1] if model else platform.processor() or platform.machine(),
         "cores": cores,
@@ -228,7 +209,5 @@ def hardware() -> dict[str, Any]:
 def peak_memory_gib() -> dict[str, float]:
     """Peak resident memory of this process, and of the largest single child that has ended."""
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
-    return {
-        name: round(resource.getrusage(who).ru_maxrss * unit / 2**30, 2)
-        for name, who in (("notebook", resource.RUSAGE_SELF), ("largest_child", resource.RUSAGE_CHILDREN))
-    }
+    asked = {"notebook": resource.RUSAGE_SELF, "largest_child": resource.RUSAGE_CHILDREN}
+    return {name: round(resource.getrusage(who).ru_maxrss * unit / 2**30, 2) for name, who in asked.items()}

@@ -14,13 +14,9 @@ def repository_root() -> Path:
 
     Raises FileNotFoundError when the package was installed away from its clone: notebooks and presets lie there.
     """
-    if override := os.environ.get("FINR1_ROOT"):
-        return Path(override).resolve()
-    root = Path(__file__).resolve().parent.parent
+    root = Path(os.environ.get("FINR1_ROOT") or Path(__file__).parent.parent).resolve()
     if not (root / "pyproject.toml").exists():
-        raise FileNotFoundError(
-            f"no pyproject.toml in {root}: install finr1 from its clone with `pip install -e .`, or set FINR1_ROOT"
-        )
+        raise FileNotFoundError(f"no pyproject.toml in {root}: install finr1 from its clone (`pip install -e .`)")
     return root
 
 
@@ -41,10 +37,8 @@ def preset_names() -> list[str]:
 
 def resolve(path: str) -> Path:
     """`path` from the root; one that starts with `outputs/` from `outputs_root()`; an absolute one as it is."""
-    parts = Path(path).parts
-    if parts and parts[0] == "outputs":
-        return outputs_root().joinpath(*parts[1:])
-    return repository_root() / path
+    first, *rest = Path(path).parts or ("",)
+    return outputs_root().joinpath(*rest) if first == "outputs" else repository_root() / path
 
 
 def run_folder(name: str) -> Path:
@@ -52,7 +46,7 @@ def run_folder(name: str) -> Path:
 
     A relative path counts from the working folder, and from the root where nothing is there. It may not exist.
     """
-    candidates = [outputs_root() / name, Path(name).expanduser().absolute(), resolve(name)]
+    candidates = [outputs_root() / name, Path(name).absolute(), resolve(name)]
     return Path(os.path.normpath(next((path for path in candidates if path.is_dir()), candidates[0])))
 
 

@@ -152,7 +152,7 @@ def grpo_memory(shape: Shape, params: GRPOParams, gpu_gib: float | None, prompt:
     if params.beta and params.peft == "full":  # with an adapter the reference is the policy with the adapter off
         halved = params.distributed == "zero3" and params.bf16 and shards > 1
         resident["reference model"] = size * (2 if halved else 4) / shards
-    if params.use_vllm and params.vllm_mode == "colocate" and gpu_gib:
+    if params.use_vllm and gpu_gib:
         resident["sampling"] = params.vllm_gpu_memory_utilization * gpu_gib * GIB  # taken whole, at the start
     scored = rows * (length if gpu else params.max_completion_length)
     update = resident | {

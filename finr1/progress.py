@@ -9,27 +9,22 @@ from pathlib import Path
 from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
-EARLY_FILE = "early_answers.jsonl"  # of the model in training, see `callbacks.EarlyLook`
-_SHOWN = ("loss", "reward", "mean_token_accuracy")  # of a row, those that are there
+EARLY_FILE = "early_answers.jsonl"  # of the model in training, see `training.EarlyLook`
 
 
 def read_metrics(stage_dir: Path) -> list[dict[str, Any]]:
     """The rows that the trainer has logged so far; a line that is being written is left for the next look."""
     path = Path(stage_dir) / METRICS_FILE
-    if not path.exists():
-        return []
-    lines = path.read_text("utf8").splitlines(keepends=True)
+    lines = path.read_text("utf8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def duration(seconds: float) -> str:
     """`42 s`, `3 min 05 s`, `2 h 07 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
 def describe(rows: list[dict[str, Any]], seconds: float) -> str:
@@ -37,9 +32,9 @@ def describe(rows: list[dict[str, Any]], seconds: float) -> str:
     if not rows:
         return f"starting, {duration(seconds)}"
     row = rows[-1]
-    of = f"/{row['max_steps']}" if "max_steps" in row else ""
-    numbers = [f"{name} {row[name]:.4g}" for name in _SHOWN if isinstance(row.get(name), int | float)]
-    return ", ".join([f"step {row.get('step', len(rows))}{of}", *numbers, duration(seconds)])
+    shown = [name for name in ("loss", "reward", "mean_token_accuracy") if isinstance(row.get(name), int | float)]
+    numbers = "".join(f"{name} {row[name]:.4g}, " for name in shown)
+    return f"step {row.get('step', len(rows))}/{row.get('max_steps', '?')}, {numbers}{duration(seconds)}"
 
 
 class ProgressLine:
@@ -48,25 +43,23 @@ class ProgressLine:
     def __init__(self) -> None:
         ipython = sys.modules.get("IPython")
         self._in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
-        self._replaces = not self._in_notebook and sys.stdout.isatty()
-        self._interval = 1 if self._in_notebook or self._replaces else 10  # seconds
+        self._on_terminal = not self._in_notebook and sys.stdout.isatty()
         self._handle: Any = None
         self._shown = float("-inf")
 
     def show(self, line: str, last: bool = False) -> None:
         """Show `line`, unless it comes too soon after the one before; the `last` one always is shown."""
-        now = time.monotonic()
-        if not last and now - self._shown < self._interval:
+        interval = 1 if self._in_notebook or self._on_terminal else 10  # seconds
+        if not last and time.monotonic() - self._shown < interval:
             return
-        self._shown = now
-        if not self._in_notebook:
-            before, after = ("\r", "\x1b[K") if self._replaces else ("", "")
-            print(f"{before}{line}{after}", end="\n" if last or not self._replaces else "", flush=True)
-            return
-        # An updated display is stored once, with its last text; carriage returns would all be kept in the file.
-        from IPython.display import display
-
-        if self._handle is None:
-            self._handle = display({"text/plain": line}, raw=True, display_id=True)
-        else:
+        self._shown = time.monotonic()
+        if self._on_terminal:
+            print(f"\r{line}\x1b[K", end="\n" if last else "", flush=True)
+        elif not self._in_notebook:
+            print(line, flush=True)
+        elif self._handle is not None:
             self._handle.update({"text/plain": line}, raw=True)
+        else:  # an updated display is stored once, with its last text; carriage returns would all be kept in the file
+            from IPython.display import display
+
+            self._handle = display({"text/plain": line}, raw=True, display_id=True)

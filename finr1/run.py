@@ -2,8 +2,8 @@
 
 `manifest.json` is written last and atomically: it exists = the stage is complete; the next stage refuses to start
 without it. A stage that was killed resumes: with the same parameters, inputs and code its artefacts stay. Otherwise
-they are removed, except for two kinds. Answers (`*.answers.jsonl`) are keyed by request and were paid for. What
-training made stays when nothing but code changed: `launch` knows which code the trainer loaded, and decides.
+they are removed, but not answers (`*.answers.jsonl`, keyed by request and paid for), and not what training made when
+nothing but code changed: `launch` knows which code the trainer loaded, and decides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from finr1 import manifest
 from finr1.child import LOADED_FILE, is_locked
 from finr1.launch import MADE_BY_TRAINING, PARAMS_FILE, SCRIPT, launch, notebook_file  # noqa: F401
 from finr1.manifest import MANIFEST_FILE, read_manifest
-from finr1.params import NOTEBOOKS, STAGES, ParameterError, Params
+from finr1.params import STAGES, ParameterError, Params
 from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 
 KERNEL_LOG = "kernel.log"
@@ -38,31 +38,18 @@ class StageBusy(RuntimeError):
     """Another process is training in the same folder."""
 
 
-def input_hashes(params: Params) -> dict[str, dict[str, str]]:
-    """{parameter: path, sha256 of all outputs} of each input stage; raises MissingStage when one is incomplete."""
-    problems, hashes = [], {}
-    for name, folder in params.inputs().items():
+def missing_inputs(params: Params) -> dict[Path, str]:
+    """{folder: the line that names the parameter, its value, the notebook and the command} of incomplete inputs."""
+    lines = {}
+    for name, value in params.input_names().items():
+        folder = params.inputs()[name]
         if missing := manifest.what_is_missing(folder):
-            problems.append(how_to_make(name, params.input_names()[name], missing))
-        else:
-            hashes[name] = {"path": shown(folder), "sha256": read_manifest(folder)["outputs_sha256"]}
-    if problems:
-        raise MissingStage(params.stage, problems)
-    return hashes
-
-
-def how_to_make(name: str, value: str, missing: str) -> str:
-    """The line for an input that is not complete: the parameter, its value, the notebook and the command."""
-    folder = Path(value)
-    run = folder.parent.name or "NAME"
-    if folder.name in NOTEBOOKS and folder.name not in STAGES:
-        notebook = f"notebooks/{folder.name}.ipynb"
-        return f'{name} = "{value}": not complete ({missing}); {notebook} makes it, with run = "{run}"'
-    again = f" --force {folder.name}" if "is gone" in missing or "was changed" in missing else ""
-    return (
-        f'{name} = "{value}": not a complete stage ({missing}); notebooks/{folder.name}.ipynb makes it: '
-        f"`python -m finr1 run --preset PRESET --run {run} --until {folder.name}{again}`"
-    )
+            again = f" --force {folder.name}" if (folder / MANIFEST_FILE).exists() else ""
+            command = f"python -m finr1 run --preset PRESET --run {folder.parent.name} --until {folder.name}{again}"
+            how = f": `{command}`" if folder.name in STAGES else ""
+            maker = f"notebooks/{folder.name}.ipynb makes it{how}"
+            lines[folder] = f'{name} = "{value}": not a complete stage ({missing}); {maker}'
+    return lines
 
 
 class Run:
@@ -75,13 +62,17 @@ class Run:
         self.params, self.name, self.stage = params, params.run, params.stage
         self.inputs = params.inputs()
         self.dir = outputs_root() / params.run / params.stage
-        self._input_hashes = input_hashes(params)
+        if missing := missing_inputs(params):
+            raise MissingStage(params.stage, missing.values())
         if is_locked(self.dir):
             raise StageBusy(f"a trainer is at work in {shown(self.dir)}; wait for it or end it")
+        made_from = {name: read_manifest(folder)["outputs_sha256"] for name, folder in self.inputs.items()}
+        self._made_from = {
+            name: {"path": shown(self.inputs[name]), "sha256": sha256} for name, sha256 in made_from.items()
+        }
         # Taken now, as this is the code that runs; by the end of a long stage the files may have been edited.
         self._code = manifest.commit() | manifest.notebook_code(notebook_file(self.stage))
         self._package = manifest.package_hashes()
-        made_from = {name: entry["sha256"] for name, entry in self._input_hashes.items()}
         self.fingerprint = manifest.digest([params.model_dump(), made_from])
         self._prepare()
 
@@ -110,7 +101,7 @@ class Run:
             self.save_state()
 
     def finish(self, metrics: dict[str, Any], outputs: list[str]) -> None:
-        """Write `manifest.json`, which makes the stage complete, and print a short summary.
+        """Write `manifest.json`, which makes the stage complete, and say so.
 
         `outputs` are names of files and folders in this stage's folder that later stages may read.
         Raises FileNotFoundError when one of them was not written.
@@ -119,8 +110,8 @@ class Run:
         trainer = self.dir / LOADED_FILE
         by_trainer = json.loads(trainer.read_text("utf8")) if trainer.exists() else {}
         # The largest of all sessions that made these artefacts: one that only shows them again trains nothing.
-        peaks = self.state.get("peak_memory_gib", {})
-        peaks = {name: max(peaks.get(name, 0.0), gib) for name, gib in manifest.peak_memory_gib().items()}
+        before = self.state.get("peak_memory_gib", {})
+        peaks = {name: max(before.get(name, 0.0), gib) for name, gib in manifest.peak_memory_gib().items()}
         self.state["peak_memory_gib"] = peaks
         self.save_state()
         record = {
@@ -129,7 +120,7 @@ class Run:
             "fingerprint": self.fingerprint,
             "parameters": self.params.model_dump(),
             "seed": self.params.seed,
-            "inputs": self._input_hashes,
+            "inputs": self._made_from,
             "outputs": described,
             "outputs_sha256": manifest.outputs_sha256(described),
             "metrics": metrics,
@@ -143,7 +134,8 @@ class Run:
             "finished": _now(),
         }
         manifest.write_json(self.dir / MANIFEST_FILE, record)
-        print(_summary(read_manifest(self.dir), self.dir))
+        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record["phases_s"].items())
+        print(f"{self.stage} is complete: {shown(self.dir / MANIFEST_FILE)}{f' ({phases})' if phases else ''}")
 
     def save_state(self) -> None:
         """Keep `state` for a session that resumes after this one was killed."""
@@ -182,21 +174,3 @@ def _remove_artefacts(folder: Path, kept: tuple[str, ...] = ()) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _summary(record: dict[str, Any], folder: Path) -> str:
-    phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record["phases_s"].items())
-    memory, versions, code = record["peak_memory_gib"], record["versions"], record["code"]
-    files = [f"{name} ({entry['rows']} rows)" if "rows" in entry else name for name, entry in record["outputs"].items()]
-    more = [f"and {len(files) - 6} more"] if len(files) > 6 else []
-    dirty = " with uncommitted changes" if code["dirty"] else ""
-    lines = {
-        "inputs": ", ".join(f"{entry['path']} {entry['sha256'][:8]}" for entry in record["inputs"].values()) or "none",
-        "outputs": ", ".join(files[:6] + more) or "none",
-        "phases": phases or "none timed",
-        "memory": f"notebook {memory['notebook']} GiB, largest child {memory['largest_child']} GiB",
-        "code": f"{code['commit'][:10]}{dirty}" if code["commit"] else "no commit known",
-        "versions": ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "trl") if name in versions),
-    }
-    body = "\n".join(f"  {name:9}{text}" for name, text in lines.items())
-    return f"{record['stage']} is complete: {shown(folder / MANIFEST_FILE)}\n{body}"

@@ -15,7 +15,6 @@ from finr1 import evaluation
 from finr1.curation import pool_splits
 from finr1.evaluation.statistics import pass_at_k
 from finr1.generation import SamplingParams, ScriptedBackend
-from finr1.params.base import write_flat_yaml
 from finr1.records import Problem, messages, write_jsonl
 from finr1.synthetic import generate_problems
 
@@ -250,8 +249,8 @@ def test_training_on_the_test_items_shows_as_a_gap(tmp_path, outputs):
         stages[track] = outputs / track / "06_benchmark"
         write_jsonl(stages[track] / "samples.jsonl", samples)
         (outputs / track / "01_data").mkdir()
-        write_flat_yaml(outputs / track / "01_data" / "params.yaml", {"track": track})
-        write_flat_yaml(stages[track] / "params.yaml", {"data_stage": f"outputs/{track}/01_data"})
+        (outputs / track / "01_data" / "params.yaml").write_text(f"track: {track}\n", "utf8")
+        (stages[track] / "params.yaml").write_text(f"data_stage: outputs/{track}/01_data\n", "utf8")
     evaluation.check_tracks(*stages.values())
     with pytest.raises(ValueError, match='whose track is "clean"'):
         evaluation.check_tracks(stages["clean"], stages["clean"])

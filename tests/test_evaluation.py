@@ -153,7 +153,7 @@ def test_other_models_have_names_of_their_own(others, message):
 def test_an_endpoint_without_a_key_is_an_error_before_any_work(monkeypatch):
     for name in ("FINR1_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ParameterError, match="FINR1_API_KEY_GPT_5 nor FINR1_API_KEY"):
+    with pytest.raises(ParameterError, match="FINR1_API_KEY is not set.*FINR1_API_KEY_GPT_5"):
         BenchmarkParams(**BENCHMARK | {"other_models": ["GPT-5=gpt-5@https://h/v1"]}).check_requirements()
 
 

@@ -109,4 +109,4 @@ def make_verifier(params: GRPOParams, stage_dir: Path) -> Verifier | None:
         backend = EndpointBackend(
             params.verifier_base_url, name, api_key_env=params.key_env, concurrency=size, **patience
         )
-    return Verifier(backend, AnswerStore(stage_dir / STORE_FILE), params.check_order)
+    return Verifier(backend, AnswerStore(stage_dir / STORE_FILE))

@@ -28,7 +28,9 @@ _SHOULD_BE = {
     "bool_": "should be true or false",
     "string_type": "should be text (for `papermill -p` of something that looks like a number: `-r NAME VALUE`)",
     "list_type": "should be a list, such as [first, second]",
+    "missing": "missing; every parameter must be given a value",
 }
+Wrong = Iterator[tuple[str, str]]  # pairs of a parameter's name and what would be right
 
 
 class ParameterError(ValueError):
@@ -68,9 +70,7 @@ class Params(BaseModel):
         if "run" in values:
             # `run = Run(params)` stands right below; running this cell again must still work.
             values["run"] = getattr(values["run"], "name", values["run"])
-        injected = [name for name in _injected_names(namespace) if name not in cls.model_fields]
-        if injected:
-            raise ParameterError(cls.stage, [unknown(name, cls.model_fields) for name in dict.fromkeys(injected)])
+        values |= {name: namespace.get(name) for name in _injected_names(namespace) if name not in cls.model_fields}
         params = cls(**values)
         params.check_requirements()
         return params
@@ -81,8 +81,14 @@ class Params(BaseModel):
         return cls(**read_flat_yaml(path).values)
 
     def to_yaml(self, path: Path) -> None:
-        """Write a file that `from_yaml` and `papermill -f` read back to the same parameters."""
-        write_flat_yaml(path, self.model_dump())
+        """Write a file that `from_yaml` and `papermill -f` read back to the same parameters.
+
+        PyYAML keeps the point in floats (`1.0e-05`), without which it reads them back as text.
+        """
+        text = yaml.safe_dump(
+            self.model_dump(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000
+        )
+        path.write_text(text, "utf8")
 
     def input_names(self) -> dict[str, str]:
         """Parameter -> folder as written, for each input stage; of a list `x_stages`, `x_stages[0]` and so on."""
@@ -100,29 +106,31 @@ class Params(BaseModel):
 
     def table(self) -> list[dict[str, Any]]:
         """Rows for the table "this run | the paper"; the paper's values and sources are `params/paper/<stage>.yaml`."""
-        paper = read_flat_yaml(paths.repository_root() / "params" / "paper" / f"{self.stage}.yaml")
+        values, sources = read_flat_yaml(paths.repository_root() / "params" / "paper" / f"{self.stage}.yaml")
         return [
-            {
-                "parameter": name,
-                "this run": value,
-                "the paper": paper.values.get(name),
-                "source": paper.comments.get(name, ""),
-            }
+            {"parameter": name, "this run": value, "the paper": values.get(name), "source": sources.get(name, "")}
             for name, value in self.model_dump().items()
         ]
 
-    def conflicts(self) -> Iterator[str]:
-        """Lines about parameters that are fine one by one and not together, each with values that would work."""
+    def conflicts(self) -> Wrong:
+        """Parameters that are fine one by one and not together, each with values that would work."""
         yield from ()
 
-    def requirements(self) -> Iterator[str]:
-        """Lines about what is missing outside the parameters: a key in the environment, a folder of data."""
+    def missing(self) -> Wrong:
+        """Parameters that need something outside of them: a key in the environment, a folder of data."""
         yield from ()
+
+    def requirements(self) -> list[str]:
+        """Lines about what is missing outside the parameters."""
+        return [self._line(name, advice) for name, advice in self.missing()]
 
     def check_requirements(self) -> None:
         """Raise ParameterError when something outside the parameters is missing. Called right before a stage runs."""
-        if missing := list(self.requirements()):
+        if missing := self.requirements():
             raise ParameterError(self.stage, missing)
+
+    def _line(self, name: str, advice: str) -> str:
+        return f"{name} = {quoted(getattr(self, name))}: {advice}"
 
     @field_validator("*", mode="before")
     @classmethod
@@ -134,7 +142,7 @@ class Params(BaseModel):
         annotation = cls.model_fields[info.field_name].annotation
         kinds = [getattr(kind, "__origin__", kind) for kind in (annotation, *get_args(annotation))]
         if isinstance(value, bool) and (int in kinds or float in kinds):
-            raise ValueError("should be a whole number" if int in kinds else "should be a number")
+            raise ValueError(_SHOULD_BE["int_" if int in kinds else "float_"])
         if isinstance(value, str) and NoneType in kinds and value.lower() in ("none", "null", "~"):
             return None
         run = info.data.get("run", "{run}")  # the first field, so it is known by now
@@ -151,8 +159,8 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Self:
-        if conflicts := list(self.conflicts()):
-            raise ValueError("\n".join(conflicts))
+        if lines := [self._line(name, advice) for name, advice in self.conflicts()]:
+            raise ValueError("\n".join(lines))
         return self
 
 
@@ -180,36 +188,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def unknown(name: str, known: Iterable[str]) -> str:
-    """The line for a parameter that does not exist. Its value is left out: it may be a key that somebody put there."""
-    if re.search(r"key|secret|password", name, re.IGNORECASE):
-        return f"{name}: unknown parameter; keys are read from the environment and never are parameters"
-    return f"{name}: unknown parameter{did_you_mean(name, known)}"
-
-
 def _problems(error: ValidationError, known: Iterable[str]) -> list[str]:
     """pydantic's errors as our lines, in the order of the fields."""
     lines: list[str] = []
     for entry in error.errors():
         name = "".join(f"[{part}]" if isinstance(part, int) else str(part) for part in entry["loc"])
         kind, given = entry["type"], entry["input"]
-        advice = entry["msg"].removeprefix("Input ")
-        if kind == "extra_forbidden":
-            lines.append(unknown(name, known))
-            continue
-        if kind == "missing":
-            lines.append(f"{name}: missing; every parameter must be given a value")
-            continue
-        if kind == "value_error":
-            advice = str(entry["ctx"]["error"])
-            if not name:  # a check across fields: it has named them already
-                lines += advice.split("\n")
-                continue
-        elif kind == "literal_error" and isinstance(given, str):
-            advice += did_you_mean(given, re.findall(r"'([^']+)'", entry["ctx"]["expected"]))
+        advice = next((words for start, words in _SHOULD_BE.items() if kind.startswith(start)), entry["msg"])
+        if kind == "extra_forbidden":  # its value is left out: it may be a key that somebody put there
+            is_key = re.search(r"key|secret|password", name, re.IGNORECASE)
+            hint = "; keys are read from the environment and never are parameters" if is_key else None
+            lines.append(f"{name}: unknown parameter{hint or did_you_mean(name, known)}")
+        elif kind == "missing":
+            lines.append(f"{name}: {advice}")
+        elif kind == "value_error" and not name:  # of a check across fields: it has named them already
+            lines += str(entry["ctx"]["error"]).split("\n")
         else:
-            advice = next((words for prefix, words in _SHOULD_BE.items() if kind.startswith(prefix)), advice)
-        lines.append(f"{name} = {quoted(given)}: {advice}")
+            if kind == "literal_error" and isinstance(given, str):
+                advice += did_you_mean(given, re.findall(r"'([^']+)'", entry["ctx"]["expected"]))
+            lines.append(f"{name} = {quoted(given)}: {advice.removeprefix('Input ').removeprefix('Value error, ')}")
     return lines
 
 
@@ -226,27 +223,17 @@ class FlatYaml(NamedTuple):
 def read_flat_yaml(path: Path) -> FlatYaml:
     """Read a parameter file; raises ParameterError for broken YAML, no mapping, or a name given twice.
 
-    (PyYAML itself lets the second of two equal names win without a word, and drops comments.)
+    PyYAML itself lets the second of two equal names win without a word, and drops comments.
     """
-    text = Path(path).read_text("utf8")
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        text = Path(path).read_text("utf8")
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (OSError, yaml.YAMLError) as error:
         raise ParameterError(str(path), [f"not readable as YAML: {error}"]) from None
-    if not isinstance(root, yaml.MappingNode):
+    if not isinstance(values, dict):
         raise ParameterError(str(path), ["should hold one `name: value` a line"])
-    names = [key.value for key, _ in root.value]
+    lines = re.findall(r"^(\w+):.*?(?:  # (.*))?$", text, re.MULTILINE)
+    names = [name for name, _ in lines]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ParameterError(str(path), [f"{name}: given twice" for name in twice])
-    lines = [*text.splitlines(), ""]
-    ends = {key.value: value.end_mark for key, value in root.value}
-    comments = {name: lines[end.line][end.column :].partition("#")[2].strip() for name, end in ends.items()}
-    return FlatYaml(values, comments)
-
-
-def write_flat_yaml(path: Path, values: dict[str, Any]) -> None:
-    """Write `values` in their order. Floats keep a point (`1.0e-05`), without which YAML reads them back as text."""
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, "utf8")
+    return FlatYaml(values, dict(lines))
