@@ -24,14 +24,12 @@ class BenchmarkParams(EndpointParams):
     sft_stage: Text
     grpo_stage: Text
     paper_like_stage: Text | None  # 06 of a run whose 01 had track paper_like, on the same items
-    seed_stages: list[Text]  # 06 of runs that differ in their seed
     model_name_or_path: Text  # the base model
     other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL, see `evaluation.read_models`
     inference_backend: Literal["transformers", "vllm"]  # of every model that is no endpoint
     sampling: Literal["balanced", "paper"]  # paper: num_items of each benchmark, drawn by seed
     num_items: Annotated[int, Field(ge=2)]  # an interval needs two
     suite_items: Count  # questions in each capability suite at least; 0: what the benchmarks hold
-    prompts: Literal["training", "benchmark"]  # benchmark: instructions by benchmark and language
     num_samples: Positive
     temperature: Annotated[float, Field(gt=0)]  # of the sampled answers; the greedy ones come besides
     top_p: TopP
