@@ -171,7 +171,7 @@ def panel_texts(fig) -> str:
     return "\n".join(text.get_text() for text in texts(fig))
 
 
-OF_ACCURACY = ["benchmark", "forest", "by capability", "by family", "protocols", "several answers", "decomposition",
+OF_ACCURACY = ["benchmark", "forest", "by capability", "by family", "protocols", "decomposition",
                "beside the paper"]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ grading, and `harness` the same items for lm-evaluation-harness. A judge's verdi
 
 # ruff: noqa: F401, I001
 # fmt: off
-from finr1.evaluation.items import SUITES, item_counts, items_record, select_items, suite_items
+from finr1.evaluation.items import SUITES, select_items, suite_items, suite_of
 from finr1.evaluation.regrade import JUDGE, PROTOCOLS, regrade_samples
 from finr1.evaluation.rendering import (
     change_text, decided, estimate, percent, points, protocol_table, remark, render_rows, render_steps, render_table,

@@ -7,8 +7,6 @@ that the source's reader has put aside by hash (`sources.questions`), which keep
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Literal
 
@@ -92,28 +90,3 @@ def _generated(suite: str, count: int, seed: int, known: Sequence[Problem]) -> l
     members = synthetic.generate_problems(size, "test", seed, families=families, partial=True)
     members = [p for p in members if asked(p) not in known][:count]
     return [p.model_copy(update={"id": f"synthetic/suite/{p.family}/{p.id.rpartition('/')[2]}"}) for p in members]
-
-
-def items_record(items: Sequence[Problem], suites: Sequence[Problem], seed: int) -> dict:
-    """The list of items to keep beside the answers: ids by source, and a hash over the whole records."""
-    lines = [json.dumps(p.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) for p in (*items, *suites)]
-    by_source: dict[str, list[str]] = {}
-    for problem in items:
-        by_source.setdefault(problem.source, []).append(problem.id)
-    return {
-        "seed": seed,
-        "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
-        "benchmarks": by_source,
-        "suites": [problem.id for problem in suites],
-    }
-
-
-def item_counts(items: Sequence[Problem], suites: Sequence[Problem]) -> list[dict]:
-    """One row per benchmark and suite: questions, how many are synthetic, how many have a known bad gold."""
-    groups = {("benchmark", name): [p for p in items if p.source == name] for name in sorted({p.source for p in items})}
-    groups |= {("suite", name): _members([*items, *suites], name) for name in SUITES}
-    return [
-        {"part": part, "name": name, "items": len(members), "synthetic": sum(p.source == "synthetic" for p in members),
-         "bad golds": sum(bool(p.flaw) for p in members)}
-        for (part, name), members in groups.items()
-    ]  # fmt: skip

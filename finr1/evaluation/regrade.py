@@ -14,21 +14,11 @@ from pathlib import Path
 
 from finr1 import grading
 from finr1.evaluation.rendering import protocol_table
-from finr1.evaluation.samples import Sample, grade_answer
+from finr1.evaluation.samples import Sample, grade_text
 from finr1.judge import Verdict, apply_verdicts, judge_line
 from finr1.paths import run_folder
 from finr1.records import Problem, read_jsonl
 from finr1.sources.golds import CONTRADICTORY, execute, parse_program
-
-
-def ours(problem: Problem, text: str) -> bool | None:
-    """`grading` on the answer in its box or block: 1 %, or the digits written; percent or fraction."""
-    return grade_answer(problem, grading.extract_answer(text))
-
-
-def lenient(problem: Problem, text: str) -> bool | None:
-    """`grading` on the answer wherever it stands, else the last number, letter or word of the kind asked for."""
-    return grade_answer(problem, grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels))
 
 
 def strict(problem: Problem, text: str) -> bool:
@@ -40,7 +30,7 @@ def strict(problem: Problem, text: str) -> bool:
     and `\\$` are read as `%` and `$`. Kinds without a number: equal texts.
     """
     if problem.answer_kind == "code":  # unit tests leave nothing between the lines
-        return bool(ours(problem, text))
+        return bool(grade_text(problem, text)["correct"])
     answer = (grading.extract_answer(text) or "").strip()
     if problem.answer_kind not in ("number", "percent", "boolean"):
         return answer.casefold() in {gold.casefold() for gold in (problem.gold, *problem.alternatives)}
@@ -71,7 +61,11 @@ def _strict_number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-PROTOCOLS: dict[str, Callable[[Problem, str], bool | None]] = {"ours": ours, "strict": strict, "lenient": lenient}
+PROTOCOLS: dict[str, Callable[[Problem, str], bool | None]] = {
+    "ours": lambda problem, text: grade_text(problem, text)["correct"],
+    "strict": strict,
+    "lenient": lambda problem, text: grade_text(problem, text)["lenient_correct"],
+}
 JUDGE = "judge"  # the fourth: a model's verdicts, which are kept
 FILES = {"samples.jsonl": Sample, "items.jsonl": Problem}  # of a finished benchmark: the answers, what was asked
 
@@ -91,9 +85,7 @@ def regrade_samples(
     for sample in samples:
         problem = by_id.get(sample.problem_id)
         if problem is None or (problem.question, problem.gold) != (sample.question, sample.gold):
-            raise ValueError(
-                f"{sample.problem_id} is not among the problems with the question and gold that were asked"
-            )
+            raise ValueError(f"{sample.problem_id} is not among the problems as it was asked")
         graded.append(sample.model_copy(update={"correct": verdict(problem, sample.text), "graded_by": "rules"}))
     return graded
 
@@ -114,10 +106,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     about = "the answers of a finished benchmark under other rules, without any model"
     parser = commands.add_parser("regrade", help=about, description=f"Grades {about}: accuracies side by side.")
     parser.add_argument("run", metavar="RUN", help="folder of outputs/, or a path to one, or to its 06_benchmark")
-    rules = (
-        "ours: the rules of this version, whatever graded the run; strict: FinQA's own evaluator; lenient: the last "
-        "number or option; judge: verdicts kept by notebook 06; without it, all side by side"
-    )
+    rules = "one of them; without it, all side by side (judge: the verdicts that notebook 06 kept)"
     parser.add_argument("--protocol", choices=[*PROTOCOLS, JUDGE], help=rules)
     parser.set_defaults(command=run_regrade)
 

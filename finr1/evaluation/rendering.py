@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from finr1.evaluation.samples import Sample
-from finr1.evaluation.statistics import paired_bootstrap
-from finr1.evaluation.tables import GROUPS, PARTS, by_values, item_scores, results_table
+from finr1.evaluation.tables import GROUPS, PARTS, results_table
 from finr1.judge import TAKEN_OUT
 
 
@@ -45,8 +44,7 @@ def remark(row: Mapping) -> str:
     """Why a row shows no difference: zero is in its interval, or p corrected by Holm is 0.05 or more; else empty."""
     if row["inside_noise"]:
         return "inside the noise"
-    p = row.get("p_holm")
-    return "noise among so many" if p is not None and p >= 0.05 else ""
+    return "noise among so many" if (row.get("p_holm") or 0) >= 0.05 else ""
 
 
 def render_rows(cells: Sequence[Mapping[str, object]], left: int) -> str:
@@ -88,10 +86,10 @@ def table_notes(rows: Sequence[dict]) -> list[str]:
     """What keeps the accuracies of `rows` from being plain ones, a sentence each: undecided answers, a judge."""
     notes = []
     if undecided := sum(row["undecided"] for row in rows):
-        notes.append(
-            f"{undecided} answers could not be graded. The accuracies beside them are of the rest alone, in which "
-            "missing answers, which are wrong, weigh more."
+        rest = (
+            "The accuracies beside them are of the rest alone, in which missing answers, which are wrong, weigh more."
         )
+        notes.append(f"{undecided} answers could not be graded. {rest}")
     reasons = dict.fromkeys(row["judge_error"] for row in rows if "judge_error" in row)
     if TAKEN_OUT in reasons:
         notes.append("A judge graded; its error is taken out of accuracies and intervals (Rogan and Gladen).")
@@ -122,21 +120,15 @@ def render_steps(steps: Sequence[dict]) -> str:
 def protocol_table(graded: Mapping[str, Sequence[Sample]]) -> str:
     """Accuracy in percent with its 95 % interval: one row per model and decoding, one column per protocol.
 
-    The last column is the distance of the highest from the lowest: the worth of the protocol by itself, in points, over
-    the items that both decide. Its interval does not know that the two were picked for their distance.
+    The last column is the distance of the highest from the lowest, in points: the worth of the protocol by itself.
     """
-    tables = {name: results_table(samples) for name, samples in graded.items()}
-    groups = [by_values(samples, "model", "decoding") for samples in graded.values()]
-    cells = []
+    tables, cells = {name: results_table(samples) for name, samples in graded.items()}, []
     for rows in zip(*tables.values(), strict=True):
-        key, most = (rows[0]["model"], rows[0]["decoding"]), max(row["n"] for row in rows)
-        line = {"model": key[0], "decoding": key[1], "items": most}
+        most = max(row["n"] for row in rows)
+        line = {"model": rows[0]["model"], "decoding": rows[0]["decoding"], "items": most}
         for name, row in zip(tables, rows, strict=True):
             text = estimate(row["accuracy"], row["low"], row["high"])
             line[f"{name} [95 %]"] = text if row["n"] == most else f"{text} n={row['n']}"
-        scores = [item_scores(members[key])["mean"] for members in groups]
-        ranked = sorted((means for means in scores if len(means)), key=lambda means: means.mean())
-        both = ranked[0].index.intersection(ranked[-1].index) if len(ranked) > 1 else []
-        spread = paired_bootstrap(ranked[0][both], ranked[-1][both], seed=0)[:3] if len(both) > 1 else (None,) * 3
-        cells.append(line | {"spread [95 %]": estimate(*spread)})
+        scores = [row["accuracy"] for row in rows if row["n"]]
+        cells.append(line | {"spread": percent(max(scores) - min(scores)) if scores else "-"})
     return render_rows(cells, 2)

@@ -100,9 +100,8 @@ def evaluate(
 ) -> list[Sample]:
     """Ask `backend` every problem `sampling.num_samples` times and grade the answers; in the order of the problems.
 
-    `ask` makes the chat of a problem. Answers that `store` holds are not asked again, so a killed
-    benchmark resumes when it is run again. Temperature 0 is recorded as greedy decoding. Raises `GenerationError` when
-    a request fails for good, and `ValueError` for a gold answer that cannot be read.
+    `ask` makes the chat of a problem. Answers that `store` holds are not asked again. Temperature 0 is recorded as
+    greedy decoding. Raises `GenerationError` when a request fails for good, `ValueError` for an unreadable gold.
     """
     from finr1.generation import Request, generate
 
