@@ -78,10 +78,6 @@ def _bootstrap(columns: Sequence[np.ndarray], statistic, seed: int):
     return bootstrap(tuple(columns), statistic, **how, confidence_level=CONFIDENCE, rng=rng).confidence_interval
 
 
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    return values.mean(axis=axis)
-
-
 def _change(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
@@ -96,7 +92,7 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> Paire
     `ValueError` when the lengths differ or there are fewer than two items.
     """
     change = _change(a, b)
-    interval = _bootstrap([change], _mean, seed)
+    interval = _bootstrap([change], np.mean, seed)
     return PairedDifference(float(change.mean()), float(interval.low), float(interval.high), len(change))
 
 
@@ -123,7 +119,7 @@ def sign_flips(a: Sequence[float], b: Sequence[float], seed: int) -> float:
     if not change.any():
         return 1.0
     how = {"permutation_type": "samples", "n_resamples": RESAMPLES, "batch": 1000}
-    return float(permutation_test((change,), _mean, **how, rng=np.random.default_rng(seed)).pvalue)
+    return float(permutation_test((change,), np.mean, **how, rng=np.random.default_rng(seed)).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
