@@ -44,10 +44,11 @@ def read_run(benchmark: Path) -> ComparedRun:
 
 
 def compare_metrics(a: ComparedRun, b: ComparedRun, seed: int) -> pd.DataFrame:
-    """One row per model, decoding, source and metric that both runs have; empty where they share nothing.
+    """One row per model, decoding, source and metric that both runs have.
 
     Columns: a, b (means), n_a, n_b (items), paired, difference (b - a), low, high, p, p_holm (over all rows),
     inside_noise. Accuracy is left out where a judge graded some of the answers and the two runs have not the same one.
+    Raises `ValueError` where the runs share nothing.
     """
     groups, rows = [run.samples.groupby(GROUP, sort=False) for run in (a, b)], []
     for key in (key for key in groups[0].groups if key in groups[1].groups):
@@ -64,6 +65,8 @@ def compare_metrics(a: ComparedRun, b: ComparedRun, seed: int) -> pd.DataFrame:
             row = dict(zip(GROUP, key, strict=True)) | {"metric": metric, "paired": paired}
             row |= {"n_a": len(items[0]), "n_b": len(items[1]), "a": items[0].mean(), "b": items[1].mean()}
             rows.append(row | measure(*items, paired, seed))
+    if not rows:
+        raise ValueError("no model answered items of the same source with the same decoding in both runs")
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row |= {"p_holm": p, "inside_noise": row["low"] <= 0 <= row["high"]}
     return pd.DataFrame(rows)

@@ -194,9 +194,10 @@ def test_a_run_that_is_not_there_or_not_complete_is_named(outputs):
         Run(CompareParams(run="c", seed=1, run_a="good_b", run_b="good_b"))
 
 
-def test_runs_that_share_no_model_have_no_row(tmp_path):
+def test_runs_that_share_no_model_are_an_error(tmp_path):
     first, other = (read(make_run(tmp_path / m, answers([1, 0], model=m))) for m in ("base", "grpo"))
-    assert compare_metrics(first, other, seed=0).empty
+    with pytest.raises(ValueError, match="no model answered"):
+        compare_metrics(first, other, seed=0)
 
 
 def test_two_equal_runs_differ_nowhere(tmp_path):
