@@ -1,10 +1,9 @@
 """Notebook 09: what each arm trains, and means over seeds and items.
 
-An interval over items alone says nothing about another training. Here scores are clustered twice, by seed and by item:
-V = V_seed + V_item - V_both (Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29:238), as statsmodels computes it,
-and never less than V_item, as seeds that happen to agree do not make the items more. With S seeds a difference is
-d +- t(S - 1) sqrt(V), and a share has Wilson's interval at the effective size p (1 - p) / V times (z / t)^2 (Korn and
-Graubard 1998, Surv. Methodol. 24:193). With one seed an interval covers items alone.
+An interval over items alone says nothing about another training. Here scores are clustered twice, by seed and by item
+(Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29:238), and never less than by item. A difference is
+d +- t(S - 1) sqrt(V) for S seeds; a share has Wilson's interval at an effective size (Korn and Graubard 1998, Surv.
+Methodol. 24:193). With one seed an interval covers items alone.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ from finr1.pipeline import load_preset
 def plan_of_seed(params: AblationParams, seed: int, arms: Mapping[str, Mapping[str, Any]]) -> list[Params]:
     """The stages of one seed in order: the preset's in `<run>-<seed>`, each arm's own, and one benchmark of them all.
 
-    An arm makes what its changed parameters (`arms`: name -> {[STAGE.]NAME: value}) concern and all that follows, in
-    `<run>-<arm>-<seed>`; the stages before are the preset's. Raises ParameterError for a wrong parameter or arm.
+    An arm (name -> {[STAGE.]NAME: value}) makes what it changes and all that follows, in `<run>-<arm>-<seed>`.
+    Raises ParameterError for a wrong parameter or arm.
     """
-    name, common = f"{params.run}-{seed}", [*params.changes, f"seed={seed}"]
-    shared = load_preset(params.preset, name, [*TRAINED, BENCHMARK], common)
+    stages, name, common = [*TRAINED, BENCHMARK], f"{params.run}-{seed}", [*params.changes, f"seed={seed}"]
+    shared = load_preset(params.preset, name, stages, common)
     plan, measured = [shared[stage] for stage in TRAINED], shared[BENCHMARK].model_dump()
     for arm in (arm for arm in params.arms if arm in arms or arm not in RECIPE):
         if arm not in arms:
             raise ParameterError(params.stage, [f'arm "{arm}": not in the table of arms{did_you_mean(arm, arms)}'])
         own = [f"{key}={'null' if value is None else value}" for key, value in arms[arm].items()]
-        changed = load_preset(params.preset, name, [*TRAINED, BENCHMARK], [*common, *own])
-        first = next((place for place, stage in enumerate(TRAINED) if changed[stage] != shared[stage]), len(TRAINED))
-        if first == len(TRAINED):
+        changed = load_preset(params.preset, name, stages, [*common, *own])
+        differ = [place for place, stage in enumerate(TRAINED) if changed[stage] != shared[stage]]
+        if not differ:
             raise ParameterError(params.stage, [f'arm "{arm}": it trains nothing else than preset {params.preset}'])
-        mine = f"{params.run}-{arm}-{seed}"
-        for stage in TRAINED[first:]:
+        mine, again = f"{params.run}-{arm}-{seed}", TRAINED[differ[0] :]
+        for stage in again:
             names = {key: Path(value).name for key, value in changed[stage].input_names().items()}
-            moved = {key: f"outputs/{mine}/{place}" for key, place in names.items() if place in TRAINED[first:]}
+            moved = {key: f"outputs/{mine}/{place}" for key, place in names.items() if place in again}
             plan.append(STAGES[stage](**changed[stage].model_dump() | moved | {"run": mine}))
         if arm == "zero":
             measured["zero_stage"] = f"outputs/{mine}/{TRAINED[-1]}"
@@ -56,14 +55,12 @@ def mean_over_seeds(scores: pd.Series, share: bool = False) -> dict[str, Any]:
     """Mean of `scores` (indexed by seed and item) with its interval; `share`: a share in [0, 1], else a difference.
 
     Keys: mean, low, high, p (two-sided, "the mean is 0"), by_seed (seed as text -> mean), spread (standard deviation of
-    these; None for one seed), seeds, n (scores). Raises ValueError for fewer than two scores.
+    these; None for one seed), seeds, n (scores, two at least).
     """
     from scipy.stats import norm, t
     from statsmodels.regression.linear_model import OLS
     from statsmodels.stats.sandwich_covariance import cov_cluster, cov_cluster_2groups
 
-    if len(scores) < 2:
-        raise ValueError(f"a mean over seeds needs two scores or more, got {len(scores)}")
     seeds, items = (scores.index.get_level_values(level).factorize()[0] for level in ("seed", "item"))
     number, mean = int(seeds.max()) + 1, float(scores.mean())
     fit = OLS(scores.to_numpy(float), [1.0] * len(scores)).fit()

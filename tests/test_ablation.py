@@ -102,8 +102,6 @@ def test_an_arm_that_is_never_right_has_an_interval_and_no_difference_to_its_lik
     level, change = mean_over_seeds(never, share=True), mean_over_seeds(never)
     assert level["mean"] == level["low"] == 0 and 0 < level["high"] < 0.2
     assert (change["low"], change["high"], change["p"]) == (0, 0, 1)
-    with pytest.raises(ValueError, match="got 1"):
-        mean_over_seeds(series(share(1, 1, 1)))
 
 
 def test_the_interval_over_seeds_holds_the_truth_as_often_as_it_says():
@@ -271,5 +269,5 @@ def test_notebooks_09_and_10_on_a_tiny_model_train_nothing_twice(tiny, outputs, 
     printed = run_notebook("10_compare", outputs / "pair" / "10_compare", values)
     text = (outputs / "pair" / "10_compare" / "comparison.txt").read_text("utf8")
     assert "unpaired" in text and "inside the noise" in text and "seed" in text
-    assert "no metric differs by more than the noise" in printed or "B is" in printed
+    assert "no metric differs by more than the noise" in printed or "B - A" in printed
     assert len(text) > 1000

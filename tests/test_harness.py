@@ -10,7 +10,6 @@ from tiny_model import make_tiny_model
 
 from finr1.__main__ import main
 from finr1.evaluation import evaluate, harness
-from finr1.evaluation.items import benchmark_messages
 from finr1.generation import SamplingParams, ScriptedBackend, TransformersBackend
 from finr1.records import Problem, Turn, messages, write_jsonl
 from finr1.synthetic import generate_problems
@@ -86,27 +85,27 @@ def test_the_harness_and_we_agree_on_the_embedded_model(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("answer", "metrics"),
+    ("answer", "changes", "metrics"),
     [
-        ("<think>a</think><answer>\\boxed{5}</answer>", {"accuracy": 1, "format": 1, "lenient": 1, "decided": 1}),
-        ("\\boxed{6}", {"accuracy": 0, "format": 0, "lenient": 0, "decided": 1}),
-        ("It is 5.", {"accuracy": 0, "format": 0, "lenient": 1, "decided": 1}),
+        ("<think>a</think><answer>\\boxed{5}</answer>", {}, {"accuracy": 1, "format": 1, "lenient": 1, "decided": 1}),
+        ("\\boxed{6}", {}, {"accuracy": 0, "format": 0, "lenient": 0, "decided": 1}),
+        ("It is 5.", {}, {"accuracy": 0, "format": 0, "lenient": 1, "decided": 1}),
+        ("\\boxed{x}", {"answer_kind": "text", "gold": "a reason"}, {"format": 0, "lenient": 0, "decided": 0}),
     ],
 )
-def test_an_answer_is_graded_by_the_one_grader(answer, metrics):
-    row = {"messages": [], "problem": problem("finqa/1").model_dump_json()}
-    assert harness.process_results(row, [answer]) == metrics
+def test_an_answer_is_graded_by_the_one_grader_and_an_undecided_one_is_in_no_accuracy(answer, changes, metrics):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra dev)")
+    from finr1.evaluation.harness_task import ChatTask
 
-
-def test_what_rules_cannot_decide_is_left_out_of_the_accuracy():
-    row = {"messages": [], "problem": problem("x", answer_kind="text", gold="a reason").model_dump_json()}
-    assert harness.process_results(row, ["\\boxed{another}"]) == {"format": 0, "lenient": 0, "decided": 0}
+    row = {"messages": [], "problem": problem("finqa/1", **changes).model_dump_json()}
+    assert ChatTask.process_results(None, row, [answer]) == metrics
 
 
 def benchmark(outputs, ask) -> list[Problem]:
     """A finished benchmark in outputs/r, every item asked as `ask` says; returns its items."""
     problems = generate_problems(6, "test", seed=1)
-    write_jsonl(outputs / "r" / "01_data" / "problems.jsonl", [*generate_problems(3, "train", seed=1), *problems])
+    write_jsonl(outputs / "r" / "06_benchmark" / "items.jsonl", [*problems, *generate_problems(3, "train", seed=1)])
+    write_jsonl(outputs / "r" / "06_benchmark" / "verdicts.jsonl", [])
     backend = ScriptedBackend(lambda request, sampling, sample: "\\boxed{1}", "one")
     samples = evaluate(problems, backend, SamplingParams(), "base", ask=ask)
     write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", samples)
@@ -120,23 +119,15 @@ def test_the_command_exports_what_a_run_was_asked(outputs, tmp_path, capsys):
     rows = [json.loads(line) for line in (tmp_path / "tasks" / "finr1_synthetic.jsonl").read_text("utf8").splitlines()]
     assert [row["id"] for row in rows] == [problem.id for problem in problems]
     text = (tmp_path / "tasks" / "finr1_synthetic.yaml").read_text("utf8")
-    assert "process_results: !function 'finr1.evaluation.harness.process_results'" in text
+    assert "class: !function finr1.evaluation.harness_task.ChatTask" in text
     task = yaml.safe_load(text.replace("!function", ""))
     assert task["generation_kwargs"]["max_gen_toks"] == 17 and task["generation_kwargs"]["do_sample"] is False
     assert "finr1_synthetic" in capsys.readouterr().out
 
 
-def test_prompts_by_benchmark_are_exported_as_they_were_asked(outputs, tmp_path):
-    problems = benchmark(outputs, benchmark_messages)
-    (outputs / "r" / "06_benchmark" / "params.yaml").write_text("{max_tokens: 17, prompts: benchmark}")
-    assert main(["export-harness", "--run", "r", "--output", str(tmp_path)]) == 0
-    rows = [json.loads(line) for line in (tmp_path / "finr1_synthetic.jsonl").read_text("utf8").splitlines()]
-    assert [row["messages"] for row in rows] == [benchmark_messages(problem) for problem in problems]
-
-
 def test_a_run_without_a_benchmark_or_with_another_prompt_is_refused(outputs, tmp_path, capsys):
     assert main(["export-harness", "--run", "r", "--output", str(tmp_path)]) == 2
-    assert "samples.jsonl is missing" in capsys.readouterr().err
+    assert "samples.jsonl" in capsys.readouterr().err
     benchmark(outputs, lambda problem: messages(problem, "Another system prompt."))
     assert main(["export-harness", "--run", "r", "--output", str(tmp_path)]) == 2
-    assert "6 items were asked with another prompt" in capsys.readouterr().err
+    assert "was asked with other prompts" in capsys.readouterr().err

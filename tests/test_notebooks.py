@@ -224,9 +224,8 @@ def test_papermill_alone_runs_a_preset_and_a_wrong_parameter_stops_it(pooled, wo
 
 
 @pytest.mark.slow
-def test_a_judged_benchmark_beside_another_seed_and_a_run_that_trained_on_its_items(pooled, workshop, tmp_path):
+def test_a_judged_benchmark_beside_a_run_that_trained_on_its_items(pooled, workshop, tmp_path):
     values = pooled | {"run": "judged", "seed": 1, "data_stage": "outputs/tiny/01_data",
-                       "seed_stages": ["outputs/tiny/06_benchmark"],
                        "paper_like_stage": "outputs/pooled/06_benchmark"}  # fmt: skip
     result = alone(workshop, "06_benchmark", tmp_path, values)
     assert result.returncode == 0, result.stderr
@@ -239,9 +238,6 @@ def test_a_judged_benchmark_beside_another_seed_and_a_run_that_trained_on_its_it
     # The same weights and items: training on the test items can't have been worth anything, and that is what comes out.
     assert {row["model"] for row in metrics["contamination"]} == {"base", "sft", "grpo", "yes"}
     assert {row["difference"] for row in metrics["contamination"]} == {0.0}
-    seeds = {row["model"]: row for row in metrics["seeds"]}
-    assert [seeds[name]["runs"] for name in ("base", "sft", "grpo")] == [2, 2, 2]
-    assert "judge graded some of the runs alone" in seeds["yes"]["note"]
 
 
 @pytest.mark.slow

@@ -15,11 +15,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from finr1 import plotting, reported  # noqa: E402
-from finr1.evaluation import Sample, paired_table, protocol_rows, repeated_table, results_table  # noqa: E402
+from finr1.evaluation import Sample, paired_table, protocol_rows, results_table  # noqa: E402
 from finr1.plotting.benchmark import PARTS  # noqa: E402
 from finr1.plotting.style import MODEL_MARKERS, WIDTH, looks  # noqa: E402
 from finr1.plotting.training import series, trailing_mean  # noqa: E402
-from finr1.records import Problem  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -57,8 +56,6 @@ def samples(items: int = 40) -> list[Sample]:
 
 SAMPLES = samples()
 PROTOCOLS = {name: SAMPLES for name in ("ours", "strict", "lenient", "judge")}
-PROBLEMS = [Problem(id=i, source="s", module="m", language="en", capability="risk", answer_kind="number", question="?",
-                    gold="1", split="test", group=i) for i in {s.problem_id for s in SAMPLES}]  # fmt: skip
 RESULTS, STEPS = results_table(SAMPLES), paired_table(SAMPLES, seed=0)
 
 
@@ -136,8 +133,6 @@ FIGURES = {
     "protocols with others": lambda: plotting.protocol_scores(
         protocol_rows({name: [s.model_copy(update={"model": m}) for s in SAMPLES for m in ("base", "利率", "GPT-$")]
                        for name in PROTOCOLS}), reported.PROTOCOLS),
-    "several answers": lambda: plotting.repeated_answers(repeated_table(
-        [s for s in SAMPLES if s.decoding == "sampled"], PROBLEMS)),
     "decomposition": lambda: plotting.decomposition(STEPS),
     "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic, 135M", "x"),
 }  # fmt: skip
@@ -176,7 +171,7 @@ def panel_texts(fig) -> str:
     return "\n".join(text.get_text() for text in texts(fig))
 
 
-OF_ACCURACY = ["benchmark", "forest", "by capability", "by family", "protocols", "several answers", "decomposition",
+OF_ACCURACY = ["benchmark", "forest", "by capability", "by family", "protocols", "decomposition",
                "beside the paper"]  # fmt: skip
 
 

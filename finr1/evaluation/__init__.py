@@ -6,17 +6,14 @@ grading, and `harness` the same items for lm-evaluation-harness. A judge's verdi
 
 # ruff: noqa: F401, I001
 # fmt: off
-from finr1.evaluation.items import SUITES, asks, item_counts, items_record, select_items, suite_items
+from finr1.evaluation.items import SUITES, select_items, suite_items, suite_of
 from finr1.evaluation.regrade import JUDGE, PROTOCOLS, regrade_samples
 from finr1.evaluation.rendering import (
-    change_text, decided, estimate, percent, points, protocol_table, remark, render_contamination, render_rows,
-    render_steps, render_table, share_text, table_notes,
+    change_text, decided, estimate, percent, points, protocol_table, remark, render_rows, render_steps, render_table,
+    share_text, table_notes,
 )
-from finr1.evaluation.samples import MODELS, Sample, evaluate, read_models, read_samples
+from finr1.evaluation.samples import MODELS, Sample, evaluate, read_models
 from finr1.evaluation.statistics import (
-    clustered_interval, holm, mcnemar, paired_bootstrap, sign_flips, smallest_detectable_difference, wilson_interval,
+    clustered_interval, holm, mcnemar, paired_bootstrap, sign_flips, wilson_interval,
 )
-from finr1.evaluation.tables import (
-    check_tracks, contamination_table, majority, paired_table, protocol_rows, repeated_table, results_table,
-    spread_table, steps_between,
-)
+from finr1.evaluation.tables import paired_row, paired_table, protocol_rows, results_table, steps_between

@@ -3,111 +3,61 @@
     python -m finr1 export-harness --run demo --output tasks
     lm_eval run --model hf --model_args pretrained=MODEL --include_path tasks --tasks finr1 --apply_chat_template
 
-Each benchmark becomes `finr1_<source>.yaml` and a JSONL file of its items: the chat as our backends see it and the
-problem as JSON. Answers are graded by `finr1.grading`, called from the YAML, so finr1 has to be installed where the
-harness runs. Decoding is greedy, as in the headline; with the same dtype and batch size both give the same texts and
-grades (tests/test_harness.py). One thing differs: a prompt that leaves no room for the answer is an error here and is
-cut from the left there.
+finr1 has to be installed where the harness runs: it grades. With one dtype and batch size both give the same texts.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from finr1.evaluation.items import asks
 from finr1.evaluation.regrade import read_benchmark
-from finr1.evaluation.samples import chat_sha256, grade_text
+from finr1.evaluation.samples import chat_sha256
 from finr1.params import read_flat_yaml
 from finr1.records import Problem, messages, write_jsonl
 
-METRICS = ("accuracy", "format", "lenient", "decided")
 GROUP = "finr1"
+METRICS = ("accuracy", "format", "lenient", "decided")
 
 
-class _Function(str):
-    """A dotted name that the harness imports."""
+def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> list[str]:
+    """Write a task (YAML and JSONL) for each source among `problems`, and the group `finr1`; returns the task names.
 
-
-class _Dumper(yaml.SafeDumper):
-    """Writes a `_Function` as the harness reads it."""
-
-
-_Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
-
-
-def export(
-    problems: Sequence[Problem], folder: Path, max_tokens: int, ask: Callable[[Problem], list[dict]] = messages
-) -> list[str]:
-    """Write a task for each source among `problems`, in their order, and the group `finr1`; returns the task names.
-
-    `max_tokens`: new tokens at most. `ask` makes the chat (see `evaluation.asks`). The YAML names its items by absolute
-    path, since the harness looks for a relative one from the folder in which it is started.
+    The YAML names its items by absolute path, since the harness looks for a relative one from where it is started.
     """
-    folder, contents = Path(folder).resolve(), {}
+    folder, tasks = Path(folder).resolve(), []
+    common = {
+        "dataset_path": "json",
+        "test_split": "test",
+        "output_type": "generate_until",
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS],
+        # `until` empty: only the end token. A folder's own repetition penalty (Qwen2.5: 1.05) would not be greedy.
+        "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "repetition_penalty": 1.0,
+                              "max_gen_toks": max_tokens},
+        "metadata": {"version": 1.0},
+    }  # fmt: skip
     for source in dict.fromkeys(problem.source for problem in problems):
-        items = folder / f"{GROUP}_{source}.jsonl"
+        name = f"{GROUP}_{source}"
         # The problem as one string: a JSON dataset would give every row the options and labels of all other rows.
         rows = [
-            {"id": p.id, "messages": ask(p), "problem": p.model_dump_json(exclude={"context", "reference"})}
+            {"id": p.id, "messages": messages(p), "problem": p.model_dump_json(exclude={"context", "reference"})}
             for p in problems
             if p.source == source
         ]
-        write_jsonl(items, rows)
-        contents[items.stem] = {
-            "task": items.stem,
-            "class": _Function("finr1.evaluation.harness_task.ChatTask"),
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(items)}},
-            "test_split": "test",
-            "output_type": "generate_until",
-            "doc_to_text": _Function("finr1.evaluation.harness.question"),
-            "doc_to_target": _Function("finr1.evaluation.harness.gold"),
-            "process_results": _Function("finr1.evaluation.harness.process_results"),
-            "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS],
-            # `until` empty: only the end token. A folder's own repetition penalty (Qwen2.5: 1.05) would not be greedy.
-            "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "repetition_penalty": 1.0,
-                                  "max_gen_toks": max_tokens},
-            "num_fewshot": 0,
-            "repeats": 1,
-            "metadata": {"version": 1.0},
-        }  # fmt: skip
-    tasks = list(contents)
+        write_jsonl(folder / f"{name}.jsonl", rows)
+        task = {"task": name, "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}}} | common
+        text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
+        (folder / f"{name}.yaml").write_text(f"class: !function finr1.evaluation.harness_task.ChatTask\n{text}", "utf8")
+        tasks.append(name)
     # Each benchmark counts once, as in the paper's average: the harness knows no sizes without the undecided items.
-    mean = [{"metric": name, "aggregation": "mean", "weight_by_size": False} for name in METRICS]
-    contents[GROUP] = {"group": GROUP, "task": tasks, "aggregate_metric_list": mean}
-    for name, content in contents.items():
-        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-        (folder / f"{name}.yaml").write_text(text, encoding="utf8")
+    means = [{"metric": name, "aggregation": "mean", "weight_by_size": False} for name in METRICS]
+    group = {"group": GROUP, "task": tasks, "aggregate_metric_list": means}
+    (folder / f"{GROUP}.yaml").write_text(yaml.safe_dump(group), encoding="utf8")
     return tasks
-
-
-def question(doc: dict) -> str:
-    """The last user turn of an exported row, which the harness shows where no chat template is applied."""
-    return doc["messages"][-1]["content"]
-
-
-def gold(doc: dict) -> str:
-    """The gold answer of an exported row. (In a column of its own a date would come back as a timestamp.)"""
-    return Problem.model_validate_json(doc["problem"]).gold
-
-
-def process_results(doc: dict, results: Sequence[str]) -> dict[str, float]:
-    """Metrics of one exported row and its answer, called by the harness for each item.
-
-    `accuracy` is left out where rules cannot decide, as in our own tables; `decided` says how often they can.
-    """
-    graded = grade_text(Problem.model_validate_json(doc["problem"]), results[0])
-    scores = {
-        "format": float(graded["format"]),
-        "lenient": float(graded["lenient_correct"] is True),
-        "decided": float(graded["correct"] is not None),
-    }
-    return scores if graded["correct"] is None else {"accuracy": float(graded["correct"]), **scores}
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -123,19 +73,16 @@ def run_export(options: argparse.Namespace) -> int:
     """Export the items of a run's benchmark and print how to use them; returns 2 where that cannot be done."""
     try:
         stage, samples, problems = read_benchmark(options.run)
-        settings = read_flat_yaml(stage / "params.yaml").values
-        ask = asks(settings.get("prompts", "training"))
         asked = {sample.problem_id: sample.prompt_sha256 for sample in samples}
-        by_id = {problem.id: problem for problem in problems}
-        if absent := [identifier for identifier in asked if identifier not in by_id]:
-            raise ValueError(f"{len(absent)} items were asked and are not among the problems, such as {absent[0]}")
-        if other := [identifier for identifier, sha in asked.items() if chat_sha256(ask(by_id[identifier])) != sha]:
-            raise ValueError(f"{len(other)} items were asked with another prompt than today's, such as {other[0]}")
-        tasks = export([by_id[identifier] for identifier in asked], options.output, settings["max_tokens"], ask)
+        items = [problem for problem in problems if problem.id in asked]  # without those that only fill suites
+        if len(items) < len(asked) or any(chat_sha256(messages(problem)) != asked[problem.id] for problem in items):
+            raise ValueError(f"{stage} was asked with other prompts or items than today's")
+        max_tokens = read_flat_yaml(stage / "params.yaml").values["max_tokens"]
+        tasks = export(items, options.output, max_tokens)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{len(asked)} items in {options.output}: {', '.join(tasks)}")
+    print(f"{len(items)} items in {options.output}: {', '.join(tasks)}")
     print(f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {GROUP} "
           "--apply_chat_template")  # fmt: skip
     return 0

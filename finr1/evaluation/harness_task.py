@@ -1,25 +1,37 @@
-"""The one thing that a YAML of lm-evaluation-harness cannot say, a chat of several turns."""
+"""A task of lm-evaluation-harness: what a YAML cannot say of a chat of several turns that finr1 grades."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lm_eval.api.task import ConfigurableTask
 
+from finr1.evaluation.samples import grade_text
+from finr1.records import Problem
+
 
 class ChatTask(ConfigurableTask):
-    """A task whose rows hold their whole chat in `messages`: system prompt, earlier turns, question."""
+    """A task whose rows hold a whole chat in `messages`, and as JSON in `problem` what its answer is graded by."""
 
     def __init__(self, config: dict) -> None:
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
-    def fewshot_context(
-        self, doc: dict, *_, apply_chat_template: bool = False, chat_template: Callable | None = None, **__
-    ) -> str | list[dict]:
-        """The row's chat in the model's template, ready for the assistant's turn.
-
-        Raises `ValueError` without `--apply_chat_template`: the prompt would be another one than ours.
-        """
-        if not (apply_chat_template and chat_template):
+    def fewshot_context(self, doc: dict, *_, chat_template: Callable | None = None, **__) -> str:
+        """The row's chat in the model's template; raises `ValueError` without `--apply_chat_template`."""
+        if not chat_template:
             raise ValueError("finr1's tasks are chats: run lm_eval with --apply_chat_template")
         return chat_template(doc["messages"], add_generation_prompt=True)
+
+    def doc_to_text(self, doc: dict, *_) -> str:
+        return doc["messages"][-1]["content"]
+
+    def doc_to_target(self, doc: dict, *_) -> str:
+        return Problem.model_validate_json(doc["problem"]).gold
+
+    def process_results(self, doc: dict, results: Sequence[str]) -> dict[str, float]:
+        """`accuracy` is left out where rules cannot decide, as in our own tables; `decided` says how often they can."""
+        graded = grade_text(Problem.model_validate_json(doc["problem"]), results[0])
+        scores = {"format": graded["format"], "lenient": graded["lenient_correct"], "accuracy": graded["correct"]}
+        scores["decided"] = graded["correct"] is not None
+        undecided = [] if scores["decided"] else ["accuracy"]
+        return {name: float(bool(value)) for name, value in scores.items() if name not in undecided}

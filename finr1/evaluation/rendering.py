@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from finr1.evaluation.samples import Sample
-from finr1.evaluation.statistics import CONFIDENCE, wilson_interval
-from finr1.evaluation.tables import GROUPS, PARTS, TRACKS, by_values, item_scores, results_table
+from finr1.evaluation.tables import GROUPS, PARTS, results_table
 from finr1.judge import TAKEN_OUT
-
-PART_INTERVALS = (
-    "The table omits the intervals of the three parts: see the figure `decomposition` in notebook 06, or `steps` in\n"
-    "its metrics.json, which also has that of the lenient difference."
-)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -49,45 +41,32 @@ def decided(row: Mapping) -> str:
 
 
 def remark(row: Mapping) -> str:
-    """Why a row of `paired_table` shows no difference, in words; empty where it does.
-
-    Its interval contains zero, or p, corrected by Holm for the table's comparisons, is not below 0.05.
-    """
+    """Why a row shows no difference: zero is in its interval, or p corrected by Holm is 0.05 or more; else empty."""
     if row["inside_noise"]:
         return "inside the noise"
-    p = row.get("p_holm")
-    return "noise among so many" if p is not None and p >= 0.05 else ""
+    return "noise among so many" if (row.get("p_holm") or 0) >= 0.05 else ""
 
 
-def render_rows(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
-    """A text table; the first `left` columns are aligned to the left, the others to the right.
+def render_rows(cells: Sequence[Mapping[str, object]], left: int) -> str:
+    """A text table of lines that name their columns; the first `left` are aligned to the left, the others to the right.
 
     `DataFrame.to_string` was tried: it aligns all columns one way, or puts the left ones' names on a line of their own.
     """
-    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
+    lines = [[*cells[0]], *([str(cell) for cell in line.values()] for line in cells)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(widths[i]) if i < left else cell.rjust(widths[i]) for i, cell in enumerate(line)).rstrip()
-        for line in (header, *lines)
+        for line in lines
     )
 
 
-def _render(cells: Sequence[Mapping[str, object]], left: int) -> str:
-    """`render_rows` of lines that name their columns."""
-    return render_rows([*cells[0]], [[str(cell) for cell in line.values()] for line in cells], left)
-
-
 def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
-    """`results_table`, and `paired_table` below it, as plain text.
-
-    A column `undecided` is there where some answers are; notes below say what that and a judge do to an accuracy. The
-    intervals of all but the accuracy are rounded, so that a row fits a line.
-    """
+    """`results_table`, and `paired_table` below it, as plain text; all intervals but the accuracy's are rounded."""
     by = [key for key in GROUPS if key in rows[0]]
-    some_undecided = any(row["undecided"] for row in rows)
     cells = []
     for row in rows:
         line = {key: row[key] for key in ("model", "decoding", *by)} | {"items": row["n"], "answers": row["samples"]}
-        if some_undecided:
+        if any(row["undecided"] for row in rows):
             line["undecided"] = row["undecided"]
         given = estimate(row["accuracy_given_format"], row["given_format_low"], row["given_format_high"], 0)
         cells.append(line | {
@@ -99,7 +78,7 @@ def render_table(rows: Sequence[dict], steps: Sequence[dict] = ()) -> str:
             "lenient [95 %]": estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
             "tokens": "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}",
         })  # fmt: skip
-    text = "\n".join([_render(cells, 2 + len(by)), *table_notes(rows)])
+    text = "\n".join([render_rows(cells, 2 + len(by)), *table_notes(rows)])
     return f"{text}\n\n{render_steps(steps)}" if steps else text
 
 
@@ -107,10 +86,10 @@ def table_notes(rows: Sequence[dict]) -> list[str]:
     """What keeps the accuracies of `rows` from being plain ones, a sentence each: undecided answers, a judge."""
     notes = []
     if undecided := sum(row["undecided"] for row in rows):
-        notes.append(
-            f"{undecided} answers could not be graded. The accuracies beside them are of the rest alone, in which "
-            "missing answers, which are wrong, weigh more."
+        rest = (
+            "The accuracies beside them are of the rest alone, in which missing answers, which are wrong, weigh more."
         )
+        notes.append(f"{undecided} answers could not be graded. {rest}")
     reasons = dict.fromkeys(row["judge_error"] for row in rows if "judge_error" in row)
     if TAKEN_OUT in reasons:
         notes.append("A judge graded; its error is taken out of accuracies and intervals (Rogan and Gladen).")
@@ -118,11 +97,7 @@ def table_notes(rows: Sequence[dict]) -> list[str]:
 
 
 def render_steps(steps: Sequence[dict]) -> str:
-    """`paired_table` as plain text, in percentage points.
-
-    The last column says where an interval contains zero, and where Holm's correction leaves nothing of a difference.
-    A line has no room for seven intervals: those of the parts are in the rows and in `plotting.decomposition_bars`.
-    """
+    """`paired_table` as plain text, in percentage points; the intervals of the parts are in the rows alone."""
     names = dict(zip(PARTS, ("by format", "in format", "outside"), strict=True))
     cells = [
         {
@@ -138,49 +113,22 @@ def render_steps(steps: Sequence[dict]) -> str:
         }
         for row in steps
     ]
-    return f"{_render(cells, 2)}\n{PART_INTERVALS}"
-
-
-def render_contamination(rows: Sequence[dict]) -> str:
-    """`contamination_table` as text; a gap inside the noise, by itself or among so many, says so."""
-    cells = [
-        {"model": row["model"], "decoding": row["decoding"], "items": row["n"]}
-        | {f"{track} [95 %]": estimate(row[track], row[f"{track}_low"], row[f"{track}_high"]) for track in TRACKS}
-        | {"gap [95 %]": change_text(row), "p": f"{row['p']:.3g}", "Holm": f"{row['p_holm']:.3g}", "": remark(row)}
-        for row in rows
-    ]
-    return _render(cells, 2)
+    where = "The intervals of the parts are in the figure `decomposition` of notebook 06 and in its metrics.json."
+    return f"{render_rows(cells, 2)}\n{where}"
 
 
 def protocol_table(graded: Mapping[str, Sequence[Sample]]) -> str:
     """Accuracy in percent with its 95 % interval: one row per model and decoding, one column per protocol.
 
-    The last column is the distance of the highest from the lowest: the worth of the protocol by itself, in points, with
-    Student's interval over the items that both decide (quick for 100,000 answers; it does not know that the two were
-    picked for their distance).
+    The last column is the distance of the highest from the lowest, in points: the worth of the protocol by itself.
     """
-    tables = {name: results_table(samples) for name, samples in graded.items()}
-    groups = [by_values(samples, "model", "decoding") for samples in graded.values()]
-    cells = []
+    tables, cells = {name: results_table(samples) for name, samples in graded.items()}, []
     for rows in zip(*tables.values(), strict=True):
-        key, most = (rows[0]["model"], rows[0]["decoding"]), max(row["n"] for row in rows)
-        line = {"model": key[0], "decoding": key[1], "items": most}
+        most = max(row["n"] for row in rows)
+        line = {"model": rows[0]["model"], "decoding": rows[0]["decoding"], "items": most}
         for name, row in zip(tables, rows, strict=True):
             text = estimate(row["accuracy"], row["low"], row["high"])
             line[f"{name} [95 %]"] = text if row["n"] == most else f"{text} n={row['n']}"
-        cells.append(line | {"spread [95 %]": _spread([members[key] for members in groups])})
-    return _render(cells, 2)
-
-
-def _spread(graded: Sequence[Sequence[Sample]]) -> str:
-    """Highest minus lowest accuracy of one model's answers under several protocols, over the items of both."""
-    from statsmodels.stats.weightstats import DescrStatsW
-
-    scores = [item_scores(samples)["mean"] for samples in graded]
-    ranked = sorted((means for means in scores if len(means)), key=lambda means: means.mean())
-    change = (ranked[-1] - ranked[0]).dropna().to_numpy() if len(ranked) > 1 else np.array([])
-    if len(change) < 2:
-        return "-"
-    if not change.any():  # Student's would be empty; no more items can differ than Wilson's upper end allows
-        return estimate(0.0, *wilson_interval(0, len(change)))
-    return estimate(change.mean(), *DescrStatsW(change).tconfint_mean(1 - CONFIDENCE))
+        scores = [row["accuracy"] for row in rows if row["n"]]
+        cells.append(line | {"spread": percent(max(scores) - min(scores)) if scores else "-"})
+    return render_rows(cells, 2)

@@ -1,12 +1,9 @@
 """The benchmark loop: every problem to every model, every answer graded and kept.
 
-An accuracy alone can neither be checked nor be graded again under another protocol, so a `Sample` keeps the text as it
-came, next to each verdict on it. The verdicts differ in what they ask:
-
-- `correct`: the answer as `grading.extract_answer` reads it is right. This is the headline, `grading.is_correct`.
-- `format`: the text is one think block, then one answer block, and nothing else. Asked apart from `correct`.
-- `lenient_correct`: the answer is right when read wherever it stands (`grading.lenient_answer`: last number, last
-  option letter, ...), so that a model which was never taught the format is not called ignorant for disobeying it.
+A `Sample` keeps the text as it came, next to each verdict on it. `correct`, the headline: the answer as
+`grading.extract_answer` reads it is right. `format`: the text is one think block, then one answer block. And
+`lenient_correct`: the answer is right when read wherever it stands (last number, last letter, ...), so that a model
+which was never taught the format is not called ignorant for disobeying it.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from finr1 import grading
 from finr1.evaluation.items import suite_of
 from finr1.models import resolve_model
 from finr1.params import API_KEY, RECIPE, BenchmarkParams, key_variable
-from finr1.records import Capability, Problem, Record, messages, read_jsonl
+from finr1.records import Capability, Problem, Record, messages
 
 if TYPE_CHECKING:
     from finr1.generation import AnswerStore, Backend, SamplingParams
@@ -62,17 +59,15 @@ class Sample(Record):
     graded_by: Literal["rules", "judge"] = "rules"
 
     @property
-    def suite(self) -> str | None:
-        """The capability suite that the item belongs to."""
+    def suite(self) -> str | None:  # the capability suite that the item belongs to
         return suite_of(self.capability, self.language)
 
 
 def read_models(params: BenchmarkParams, inputs: Mapping[str, Path], cache: Path) -> dict[str, Backend]:
     """Name -> backend: base, zero (where there is one), sft, grpo, then `other_models` in their order.
 
-    An entry of `other_models` is NAME=FOLDER (of a model or an adapter), NAME=HUB_ID or NAME=MODEL@URL for any
-    OpenAI-compatible endpoint. Nothing is loaded yet, but a folder that is no model's raises `FileNotFoundError`
-    and an endpoint that does not answer `GenerationError`, before the first model has worked for hours.
+    An entry of `other_models` is NAME=FOLDER (of a model or an adapter), NAME=HUB_ID or NAME=MODEL@URL. Nothing is
+    loaded yet, but a folder that is no model's and an endpoint that does not answer raise an error now.
     """
     from finr1.generation import EndpointBackend, TransformersBackend, VLLMBackend
 
@@ -83,8 +78,8 @@ def read_models(params: BenchmarkParams, inputs: Mapping[str, Path], cache: Path
         places[name.strip()] = place.strip()
     backends: dict[str, Backend] = {}
     for name, place in places.items():
-        model, at, url = place.rpartition("@")
-        if at and url.startswith("http"):
+        model, _, url = place.rpartition("@")
+        if url.startswith("http"):
             key = key_variable(name) if os.environ.get(key_variable(name)) else API_KEY
             backends[name] = EndpointBackend(url, model, api_key_env=key, concurrency=params.concurrency)
             backends[name].check()
@@ -105,9 +100,8 @@ def evaluate(
 ) -> list[Sample]:
     """Ask `backend` every problem `sampling.num_samples` times and grade the answers; in the order of the problems.
 
-    `ask` makes the chat (see `evaluation.asks`). Answers that `store` holds are not asked again, so a killed
-    benchmark resumes when it is run again. Temperature 0 is recorded as greedy decoding. Raises `GenerationError` when
-    a request fails for good, and `ValueError` for a gold answer that cannot be read.
+    `ask` makes the chat of a problem. Answers that `store` holds are not asked again. Temperature 0 is recorded as
+    greedy decoding. Raises `GenerationError` when a request fails for good, `ValueError` for an unreadable gold.
     """
     from finr1.generation import Request, generate
 
@@ -117,19 +111,12 @@ def evaluate(
     samples = []
     for problem, request in zip(problems, requests, strict=True):
         known = problem.model_dump(include={"source", "family", "capability", "language", "question", "gold", "flaw"})
-        known |= {"problem_id": problem.id, "prompt_sha256": chat_sha256(request.messages)}
+        known |= {"model": model, "decoding": decoding, "problem_id": problem.id}
+        known["prompt_sha256"] = chat_sha256(request.messages)
         for completion in itertools.islice(completions, sampling.num_samples):
-            sample = Sample(
-                model=model,
-                decoding=decoding,
-                sample=completion.sample,
-                text=completion.tagged,
-                tokens=completion.usage.completion_tokens,
-                finish_reason=completion.finish_reason,
-                **known,
-                **grade_text(problem, completion.tagged),
-            )
-            samples.append(sample)
+            said = {"sample": completion.sample, "text": completion.tagged, "finish_reason": completion.finish_reason}
+            said["tokens"] = completion.usage.completion_tokens
+            samples.append(Sample(**known, **said, **grade_text(problem, completion.tagged)))
     return samples
 
 
@@ -155,8 +142,3 @@ def grade_answer(problem: Problem, answer: str | None) -> bool | None:
 def chat_sha256(chat: list[dict]) -> str:
     """SHA-256 (hex) of a chat as JSON, as `Sample.prompt_sha256` holds it."""
     return hashlib.sha256(json.dumps(chat, sort_keys=True).encode()).hexdigest()
-
-
-def read_samples(stage: Path) -> list[Sample]:
-    """The samples of a finished benchmark."""
-    return list(read_jsonl(stage / "samples.jsonl", Sample))

@@ -8,7 +8,6 @@ nothing about another seed of the training, another prompt, or questions of anot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -32,20 +31,11 @@ class PairedDifference(NamedTuple):
         return self.low <= 0.0 <= self.high
 
 
-class McNemar(NamedTuple):
-    """Items that changed sides between two models, and the exact two-sided p-value."""
-
-    gained: int  # wrong before, right now
-    lost: int  # right before, wrong now
-    p: float
-
-
 def wilson_interval(k: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % score interval for a proportion `k / n`.
+    """Wilson's 95 % score interval for a proportion `k / n` (1927, J. Am. Stat. Assoc. 22:209).
 
-    Wilson (1927), J. Am. Stat. Assoc. 22:209. Unlike the textbook `p ± 1.96 se` it stays inside [0, 1] and does not
-    collapse at 0 or n successes. `n` may be fractional (an effective sample size). Raises `ValueError` unless
-    0 <= k <= n and n > 0.
+    It stays inside [0, 1] and does not collapse at 0 or n successes. `n` may be fractional (an effective size).
+    Raises `ValueError` unless 0 <= k <= n and n > 0.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -64,8 +54,7 @@ def clustered_interval(
 
     Samples of one item are alike, so 100 items x 4 samples are worth between 100 and 400 answers. How many follows
     from the spread of the item scores, `p (1 - p) / var(mean)`, and Wilson's interval is taken at that effective
-    size (Dean and Pagano 2015, J. Surv. Stat. Methodol. 3:484). With one sample per item it *is* Wilson's interval,
-    and it neither leaves [0, 1] nor collapses when all items score alike, where a bootstrap over items would.
+    size (Dean and Pagano 2015, J. Surv. Stat. Methodol. 3:484). With one sample per item it *is* Wilson's interval.
     statsmodels has no interval for clustered proportions. Raises `ValueError` without items.
     """
     scores = np.asarray(item_scores, dtype=float)
@@ -80,80 +69,57 @@ def clustered_interval(
     return wilson_interval(min(p * effective, effective), effective)
 
 
-def _bootstrap(columns: Sequence[np.ndarray], statistic, seed: int, resamples: int):
-    """Percentile bootstrap over items; `columns` are (items,) each and are resampled together."""
+def _bootstrap(columns: Sequence[np.ndarray], statistic, seed: int):
+    """95 % percentile bootstrap over items; `columns` are (items,) each and are resampled together."""
     from scipy.stats import bootstrap
 
-    result = bootstrap(
-        tuple(columns),
-        statistic,
-        n_resamples=resamples,
-        batch=1000,  # 1000 x items at a time: a few MB
-        vectorized=True,
-        paired=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return result.confidence_interval
+    how = {"n_resamples": RESAMPLES, "batch": 1000, "vectorized": True, "paired": True, "method": "percentile"}
+    rng = np.random.default_rng(seed)
+    return bootstrap(tuple(columns), statistic, **how, confidence_level=CONFIDENCE, rng=rng).confidence_interval
 
 
-def _paired(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _change(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
-        shapes = f"{first.shape} and {second.shape}"
-        raise ValueError(f"paired scores need two equally long rows of 2 or more items, got {shapes}")
-    return first, second
+        raise ValueError(f"paired scores need two equally long rows of 2 or more, got {first.shape} and {second.shape}")
+    return second - first
 
 
-def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int, resamples: int = RESAMPLES) -> PairedDifference:
-    """Mean of `b - a` with a percentile bootstrap interval over items.
+def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> PairedDifference:
+    """Mean of `b - a` with a percentile bootstrap interval over items (Efron and Tibshirani 1993, chapter 13).
 
-    `a[i]` and `b[i]` are two models' scores of the same item, so the difficulty of the item cancels: the interval is
-    much narrower than the distance of two separate intervals suggests. Efron and Tibshirani (1993), chapter 13.
-    Raises `ValueError` when the lengths differ or there are fewer than two items.
+    `a[i]` and `b[i]` are two models' scores of the same item, so the difficulty of the item cancels. Raises
+    `ValueError` when the lengths differ or there are fewer than two items.
     """
-    first, second = _paired(a, b)
-    change = second - first
-    interval = _bootstrap([change], lambda x, axis: x.mean(axis=axis), seed, resamples)
+    change = _change(a, b)
+    interval = _bootstrap([change], np.mean, seed)
     return PairedDifference(float(change.mean()), float(interval.low), float(interval.high), len(change))
 
 
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
-    """McNemar's test in its exact form, for one answer per item: do more items turn right than turn wrong?
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
+    """Items that turned right, items that turned wrong, and the p-value of McNemar's exact test (1947).
 
-    Under the null hypothesis the items that changed sides are coin flips (McNemar 1947, Psychometrika 12:153).
-    Raises `ValueError` on scores that are not 0 or 1.
+    For one answer per item, right (1) or wrong (0); `sign_flips` is for item means.
     """
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
-    first, second = _paired(a, b)
-    if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
-        raise ValueError("mcnemar needs one right (1) or wrong (0) answer per item; use sign_flips for item means")
-    gained, lost = int((first < second).sum()), int((first > second).sum())
-    return McNemar(gained, lost, float(exact_test([[0, gained], [lost, 0]], exact=True).pvalue))
+    change = _change(a, b)
+    gained, lost = int((change > 0).sum()), int((change < 0).sum())
+    return gained, lost, float(exact_test([[0, gained], [lost, 0]], exact=True).pvalue)
 
 
-def sign_flips(a: Sequence[float], b: Sequence[float], seed: int, resamples: int = RESAMPLES) -> float:
+def sign_flips(a: Sequence[float], b: Sequence[float], seed: int) -> float:
     """Two-sided p-value of the mean of `b - a` when each item's sign is a coin flip: McNemar's idea for item means.
 
-    For several answers per item, where there is no right or wrong to count (Fisher 1935; scipy's `permutation_test`).
-    Raises `ValueError` when the lengths differ or there are fewer than two items.
+    For several answers per item, where there is no right or wrong to count (Fisher 1935).
     """
     from scipy.stats import permutation_test
 
-    first, second = _paired(a, b)
-    if (first == second).all():
+    change = _change(a, b)
+    if not change.any():
         return 1.0
-    result = permutation_test(
-        (second - first,),
-        lambda x, axis: x.mean(axis=axis),
-        permutation_type="samples",
-        n_resamples=resamples,
-        batch=1000,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
+    how = {"permutation_type": "samples", "n_resamples": RESAMPLES, "batch": 1000}
+    return float(permutation_test((change,), np.mean, **how, rng=np.random.default_rng(seed)).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -161,34 +127,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
-
-
-def smallest_detectable_difference(n: int, spread: float, comparisons: int = 1) -> float:
-    """The smallest true difference that a paired comparison of `n` items finds with 80 % power at the 5 % level.
-
-    `(z_{0.975} + z_{0.8}) * spread / sqrt(n)`, where `spread` is the standard deviation of the items' differences; with
-    one answer per item that is close to the square root of the share of items that change sides (Connor 1987,
-    Biometrics 43:207; Miller 2024, arXiv 2411.00640). The level is divided by `comparisons`, as in the first of Holm's
-    steps. In the unit of `spread`. statsmodels' `solve_power` gives the same but for its search. Raises `ValueError`
-    for n < 1 or a negative spread.
-    """
-    from scipy.stats import norm
-
-    if n < 1 or spread < 0:
-        raise ValueError(f"smallest_detectable_difference needs n >= 1 and spread >= 0, got n={n}, spread={spread}")
-    confidence = 1 - (1 - CONFIDENCE) / comparisons
-    return float(norm.ppf((1 + confidence) / 2) + norm.ppf(0.8)) * spread / n**0.5
-
-
-def pass_at_k(n: int, right: int, k: int) -> float:
-    """Probability that one of k answers drawn from n, of which `right` are right, is right.
-
-    1 - C(n - right, k) / C(n, k), unbiased for k <= n (Chen et al. 2021, arXiv 2107.03374, equation 1). Raises
-    `ValueError` unless 1 <= k <= n and 0 <= right <= n.
-    """
-    if not (1 <= k <= n and 0 <= right <= n):
-        raise ValueError(f"pass_at_k needs 1 <= k <= n and 0 <= right <= n, got n={n}, right={right}, k={k}")
-    return 1 - comb(n - right, k) / comb(n, k)
 
 
 def decompose(base: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -206,29 +144,25 @@ def decompose(base: np.ndarray, new: np.ndarray) -> np.ndarray:
     empty cell (a model that never, or always, keeps the format) takes the other model's value, so a gain that cannot
     be told apart counts as format. The split is arithmetic, not cause: the items in the format differ between models.
     """
+
+    def rate(right, count, other_right, other_count):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(count > EMPTY, right / count, np.where(other_count > EMPTY, other_right / other_count, 0.0))
+
     (f0, both0, right0), (f1, both1, right1) = base, new
-    q0, q1 = _rate(both0, f0, both1, f1), _rate(both1, f1, both0, f0)
+    q0, q1 = rate(both0, f0, both1, f1), rate(both1, f1, both0, f0)
     outside0, outside1 = right0 - both0, right1 - both1
-    r0, r1 = _rate(outside0, 1 - f0, outside1, 1 - f1), _rate(outside1, 1 - f1, outside0, 1 - f0)
+    r0, r1 = rate(outside0, 1 - f0, outside1, 1 - f1), rate(outside1, 1 - f1, outside0, 1 - f0)
     format_part = (f1 - f0) * ((q0 - r0) + (q1 - r1)) / 2
     return np.stack([format_part, (f0 + f1) / 2 * (q1 - q0), (1 - (f0 + f1) / 2) * (r1 - r0)])
 
 
-def _rate(right, count, other_right, other_count):
-    """`right / count`; the other model's rate where the cell is empty, and 0 where both are. Arrays of one shape."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(count > EMPTY, right / count, np.where(other_count > EMPTY, other_right / other_count, 0.0))
-
-
 def decomposition_intervals(base: np.ndarray, new: np.ndarray, seed: int) -> list[tuple[float, float]]:
-    """Bootstrap intervals over items of the three parts of `decompose`, in its order.
-
-    `base` and `new` are (items, 3): each item's three shares, row i of both being the same item.
-    """
+    """Bootstrap intervals over items of the three parts of `decompose`; `base` and `new` are (items, 3), row by row."""
 
     def parts(*columns, axis):
         means = [column.mean(axis=axis) for column in columns]
         return decompose(means[:3], means[3:])
 
-    interval = _bootstrap([*np.transpose(base), *np.transpose(new)], parts, seed, RESAMPLES)
+    interval = _bootstrap([*np.transpose(base), *np.transpose(new)], parts, seed)
     return [(float(low), float(high)) for low, high in zip(interval.low, interval.high, strict=True)]

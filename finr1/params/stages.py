@@ -322,14 +322,12 @@ class BenchmarkParams(EndpointParams):
     sft_stage: Text
     grpo_stage: Text
     paper_like_stage: Text | None
-    seed_stages: list[Text]
     model_name_or_path: Text
     other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL, see `evaluation.read_models`
     inference_backend: Literal["transformers", "vllm"]
     sampling: Literal["balanced", "paper"]
     num_items: AtLeastTwo  # an interval needs two
     suite_items: Count
-    prompts: Literal["training", "benchmark"]
     num_samples: Positive
     temperature: AboveZero  # of the sampled answers; the greedy ones come besides
     top_p: TopP

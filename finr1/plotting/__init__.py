@@ -8,7 +8,6 @@ from finr1.plotting.benchmark import (
     decomposition,
     paired_forest,
     protocol_scores,
-    repeated_answers,
 )
 from finr1.plotting.data import (
     dataset_overview,
@@ -48,7 +47,6 @@ __all__ = [
     "paired_forest",
     "pass_rate_histogram",
     "protocol_scores",
-    "repeated_answers",
     "safe_text",
     "save_figure",
     "score_distribution",

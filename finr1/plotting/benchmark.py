@@ -192,26 +192,6 @@ def protocol_scores(rows: Sequence[Mapping], reported: Sequence[Mapping], decodi
     return fig
 
 
-def repeated_answers(rows: Sequence[Mapping]) -> Figure:
-    """pass@k and maj@k over k by model, with 95 % intervals; `rows` of `evaluation.repeated_table`."""
-    models, ks = _models(rows), sorted({row["k"] for row in rows})
-    fig, axs = plt.subplots(1, 2, figsize=(WIDTH, 2.6), sharey=True)
-    for ax, (value, title) in zip(axs, {"pass": "pass@k", "majority": "majority of k"}.items(), strict=True):
-        for place, (model, look) in enumerate(models.items()):
-            members = [row for row in rows if row["model"] == model]
-            x = [row["k"] * 1.03 ** (place - (len(models) - 1) / 2) for row in members]  # side by side
-            errors = [[100 * abs(row[value] - row[f"{value}_{end}"]) for row in members] for end in ("low", "high")]
-            ax.errorbar(x, [100 * row[value] for row in members], errors, color=look.colour, marker=look.marker,
-                        markersize=4, linewidth=1)  # fmt: skip
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(ks, [str(k) for k in ks])
-        ax.minorticks_off()
-        ax.set(xlabel="answers k", title=title, ylim=(-2, 102))
-    axs[0].set_ylabel(f"items (%), n = {_n(rows)}, 95 % interval")
-    legend_of(fig, list(models.values()))
-    return fig
-
-
 def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_run: str, apart: str = "") -> Figure:
     """This run (left) and the paper's own numbers (right): two panels, because a level alone compares nothing.
 
