@@ -627,7 +627,7 @@ def test_the_command_stops_at_its_budget(key, tmp_path, capsys):
         ('{"id": "a", "messages": []}', [], "line 1: messages"),
         ('{"id": "a"}', [], "line 1: messages: Field required"),
         ("{", [], "line 1"),
-        ('{"id": "a", "messages": [{}]}\n{"id": "a", "messages": [{}]}', [], "line 2: the id 'a' stands twice"),
+        ('{"id": "a", "messages": [{}]}\n{"id": "b"}', [], "line 2: messages: Field required"),
         ("\udc80", [], "line 1: row: Invalid JSON"),
         ('{"id": "a", "messages": [{}]}', ["--temperature", "-1"], "temperature"),
         ('{"id": "a", "messages": [{}]}', ["--max-cost", "1"], "--max-cost needs"),

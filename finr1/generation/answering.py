@@ -130,7 +130,6 @@ def generate(
             answers[key] = job.failure(f"not asked: {why_stop()}")
     failures = [answer for answer in answers.values() if answer.error is not None]
     if on_error == "raise" and failures:
-        message = f"{len(failures)} of {progress.total} requests have no answer; the first, {failures[0].id!r}: "
-        stored = f" ({len(answers) - len(failures)} answers are stored; running again asks for the others)"
-        raise GenerationError(message + failures[0].error + stored * (store is not None))
+        first = f"the first, {failures[0].id!r}: {failures[0].error}"
+        raise GenerationError(f"{len(failures)} of {progress.total} requests have no answer; {first}")
     return [answers[job.key].model_copy(update={"id": job.request.id, "sample": job.sample}) for job in jobs]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
-_NO_KEY = "no-key"  # sent to a server on this machine
 
 
 @dataclass
@@ -146,12 +145,11 @@ class EndpointBackend:
         status, text = getattr(error, "status_code", None), f"no answer: {str(error.__cause__ or '') or error}"
         if status is not None:  # `error.message` has what OpenAI's servers say, and drops what others do
             text = f"HTTP {status}: {error.response.text}"
-        if status in (401, 403):
-            text = f"the key in {self.api_key_env} was refused: {text}"
-        elif status == 404:
-            text = f"no such model, or no such address: {text}"
-        elif status in (301, 302, 303, 307, 308):
-            text = f"a redirect, which might carry the key elsewhere; put the new address into base_url: {text}"
+        refused, moved = f"the key in {self.api_key_env} was refused", "a redirect; put the new address into base_url"
+        advice = {401: refused, 403: refused, 404: "no such model, or no such address"}
+        advice |= dict.fromkeys((301, 302, 303, 307, 308), moved)
+        if status in advice:
+            text = f"{advice[status]}: {text}"
         text = text.replace(self._key(), "***")  # servers quote a key that they refuse
         return f"{self.base_url}: {text}"[:500]  # cut last: half a key would not be recognised
 
@@ -165,7 +163,7 @@ class EndpointBackend:
             raise ValueError(f"the key in {' or '.join(names)} has characters that no key has")
         if not (key or self._is_local()):
             raise ValueError(f"no API key for {self.base_url}: set the environment variable {' or '.join(names)}")
-        return key or _NO_KEY
+        return key or "no-key"
 
 
 def read_reply(content: bytes) -> dict[str, Any]:

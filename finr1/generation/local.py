@@ -52,6 +52,7 @@ def batch_that_fits(max_tokens: int, most: int = 64) -> int:
     return max(1, min(most, 32_768 // max_tokens))
 
 
+@dataclass(eq=False)
 class TransformersBackend:
     """Batched decoding of a folder (a model's or an adapter's) or hub id with transformers; loads at the first use.
 
@@ -59,22 +60,16 @@ class TransformersBackend:
     batch comes from its keys, and batches are stored whole: a run that resumes with the same requests ends up with the
     text that an unbroken one has. The text depends on what else is in the batch: always when sampling, in greedy
     decoding only where rounding flips a near-tie. Continuous batching has a fifth of the speed on a CPU
-    (`benchmarks/cpu_sampling.py`); on GPUs vLLM is the way.
+    (`benchmarks/cpu_sampling.py`); on GPUs vLLM is the way. Raises `FileNotFoundError` for a path without a model.
     """
 
-    def __init__(
-        self,
-        model_name_or_path: str | Path,
-        dtype: str = "bfloat16",
-        batch_size: int = 64,
-        device: str | None = None,
-    ) -> None:
-        """`device`: CUDA where there is one. Raises `FileNotFoundError` for a path that is no model folder."""
-        self.model_name_or_path = str(model_name_or_path)
-        self.dtype = dtype
-        self.batch_size = batch_size
-        self.device = device
-        self.fingerprint = f"transformers:{model_fingerprint(self.model_name_or_path)}:{dtype}"
+    model_name_or_path: str | Path
+    dtype: str = "bfloat16"
+    batch_size: int = 64
+    device: str | None = None  # None: CUDA where there is one
+
+    def __post_init__(self) -> None:
+        self.fingerprint = f"transformers:{model_fingerprint(self.model_name_or_path)}:{self.dtype}"
         self._model = self._tokenizer = None
 
     def complete(
@@ -114,8 +109,8 @@ class TransformersBackend:
         import torch
         from transformers import GenerationConfig
 
-        self._tokenizer = load_tokenizer(self.model_name_or_path)
-        model = load_model(self.model_name_or_path, self.dtype)
+        self._tokenizer = load_tokenizer(str(self.model_name_or_path))
+        model = load_model(str(self.model_name_or_path), self.dtype)
         model.generation_config = GenerationConfig()  # else the folder's own settings would fill in ours
         self._model = model.eval().to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -155,8 +150,8 @@ class VLLMBackend:
         """Raises `ImportError` where vLLM is not installed, `FileNotFoundError` for a path that is no model folder."""
         import vllm  # noqa: F401  (pip install 'finr1[gpu]')
 
-        self.model_name_or_path = str(model_name_or_path)
-        self.fingerprint = f"vllm:{model_fingerprint(self.model_name_or_path)}:bfloat16"
+        self.model = str(model_name_or_path)
+        self.fingerprint = f"vllm:{model_fingerprint(self.model)}:bfloat16"
         self._llm = None
 
     def complete(
@@ -167,7 +162,7 @@ class VLLMBackend:
 
         if self._llm is None:
             with tempfile.TemporaryDirectory() as merged:
-                model = whole_model(self.model_name_or_path, Path(merged))
+                model = whole_model(self.model, Path(merged))
                 # Not the folder's own decoding settings; the beginning that prompts share is computed once.
                 self._llm = vllm.LLM(model, dtype="bfloat16", generation_config="vllm", enable_prefix_caching=True)
         decoding = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
@@ -196,20 +191,20 @@ def _seed(jobs: Iterable[Job]) -> int:
     return int.from_bytes(hashlib.sha256("".join(job.key for job in jobs).encode()).digest()[:7], "big")
 
 
-def model_fingerprint(model_name_or_path: str) -> str:
+def model_fingerprint(model: str | Path) -> str:
     """Hash of what a model folder holds, wherever it stands and whenever it was written; a hub id stays as it is.
 
     Of a file above 256 MiB, 256 blocks of 1 MiB at even distances are read, not only its ends: training may move the
     layers in the middle alone. Raises `FileNotFoundError` for a path that is no model folder.
     """
-    folder = Path(model_name_or_path)
-    looks_local = folder.is_absolute() or model_name_or_path.startswith(".") or len(folder.parts) > 2
+    folder = Path(model)
+    looks_local = folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2
     if not folder.is_dir() and not looks_local:
-        return model_name_or_path
+        return str(model)
     patterns = ("config.json", "adapter_config.json", "tokenizer*", "*.jinja", "*.safetensors", "pytorch_model*.bin")
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     if not {"config.json", "adapter_config.json"} & {file.name for file in files}:
-        raise FileNotFoundError(f"{model_name_or_path} is no model folder: it has no config.json")
+        raise FileNotFoundError(f"{model} is no model folder: it has no config.json")
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
