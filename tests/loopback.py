@@ -8,21 +8,19 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-DROP, HANG, DRIP = object(), object(), object()  # faults besides a (status, headers, body) to send
+DROP, HANG = object(), object()  # faults besides a (status, headers, body) to send
 
 
 class Loopback:
     """`with Loopback() as server:` answers POST /v1/chat/completions at `server.base_url`.
 
-    `faults[question]` lists what happens to the first attempts at that question: DROP, HANG (1 s), DRIP (a space each
-    0.1 s for 2 s, and no answer), or (status, headers, body). After them comes
-    `message(question)`, `delay` seconds later.
+    `faults[question]` lists what happens to the first attempts at that question: DROP, HANG (1 s) or (status, headers, body). After
+    them comes `message(question)`, `delay` seconds later.
     """
 
     def __init__(self, faults=None, delay=0.0, message=lambda question: {"content": f"<think>so</think>{question}!"}):
         self.faults = {question: list(faults) for question, faults in (faults or {}).items()}
         self.delay, self.message = delay, message
-        self.models = (200, {}, json.dumps({"object": "list", "data": [{"id": "teacher", "object": "model"}]}))
         self.asked: Counter[str] = Counter()  # question -> attempts
         self.requests: list[tuple[str, dict, bytes]] = []  # path, headers (lower case), body
         self.in_flight = self.most_in_flight = 0
@@ -56,10 +54,6 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else 40 ms for each answer on a kept connection
 
-    def do_GET(self):
-        self.record(b"")
-        self.send(*self.loopback.models)
-
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         server = self.loopback
@@ -72,9 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.in_flight -= 1
         if reply is HANG:
             time.sleep(1.0)
-        if reply is DRIP:
-            self.drip()
-        if reply in (DROP, HANG, DRIP):
+        if reply in (DROP, HANG):
             self.close_connection = True
         else:
             self.send(*reply)
@@ -90,17 +82,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body.encode())))
         self.end_headers()
         self.wfile.write(body.encode())
-
-    def drip(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
-        self.end_headers()
-        try:
-            for _ in range(20):
-                self.wfile.write(b" ")
-                time.sleep(0.1)
-        except OSError:  # the client has left
-            pass
 
     def log_message(self, *_):
         pass

@@ -210,7 +210,7 @@ def test_pass_rates_count_what_the_verifier_decides(server):
 
 def test_a_verifier_that_works_is_tried_with_one_small_request(server):
     verifier_at(server).check()
-    assert [path for path, *_ in server.requests] == ["/v1/models", "/v1/chat/completions"]
+    assert [path for path, *_ in server.requests] == ["/v1/chat/completions"] * 2
 
 
 CHECKED = judge.check_prompt("What is 5 + 7?", "12", "It is 12.", "standard", with_reason=True)

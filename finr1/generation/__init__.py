@@ -1,12 +1,8 @@
 """Text generation behind one function, for the teacher, the judge, pass-rate sampling and the benchmark.
 
-    store = AnswerStore("answers.jsonl")
-    backend = EndpointBackend("https://api.deepseek.com", "deepseek-reasoner")
-    completions = generate(requests, SamplingParams(temperature=0.6), backend, store, on_progress=print)
-
-`generate` asks a backend only for what the store does not hold and stores each answer as it arrives, so a run that was
-killed resumes when it is run again. Backends: an OpenAI-compatible endpoint, a local model (transformers or vLLM), and
-a plain function (offline teachers and judges, tests). `python -m finr1 generate` does the same for any prompts.
+store = AnswerStore("answers.jsonl")
+backend = EndpointBackend("https://api.deepseek.com", "deepseek-reasoner")
+completions = generate(requests, SamplingParams(temperature=0.6), backend, store, on_progress=print)
 """
 
 from finr1.generation.answering import Backend, Budget, GenerationError, Progress, generate

@@ -10,8 +10,6 @@ from typing import Literal, Protocol
 
 from finr1.generation.store import AnswerStore, Completion, Job, Request, SamplingParams, request_key
 
-GIVE_UP_AFTER = 100  # failures without one answer: the server is not going to give any
-
 
 class Backend(Protocol):
     """Whatever can answer. Implementations share no code, so they share no base class."""
@@ -34,11 +32,7 @@ class Backend(Protocol):
 
 
 class GenerationError(RuntimeError):
-    """Some requests have no answer. `failures` holds them, each with its reason in `.error`."""
-
-    def __init__(self, message: str, failures: Sequence[Completion] = ()) -> None:
-        super().__init__(message)
-        self.failures = list(failures)
+    """Some requests have no answer."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,6 @@ class Progress:
 
     total: int  # different answers needed
     reused: int  # of them, from the store, at no cost
-    budget: Budget = Budget()
     answered: int = 0
     failed: int = 0
     uncounted: int = 0  # answers without token counts
@@ -64,34 +57,10 @@ class Progress:
     cost: float = 0.0
     seconds: float = 0.0
 
-    @property
-    def spent(self) -> bool:
-        """Whether the budget is used up, or cannot be kept because the server counts no tokens."""
-        return self.budget.max_cost is not None and (self.cost >= self.budget.max_cost or self.uncounted > 0)
-
-    def count(self, completions: Sequence[Completion]) -> None:
-        """Add freshly arrived `completions`."""
-        for completion in completions:
-            usage = completion.usage
-            self.answered += completion.error is None
-            self.failed += completion.error is not None
-            self.uncounted += completion.error is None and usage.completion_tokens is None
-            self.tokens += usage.completion_tokens or 0
-            self.cost += (usage.prompt_tokens or 0) * self.budget.prompt_price / 1e6
-            self.cost += (usage.completion_tokens or 0) * self.budget.completion_price / 1e6
-
     def __str__(self) -> str:
+        done = f"{self.reused + self.answered}/{self.total} answers, {self.reused} from the store, {self.failed} failed"
         rate = self.answered / self.seconds if self.seconds else 0.0
-        left = self.total - self.reused - self.answered - self.failed
-        parts = [
-            f"{self.reused + self.answered}/{self.total} answers",
-            self.reused and f"{self.reused} from the store",
-            self.failed and f"{self.failed} failed",
-            f"{rate:.1f}/s, {self.tokens} tokens",
-            self.cost and f"cost {self.cost:.2f}",
-            left and rate and f"{left / rate:.0f} s left",
-        ]
-        return ", ".join(part for part in parts if part)
+        return f"{done}, {rate:.1f}/s, {self.tokens} tokens, cost {self.cost:.2f}"
 
 
 def generate(
@@ -108,13 +77,10 @@ def generate(
     What `store` holds is not asked again, equal requests are asked once, and each answer is in the store before
     anybody sees it. `on_progress` is called at most once a second, and at the end; `on_progress=print` will do.
 
-    A request that fails for good (after the backend's retries) raises `GenerationError` once the requests under way are
-    answered and stored; no further ones are begun. With `on_error="none"` all others are asked, and its place is taken
-    by a completion with `finish_reason="error"`, which is not stored: running again asks again. Asking also ends after
-    `GIVE_UP_AFTER` failures without one answer.
-
-    When `budget` is spent, no further request is begun either; what is under way is stored. `GenerationError` then says
-    so, or with `on_error="none"` those not asked get such a completion. A larger budget asks for the rest.
+    No further request is begun once `budget` is spent (or can't be kept, because the server counts no tokens), or once
+    one has failed for good, after the backend's retries; those under way are answered and stored. Then
+    `GenerationError` is raised. With `on_error="none"` failures end nothing, and each request without an answer gets a
+    completion with `error` set. None of these is stored: running again asks again.
     """
     jobs = [
         Job(request, sample, request_key(request, sampling, backend.fingerprint, sample))
@@ -129,21 +95,29 @@ def generate(
         store.refresh()
         answers = {key: store.get(key) for key in unique if key in store}
     asked = [job for key, job in unique.items() if key not in answers]
-    progress = Progress(len(unique), reused=len(answers), budget=budget)
+    progress = Progress(len(unique), reused=len(answers))
 
-    def stop() -> bool:
-        if on_error == "raise" and progress.failed:
-            return True
-        return progress.spent or (progress.failed >= GIVE_UP_AFTER and not progress.answered)
+    def why_stop() -> str:
+        if budget.max_cost is not None and progress.uncounted:
+            return f"the budget of {budget.max_cost} cannot be kept, the server counts no tokens"
+        if budget.max_cost is not None and progress.cost >= budget.max_cost:
+            return f"the budget of {budget.max_cost} is spent"
+        return "another request failed" if on_error == "raise" and progress.failed else ""
 
     started, told = time.monotonic(), 0.0
-    with closing(backend.complete(asked, sampling, stop)) as groups:
+    with closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
         for group in groups if asked else ():
             if store is not None:  # where another process was first, its answer counts
-                store.put(completion for completion in group if completion.error is None)
+                store.put(group)
                 group = [completion if completion.error else store.get(completion.key) for completion in group]
-            answers.update((completion.key, completion) for completion in group)
-            progress.count(group)
+            for completion in group:
+                answers[completion.key] = completion
+                prompt, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
+                progress.failed += completion.error is not None
+                progress.answered += completion.error is None
+                progress.uncounted += completion.error is None and written is None
+                progress.tokens += written or 0
+                progress.cost += ((prompt or 0) * budget.prompt_price + (written or 0) * budget.completion_price) / 1e6
             progress.seconds = time.monotonic() - started
             if on_progress is not None and progress.seconds - told >= 1.0:
                 told = progress.seconds
@@ -151,19 +125,11 @@ def generate(
     if on_progress is not None:
         on_progress(progress)
 
+    for key, job in unique.items():
+        if key not in answers:
+            answers[key] = job.failure(f"not asked: {why_stop()}")
     failures = [answer for answer in answers.values() if answer.error is not None]
     if on_error == "raise" and failures:
-        message = f"{len(failures)} of {progress.total} requests failed; the first, {failures[0].id!r}: "
-        message += failures[0].error
-        if store is not None:
-            message += f" ({progress.reused + progress.answered} answers are stored; running again asks for the others)"
-        raise GenerationError(message, failures)
-    why = "not asked: nothing is answered"
-    if progress.spent:
-        state = "cannot be kept, the server counts no tokens" if progress.uncounted else "is spent"
-        why = f"not asked: the budget of {budget.max_cost} {state}"
-    not_asked = {key: job.failure(why) for key, job in unique.items() if key not in answers}
-    if on_error == "raise" and not_asked:
-        raise GenerationError(f"{progress}; {len(not_asked)} {why}", list(not_asked.values()))
-    answers.update(not_asked)
+        first = f"the first, {failures[0].id!r}: {failures[0].error}"
+        raise GenerationError(f"{len(failures)} of {progress.total} requests have no answer; {first}")
     return [answers[job.key].model_copy(update={"id": job.request.id, "sample": job.sample}) for job in jobs]

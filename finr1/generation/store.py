@@ -1,7 +1,6 @@
 """What is asked, what is answered, and the file that keeps the answers, so that a killed run never pays twice.
 
-The file is JSONL, one line per answer. sqlite3 was weighed: its store would be half as long, but users read, filter and
-share these files, `python -m finr1 generate --output` writes one anyway, and old run folders hold them.
+The file is JSONL, one line per answer. sqlite3 was weighed: users read, filter and share these files.
 """
 
 from __future__ import annotations
@@ -10,10 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
-import threading
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +51,8 @@ class Completion(BaseModel):
     id: str | int  # of the request
     sample: int  # 0 .. num_samples - 1
     text: str  # as it came; without the reasoning where the endpoint sends that apart
-    reasoning: str | None  # sent apart by the endpoint (`reasoning_content`), else what stands in <think>
-    finish_reason: str  # "stop", "length", another word of the endpoint, or "error"
+    reasoning: str | None = None  # sent apart by the endpoint (`reasoning_content`), else what stands in <think>
+    finish_reason: str = "stop"  # "stop", "length", another word of the endpoint, or "error"
     usage: Usage = Usage()
     error: str | None = None
 
@@ -75,27 +71,16 @@ class Job(NamedTuple):
     sample: int
     key: str
 
-    def completion(
-        self,
-        text: str,
-        *,
-        reasoning: str | None = None,
-        finish_reason: str = "stop",
-        prompt_tokens: int | None = None,
-        completion_tokens: int | None = None,
-        error: str | None = None,
-    ) -> Completion:
-        """`text` as the answer to this job; without `reasoning`, its think block is looked up."""
-        return Completion(
-            key=self.key,
-            id=self.request.id,
-            sample=self.sample,
-            text=text,
-            reasoning=think_text(text) if reasoning is None else reasoning,
-            finish_reason=finish_reason,
-            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
-            error=error,
-        )
+    def completion(self, text: str, reasoning: str | None = None, **more: Any) -> Completion:
+        """`text` as the answer to this job, with `more` fields; without `reasoning`, it is read from the think block.
+
+        Templates that prefill `<think>` leave only the closing tag, and a cut answer has only the opening one.
+        """
+        head, closing, _ = text.partition("</think>")
+        if reasoning is None and (closing or "<think>" in head):
+            reasoning = head.split("<think>", 1)[-1].strip()
+        asked = {"key": self.key, "id": self.request.id, "sample": self.sample}
+        return Completion(**asked, text=text, reasoning=reasoning, **more)
 
     def failure(self, error: str) -> Completion:
         """This job without an answer, because of `error`."""
@@ -117,143 +102,67 @@ def request_key(request: Request, sampling: SamplingParams, fingerprint: str, sa
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def think_text(text: str) -> str | None:
-    """What stands in the first think block of `text`; None without one.
-
-    Templates that prefill `<think>` leave only the closing tag in the text, and a cut answer has only the opening one.
-    """
-    head, closing, _ = text.partition("</think>")
-    before, opening, inside = head.partition("<think>")
-    if opening:
-        return inside.strip()
-    return before.strip() if closing else None
-
-
 class AnswerStore:
     """Append-only JSONL file of `Completion`s, keyed by `Completion.key`; the first answer to a key stays.
 
     `put` returns when its lines are with the operating system: they survive `kill -9` of this process (not a power
     cut; that would take an fsync for each answer). Writers hold `flock`, so several processes may share a store.
-    A fragment without a newline was left by a writer that died: the next one drops it. Memory holds the keys and where
-    their lines stand, not the answers.
+    A fragment without a newline was left by a writer that died: the next one drops it.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open `path`, creating it and its folder.
-
-        Warns about whole lines that are no answers and leaves them alone; raises `ValueError` when the last line is a
-        fragment of something else.
-        """
+        """Open `path`, creating it and its folder. Raises `ValueError` for a file that holds something else."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._threads = threading.Lock()  # flock excludes processes, not the threads of one
-        self._open()
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._answers: dict[str, Completion] = {}
+        self._end = 0  # everything before this byte is in `_answers`
         self.refresh()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._lines
+        return key in self._answers
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._answers)
 
     def get(self, key: str) -> Completion | None:
         """The answer stored under `key`, or None."""
-        if key not in self._lines:
-            return None
-        offset, length = self._lines[key]
-        return Completion.model_validate_json(os.pread(self._fd, length, offset))
+        return self._answers.get(key)
 
     def refresh(self) -> None:
         """See what other processes have stored since."""
-        with self._locked():
-            pass
+        self.put([])
 
     def put(self, completions: Iterable[Completion]) -> None:
-        """Append the answers whose keys are new, all in one write.
+        """Append the answers whose keys are new, in one write; failures are no answers and are left out.
 
-        Raises `ValueError` for a completion with an error (a failure is no answer) and `OSError` when the disk is full;
-        the file then is as it was before.
+        Raises `OSError` when the disk is full; what it cut off is dropped as any fragment is.
         """
-        lines: dict[str, bytes] = {}
-        for completion in completions:
-            if completion.error is not None:
-                raise ValueError(f"request {completion.id!r} failed; only answers are stored")
-            lines.setdefault(completion.key, completion.model_dump_json().encode() + b"\n")
-        with self._locked():
-            new = b"".join(line for key, line in lines.items() if key not in self._lines)
-            written = os.write(self._fd, new) if new else 0
-            if written < len(new):
-                os.ftruncate(self._fd, self._end)
-                raise OSError(f"{self.path}: only {written} of {len(new)} bytes could be written; is the disk full?")
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
             self._read_new_lines()
-
-    def rewrite(self, rows: Iterable[Completion]) -> None:
-        """Replace the file by `rows` in their order, failures included, and behind them what it holds of other ids.
-
-        Atomic, and safe beside other writers: they see the new file at their next call.
-        """
-        with self._locked():
-            rows = list(rows)
-            ours, target = {row.id for row in rows}, self.path.resolve()
-            temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-            with temporary.open("wb") as new, open(target, "rb") as old:
-                for row in rows:
-                    new.write(row.model_dump_json().encode() + b"\n")
-                for line in old:
-                    record = _read_line(line)
-                    if record is None or (record["error"] is None and record["id"] not in ours):
-                        new.write(line)
-            os.replace(temporary, target)
-
-    def _open(self) -> None:
-        self._lines: dict[str, tuple[int, int]] = {}  # key -> (offset, length), bytes
-        self._end = 0  # everything before this byte is in `_lines`
-        self.strange = 0  # lines that are no answers
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the file alone; inside, it ends with a whole line and `_lines` is up to date."""
-        with self._threads:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            # `rewrite`, here or in another process, may have put another file at the path.
-            while not self.path.exists() or os.stat(self.path).st_ino != os.fstat(self._fd).st_ino:
-                os.close(self._fd)  # lets go of the lock, too
-                self._open()
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
-            try:
-                self._read_new_lines()
-                yield
-            finally:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            answers = {answer.key: answer for answer in completions if answer.error is None}
+            new = [answer.model_dump_json() + "\n" for key, answer in answers.items() if key not in self._answers]
+            data = "".join(new).encode()
+            while data:
+                data = data[os.write(self._fd, data) :]
+            self._read_new_lines()
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _read_new_lines(self) -> None:
-        """Index the lines behind `_end`, and cut off a last one that its writer did not live to finish."""
-        strange: list[int] = []
+        """Take in the lines behind `_end`, and cut off a last one that its writer did not live to finish."""
         with open(self._fd, "rb", closefd=False) as file:
             file.seek(self._end)
             for line in file:
-                if not line.endswith(b"\n"):  # under the lock nobody else is in the middle of a line
-                    if not _LINE_START.startswith(line[: len(_LINE_START)]):
-                        raise ValueError(f"{self.path} is no store of answers: its last line is something else")
+                # Under the lock nobody else is in the middle of a line.
+                if not line.endswith(b"\n") and _LINE_START.startswith(line[: len(_LINE_START)]):
                     os.ftruncate(self._fd, self._end)
                     break
-                record = _read_line(line)
-                if record is None:
-                    strange.append(self._end)
-                elif record["error"] is None:  # failures stand there for people to read
-                    self._lines.setdefault(record["key"], (self._end, len(line)))
+                try:
+                    answer = Completion.model_validate_json(line)
+                except ValueError:
+                    raise ValueError(f"{self.path}: this line is no stored answer: {line[:80]!r}") from None
+                if answer.error is None:  # `generate` once kept failures there, too
+                    self._answers.setdefault(answer.key, answer)
                 self._end += len(line)
-        if strange:
-            self.strange += len(strange)
-            where = f"{len(strange)} lines, the first at byte {strange[0]},"
-            warnings.warn(f"{self.path}: {where} are no answers; they are ignored", stacklevel=5)
-
-
-def _read_line(line: bytes) -> dict | None:
-    """The record of a line, or None for a line that is no `Completion`."""
-    try:
-        record = json.loads(line)
-        return record if Completion.model_fields.keys() <= record.keys() else None
-    except (ValueError, AttributeError, RecursionError):
-        return None
