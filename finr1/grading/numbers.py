@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from decimal import Decimal
 
-from finr1.grading.cleaning import normalise, plain
+from finr1.grading.extraction import normalise, plain
 from finr1.grading.numerals import DOWN, UP, Quantity, scan
 
 MAX_CHARS = 4000  # a longer "number" is an attack or an essay
