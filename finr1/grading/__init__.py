@@ -4,8 +4,6 @@
 `numerals`), `letters` of options and `booleans` read in both.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -68,12 +66,8 @@ def _against(predicted, gold, kind, choices, labels) -> bool | None:
     def one(predicted: str, gold: str, in_blank: bool) -> bool | None:
         if kind in ("number", "percent"):
             return _grade_number(predicted, gold, kind == "percent", in_blank)
-        if kind == "boolean":
-            return _grade_boolean(predicted, gold)
-        if kind == "choice":
-            return _grade_choice(predicted, gold, choices)
-        if kind == "label":
-            return _grade_label(predicted, gold, labels)
+        if kind in ("boolean", "choice", "label"):
+            return _grade_closed(predicted, gold, kind, choices, labels)
         return _grade_code(predicted, gold) if kind == "code" else _grade_text(predicted, gold)
 
     if not isinstance(gold, str) or not gold.strip():
@@ -98,9 +92,7 @@ def _blanks(text: str) -> list[str]:
     return [part.strip() for part in _BLANK.split(text.strip().rstrip(";；"))]
 
 
-def _grade_blanks(
-    predicted: str, golds: list[str], one: Callable[[str, str, bool], bool | None], undecided: bool | None
-) -> bool | None:
+def _grade_blanks(predicted: str, golds: list[str], one: Callable, undecided: bool | None) -> bool | None:
     """Each blank in its place: wrong when one is, undecided when one is; `undecided` for another number of blanks."""
     given = _blanks(predicted) if len(predicted) <= MAX_CHARS else []
     if len(given) == 1:
@@ -132,19 +124,22 @@ def _grade_number(predicted: str, gold: str, percent: bool, in_blank: bool) -> b
     return any(matches(number, gold, percent) for number in numbers for gold in golds)
 
 
-def _grade_boolean(predicted: str, gold: str) -> bool:
-    expected = read_boolean(gold)
+def _grade_closed(predicted: str, gold: str, kind: str, choices, labels) -> bool:
+    """Yes or no, letters of options, a label: both answers are read, and have to be read alike."""
+    if kind == "boolean":
+        family, expected = read_boolean(gold) or (None, None)
+        given = (read_boolean(predicted, family) or (None, None))[1]
+        wanted = "is neither yes nor no"
+    elif kind == "choice":
+        expected, given = read_letters(gold, choices) or None, read_letters(predicted, choices)
+        wanted = f"names none of the options {sorted(choices or 'A-H')[:9]}"
+    else:
+        expected = _read_label(gold, labels)
+        given = _read_label(predicted, labels) if len(predicted) <= MAX_CHARS else None
+        wanted = f"is none of the labels {dict(labels or {})}"
     if expected is None:
-        raise ValueError(f"the gold answer {gold[:80]!r} is neither yes nor no")
-    given = read_boolean(predicted, expected[0]) if predicted else None
-    return given is not None and given[1] == expected[1]
-
-
-def _grade_choice(predicted: str, gold: str, choices: Mapping[str, str] | None) -> bool:
-    expected = read_letters(gold, choices)
-    if not expected:
-        raise ValueError(f"the gold answer {gold[:80]!r} names none of the options {sorted(choices or 'A-H')[:9]}")
-    return bool(predicted) and read_letters(predicted, choices) == expected
+        raise ValueError(f"the gold answer {gold[:80]!r} {wanted}")
+    return bool(predicted) and given == expected
 
 
 _LABEL_LEAD = re.compile(
@@ -177,20 +172,12 @@ def _read_label(text: str, labels: Mapping[str, str] | None) -> str | None:
     return None
 
 
-def _grade_label(predicted: str, gold: str, labels: Mapping[str, str] | None) -> bool:
-    expected = _read_label(gold, labels)
-    if expected is None:
-        raise ValueError(f"the gold answer {gold[:80]!r} is none of the labels {dict(labels or {})}")
-    return 0 < len(predicted) <= MAX_CHARS and _read_label(predicted, labels) == expected
-
-
 def _grade_text(predicted: str, gold: str) -> bool | None:
     if max(len(predicted), len(gold)) > MAX_TEXT:
         return None if predicted else False
-    expected = normalise(gold)
+    given, expected = normalise(predicted), normalise(gold)
     if not expected:
         raise ValueError(f"the gold answer {gold[:80]!r} holds no letter and no digit")
-    given = normalise(predicted)
     if not given or given == expected:
         return bool(given)
     return _grade_quantities(predicted, gold)
@@ -216,10 +203,7 @@ _FENCE = re.compile(r"^\s*```[a-z]*[ \t]*\n|\n?```\s*$", re.I)
 
 
 def _grade_code(predicted: str, gold: str) -> bool | None:
-    """By the gold's unit tests where it is some (`sandbox.read_tests`), else right when it is the same text.
-
-    White space at the ends of lines and a markdown fence apart.
-    """
+    """By the gold's unit tests if it is some, else equal but for white space at the ends of lines and a fence."""
     if (tests := sandbox.read_tests(gold)) is not None:
         return bool(predicted) and sandbox.run_tests(predicted, tests).passed
     given, expected = (

@@ -3,8 +3,6 @@
 A yes or no at the head counts and a reason behind it does not, but an answer that says both says neither.
 """
 
-from __future__ import annotations
-
 import re
 
 from finr1.grading.extraction import plain
@@ -125,10 +123,9 @@ def read_boolean(text: str, family: str | None = None) -> tuple[str, bool] | Non
 
 
 def _names_both(text: str) -> bool:
-    """Whether `text` sets a yes beside its no and says no more: `合规还是不合规`, `true false`.
+    """Whether `text` sets a yes beside its no and says no more, as an echo of the question does: `合规还是不合规`.
 
-    A policy that is rewarded for it learns to repeat the question's two words. In a short answer other words between
-    them do not help (`compliant vs. non-compliant`), unless they may belong to a noun (`the correct answer is false`).
+    Other words beside them do not help a short answer, unless they may belong to a noun: `the correct answer is false`.
     """
     said = [_polarity(match) for match in _BOOLEAN.finditer(text)]
     both = {family for family, polarity in said if (family, not polarity) in said}

@@ -5,8 +5,6 @@ drops all that two equal texts may differ in. Every search is linear in the leng
 at a gold answer: completions are written by a policy that may write anything, 100,000 open braces too.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -31,14 +29,11 @@ def extract_answer(completion: str) -> str | None:
     text = completion.rpartition(_CLOSE)[2]
     if _OPEN in text:
         return None
-    start = text.rfind(_ANSWER, 0, max(0, text.rfind(_END)))
-    if start < 0:
-        answer = _last_box(text)
-    else:
-        start += len(_ANSWER)
-        block = text[start : text.index(_END, start)]
-        box = _last_box(block)
-        answer = block if box is None else box
+    _, tag, block = text[: max(0, text.rfind(_END))].rpartition(_ANSWER)
+    block = block.partition(_END)[0]
+    answer = _last_box(block if tag else text)
+    if answer is None and tag:
+        answer = block
     return None if answer is None else answer.strip()
 
 
@@ -69,9 +64,8 @@ def _last_box(text: str) -> str | None:
 def has_format(completion: str) -> bool:
     """Whether `completion` is one think block, then one answer block, neither empty, and else only white space."""
     text = completion.strip()
-    if any(text.count(tag) != 1 for tag in (_OPEN, _CLOSE, _ANSWER, _END)):
-        return False
-    if not (text.startswith(_OPEN) and text.endswith(_END)):
+    once = all(text.count(tag) == 1 for tag in (_OPEN, _CLOSE, _ANSWER, _END))
+    if not (once and text.startswith(_OPEN) and text.endswith(_END)):
         return False
     reasoning, _, rest = text[len(_OPEN) : -len(_END)].partition(_CLOSE)
     between, tag, answer = rest.partition(_ANSWER)
@@ -91,19 +85,17 @@ def lenient_answer(
 ) -> str | None:
     """A baseline for untrained models, never a reward: the answer wherever in the text it may stand.
 
-    `extract_answer` first; else the last number (with its percent sign, currency and scale word), else the last
-    stand-alone letter A to E, else the last word for yes, no or a label. A known `answer_kind` leaves out what cannot
-    be meant; `labels` gives the words of label answers.
+    `extract_answer` first; else the last number with its units, else the last stand-alone letter A to E, else the last
+    word for yes, no or one of `labels`. A known `answer_kind` leaves out what cannot be meant.
     """
-    answer = extract_answer(completion)
-    if answer:
+    if answer := extract_answer(completion):
         return answer
     text = plain(completion.rpartition(_CLOSE)[2][-LENIENT_CHARS:])
     names = re.compile("|".join(re.escape(name) for name in labels.values()), re.I) if labels else _WORD
-    order = {"choice": (_LETTER,), "boolean": (_WORD,), "label": (names,), "number": (), "percent": ()}
+    patterns = {"choice": (_LETTER,), "boolean": (_WORD,), "label": (names,), "number": (), "percent": ()}
     if answer_kind not in ("choice", "boolean", "label") and (number := _last_number(text)):
         return number
-    for pattern in order.get(answer_kind or "", (_LETTER, names)):
+    for pattern in patterns.get(answer_kind or "", (_LETTER, names)):
         if words := pattern.findall(text):
             return words[-1]
     return None
@@ -163,21 +155,18 @@ _COMMANDS = {
     **dict.fromkeys(("left", "right", "big", "Big", "bigl", "bigr", "limits"), ""),
     **dict.fromkeys(("displaystyle", "textstyle", "rm", "bf", "it", "newline", "nolimits", "nonumber"), " "),
 }
-_NOT_A_NEWLINE = {"nu", "nabla", "notin"}
 
 
 def _command(match: re.Match[str]) -> str:
     """The plain text of one LaTeX command, or its name; `\\nmillion` is a literal `\\n` in front of a word."""
     name = match[1]
-    if name in _COMMANDS:
-        return _COMMANDS[name]
-    return f" {name[1:] if name[0] == 'n' and name not in _NOT_A_NEWLINE else name} "
+    newline = name[0] == "n" and name not in ("nu", "nabla", "notin")
+    return _COMMANDS.get(name, f" {name[newline:]} ")
 
 
 def _fraction(match: re.Match[str]) -> str:
-    numerator, denominator = match[1] or match[3], match[2] or match[4]
-    before = match.string[match.start() - 1 : match.start()]
-    return f"{' ' if before.isdigit() else ''}{numerator}/{denominator}"  # 2\frac14 is 2 1/4
+    mixed = match.string[match.start() - 1 : match.start()].isdigit()  # 2\frac14 is 2 1/4
+    return f"{' ' if mixed else ''}{match[1] or match[3]}/{match[2] or match[4]}"
 
 
 def _without_latex(text: str) -> str:
@@ -221,8 +210,7 @@ class _WordsOnly(dict):
     """For `str.translate`: drops punctuation, separators and control characters; fills as it meets characters."""
 
     def __missing__(self, code: int) -> int | None:
-        self[code] = None if unicodedata.category(chr(code))[0] in "PZC" else code
-        return self[code]
+        return self.setdefault(code, None if unicodedata.category(chr(code))[0] in "PZC" else code)
 
 
 _WORDS_ONLY = _WordsOnly()

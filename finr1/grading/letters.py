@@ -1,7 +1,5 @@
 """Choices: which options does an answer name, by letter or by their own text?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -6,8 +6,6 @@ there is no checker to patch and no exit code to fake. Not stopped: bugs in the 
 side channels (timing, caches), and a table of returns for arguments that the prompt shows.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import math
@@ -134,14 +132,12 @@ def _run(code: str, tests: Tests) -> TestRun:
     task = {"code": code, "function": tests.function, "calls": tests.calls, "limits": LIMITS}
     environment = {"PYTHONHASHSEED": "0"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
     # Files, not pipes: nobody has to read while it runs, and the kernel bounds what it can write.
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:
-        given.write(json.dumps(task).encode())
-        given.seek(0)
+    with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:
         try:
             # Without site-packages and with an empty environment: no path, no key, no setting of the host's.
             subprocess.run(
                 [sys.executable, "-s", "-P", "-S", "-B", "-X", "utf8", str(_CHILD)],
-                stdin=given, stdout=answers, stderr=errors, env=environment, cwd="/",
+                input=json.dumps(task).encode(), stdout=answers, stderr=errors, env=environment, cwd="/",
                 timeout=LIMITS["wall"] + _START_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

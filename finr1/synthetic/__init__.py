@@ -6,8 +6,6 @@ capabilities, `code_problems` functions to write; sentiment and ESG rest on some
 less independent than an interval assumes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 import re

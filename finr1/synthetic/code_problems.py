@@ -5,8 +5,6 @@ interest is compounded, what is deducted) stands in its question only, so no for
 a family. The tests' arguments stand in no prompt. The step of a family is a solution that passes.
 """
 
-from __future__ import annotations
-
 import json
 from random import Random
 

@@ -4,8 +4,6 @@ The order and the number of a family's draws make the problem of a seed: a chang
 that seed.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
