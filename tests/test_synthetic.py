@@ -1,7 +1,6 @@
 """Synthetic problems: exact answers, true steps, and no overlap between the splits."""
 
 import json
-import random
 import re
 from collections import Counter
 
@@ -145,38 +144,24 @@ def test_no_argument_of_a_test_stands_in_the_prompt(code_problems):
             assert json.dumps(test["returns"]) not in p.question or len(json.dumps(test["returns"])) < 4
 
 
-class Fixed(random.Random):
-    """Draws these values first."""
-
-    def __init__(self, *values):
-        super().__init__(0)
-        self.values = list(values)
-
-    def randrange(self, *bounds):
-        return self.values.pop(0) if self.values else super().randrange(*bounds)
-
-    def choice(self, options):
-        return self.values.pop(0) if self.values else super().choice(options)
-
-
 # Worked out by hand or taken from a table of annuities: family, the constants it draws, a call, what it returns.
 KNOWN = [
-    ("write_compound", [2, 100], "compound(1100, 0.10, 1)", 1102.5),
-    ("write_npv", [1000], "npv(0.1, [550, 605])", 0.0),
-    ("write_loan_payment", [200], "loan_payment(99800, 0.06, 360)", 599.550525),
-    ("write_loan_payment", [200], "loan_payment(1000, 0, 12)", 100.0),
-    ("write_sharpe", [0, 4], "sharpe([0.01, 0.03])", 2**1.5),
-    ("write_drawdown", [100], "drawdown([0.5, -0.2, -0.5, 1.0])", 90.0),
-    ("write_bond_price", [10, 2], "bond_price(0.08, 0.08, 10)", 1000.0),
-    ("write_compound_zh", [1, 20], "fuli(1000, 0.1, 2)", 1168.0),
-    ("write_moving_average_zh", [2, 50], "xinhao([100, 100, 112, 112, 130])", [2, 4]),
+    ("write_compound", {"times": 2, "fee": 100}, "compound(1100, 0.10, 1)", 1102.5),
+    ("write_npv", {"cost": 1000}, "npv(0.1, [550, 605])", 0.0),
+    ("write_loan_payment", {"fee": 200}, "loan_payment(99800, 0.06, 360)", 599.550525),
+    ("write_loan_payment", {"fee": 200}, "loan_payment(1000, 0, 12)", 100.0),
+    ("write_sharpe", {"free": 0, "periods": 4}, "sharpe([0.01, 0.03])", 2**1.5),
+    ("write_drawdown", {"start": 100}, "drawdown([0.5, -0.2, -0.5, 1.0])", 90.0),
+    ("write_bond_price", {"hundreds": 10, "times": 2}, "bond_price(0.08, 0.08, 10)", 1000.0),
+    ("write_compound_zh", {"times": 1, "tax": 20}, "fuli(1000, 0.1, 2)", 1168.0),
+    ("write_moving_average_zh", {"window": 2, "tenths": 50}, "xinhao([100, 100, 112, 112, 130])", [2, 4]),
 ]
 
 
 @pytest.mark.parametrize("family, constants, call, expected", KNOWN, ids=[row[2] for row in KNOWN])
 def test_the_solutions_agree_with_values_worked_out_by_hand(family, constants, call, expected):
-    draft, space = synthetic.CODE_FAMILIES[family].draw(Fixed(*constants), "train", 2), {}
-    exec(draft.steps[0], space)
+    family, space = synthetic.CODE_FAMILIES[family], {}
+    exec(family.steps[0].format(**constants, **family.derive(**constants)), space)
     assert eval(call, space) == pytest.approx(expected, abs=1e-5)
 
 

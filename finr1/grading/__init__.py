@@ -1,10 +1,215 @@
 """Grading: when is an answer right? Filter, reward and benchmark all ask here; the contract stands in README.md.
 
-`extraction` finds the answer in a completion, `grader` compares it with the gold one. They read `numbers` (built on
-`numerals`), `letters` of options and `booleans`; `cleaning` takes LaTeX, markdown and typographic signs off first.
+`extraction` finds the answer in a completion. It is compared with the gold one here, by what `numbers` (built on
+`numerals`), `letters` of options and `booleans` read in both.
 """
 
-from finr1.grading.extraction import extract_answer, has_format, lenient_answer
-from finr1.grading.grader import grade, is_correct
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+
+from finr1 import sandbox
+from finr1.grading.booleans import read_boolean
+from finr1.grading.extraction import extract_answer, has_format, lenient_answer, normalise
+from finr1.grading.letters import read_letters
+from finr1.grading.numbers import agreed, exactly, lone_quantity, matches, read_numbers
 
 __all__ = ["extract_answer", "grade", "has_format", "is_correct", "lenient_answer"]
+
+MAX_TEXT = 10_000  # characters of a text that are compared; a longer one is an essay for the judge
+MAX_CHARS = 4000  # of an answer of any other kind
+MAX_BLANKS = 50
+
+KINDS = ("number", "percent", "boolean", "choice", "label", "text", "code")
+# How else an alternative gold is read: FinQA mixes yes and no with numbers in the golds of one question.
+_ALSO_READ_AS = {"number": "boolean", "percent": "boolean", "boolean": "number"}
+
+
+def is_correct(completion: str, *, gold: str, answer_kind: str, **options) -> bool | None:
+    """Whether `completion` gives the right answer: `extract_answer`, then `grade` with its `options`."""
+    return grade(extract_answer(completion), gold, answer_kind, **options)
+
+
+def grade(
+    predicted: str | None,
+    gold: str,
+    answer_kind: str,
+    *,
+    alternatives: Sequence[str] = (),
+    choices: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> bool | None:
+    """Whether `predicted` is right against `gold` or any of `alternatives`; None = rules cannot decide, ask a judge.
+
+    `choices` maps option letters to their text, `labels` label keys to their names. Raises `ValueError` for a `gold`
+    that is empty or cannot be read as its `answer_kind`. An alternative that cannot be read is left out. Code
+    whose gold are unit tests is run in `finr1.sandbox`, some 0.1 s each; `SandboxUnavailable` where it can't be.
+    """
+    if answer_kind not in KINDS:
+        raise ValueError(f"unknown answer_kind {answer_kind!r}; known: {', '.join(KINDS)}")
+    results = [_against(predicted, gold, answer_kind, choices, labels)]
+    for alternative in alternatives:
+        if results[-1]:
+            break
+        for kind in (answer_kind, _ALSO_READ_AS.get(answer_kind, answer_kind)):
+            try:
+                results.append(_against(predicted, alternative, kind, choices, labels))
+                break
+            except ValueError:
+                continue
+    return True if True in results else None if None in results else False
+
+
+def _against(predicted, gold, kind, choices, labels) -> bool | None:
+    """`predicted` against one gold, which may hold several blanks: `10000;-8000`, each in its place."""
+
+    def one(predicted: str, gold: str, in_blank: bool) -> bool | None:
+        if kind in ("number", "percent"):
+            return _grade_number(predicted, gold, kind == "percent", in_blank)
+        if kind in ("boolean", "choice", "label"):
+            return _grade_closed(predicted, gold, kind, choices, labels)
+        return _grade_code(predicted, gold) if kind == "code" else _grade_text(predicted, gold)
+
+    if not isinstance(gold, str) or not gold.strip():
+        raise ValueError("the gold answer is empty")
+    if len(gold) > MAX_CHARS and kind not in ("text", "code"):
+        raise ValueError(f"the gold answer {gold[:80]!r} ... is too long for a {kind}")
+    predicted = (predicted or "").strip()
+    blanks = [] if kind == "code" or len(gold) > MAX_CHARS else _blanks(gold)
+    if not 1 < len(blanks) <= MAX_BLANKS:
+        return one(predicted, gold, False)
+    if kind == "text" and one(predicted, gold, False):
+        return True
+    return _grade_blanks(predicted, blanks, one, undecided=None if kind == "text" and predicted else False)
+
+
+_BLANK = re.compile(r"(?<!\\)[;；]")
+_OTHER_BLANKS = re.compile(r"[，、\n]|,(?=\s)|(?<!\s)\s++(?:and|和)\s")  # tried where a prediction holds no semicolon
+_ORDINAL = re.compile(r"\s*(?:[(（]([1-9])[)）]|([①-⑨])|([1-9])[.、)](?=\s))\s*(?=\S)")  # (1) in front of the first
+
+
+def _blanks(text: str) -> list[str]:
+    return [part.strip() for part in _BLANK.split(text.strip().rstrip(";；"))]
+
+
+def _grade_blanks(predicted: str, golds: list[str], one: Callable, undecided: bool | None) -> bool | None:
+    """Each blank in its place: wrong when one is, undecided when one is; `undecided` for another number of blanks."""
+    given = _blanks(predicted) if len(predicted) <= MAX_CHARS else []
+    if len(given) == 1:
+        given = [part for part in _OTHER_BLANKS.split(predicted) if part.strip()]
+    if len(given) != len(golds):
+        for gold in golds:
+            one("", gold, True)  # raises for a gold that cannot be read
+        return undecided
+    results = [
+        one(_without_ordinal(p, place), _without_ordinal(g, place), True)
+        for place, (p, g) in enumerate(zip(given, golds, strict=True), 1)
+    ]
+    return False if False in results else None if None in results else True
+
+
+def _without_ordinal(text: str, place: int) -> str:
+    match = _ORDINAL.match(text)
+    numbered = match and place in [unicodedata.digit(digit) for digit in match.groups() if digit]
+    return text[match.end() :] if numbered else text
+
+
+def _grade_number(predicted: str, gold: str, percent: bool, in_blank: bool) -> bool:
+    golds = agreed(read_numbers(gold, decimal_comma=True))
+    if not golds:
+        raise ValueError(f"the gold answer {gold[:80]!r} is not one number")
+    # `69,07` is 69.07 where decimals are asked for; elsewhere `5,6` is two numbers, and a hedge
+    comma = in_blank or any((number.decimals or 0) > 0 for number in golds)
+    numbers = agreed(read_numbers(predicted, decimal_comma=comma)) if predicted else []
+    return any(matches(number, gold, percent) for number in numbers for gold in golds)
+
+
+def _grade_closed(predicted: str, gold: str, kind: str, choices, labels) -> bool:
+    """Yes or no, letters of options, a label: both answers are read, and have to be read alike."""
+    if kind == "boolean":
+        family, expected = read_boolean(gold) or (None, None)
+        given = (read_boolean(predicted, family) or (None, None))[1]
+        wanted = "is neither yes nor no"
+    elif kind == "choice":
+        expected, given = read_letters(gold, choices) or None, read_letters(predicted, choices)
+        wanted = f"names none of the options {sorted(choices or 'A-H')[:9]}"
+    else:
+        expected = _read_label(gold, labels)
+        given = _read_label(predicted, labels) if len(predicted) <= MAX_CHARS else None
+        wanted = f"is none of the labels {dict(labels or {})}"
+    if expected is None:
+        raise ValueError(f"the gold answer {gold[:80]!r} {wanted}")
+    return bool(predicted) and given == expected
+
+
+_LABEL_LEAD = re.compile(
+    r"(?i:\s|[:=：]|\b(?:the|this|that|it|final|correct|overall|answer|label|class|classification|category|sentiment|tone"
+    r"|relation|of|tweet|headline|news|text|is)\b"
+    r"|最终|[该此这]?[条个则]?(?:新闻|评论|文本|推文)|两者|之间|整体|[的其]|答案|标签|类别|分类|情感|情绪|倾向|关系|[是为])*"
+)
+_LABEL_TAIL = re.compile(
+    r"(?i:[\s.。!！☑✅👍]|\b(?:sentiment|label|class|category|tone)\b|情感|情绪|倾向|标签|关系|的)*\Z"
+)
+
+
+def _read_label(text: str, labels: Mapping[str, str] | None) -> str | None:
+    """The key of the label that `text` is, by key or name, alone or both: `1`, `bullish`, `1 (bullish)`."""
+    text = text[:MAX_CHARS].strip()
+    for key, name in (labels or {}).items():
+        if text in (key, name):
+            return key
+    inner = text[_LABEL_LEAD.match(text).end() :]
+    bare = normalise(inner[: _LABEL_TAIL.search(inner, max(0, len(inner) - 40)).start()]) or normalise(text)
+    if labels is None:
+        return bare or None
+    for key, name in labels.items():
+        key_text, name_text = normalise(key), normalise(name)
+        spelled = {key_text, name_text, key_text + name_text, name_text + key_text}
+        if key_text.isdigit():
+            spelled.add(f"{key_text}.0")  # labels that went through a float column
+        if bare and bare in spelled - {""}:
+            return key
+    return None
+
+
+def _grade_text(predicted: str, gold: str) -> bool | None:
+    if max(len(predicted), len(gold)) > MAX_TEXT:
+        return None if predicted else False
+    given, expected = normalise(predicted), normalise(gold)
+    if not expected:
+        raise ValueError(f"the gold answer {gold[:80]!r} holds no letter and no digit")
+    if not given or given == expected:
+        return bool(given)
+    return _grade_quantities(predicted, gold)
+
+
+def _grade_quantities(predicted: str, gold: str) -> bool | None:
+    """Two texts that are one number with a unit each, as numbers; None for any other pair."""
+    readings = lone_quantity(predicted), lone_quantity(gold)
+    if not all(readings):
+        return None
+    (number, noun), (expected, expected_noun) = readings
+    if number.is_year or expected.is_year:  # 2016 lies within 1 % of 2015 and is another year
+        both = number.is_year and expected.is_year and noun == expected_noun
+        return number.value == expected.value if both else None
+    if (number.bare and not noun) or (expected.bare and not expected_noun):  # perhaps a code or an identifier
+        return exactly(number, expected) or None
+    right = matches(number, expected, percent=False)
+    same_noun = not noun or not expected_noun or noun == expected_noun
+    return (True if same_noun else None) if right else False
+
+
+_FENCE = re.compile(r"^\s*```[a-z]*[ \t]*\n|\n?```\s*$", re.I)
+
+
+def _grade_code(predicted: str, gold: str) -> bool | None:
+    """By the gold's unit tests if it is some, else equal but for white space at the ends of lines and a fence."""
+    if (tests := sandbox.read_tests(gold)) is not None:
+        return bool(predicted) and sandbox.run_tests(predicted, tests).passed
+    given, expected = (
+        [line.rstrip() for line in _FENCE.sub("", text[: MAX_TEXT + 1].strip()).strip().splitlines() if line.strip()]
+        for text in (predicted, gold)
+    )
+    if not given or given == expected:
+        return bool(given)
+    return _grade_quantities(predicted, gold)

@@ -3,11 +3,9 @@
 A yes or no at the head counts and a reason behind it does not, but an answer that says both says neither.
 """
 
-from __future__ import annotations
-
 import re
 
-from finr1.grading.cleaning import plain
+from finr1.grading.extraction import plain
 
 MAX_CHARS = 1500  # what follows is reason, not answer
 MAX_UNLED = 400  # characters of an answer that does not open with yes or no; a longer one is a page, not an answer
@@ -48,10 +46,10 @@ _NEGATION = (
 )
 _BOOLEAN = re.compile(f"{_NEGATION}(?P<word>{_any_of(_READ)})")
 _PREDICATE = re.compile(
-    rf"(?:\b(?:is|are|was|were|be|as|deemed|considered|seems?|appears?|remains?)\s+|(?<![于但还总可])是|(?<![因认])为|属于|算)?"
+    r"(?P<copula>\b(?:is|are|was|were|be|as|deemed|considered|seems?|appears?|remains?)\s+"
+    r"|(?<![于但还总可])是|(?<![因认])为|属于|算)?"
     rf"{_NEGATION}(?P<word>{_any_of(_STRONG)})"
 )
-_COPULA = re.compile(r"(?:is|are|was|were|be|as|deemed|considered|seems?|appears?|remains?)\s|[是为]|属于|算")
 _LEAD = re.compile(
     r"(?:\s|(?:the|my|our|final|correct|so|thus|hence|therefore|otherwise|else|i think|i believe|that|it|this)\b(?=.)"
     r"|(?:it's|that's|answer|statement|claim|verdict|conclusion|judge?ment|result|conduct|practice|transaction)\b(?=.)"
@@ -87,29 +85,6 @@ def _polarity(match: re.Match[str]) -> tuple[str, bool]:
     return family, polarity ^ (len(negations) % 2 == 1)
 
 
-def _clauses(text: str) -> list[tuple[str, re.Match[str] | None]]:
-    """The clauses of `text`, each with the yes or no that it opens with; one that asks whether is left out."""
-    clauses = []
-    for clause in _CLAUSE.split(text):
-        if clause.strip() and not _QUESTION.search(clause):
-            clause = clause.strip()
-            clause = clause[_LEAD.match(clause).end() :].strip() or clause
-            clauses.append((clause, _BOOLEAN.match(clause)))
-    return clauses
-
-
-def _head(clauses: list[tuple[str, re.Match[str] | None]]) -> tuple[tuple[str, bool] | None, list]:
-    """The yes or no with which the first clause opens, a reason or nothing behind it; and what is left to read."""
-    clause, opening = clauses[0]
-    if not opening:
-        return None, clauses
-    rest = clause[opening.end() :]
-    spoken = opening["word"] in ("yes", "yeah", "yep") and rest[:1].isspace()
-    if not (_TAIL.fullmatch(rest) or _REASON.match(rest) or spoken):
-        return None, clauses
-    return _polarity(opening), [(rest.strip(), _BOOLEAN.match(rest.strip())), *clauses[1:]]
-
-
 def read_boolean(text: str, family: str | None = None) -> tuple[str, bool] | None:
     """Family and polarity of the yes or no that `text` says; None when it says neither, or both.
 
@@ -119,18 +94,25 @@ def read_boolean(text: str, family: str | None = None) -> tuple[str, bool] | Non
     if len(text) > MAX_CHARS:
         text = text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]  # half a word would be another word
     text = plain(text).lower().replace("\u2019", "'")
-    clauses = _clauses(text)
+    clauses = [part.strip() for part in _CLAUSE.split(text) if part.strip() and not _QUESTION.search(part)]
+    clauses = [clause[_LEAD.match(clause).end() :].strip() or clause for clause in clauses]
     if not clauses or _names_both(text) or _NOTHING.fullmatch(text) or _DANGLING.search(text):
         return None
-    head, rest = _head(clauses)
+    head, opening = None, _BOOLEAN.match(clauses[0])
+    if opening:  # counts when a reason or nothing stands behind it
+        rest = clauses[0][opening.end() :]
+        spoken = opening["word"] in ("yes", "yeah", "yep") and rest[:1].isspace()
+        if spoken or _TAIL.fullmatch(rest) or _REASON.match(rest):
+            head, clauses[0] = _polarity(opening), rest.strip()
     if not head and len(text) > MAX_UNLED:
         return None
-    exact = [_polarity(match) for clause, match in rest if match and _TAIL.fullmatch(clause, match.end())]
+    openings = [(clause, match) for clause in clauses if (match := _BOOLEAN.match(clause))]
+    exact = [_polarity(match) for clause, match in openings if _TAIL.fullmatch(clause, match.end())]
     finals = [  # strong words that say something of the subject: behind `is`, or at the end of their clause
         _polarity(match)
-        for clause, _ in rest
+        for clause in clauses
         for match in _PREDICATE.finditer(clause)
-        if _COPULA.match(match[0]) or _TAIL.fullmatch(clause, match.end())
+        if match["copula"] or _TAIL.fullmatch(clause, match.end())
     ]
     of_family = [said for said in finals if said[0] == family]
     if head:
@@ -141,10 +123,9 @@ def read_boolean(text: str, family: str | None = None) -> tuple[str, bool] | Non
 
 
 def _names_both(text: str) -> bool:
-    """Whether `text` sets a yes beside its no and says no more: `合规还是不合规`, `true false`.
+    """Whether `text` sets a yes beside its no and says no more, as an echo of the question does: `合规还是不合规`.
 
-    A policy that is rewarded for it learns to repeat the question's two words. In a short answer other words between
-    them do not help (`compliant vs. non-compliant`), unless they may belong to a noun (`the correct answer is false`).
+    Other words beside them do not help a short answer, unless they may belong to a noun: `the correct answer is false`.
     """
     said = [_polarity(match) for match in _BOOLEAN.finditer(text)]
     both = {family for family, polarity in said if (family, not polarity) in said}

@@ -1,14 +1,14 @@
-"""Find the answer in a completion, and tell whether the completion keeps to the response format.
+"""Find the answer in a completion, and undress it: LaTeX, markdown, full-width forms and typographic signs.
 
-Nothing here looks at a gold answer. All searches are linear: a completion may hold 100,000 open braces.
+`plain` keeps the meaning of numbers and operators; the readers of numbers, letters and booleans work on it. `normalise`
+drops all that two equal texts may differ in. Every search is linear in the length of its input, and nothing here looks
+at a gold answer: completions are written by a policy that may write anything, 100,000 open braces too.
 """
 
-from __future__ import annotations
-
 import re
+import unicodedata
 from collections.abc import Mapping
 
-from finr1.grading.cleaning import plain
 from finr1.grading.numerals import scan
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -29,14 +29,11 @@ def extract_answer(completion: str) -> str | None:
     text = completion.rpartition(_CLOSE)[2]
     if _OPEN in text:
         return None
-    start = text.rfind(_ANSWER, 0, max(0, text.rfind(_END)))
-    if start < 0:
-        answer = _last_box(text)
-    else:
-        start += len(_ANSWER)
-        block = text[start : text.index(_END, start)]
-        box = _last_box(block)
-        answer = block if box is None else box
+    _, tag, block = text[: max(0, text.rfind(_END))].rpartition(_ANSWER)
+    block = block.partition(_END)[0]
+    answer = _last_box(block if tag else text)
+    if answer is None and tag:
+        answer = block
     return None if answer is None else answer.strip()
 
 
@@ -67,9 +64,8 @@ def _last_box(text: str) -> str | None:
 def has_format(completion: str) -> bool:
     """Whether `completion` is one think block, then one answer block, neither empty, and else only white space."""
     text = completion.strip()
-    if any(text.count(tag) != 1 for tag in (_OPEN, _CLOSE, _ANSWER, _END)):
-        return False
-    if not (text.startswith(_OPEN) and text.endswith(_END)):
+    once = all(text.count(tag) == 1 for tag in (_OPEN, _CLOSE, _ANSWER, _END))
+    if not (once and text.startswith(_OPEN) and text.endswith(_END)):
         return False
     reasoning, _, rest = text[len(_OPEN) : -len(_END)].partition(_CLOSE)
     between, tag, answer = rest.partition(_ANSWER)
@@ -89,19 +85,17 @@ def lenient_answer(
 ) -> str | None:
     """A baseline for untrained models, never a reward: the answer wherever in the text it may stand.
 
-    `extract_answer` first; else the last number (with its percent sign, currency and scale word), else the last
-    stand-alone letter A to E, else the last word for yes, no or a label. A known `answer_kind` leaves out what cannot
-    be meant; `labels` gives the words of label answers.
+    `extract_answer` first; else the last number with its units, else the last stand-alone letter A to E, else the last
+    word for yes, no or one of `labels`. A known `answer_kind` leaves out what cannot be meant.
     """
-    answer = extract_answer(completion)
-    if answer:
+    if answer := extract_answer(completion):
         return answer
     text = plain(completion.rpartition(_CLOSE)[2][-LENIENT_CHARS:])
     names = re.compile("|".join(re.escape(name) for name in labels.values()), re.I) if labels else _WORD
-    order = {"choice": (_LETTER,), "boolean": (_WORD,), "label": (names,), "number": (), "percent": ()}
+    patterns = {"choice": (_LETTER,), "boolean": (_WORD,), "label": (names,), "number": (), "percent": ()}
     if answer_kind not in ("choice", "boolean", "label") and (number := _last_number(text)):
         return number
-    for pattern in order.get(answer_kind or "", (_LETTER, names)):
+    for pattern in patterns.get(answer_kind or "", (_LETTER, names)):
         if words := pattern.findall(text):
             return words[-1]
     return None
@@ -113,3 +107,119 @@ def _last_number(text: str) -> str | None:
         if numbers := scan(line.lower()):
             return line[numbers[-1].start : numbers[-1].end].strip().rstrip(".")
     return None
+
+
+_DRESS = re.compile(r"[\\{}*`_^$<>#~=!]|->")
+_DOLLAR = "\ue000"  # stands for an escaped dollar (a currency) while the bare ones may still delimit LaTeX
+
+_TRADITIONAL = "對錯誤確規違還會沒並該這屬為結論斷積極億萬幣圓選項題綜與應處淨減虧損跌漲長"
+_SIMPLIFIED = "对错误确规违还会没并该这属为结论断积极亿万币圆选项题综与应处净减亏损跌涨长"
+_SIGNS = str.maketrans(
+    {
+        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\u2015\u2043", "-"),  # minus sign, hyphens, dashes
+        **dict.fromkeys("⋅∙✕✖", "×"),
+        **dict.fromkeys("⁄∕", "/"),
+        **dict.fromkeys("≈≃≅≒⇒⟹", "="),  # what follows "is about" is the result, as after "is"
+        **dict.fromkeys("∼〜", "~"),
+        **dict.fromkeys("≤≦⩽", "<"),
+        **dict.fromkeys("≥≧⩾", ">"),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0e\ufe0f", None),  # zero width
+        **dict.fromkeys("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c", None),  # direction
+        # The traditional characters of the words that graders look for: yes and no, leads, units, sentiments.
+        **{ord(a): b for a, b in zip(_TRADITIONAL, _SIMPLIFIED, strict=True)},
+    }
+)
+_SUPERSCRIPT = re.compile(r"(?<=[0-9])[⁺⁻⁰¹²³⁴-⁹]+")
+_VULGAR = re.compile(r"(?<=[0-9])(?=[¼-¾⅐-⅞])")  # 5½ is 5 1/2, not 51/2
+_THIN_SPACE = re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
+
+_MARKDOWN = re.compile(r"\*\*|__|`+|^[ \t]*[#>]+[ \t]|</?[a-z]{1,10} ?/?>|(?<![0-9)%\s])\*|\*(?![0-9(\s])", re.M | re.I)
+_MATH_DELIMITER = re.compile(r"\$(?=\S)([^$\n]{1,80})(?<=\S)\$(?![0-9])")
+_NEWLINE = re.compile(r"(?<!\\)\\++[nrt](?![A-Za-z])")
+_OVERESCAPED = re.compile(r"(?<!\\)\\{2,}+(?=[A-Za-z%$,;:!(){}\[\]])")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|operatorname|[mhf]box|boxed|bm|boldsymbol|(?:under|over)line)"
+    r"\s{0,9}\{([^{}]{0,200})\}"
+)
+_FRACTION = re.compile(r"\\[dtc]?frac\s{0,9}(?:\{([^{}]{1,60})\}\s{0,9}\{([^{}]{1,60})\}|([0-9])\s?([0-9]))")
+_COMMAND = re.compile(r"\\([A-Za-z]{1,30})")
+_COMMANDS = {
+    **dict.fromkeys(("times", "cdot", "ast"), "×"),
+    **dict.fromkeys(("approx", "simeq", "cong", "doteq", "implies", "Rightarrow", "Longrightarrow"), "="),
+    **dict.fromkeys(("sqrt", "log", "ln", "exp", "sum", "prod", "int"), "√"),  # a formula that nobody has worked out
+    **dict.fromkeys(("le", "leq", "leqslant", "lt"), "<"),
+    **dict.fromkeys(("ge", "geq", "geqslant", "gt"), ">"),
+    **dict.fromkeys(("ne", "neq", "not"), "≠"),
+    **dict.fromkeys(("to", "rightarrow", "longrightarrow"), "→"),
+    **{"div": "÷", "sim": "~", "pm": "±", "infty": "∞", "pounds": "£", "euro": "€", "yen": "¥", "textdollar": "$"},
+    **dict.fromkeys(("left", "right", "big", "Big", "bigl", "bigr", "limits"), ""),
+    **dict.fromkeys(("displaystyle", "textstyle", "rm", "bf", "it", "newline", "nolimits", "nonumber"), " "),
+}
+
+
+def _command(match: re.Match[str]) -> str:
+    """The plain text of one LaTeX command, or its name; `\\nmillion` is a literal `\\n` in front of a word."""
+    name = match[1]
+    newline = name[0] == "n" and name not in ("nu", "nabla", "notin")
+    return _COMMANDS.get(name, f" {name[newline:]} ")
+
+
+def _fraction(match: re.Match[str]) -> str:
+    mixed = match.string[match.start() - 1 : match.start()].isdigit()  # 2\frac14 is 2 1/4
+    return f"{' ' if mixed else ''}{match[1] or match[3]}/{match[2] or match[4]}"
+
+
+def _without_latex(text: str) -> str:
+    text = _NEWLINE.sub(" ", text)
+    text = _OVERESCAPED.sub(lambda _: "\\", text).replace("\\$", _DOLLAR).replace("$$", " ")
+    text = _MATH_DELIMITER.sub(r" \1 ", text).replace(_DOLLAR, "$")
+    text = re.sub(r"(?<=[0-9])(?:\{,\}|,?\\[,!:; ])(?=[0-9]{3}(?![0-9]))", "", text)  # 1{,}234 and 1\,234
+    text = re.sub(r"\\(?:[,;:! ]|q?quad)", " ", text).replace("\\%", "%").replace("\\#", "#").replace("\\&", "&")
+    text = _TEXT_COMMAND.sub(r" \1 ", text)
+    text = re.sub(r"\\[()\[\]]", " ", text)
+    text = _FRACTION.sub(_fraction, _FRACTION.sub(_fraction, text))
+    text = _COMMAND.sub(_command, text)
+    text = re.sub(r"\^\s?\{([^{}]{0,20})\}", r"^\1", text)
+    text = re.sub(r"_\s?\{[^{}]{0,40}\}", " ", text)
+    return re.sub(r"[\\{}]", " ", text)
+
+
+def plain(text: str) -> str:
+    """`text` in NFKC without LaTeX, markdown and typographic signs; `≈` and `⇒` become `=`, every dash becomes `-`."""
+    if not text.isascii():
+        text = _THIN_SPACE.sub("", _VULGAR.sub(" ", text))
+        text = _SUPERSCRIPT.sub(lambda match: "^" + match[0], text)
+        longest = 3 * len(text) + 9  # one character may become eighteen: a way to make a short answer a long one
+        text = unicodedata.normalize("NFKC", text)[:longest].translate(_SIGNS)
+    if _DRESS.search(text):
+        text = _MARKDOWN.sub("", text)
+        if "\\" in text or "$" in text or "{" in text:
+            text = _without_latex(text)
+        text = text.replace("=>", "=").replace("==", "=").replace("->", "→")
+        text = text.replace("<=", "<").replace(">=", ">").replace("!=", "≠")
+    return text.strip()
+
+
+# Between digits and in front of them a sign is part of the value: 1.5 is not 15 and -5 is not 5.
+_PUNCTUATION = re.compile(r"((?<=[0-9])[.:/](?=[0-9])|-(?=[.$]?[0-9])|(?<=[0-9])%)")
+# Numbers of a list stay apart: (I), (II), (IV) is not (III), (IV).
+_LIST = re.compile(r"(?<![a-z0-9])([ivx]{1,5})[^\w%+×÷=<>-]+(?=[ivx]{1,5}(?![a-z0-9]))|(?<=[0-9])[\s,;、]+(?=[0-9])")
+
+
+class _WordsOnly(dict):
+    """For `str.translate`: drops punctuation, separators and control characters; fills as it meets characters."""
+
+    def __missing__(self, code: int) -> int | None:
+        return self.setdefault(code, None if unicodedata.category(chr(code))[0] in "PZC" else code)
+
+
+_WORDS_ONLY = _WordsOnly()
+
+
+def normalise(text: str) -> str:
+    """`text` after NFKC, without case, white space and punctuation; what makes the value of a number stays."""
+    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", plain(text)).casefold()
+    text = re.sub(r"(?<=[0-9])\s++(?=%)", "", _LIST.sub(r"\1|", text))
+    pieces = _PUNCTUATION.split(text)
+    pieces[::2] = [piece.translate(_WORDS_ONLY) for piece in pieces[::2]]
+    return "".join(pieces)

@@ -1,11 +1,9 @@
 """Choices: which options does an answer name, by letter or by their own text?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 
-from finr1.grading.cleaning import normalise, plain
+from finr1.grading.extraction import normalise, plain
 from finr1.grading.numbers import exactly, lone_quantity
 
 MAX_CHARS = 4000
@@ -64,22 +62,6 @@ def _spelled(text: str, options: Mapping[str, str]) -> frozenset[str]:
     return own or _by_text(text, options)
 
 
-def _by_number(text: str, options: Mapping[str, str]) -> frozenset[str]:
-    """The one option that states the same number: `2.50%` for the option `2.5%`."""
-    number = lone_quantity(text)
-    if not number:
-        return frozenset()
-    stated = {letter: lone_quantity(option) for letter, option in options.items()}
-    return frozenset(letter for letter, other in stated.items() if other and exactly(number[0], other[0]))
-
-
-def _listed(text: str, options: Mapping[str, str]) -> frozenset[str]:
-    """The options that `text` gives with letter and text, if they are several: `A Net income B Total assets`."""
-    bare = normalise(text)
-    given = frozenset(letter for letter, option in options.items() if option and letter.casefold() + option in bare)
-    return given if len(given) > 1 else frozenset()
-
-
 def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
     """The letters of one segment of an answer, whatever their dress; explanations behind them do not count."""
     known = DEFAULT_LETTERS | options.keys()
@@ -90,13 +72,16 @@ def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
             return bare  # `A` is the letter, even where another option reads "A"
         if named := _spelled(part, options) or bare:
             return named
-    if several := _listed(_REASON.split(rest)[0], options):
-        return several
+    claim = _REASON.split(rest)[0]
+    listed = normalise(claim)  # `A Net income B Total assets`
+    several = [letter for letter, option in options.items() if option and letter.casefold() + option in listed]
+    if len(several) > 1:
+        return frozenset(several)
     if first := _LETTER_THEN_TEXT.match(rest):
         letter, explained = frozenset(first[1].upper()), first[2]
         claimed = _by_text(explained, options) | frozenset(_FURTHER.findall(_REASON.split(explained)[0]))
         return letter | claimed
-    runs = _ALONE.findall(_REASON.split(rest)[0])
+    runs = _ALONE.findall(claim)
     return frozenset("".join(run for run in runs if len(set(run)) == len(run)))
 
 
@@ -119,5 +104,7 @@ def read_letters(text: str, choices: Mapping[str, str] | None = None) -> frozens
     if len(segments) > 1:  # an option may hold a semicolon
         letters = _spelled(text, options) or _spelled(text[_LEAD.match(text).end() :], options)
     letters = letters or frozenset().union(*(_segment(segment, options) for segment in segments))
-    letters = letters or _by_number(text, stated)
+    if not letters and (number := lone_quantity(text)):  # `2.50%` for the option `2.5%`
+        numbers = {letter: lone_quantity(option) for letter, option in stated.items()}
+        letters = frozenset(letter for letter, other in numbers.items() if other and exactly(number[0], other[0]))
     return letters if letters <= offered else frozenset()

@@ -1,17 +1,14 @@
 """Read what an answer states as numbers, whatever the form: equations, fractions, ratios, dates and years beside it.
 
-A text that holds an unworked formula, or no number at all, reads as nothing: the grader then calls a prediction wrong
-and a gold unreadable. Behind that: is one number another, with percent freedom, scale words, sign, currency, tolerance
-and rounding as written? Every comparison is in `Decimal`: 14.5 lies exactly half-way to 15, whatever binary floats say.
+A text with an unworked formula or without a number reads as nothing. Then: is one number another, with percent freedom,
+scale words, sign, currency, tolerance and rounding as written? All in `Decimal`: 14.5 lies exactly half-way to 15.
 """
-
-from __future__ import annotations
 
 import re
 from dataclasses import replace
 from decimal import Decimal
 
-from finr1.grading.cleaning import normalise, plain
+from finr1.grading.extraction import normalise, plain
 from finr1.grading.numerals import DOWN, UP, Quantity, scan
 
 MAX_CHARS = 4000  # a longer "number" is an attack or an essay
@@ -45,30 +42,6 @@ _ASIDE = re.compile(
 )
 
 
-def _results(text: str) -> str:
-    """`a = b = c` means c, in each statement of `text` that holds an equation."""
-    statements = []
-    for statement in _STATEMENT.split(text):
-        parts = [part for part in statement.split("=") if re.search("[0-9]", part)]
-        statements.append(parts[-1] if parts else statement)
-    return " ; ".join(statements)
-
-
-def _ratio(numerator: Quantity, denominator: Quantity, to_one: bool) -> Quantity | None:
-    """`3/5` or `2.43:1` as one number; None for a division by zero."""
-    if not denominator.value:
-        return None
-    return replace(
-        denominator,
-        value=numerator.value / denominator.value,
-        decimals=numerator.decimals if to_one else None,
-        start=numerator.start,
-        core=numerator.core,
-        literal=f"{numerator.literal}/{denominator.literal}",
-        bracketed=False,
-    )
-
-
 def _sum(first: Quantity, second: Quantity, factor: Decimal, decimals: int | None) -> Quantity:
     """`2 1/4`, or `1亿2000万` with the factor that brings the second part to the scale of the first."""
     part = abs(second.value) * factor
@@ -87,7 +60,11 @@ def _joined(text: str, last: Quantity, number: Quantity) -> Quantity | None | bo
     ratio = text[last.end : number.core] in (":", " : ") or gap == "比"  # `2015: 94` has a label, not a ratio
     to_one = number.literal == "1" and (ratio or gap == "to" and "from" not in text[: last.start])
     if to_one or ratio or gap == "/":
-        return _ratio(last, number, to_one) if last.bare and "/" not in last.literal else None
+        if not (last.bare and number.value) or "/" in last.literal:
+            return None
+        literal, decimals = f"{last.literal}/{number.literal}", last.decimals if to_one else None
+        span = {"start": last.start, "core": last.core, "bracketed": False}
+        return replace(number, value=last.value / number.value, decimals=decimals, literal=literal, **span)
     again = "(" in text[last.end : number.core].partition("-")[0]  # -75% (-0.75) says one thing twice
     if raw and _OPERATORS.issuperset(raw.replace(" ", "")) and not again:
         return None
@@ -120,16 +97,11 @@ def _merge(text: str, numbers: list[Quantity]) -> list[Quantity]:
 
 
 def _without_years(text: str, numbers: list[Quantity]) -> list[Quantity]:
-    """Leave out the years beside a number (`94 in 2015`); keep them when there is nothing else.
-
-    A year that "or" joins to a number (`94 or 2015`) is a second answer and stays.
-    """
+    """Without the years beside a number (`94 in 2015`), but for one after "or", or where nothing else is left."""
     if not any(number.is_year for number in numbers):
         return numbers
     kept: list[Quantity] = []
-    for index, number in enumerate(numbers):
-        before = numbers[index - 1] if index else None
-        after = numbers[index + 1] if index + 1 < len(numbers) else None
+    for before, number, after in zip([None, *numbers], numbers, [*numbers[1:], None], strict=False):
         if number.is_year:
             second = before and not before.is_year and text[before.end : number.start].strip() in _AND_OR
             if second or after and not after.is_year and text[number.end : after.start].strip() in _AND_OR:
@@ -142,32 +114,21 @@ def _without_years(text: str, numbers: list[Quantity]) -> list[Quantity]:
     return unmarked or numbers
 
 
-def _with_direction(text: str, numbers: list[Quantity]) -> list[Quantity]:
-    """Note for each number whether a word such as "decrease" or "increase" stands beside it."""
-    if not (DOWN.search(text) or UP.search(text)):
-        return numbers
-    directed = []
-    for index, number in enumerate(numbers):
-        low = numbers[index - 1].end if index else 0
-        high = numbers[index + 1].start if index + 1 < len(numbers) else len(text)
-        beside = f"{text[max(low, number.core - 40) : number.core]} | {text[number.end : min(high, number.end + 40)]}"
-        direction = -1 if DOWN.search(beside) else 1 if UP.search(beside) else 0
-        directed.append(replace(number, direction=direction))
-    return directed
-
-
 def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
-    """The numbers that `text` states, years beside them left out; an empty list when it cannot be read.
+    """The numbers that `text` states, years beside them left out; nothing when it cannot be read.
 
-    `decimal_comma` reads `69,07` as 69.07 instead of as two numbers.
+    `decimal_comma`: `69,07` is 69.07 and not two numbers. A word such as "decrease" beside a number is its direction.
     """
     if len(text) > MAX_CHARS:
         return []
     text = plain(text).lower()
     if decimal_comma:
         text = _DECIMAL_COMMA.sub(r"\1.\2", text)
-    if "=" in text:
-        text = _results(text)
+    if "=" in text:  # `a = b = c` means c, in each statement
+        sides = [
+            [side for side in part.split("=") if re.search("[0-9]", side)] or [part] for part in _STATEMENT.split(text)
+        ]
+        text = " ; ".join(statement[-1] for statement in sides)
     if _UNWORKED.search(text):
         return []
     numbers = scan(text)
@@ -177,7 +138,14 @@ def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
         if undated != text and (left := scan(undated)):
             text, numbers = undated, left
         numbers = _without_years(text, _merge(text, numbers))
-    return _with_direction(text, numbers)
+    if not (DOWN.search(text) or UP.search(text)):
+        return numbers
+    edges = [0, *(number.end for number in numbers)], [*(number.start for number in numbers[1:]), len(text)]
+    directed = []
+    for number, low, high in zip(numbers, *edges, strict=False):
+        beside = f"{text[max(low, number.core - 40) : number.core]} | {text[number.end : min(high, number.end + 40)]}"
+        directed.append(replace(number, direction=-1 if DOWN.search(beside) else 1 if UP.search(beside) else 0))
+    return directed
 
 
 _ABOUT = re.compile(
@@ -198,15 +166,11 @@ def lone_quantity(text: str) -> tuple[Quantity, str] | None:
     return (numbers[0], noun) if len(noun) <= 16 and len(text[numbers[0].end :].split()) <= 2 else None
 
 
-_YUAN_OR_YEN = frozenset(("¥", "CNY", "JPY"))
-
-
 def _conflict(a: Quantity, b: Quantity) -> bool:
     """Two currencies, two units of time, a share or a time beside money, or up beside down: different things."""
     currencies = {a.currency, b.currency} - {None}
-    if len(currencies) == 2 and not ("¥" in currencies and currencies <= _YUAN_OR_YEN):
-        return True
-    if a.time and b.time and a.time != b.time:
+    yuan_or_yen = "¥" in currencies and currencies <= {"¥", "CNY", "JPY"}
+    if (len(currencies) == 2 and not yuan_or_yen) or (a.time and b.time and a.time != b.time):
         return True
     for one, other in ((a, b), (b, a)):
         if one.rate and not other.rate and (other.scale or other.currency):
@@ -218,23 +182,14 @@ def _conflict(a: Quantity, b: Quantity) -> bool:
 
 def _readings(prediction: Quantity, gold: Quantity, percent: bool) -> list[Decimal]:
     """What `prediction` may mean in the unit in which `gold` is written; as it stands comes first."""
-    x = prediction.value
-    if prediction.rate and gold.rate:
-        values = [x * prediction.rate / gold.rate]
-    elif prediction.rate:
-        values = [x, x * prediction.rate]
-    elif gold.rate:
-        values = [x, x / gold.rate]
-    elif percent:
-        values = [x, x / 100, x * 100]
-    else:
-        values = [x]
-    if prediction.scale and gold.scale:
-        return [value * prediction.scale / gold.scale for value in values]
-    if prediction.scale:
-        return values + [value * prediction.scale for value in values]
-    if gold.scale:
-        return values + [value / gold.scale for value in values]
+    values = [prediction.value]
+    if percent and not (prediction.rate or gold.rate):
+        values += [prediction.value / 100, prediction.value * 100]
+    for ours, theirs in ((prediction.rate, gold.rate), (prediction.scale, gold.scale)):
+        converted = [value * ours for value in values] if ours else values
+        converted = [value / theirs for value in converted] if theirs else converted
+        if ours or theirs:  # a unit that only one of them has may be meant or left out
+            values = converted if ours and theirs else values + converted
     return values
 
 
@@ -272,23 +227,20 @@ def exactly(prediction: Quantity, gold: Quantity) -> bool:
     return not _conflict(prediction, gold) and gold.value in _readings(prediction, gold, False)
 
 
-def say_the_same(a: Quantity, b: Quantity) -> bool:
-    """Whether two numbers of one answer say the same: exactly, or the coarser is the finer one rounded.
-
-    In a list (`5 or 5.4`) only the exact counts, unless the second is the first in another form: `1/3 or 33.33%`,
-    `$ 276818173 or $ 276.82 million`.
-    """
-    if _conflict(a, b):
-        return False
-    another_form = None in (a.decimals, b.decimals) or (a.scale, a.rate) != (b.scale, b.rate)
-    rounding = another_form or not b.listed
-    for one, other in ((a, b), (b, a)):
-        for value in _readings(one, other, False):
-            if value == other.value or rounding and other.value and _rounds_to(value, other.value, other.decimals):
-                return True
-    return False
-
-
 def agreed(numbers: list[Quantity]) -> list[Quantity]:
-    """`numbers` if they all say the same, otherwise nothing: several different numbers are no answer."""
-    return numbers if all(say_the_same(numbers[0], number) for number in numbers[1:]) else []
+    """`numbers` if they all say the same as the first, otherwise nothing: several different numbers are no answer.
+
+    The same is what is equal, or the coarser when the finer rounds to it. In a list (`5 or 5.4`) only the equal counts,
+    unless one is another form of the other: `1/3 or 33.33%`, `$ 276818173 or $ 276.82 million`.
+    """
+    for number in numbers[1:]:
+        pair = numbers[0], number
+        another_form = None in [n.decimals for n in pair] or len({(n.scale, n.rate) for n in pair}) > 1
+        rounding = another_form or not number.listed
+        if _conflict(*pair) or not any(
+            value == other.value or rounding and other.value and _rounds_to(value, other.value, other.decimals)
+            for one, other in (pair, pair[::-1])
+            for value in _readings(one, other, False)
+        ):
+            return []
+    return numbers

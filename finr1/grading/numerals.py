@@ -1,11 +1,8 @@
-"""Find the numbers of a text: digits, sign, brackets and units of each, one at a time.
+"""Find the numbers of a lower-case plain text: digits, sign, brackets and units of each.
 
-First the tables of what may stand beside a number (percent signs, scale words, currencies, units of time, words of
-direction), then the patterns made of them; all work on lower-case plain text. What several numbers say together
+First the tables of what may stand beside a number, then the patterns made of them. What several numbers say together
 (fractions, dates, results of equations) is read in `numbers`.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterable
@@ -148,18 +145,6 @@ _CLOSING = re.compile(r"\s{0,4}\)")
 _FISCAL = re.compile(r"(?<![a-z])[fc]y\Z")
 
 
-def _value(match: re.Match[str]) -> tuple[Decimal, int] | None:
-    """Value and written decimals of a number's digits; None when it is beyond `MAX_DIGITS`."""
-    if match["power"]:
-        digits, exponent = "1", match["only"]
-    else:
-        digits, exponent = match["digits"].replace(",", ""), match["exponent"] or match["ten"] or "0"
-    if len(digits) > MAX_DIGITS or len(exponent) > 4 or abs(int(exponent)) > MAX_DIGITS:
-        return None
-    decimals = len(digits.partition(".")[2]) - int(exponent)
-    return Decimal(digits).scaleb(int(exponent)), decimals
-
-
 def _is_minus(text: str, position: int) -> bool:
     """Whether the dash at `position` is a sign, and not a hyphen, a range or a dash of prose."""
     before = text[max(0, position - 40) : position]
@@ -193,36 +178,14 @@ def _suffix(text: str, position: int) -> tuple[dict, int, int]:
     while match := SUFFIX.match(text, position):
         closed += match[1].count(")") - match[1].count("(")
         kind, name = match.lastgroup, match[match.lastgroup]
-        if kind == "rate":
-            units.setdefault("rate", RATE_OF[name])
-        elif kind == "currency":
-            units.setdefault("currency", CURRENCY_OF[name])
-        elif kind in ("scale", "letter"):
-            factor = LETTERS[name] if kind == "letter" else SCALE_OF[name]
-            units["scale"] = units.get("scale", Decimal(1)) * factor
-        elif kind == "times":
-            units["times"] = True
+        if kind in ("scale", "letter"):
+            units["scale"] = units.get("scale", Decimal(1)) * (SCALE_OF | LETTERS)[name]
         else:
-            units.setdefault("time", TIME_OF[name])
+            meaning = {"rate": RATE_OF, "currency": CURRENCY_OF, "time": TIME_OF}.get(kind, {name: True})
+            units.setdefault(kind, meaning[name])
         position = match.end()
     bracket = _CLOSING.match(text, position)
     return units, bracket.end() if bracket else position, closed + bool(bracket)
-
-
-def _quantity(text: str, match: re.Match[str], prefix: tuple[str, int, str | None]) -> Quantity | None:
-    """The number that `match` is in `text`, with its surroundings; None when it cannot be read."""
-    value = _value(match)
-    sign, start, currency = prefix
-    if value is None or _NOT.search(text[max(0, start - 24) : match.start()]):
-        return None
-    units, end, closed = _suffix(text, match.end())
-    if currency and units.get("currency", "CNY") == "CNY":  # 港币5.2亿元 is in 港币
-        units["currency"] = currency
-    if "分之" in text[start : match.start()]:
-        units["rate"] = Decimal("0.01") if "百分之" in text[start : match.start()] else Decimal("0.001")
-    bracketed = sign == "(" and closed > 0
-    signed = -value[0] if sign == "-" or bracketed else value[0]
-    return Quantity(signed, value[1], start, end, match.start(), match[0], bracketed=bracketed, **units)
 
 
 def scan(text: str) -> list[Quantity]:
@@ -230,14 +193,25 @@ def scan(text: str) -> list[Quantity]:
     numbers: list[Quantity] = []
     powers = 0
     for match in _NUMBER.finditer(text):
-        powers += "^" in match[0]
-        before = text[max(0, match.start() - 3) : match.start()]
-        prefix = _prefix(text, match.start())
-        attached = "a" <= before[-1:] <= "z" and prefix[1] == match.start() and not _FISCAL.search(before)
+        core, powers = match.start(), powers + ("^" in match[0])
+        before = text[max(0, core - 3) : core]
+        sign, start, currency = _prefix(text, core)
+        attached = "a" <= before[-1:] <= "z" and start == core and not _FISCAL.search(before)
         if attached or _IDENTIFIER.match(text, match.end()):
             continue  # the 4 of q4 is a name, not a number
-        quantity = _quantity(text, match, prefix)
-        if quantity is None or len(numbers) == MAX_NUMBERS:
+        digits = "1" if match["power"] else match["digits"].replace(",", "")
+        exponent = match["only"] or match["exponent"] or match["ten"] or "0"
+        large = len(digits) > MAX_DIGITS or len(exponent) > 4 or abs(int(exponent)) > MAX_DIGITS
+        if large or len(numbers) == MAX_NUMBERS or _NOT.search(text[max(0, start - 24) : core]):
             return []
-        numbers.append(quantity)
+        units, end, closed = _suffix(text, match.end())
+        if currency and units.get("currency", "CNY") == "CNY":  # 港币5.2亿元 is in 港币
+            units["currency"] = currency
+        if "分之" in text[start:core]:
+            units["rate"] = Decimal("0.01") if "百分之" in text[start:core] else Decimal("0.001")
+        bracketed = sign == "(" and closed > 0
+        value = Decimal(digits).scaleb(int(exponent))
+        value = -value if sign == "-" or bracketed else value
+        decimals = len(digits.partition(".")[2]) - int(exponent)
+        numbers.append(Quantity(value, decimals, start, end, core, match[0], bracketed=bracketed, **units))
     return numbers if text.count("^") == powers else []

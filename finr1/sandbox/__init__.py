@@ -1,25 +1,10 @@
 """Code that a model has written, run where it can do no harm, and graded by unit tests where it can't cheat.
 
-    tests = read_tests('{"function": "double", "tests": [{"call": [2], "returns": 4}]}')
-    run_tests("def double(x):\\n    return 2 * x", tests).passed
-
-The answer's code runs in a process of its own (`inside`), which may only compute. The kernel, not Python, holds it: a
-seccomp filter lets some twenty system calls through, among them none that opens a file or a socket, starts a process
-or a thread, sends a signal or changes a limit; resource limits bound memory, CPU time and output, and a timer bounds
-the wall time. That takes neither root nor a namespace nor a package, and it holds for root, too. `check` tries the ways
-out once and refuses a platform that leaves one open (Linux on x86-64 closes them, and should on ARM64, not tested).
-There is no folder to write to, not even a temporary one, and nothing to import but the standard library's modules that
-compute (`inside.MODULES`): no numpy.
-
-Answers are judged out here: the code gets arguments and returns values as JSON; the expected values never enter its
-process. So there is no checker to patch, no expected value to read, no exit code to fake: the one way to pass is to
-return the right values. They are compared as plain JSON, so an object that claims to equal everything is none.
-
-What this does not stop: bugs in the kernel's own code for those calls, side channels (timing, caches), and answers that
-are right for these tests only, such as a table of returns for arguments that the prompt shows.
+Its process (`inside`) may only compute: a seccomp filter and resource limits hold it, for root, too, without namespaces
+or packages. Answers are judged out here: arguments go in, return values come out as JSON, expected values stay here, so
+there is no checker to patch and no exit code to fake. Not stopped: bugs in the kernel's code for the calls let through,
+side channels (timing, caches), and a table of returns for arguments that the prompt shows.
 """
-
-from __future__ import annotations
 
 import functools
 import json
@@ -68,13 +53,10 @@ class TestRun(NamedTuple):
 def read_tests(gold: str) -> Tests | None:
     """The tests in a problem's gold: `{"function": "npv", "tests": [{"call": [0.1, [1, 2]], "returns": 2.56}, ...]}`.
 
-    None for a gold that is no such object: then it is code to compare with. Raises `ValueError` for one that names a
-    function and has no valid tests.
+    None for any other gold: that is code to compare with. Raises `ValueError` for a function without valid tests.
     """
-    if not gold.lstrip().startswith("{"):
-        return None
     try:
-        data = json.loads(gold)
+        data = json.loads(gold) if gold.lstrip().startswith("{") else None
     except ValueError:
         return None
     if not isinstance(data, dict) or "function" not in data:
@@ -88,22 +70,19 @@ def read_tests(gold: str) -> Tests | None:
     return Tests(name, [test["call"] for test in tests], [test["returns"] for test in tests])
 
 
-def code_of(answer: str, function: str) -> str:
-    """The code in an answer: its last fenced block that defines `function`, else its last one; or all of it."""
-    blocks = [textwrap.dedent(block.partition("\n")[2]) for block in answer.split("```")[1::2]]
-    definition = re.compile(rf"^[ \t]*def {re.escape(function)}\b|^{re.escape(function)} =", re.M)
-    return ([block for block in blocks if definition.search(block)] or blocks or [answer])[-1].strip()
-
-
 def run_tests(answer: str, tests: Tests) -> TestRun:
     """Run the code of `answer` against `tests`; the code gets `LIMITS["wall"]` seconds at most.
 
-    May be called from several threads at once. Raises `SandboxUnavailable` where the platform can't lock code in.
+    The code is the last fenced block that defines the function, else the last block, or all of it. Several threads may
+    call this at once. Raises `SandboxUnavailable` where the platform can't lock code in.
     """
     check()
     if len(answer) > MAX_CODE:
         return TestRun(False, f"more than {MAX_CODE} characters of code")
-    return _run(code_of(answer, tests.function), tests)
+    blocks = [textwrap.dedent(block.partition("\n")[2]) for block in answer.split("```")[1::2]]
+    definition = re.compile(rf"^[ \t]*def {re.escape(tests.function)}\b|^{re.escape(tests.function)} =", re.M)
+    defining = [block for block in blocks if definition.search(block)]
+    return _run((defining or blocks or [answer])[-1].strip(), tests)
 
 
 @functools.cache
@@ -115,8 +94,8 @@ def check() -> None:
         failure = _run(_PROBE, Tests("probe", calls, returns)).reason
     if failure:
         raise SandboxUnavailable(
-            f"no sandbox for the code that a model writes: {failure}. Leave problems with unit tests out, or train on "
-            "Linux (x86-64, ARM64) with seccomp"
+            f"no sandbox for the code that a model writes: {failure}. Leave problems with unit tests out, or use Linux "
+            "(x86-64; ARM64 is not tested) with seccomp"
         )
 
 
@@ -153,14 +132,12 @@ def _run(code: str, tests: Tests) -> TestRun:
     task = {"code": code, "function": tests.function, "calls": tests.calls, "limits": LIMITS}
     environment = {"PYTHONHASHSEED": "0"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
     # Files, not pipes: nobody has to read while it runs, and the kernel bounds what it can write.
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:
-        given.write(json.dumps(task).encode())
-        given.seek(0)
+    with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:
         try:
             # Without site-packages and with an empty environment: no path, no key, no setting of the host's.
             subprocess.run(
                 [sys.executable, "-s", "-P", "-S", "-B", "-X", "utf8", str(_CHILD)],
-                stdin=given, stdout=answers, stderr=errors, env=environment, cwd="/",
+                input=json.dumps(task).encode(), stdout=answers, stderr=errors, env=environment, cwd="/",
                 timeout=LIMITS["wall"] + _START_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -192,8 +169,8 @@ def equal_values(value: Any, expected: Any) -> bool:
             return math.isclose(value, expected, rel_tol=REL_TOL, abs_tol=ABS_TOL)
         except OverflowError:  # an int that no float can hold
             return False
-    if isinstance(expected, list) and isinstance(value, list):
-        return len(value) == len(expected) and all(map(equal_values, value, expected))
-    if isinstance(expected, dict) and isinstance(value, dict):
-        return value.keys() == expected.keys() and all(equal_values(value[key], expected[key]) for key in expected)
+    if isinstance(expected, dict) and isinstance(value, dict) and value.keys() == expected.keys():
+        return all(equal_values(value[key], expected[key]) for key in expected)
+    if isinstance(expected, list) and isinstance(value, list) and len(value) == len(expected):
+        return all(map(equal_values, value, expected))
     return value == expected

@@ -1,7 +1,7 @@
 """The child's side: lock this process in, then run what stands on standard input. Started by `sandbox` as a script.
 
-It needs nothing but the standard library, and is run without site-packages. From `_lock` on, the process can compute,
-read the clock and write to the files that it already has; every other system call fails with EPERM.
+It needs the standard library alone. From `_lock` on, the process can compute, read the clock and write to the files
+that it already has; every other system call fails with EPERM.
 """
 
 import ctypes
@@ -20,28 +20,16 @@ MODULES = (
     "_strptime _pydatetime unicodedata encodings.ascii encodings.latin_1 encodings.utf_8 encodings.unicode_escape"
 ).split()
 
-# <linux/audit.h>, and the calls let through by their numbers in each table. They act on memory, clock and what is
-# open. Not madvise: root's MADV_HWPOISON takes pages from the whole machine.
+# The calls let through, by their numbers on x86-64 and ARM64. They act on memory, clock and what is open.
+# Not madvise: root's MADV_HWPOISON takes pages from the whole machine.
 _CALLS = {
-    "x86_64": (
-        0xC000003E,
-        {
-            "read": 0, "write": 1, "close": 3, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigreturn": 15,
-            "sched_yield": 24, "mremap": 25, "nanosleep": 35, "getpid": 39, "exit": 60,
-            "gettimeofday": 96, "time": 201, "futex": 202, "restart_syscall": 219, "clock_gettime": 228,
-            "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231, "getrandom": 318,
-        },
-    ),
-    "aarch64": (
-        0xC00000B7,
-        {
-            "read": 63, "write": 64, "close": 57, "mmap": 222, "mprotect": 226, "munmap": 215, "brk": 214,
-            "rt_sigreturn": 139, "sched_yield": 124, "mremap": 216, "nanosleep": 101, "getpid": 172,
-            "exit": 93, "gettimeofday": 169, "futex": 98, "restart_syscall": 128, "clock_gettime": 113,
-            "clock_getres": 114, "clock_nanosleep": 115, "exit_group": 94, "getrandom": 278,
-        },
-    ),
+    "read": (0, 63), "write": (1, 64), "close": (3, 57), "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215),
+    "brk": (12, 214), "rt_sigreturn": (15, 139), "sched_yield": (24, 124), "mremap": (25, 216), "nanosleep": (35, 101),
+    "getpid": (39, 172), "exit": (60, 93), "gettimeofday": (96, 169), "time": (201, None), "futex": (202, 98),
+    "restart_syscall": (219, 128), "clock_gettime": (228, 113), "clock_getres": (229, 114),
+    "clock_nanosleep": (230, 115), "exit_group": (231, 94), "getrandom": (318, 278),
 }  # fmt: skip
+_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, name in <linux/audit.h>
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 4, 22, 38, 2
 _KILL, _EPERM, _ALLOW = 0x80000000, 0x00050001, 0x7FFF0000  # <linux/seccomp.h>: kill the process, fail with errno 1
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # <linux/bpf_common.h>: LD|W|ABS, JMP|JEQ|K, RET|K
@@ -88,15 +76,16 @@ def _limit(wall: float, cpu: int, memory: int, output: int) -> None:
 
 def _lock() -> None:
     """Install the filter. Raises `OSError` where the kernel refuses, `KeyError` for a machine without a table."""
-    architecture, calls = _CALLS[platform.machine()]
+    column, architecture = _MACHINES[platform.machine()]
     program = [
         (_LOAD, 0, 0, 4),  # seccomp_data.arch: another one's calls have other numbers
         (_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, 0),  # seccomp_data.nr; x32's are above 0x40000000 and equal none of ours
     ]
-    for number in calls.values():
-        program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
+    for numbers in _CALLS.values():
+        if numbers[column] is not None:
+            program += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ALLOW)]
     program.append((_RETURN, 0, 0, _EPERM))
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
@@ -111,29 +100,28 @@ def _lock() -> None:
 
 
 def _answer(descriptor: int, code: str, function: str, calls: list) -> None:
-    write, dumps = os.write, json.dumps
+    def tell(said: dict) -> None:
+        write(descriptor, dumps(said, default=plain).encode() + b"\n")
+
+    write, dumps, plain = os.write, json.dumps, _plain
     write(descriptor, b'"locked"\n')
     try:
         space = {"__name__": "answer"}
         exec(compile(code, "answer.py", "exec"), space)
         called = space[function]
     except BaseException as error:
-        write(descriptor, dumps({"error": _told(error)}).encode() + b"\n")
+        tell({"error": _told(error)})
         return
     for arguments in calls:
         try:
-            line = dumps({"value": called(*arguments)}, default=_plain)
+            tell({"value": called(*arguments)})
         except BaseException as error:
-            line = dumps({"error": _told(error)})
-        write(descriptor, line.encode() + b"\n")
+            tell({"error": _told(error)})
 
 
 def _plain(value: object) -> float:
     """Decimal and Fraction as JSON's number."""
-    import decimal
-    import fractions
-
-    if isinstance(value, decimal.Decimal | fractions.Fraction):
+    if isinstance(value, sys.modules["decimal"].Decimal | sys.modules["fractions"].Fraction):
         return float(value)
     raise TypeError(f"{type(value).__name__} is no JSON")
 

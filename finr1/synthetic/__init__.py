@@ -1,25 +1,10 @@
 """Seeded financial problems with exact answers: the suite's embedded default. SYNTHETIC, not real records.
 
-They exist so that the whole recipe runs offline in minutes and so that every planted fault is known. A number measured
-on them says that the machinery works and what it does to a small model; it says nothing about real financial skill.
-
-Twenty families cover Fin-R1's capabilities: financial code, calculation (English and Chinese), compliance, risk, ESG,
-multi-turn questions over a small table, and sentiment. Sixteen of them have level 1, one step with small numbers; at
-level 2 come larger numbers, more steps and four more families. The splits never share
-
-* an instance: the numbers of a problem decide its split (by hash), so a number tuple of a family is in one split only;
-* a wording: train uses the first two wordings of a family, dev the third, test the fourth;
-* a name or an event: companies, news, incidents, variables and table rows have lists of their own for each split.
-
-What they do share is the form: the shape of a table or a program, the rule of a grade. Sentiment and ESG rest on some ten
-events a split, so their items are less independent than an interval assumes. Those two and the grade have level 1 only.
-
-`generate_code_problems` makes problems of another kind, apart from those: functions to write, graded by unit tests.
-
-Each problem carries `reference`: a worked solution of three or more short steps whose equations are all true.
+They let the whole recipe run offline in minutes and plant every fault knowingly. A number measured on them says what
+the machinery does to a small model, and nothing about real financial skill. `families` holds problems of all of Fin-R1's
+capabilities, `code_problems` functions to write; sentiment and ESG rest on some ten events a split, so their items are
+less independent than an interval assumes.
 """
-
-from __future__ import annotations
 
 import hashlib
 import random
@@ -27,9 +12,9 @@ import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 
-from finr1.records import Problem, Split
-from finr1.synthetic.code_problems import CODE_FAMILIES
-from finr1.synthetic.families import COMPANIES, FAMILIES, Family
+from finr1.records import Problem, Split, Turn
+from finr1.synthetic.code_problems import CODE_FAMILIES, unit_tests
+from finr1.synthetic.families import COMPANIES, FAMILIES, WORDS, Family
 
 __all__ = ["CODE_FAMILIES", "COMPANIES", "FAMILIES", "generate_code_problems", "generate_problems", "numbers_of"]
 
@@ -40,20 +25,14 @@ def numbers_of(problem: Problem) -> tuple[str, ...]:
     return tuple(sorted(re.findall(r"\d+", text)))
 
 
-def _split_of(family: str, numbers: tuple[str, ...]) -> Split:
-    """The one split in which an instance of `family` with these numbers may stand: 60 % train, 20 % dev, 20 % test."""
-    digest = hashlib.sha256(f"{family}:{','.join(numbers)}".encode()).digest()
-    return "train" if digest[0] < 154 else "dev" if digest[0] < 205 else "test"
-
-
 def generate_problems(
     count: int, split: Split, seed: int, max_level: int = 2, families: Collection[str] = (), partial: bool = False
 ) -> list[Problem]:
     """`count` distinct problems of `split`, families in turn, each with its levels up to `max_level` in turn.
 
-    `families`: only these. The same arguments give the same problems, and a smaller `count` the first of them.
-    A family that has no further instance raises `ValueError`; with `partial` it is left out, and the list may end up
-    shorter than `count`.
+    Splits share no instance, no wording and no name. The same arguments give the same problems, and a smaller `count`
+    the first of them. `families`: only these. A family without a further instance raises `ValueError`; with `partial`
+    it is left out, and the list may be shorter than `count`.
     """
     levels = {name: [n for n in family.levels if n <= max_level] for name, family in FAMILIES.items()}
     names = [name for name in FAMILIES if levels[name] and (not families or name in families)]
@@ -62,10 +41,7 @@ def generate_problems(
 
 
 def generate_code_problems(count: int, split: Split, seed: int, partial: bool = False) -> list[Problem]:
-    """`count` distinct problems of `split`, families in turn; gold: the unit tests as `sandbox.read_tests` reads them.
-
-    Instances and wordings are kept apart by split as in `generate_problems`, and `partial` is what it is there.
-    """
+    """As `generate_problems`, functions to write; gold: the unit tests as `sandbox.read_tests` reads them."""
     kinds = [(name, 2) for name in CODE_FAMILIES]
     return _in_turn(CODE_FAMILIES, kinds, count, split, f"code:{seed}:{split}", "synthetic/code", partial)
 
@@ -79,7 +55,10 @@ def _in_turn(
     prefix: str,  # of the ids
     partial: bool,
 ) -> list[Problem]:
-    """Up to `count` distinct problems of `split`, drawn from `kinds` in turn."""
+    """Up to `count` distinct problems of `split`, drawn from `kinds` in turn.
+
+    A hash of an instance's family and numbers decides its split: 60 % train, 20 % dev, 20 % test.
+    """
     rng = random.Random(seed)
     problems: list[Problem] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
@@ -88,9 +67,10 @@ def _in_turn(
         name, level = waiting[0]
         for _ in range(2000):
             problem = _problem(name, families[name], level, split, rng, f"{prefix}/{split}/{len(problems):05d}")
-            identity = (name, numbers_of(problem))
-            if identity not in seen and _split_of(*identity) == split:
-                seen.add(identity)
+            numbers = numbers_of(problem)
+            place = hashlib.sha256(f"{name}:{','.join(numbers)}".encode()).digest()[0]
+            if (name, numbers) not in seen and split == ("train" if place < 154 else "dev" if place < 205 else "test"):
+                seen.add((name, numbers))
                 problems.append(problem)
                 waiting.rotate(-1)
                 break
@@ -104,8 +84,21 @@ def _in_turn(
 
 
 def _problem(name: str, family: Family, level: int, split: Split, rng: random.Random, identifier: str) -> Problem:
-    draft = family.draw(rng, split, level)
-    wording = {"train": rng.randrange(2), "dev": 2, "test": 3}[split]
+    """One instance of `family`: its numbers drawn and its sentences filled with them."""
+    drawn: dict = {}
+    for names, options in family.draws.items():
+        while isinstance(options, dict):
+            options = next(options[key] for key in (level, split, drawn.get("answer")) if key in options)
+        if options:
+            drawn.update(zip(names.split(), rng.sample(options, len(names.split())), strict=True))
+    values = WORDS[split] | drawn | family.derive(**drawn)
+
+    def fill(text: str) -> str:
+        return text.format_map(values)
+
+    context = family.context[level] if isinstance(family.context, dict) else family.context
+    steps = [fill(step) for step in (family.steps[level] if isinstance(family.steps, dict) else family.steps)]
+    gold = unit_tests(family.gold, steps[0], family.calls(rng, drawn)) if family.calls else fill(family.gold)
     return Problem(
         id=identifier,
         source="synthetic",
@@ -113,14 +106,14 @@ def _problem(name: str, family: Family, level: int, split: Split, rng: random.Ra
         language=family.language,
         capability=family.capability,
         answer_kind=family.answer_kind,
-        context=draft.context,
-        history=draft.history,
-        question=draft.wordings[wording],
-        labels={label: label for label in draft.labels} or None,
-        gold=draft.gold,
+        context=fill(context),
+        history=[Turn(question=fill(family.earlier[0]), answer=fill(family.earlier[1]))] if family.earlier else [],
+        question=fill(family.wordings[{"train": rng.randrange(2), "dev": 2, "test": 3}[split]]),
+        labels={label: label for label in family.labels} or None,
+        gold=gold,
         split=split,
         group=identifier,
         family=name,
         level=level,
-        reference=("" if family.language == "zh" else " ").join(draft.steps),
+        reference=("" if family.language == "zh" else " ").join(steps),
     )

@@ -1,21 +1,21 @@
 """The twenty template families, with the names and events of each split. No name or event stands in two splits.
 
-Each family draws the numbers of one problem and returns a `Draft`. The order and the number of its draws from `rng` make
-the problem of a seed: a changed draw changes every later problem of that seed.
+The order and the number of a family's draws make the problem of a seed: a changed draw changes every later problem of
+that seed.
 """
-
-from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from finr1.records import AnswerKind, Capability, Split, Turn
+from finr1.records import AnswerKind, Capability
 
-CODE_NAMES = {
-    "train": ("price", "quantity", "fee"), "dev": ("rate", "hours", "bonus"), "test": ("cost", "units", "tax")
-}  # fmt: skip
-TABLE_ROW = {"train": "sales", "dev": "profits", "test": "costs"}
+WORDS = {  # of tables and programs; sentences name them {row}, {first}, ...
+    "train": {"row": "sales", "first": "price", "second": "quantity", "third": "fee"},
+    "dev": {"row": "profits", "first": "rate", "second": "hours", "third": "bonus"},
+    "test": {"row": "costs", "first": "cost", "second": "units", "third": "tax"},
+}
 COMPANIES = {
     "train": ["Harbor Foods", "Alto Steel", "Nordwind", "Pine Bank", "Vega Motors", "Lumen Retail", "Oak Telecom"],
     "dev": ["Delta Paper", "Sierra Rail", "Cobalt Energy", "Maple Air"],
@@ -71,320 +71,214 @@ INCIDENTS = {
                  "paid its board without a vote", "disclosed all pay of directors"],
     },
 }  # fmt: skip
-
-
-@dataclass
-class Draft:
-    """What a family returns: four wordings of one question, its gold answer and the worked steps to it."""
-
-    wordings: list[str]
-    gold: str
-    steps: list[str]
-    context: str = ""
-    history: list[Turn] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+TABLE = "{name}, $ million\n\n||Q1|Q2|\n|---|---|---|\n|{row}|{q1}|{q2}|"
+TABLE_DRAWS = {"q1 q2": {1: range(1, 21), 2: range(20, 300)}, "name": COMPANIES}
 
 
 @dataclass(frozen=True)
 class Family:
-    """One template family; `draw(rng, split, level)` makes a `Draft` at one of its `levels`."""
+    """One template family. Its sentences are filled with what is drawn, what follows from it, and `WORDS`."""
 
-    draw: Callable[[random.Random, Split, int], Draft]
     capability: Capability
     answer_kind: AnswerKind
-    language: str = "en"
+    draws: dict[str, Any]  # names -> options, perhaps by level, split or {answer}; two names never get the same
+    derive: Callable[..., dict[str, Any]]  # from what was drawn, by name
+    wordings: list[str]  # of one question: two for train, one for dev, one for test
+    gold: str
+    steps: list[str] | dict[int, list[str]]  # the worked solution, perhaps by level
+    context: str | dict[int, str] = ""
+    earlier: tuple[str, str] | None = None  # the turn before: question and answer
+    labels: tuple[str, ...] = ()
     levels: tuple[int, ...] = (1, 2)
+    calls: Callable[[random.Random, dict[str, Any]], list[list]] | None = None  # arguments of a function's tests
+
+    @property
+    def language(self) -> str:
+        return "en" if self.wordings[0].isascii() else "zh"
 
 
-def percent_of(rng: random.Random, split: Split, level: int) -> Draft:
-    rate = rng.choice([10, 20, 50] if level == 1 else [5, 15, 25, 30, 40])
-    amount = rng.randrange(20, 600, 10) if level == 1 else rng.randrange(20, 400, 20)
-    result = rate * amount / 100
-    return Draft(
-        [f"What is {rate}% of ${amount}?", f"A fee is {rate}% of ${amount}. How many dollars is the fee?",
-         f"Find {rate} percent of {amount} dollars.", f"A broker charges {rate}% on a trade of ${amount}. What does he earn?"],
-        f"{result:g}",
-        [f"{rate}% is {rate / 100:g}.", f"{rate / 100:g} * {amount} = {result:g}.", f"So it is {result:g}."],
-    )  # fmt: skip
-
-
-def profit(rng: random.Random, split: Split, level: int) -> Draft:
-    name, cost = rng.choice(COMPANIES[split]), rng.randrange(2, 21 if level == 1 else 500)
-    gain = rng.randrange(1, 11 if level == 1 else 300)
-    return Draft(
-        [f"{name} has revenue of ${cost + gain} million and costs of ${cost} million. What is its profit in millions?",
-         f"Costs of {name} are ${cost} million, revenue is ${cost + gain} million. How many millions does it earn?",
-         f"{name} sold goods for ${cost + gain} million and spent ${cost} million. What profit is left, in millions?",
-         f"How many millions of profit does {name} make with ${cost + gain} million of sales and ${cost} million of cost?"],
-        str(gain),
-        ["Profit is revenue minus cost.", f"{cost + gain} - {cost} = {gain}.", f"So the profit is {gain}."],
-    )  # fmt: skip
-
-
-def simple_interest(rng: random.Random, split: Split, level: int) -> Draft:
-    principal, rate = rng.randrange(100, 1000, 100), rng.randrange(2, 10)
-    years = rng.randrange(2, 9)
-    yearly = principal * rate // 100
-    return Draft(
-        [f"${principal} earns {rate}% simple interest a year. How much interest is paid in {years} years?",
-         f"What simple interest does ${principal} bring at {rate}% a year over {years} years?",
-         f"A loan of ${principal} costs {rate}% simple interest a year. What is the interest after {years} years?",
-         f"You lend ${principal} for {years} years at {rate}% simple interest a year. What interest do you get?"],
-        str(yearly * years),
-        [f"{principal} * {rate} / 100 = {yearly} a year.", f"{yearly} * {years} = {yearly * years}.",
-         f"So the interest is {yearly * years}."],
-    )  # fmt: skip
-
-
-def percent_change(rng: random.Random, split: Split, level: int) -> Draft:
-    old, rate = rng.randrange(20, 500, 10), rng.choice([10, 20, 30, 50, 60, 70, 80, 90])
-    new = old + old * rate // 100
-    return Draft(
-        [f"A share rises from ${old} to ${new}. What is the change in percent?",
-         f"Sales grew from {old} to {new} million. By what percent did they grow?",
-         f"The price was ${old} and is now ${new}. What is the rise in percent?",
-         f"A fund went up from {old} to {new}. What percent did it gain?"],
-        f"{rate}%",
-        [f"{new} - {old} = {new - old}.", f"{new - old} / {old} = {rate / 100:g}.", f"So the change is {rate}%."],
-    )  # fmt: skip
-
-
-def currency(rng: random.Random, split: Split, level: int) -> Draft:
-    rate, amount = rng.randrange(2, 10), rng.randrange(10, 100, 5) if level == 1 else rng.randrange(15, 150, 5)
-    return Draft(
-        [f"One dollar costs {rate} yuan. How many yuan are {amount} dollars?",
-         f"The rate is {rate} yuan for a dollar. Change {amount} dollars into yuan.",
-         f"At {rate} yuan a dollar, what are {amount} dollars worth in yuan?",
-         f"You get {rate} yuan for each dollar. How many yuan do you get for {amount} dollars?"],
-        str(rate * amount),
-        [f"One dollar is {rate} yuan.", f"{amount} * {rate} = {amount * rate}.", f"So it is {amount * rate} yuan."],
-    )  # fmt: skip
-
-
-def portfolio(rng: random.Random, split: Split, level: int) -> Draft:
-    shares, price = rng.randrange(2, 10), rng.randrange(5, 90)
-    cash = rng.randrange(10, 100, 10)
-    return Draft(
-        [f"You own {shares} shares at ${price} and ${cash} in cash. What is it all worth?",
-         f"A client holds ${cash} in cash and {shares} shares priced at ${price}. What is the total value?",
-         f"What is the value of {shares} shares at ${price} each plus ${cash} in cash?",
-         f"An account has {shares} shares worth ${price} each and ${cash} of cash. How much is the account worth?"],
-        str(shares * price + cash),
-        [f"{shares} * {price} = {shares * price}.", f"{shares * price} + {cash} = {shares * price + cash}.",
-         f"So the total is {shares * price + cash}."],
-    )  # fmt: skip
-
-
-def interest_zh(rng: random.Random, split: Split, level: int) -> Draft:
-    principal, rate = rng.randrange(100, 2600 if level == 1 else 5000, 100), rng.randrange(2, 10)
-    interest = principal * rate // 100
-    return Draft(
-        [f"本金{principal}元，年利率{rate}%，一年利息多少元？", f"存{principal}元，年利率{rate}%，一年后利息是多少元？",
-         f"年利率{rate}%，{principal}元一年的利息是多少？", f"贷款{principal}元，年利率{rate}%，一年要付多少元利息？"],
-        str(interest),
-        ["利息=本金*利率。", f"{principal} * {rate} / 100 = {interest}。", f"所以是{interest}。"],
-    )  # fmt: skip
-
-
-def profit_zh(rng: random.Random, split: Split, level: int) -> Draft:
-    cost, gain = rng.randrange(2, 21 if level == 1 else 500), rng.randrange(1, 11 if level == 1 else 300)
-    return Draft(
-        [f"收入{cost + gain}万元，成本{cost}万元，利润多少万元？", f"成本{cost}万元，收入{cost + gain}万元，求利润（万元）。",
-         f"公司收入{cost + gain}万元，花费{cost}万元，赚多少万元？", f"卖出{cost + gain}万元，成本{cost}万元，净赚多少万元？"],
-        str(gain),
-        ["利润=收入-成本。", f"{cost + gain} - {cost} = {gain}。", f"所以是{gain}。"],
-    )  # fmt: skip
-
-
-def code_total(rng: random.Random, split: Split, level: int) -> Draft:
-    price, quantity = rng.randrange(2, 21 if level == 1 else 60), rng.randrange(2, 10)
-    first, second, third = CODE_NAMES[split]
-    lines, result = [f"{first} = {price}", f"{second} = {quantity}"], price * quantity
-    steps = [f"{first} is {price}, {second} is {quantity}.", f"{price} * {quantity} = {result}."]
-    if level == 1:
-        lines.append(f"print({first} * {second})")
-    else:
-        fee = rng.randrange(1, 10)
-        lines += [f"{third} = {fee}", f"print({first} * {second} + {third})"]
-        steps, result = [steps[1], f"{result} + {fee} = {result + fee}."], result + fee
-    return Draft(
-        ["What does this Python code print?", "Read the code. What is its output?", "Which number does this program show?",
-         "What value is printed?"],
-        str(result),
-        [*steps, f"So it prints {result}."],
-        context="\n".join(lines),
-    )  # fmt: skip
-
-
-def default_loss(rng: random.Random, split: Split, level: int) -> Draft:
-    exposure, rate = rng.randrange(100, 2600, 100), rng.randrange(1, 10 if level == 1 else 30)
-    return Draft(
-        [f"Loans of ${exposure} have a default rate of {rate}%. What loss is expected?",
-         f"A bank lends ${exposure} and {rate}% is lost. What is the loss in dollars?",
-         f"What is the expected loss on ${exposure} if {rate}% defaults?",
-         f"{rate}% of a credit book of ${exposure} goes bad. How many dollars are lost?"],
-        str(exposure * rate // 100),
-        ["Loss is exposure times rate.", f"{exposure} * {rate} / 100 = {exposure * rate // 100}.",
-         f"So the loss is {exposure * rate // 100}."],
-    )  # fmt: skip
-
-
-def emission_intensity(rng: random.Random, split: Split, level: int) -> Draft:
-    revenue, intensity = rng.randrange(2, 30), rng.randrange(2, 30)
-    return Draft(
-        [f"A firm emits {revenue * intensity} tonnes of CO2 on ${revenue} million of sales. How many tonnes per million?",
-         f"Sales are ${revenue} million, emissions {revenue * intensity} tonnes. What is the intensity in tonnes per million?",
-         f"{revenue * intensity} tonnes of CO2 come with ${revenue} million of revenue. How many tonnes is that per million?",
-         f"What are the tonnes per million for emissions of {revenue * intensity} tonnes and revenue of ${revenue} million?"],
-        str(intensity),
-        ["Intensity is emissions divided by sales.", f"{revenue * intensity} / {revenue} = {intensity}.", f"So it is {intensity}."],
-    )  # fmt: skip
-
-
-def _table(rng: random.Random, split: Split, level: int) -> tuple[int, int, str]:
-    first, second = rng.sample(range(1, 21) if level == 1 else range(20, 300), 2)
-    name, row = rng.choice(COMPANIES[split]), TABLE_ROW[split]
-    return first, second, f"{name}, $ million\n\n||Q1|Q2|\n|---|---|---|\n|{row}|{first}|{second}|"
-
-
-def table_change(rng: random.Random, split: Split, level: int) -> Draft:
-    first, second, table = _table(rng, split, level)
-    (low, less), (high, more) = sorted([("Q1", first), ("Q2", second)], key=lambda cell: cell[1])
-    return Draft(
-        [f"And how much more was it than in {low}?", f"By how much does it exceed {low}?",
-         f"How many millions above {low} is that?", f"What is the difference to {low}?"],
-        str(more - less),
-        [f"{high} is {more}, {low} is {less}.", f"{more} - {less} = {more - less}.", f"So it is {more - less}."],
-        context=table, history=[Turn(question=f"What were {TABLE_ROW[split]} in {high}?", answer=str(more))],
-    )  # fmt: skip
-
-
-def table_sum(rng: random.Random, split: Split, level: int) -> Draft:
-    first, second, table = _table(rng, split, level)
-    return Draft(
-        ["What is the sum with Q2?", "And together with Q2?", "Add Q2. What is the total?",
-         "How much is it when Q2 is included?"],
-        str(first + second),
-        [f"Q1 is {first}, Q2 is {second}.", f"{first} + {second} = {first + second}.", f"So it is {first + second}."],
-        context=table, history=[Turn(question=f"What were {TABLE_ROW[split]} in Q1?", answer=str(first))],
-    )  # fmt: skip
-
-
-def code_branch(rng: random.Random, split: Split, level: int) -> Draft:
-    debt, limit = rng.sample(range(10, 50 if level == 1 else 90), 2)
-    answer = "sell" if debt > limit else "buy"
-    name = CODE_NAMES[split][0]
-    code = f'{name} = {debt}\nif {name} > {limit}:\n    print("sell")\nelse:\n    print("buy")'
-    return Draft(
+# fmt: off
+FAMILIES = {
+    "percent_of": Family("calculation", "number",
+        {"rate": {1: [10, 20, 50], 2: [5, 15, 25, 30, 40]}, "amount": {1: range(20, 600, 10), 2: range(20, 400, 20)}},
+        lambda rate, amount: {"share": rate / 100, "result": rate * amount / 100},
+        ["What is {rate}% of ${amount}?", "A fee is {rate}% of ${amount}. How many dollars is the fee?",
+         "Find {rate} percent of {amount} dollars.", "A broker charges {rate}% on a trade of ${amount}. What does he earn?"],
+        "{result:g}",
+        ["{rate}% is {share:g}.", "{share:g} * {amount} = {result:g}.", "So it is {result:g}."]),
+    "profit": Family("calculation", "number",
+        {"name": COMPANIES, "cost": {1: range(2, 21), 2: range(2, 500)}, "gain": {1: range(1, 11), 2: range(1, 300)}},
+        lambda name, cost, gain: {"revenue": cost + gain},
+        ["{name} has revenue of ${revenue} million and costs of ${cost} million. What is its profit in millions?",
+         "Costs of {name} are ${cost} million, revenue is ${revenue} million. How many millions does it earn?",
+         "{name} sold goods for ${revenue} million and spent ${cost} million. What profit is left, in millions?",
+         "How many millions of profit does {name} make with ${revenue} million of sales and ${cost} million of cost?"],
+        "{gain}",
+        ["Profit is revenue minus cost.", "{revenue} - {cost} = {gain}.", "So the profit is {gain}."]),
+    "simple_interest": Family("calculation", "number",
+        {"principal": range(100, 1000, 100), "rate": range(2, 10), "years": range(2, 9)},
+        lambda principal, rate, years: {"yearly": principal * rate // 100, "total": principal * rate // 100 * years},
+        ["${principal} earns {rate}% simple interest a year. How much interest is paid in {years} years?",
+         "What simple interest does ${principal} bring at {rate}% a year over {years} years?",
+         "A loan of ${principal} costs {rate}% simple interest a year. What is the interest after {years} years?",
+         "You lend ${principal} for {years} years at {rate}% simple interest a year. What interest do you get?"],
+        "{total}",
+        ["{principal} * {rate} / 100 = {yearly} a year.", "{yearly} * {years} = {total}.", "So the interest is {total}."],
+        levels=(2,)),
+    "percent_change": Family("calculation", "percent",
+        {"old": range(20, 500, 10), "rate": [10, 20, 30, 50, 60, 70, 80, 90]},
+        lambda old, rate: {"rise": old * rate // 100, "new": old + old * rate // 100, "share": rate / 100},
+        ["A share rises from ${old} to ${new}. What is the change in percent?",
+         "Sales grew from {old} to {new} million. By what percent did they grow?",
+         "The price was ${old} and is now ${new}. What is the rise in percent?",
+         "A fund went up from {old} to {new}. What percent did it gain?"],
+        "{rate}%",
+        ["{new} - {old} = {rise}.", "{rise} / {old} = {share:g}.", "So the change is {rate}%."],
+        levels=(2,)),
+    "currency": Family("calculation", "number",
+        {"rate": range(2, 10), "amount": {1: range(10, 100, 5), 2: range(15, 150, 5)}},
+        lambda rate, amount: {"yuan": rate * amount},
+        ["One dollar costs {rate} yuan. How many yuan are {amount} dollars?",
+         "The rate is {rate} yuan for a dollar. Change {amount} dollars into yuan.",
+         "At {rate} yuan a dollar, what are {amount} dollars worth in yuan?",
+         "You get {rate} yuan for each dollar. How many yuan do you get for {amount} dollars?"],
+        "{yuan}",
+        ["One dollar is {rate} yuan.", "{amount} * {rate} = {yuan}.", "So it is {yuan} yuan."]),
+    "portfolio": Family("calculation", "number",
+        {"shares": range(2, 10), "price": range(5, 90), "cash": range(10, 100, 10)},
+        lambda shares, price, cash: {"stock": shares * price, "total": shares * price + cash},
+        ["You own {shares} shares at ${price} and ${cash} in cash. What is it all worth?",
+         "A client holds ${cash} in cash and {shares} shares priced at ${price}. What is the total value?",
+         "What is the value of {shares} shares at ${price} each plus ${cash} in cash?",
+         "An account has {shares} shares worth ${price} each and ${cash} of cash. How much is the account worth?"],
+        "{total}",
+        ["{shares} * {price} = {stock}.", "{stock} + {cash} = {total}.", "So the total is {total}."],
+        levels=(2,)),
+    "interest_zh": Family("calculation", "number",
+        {"principal": {1: range(100, 2600, 100), 2: range(100, 5000, 100)}, "rate": range(2, 10)},
+        lambda principal, rate: {"interest": principal * rate // 100},
+        ["本金{principal}元，年利率{rate}%，一年利息多少元？", "存{principal}元，年利率{rate}%，一年后利息是多少元？",
+         "年利率{rate}%，{principal}元一年的利息是多少？", "贷款{principal}元，年利率{rate}%，一年要付多少元利息？"],
+        "{interest}",
+        ["利息=本金*利率。", "{principal} * {rate} / 100 = {interest}。", "所以是{interest}。"]),
+    "profit_zh": Family("calculation", "number",
+        {"cost": {1: range(2, 21), 2: range(2, 500)}, "gain": {1: range(1, 11), 2: range(1, 300)}},
+        lambda cost, gain: {"revenue": cost + gain},
+        ["收入{revenue}万元，成本{cost}万元，利润多少万元？", "成本{cost}万元，收入{revenue}万元，求利润（万元）。",
+         "公司收入{revenue}万元，花费{cost}万元，赚多少万元？", "卖出{revenue}万元，成本{cost}万元，净赚多少万元？"],
+        "{gain}",
+        ["利润=收入-成本。", "{revenue} - {cost} = {gain}。", "所以是{gain}。"]),
+    "code_total": Family("code", "number",
+        {"price": {1: range(2, 21), 2: range(2, 60)}, "quantity": range(2, 10), "fee": {1: (), 2: range(1, 10)}},
+        lambda price, quantity, fee=0: {"product": price * quantity, "result": price * quantity + fee},
+        ["What does this Python code print?", "Read the code. What is its output?",
+         "Which number does this program show?", "What value is printed?"],
+        "{result}",
+        {1: ["{first} is {price}, {second} is {quantity}.", "{price} * {quantity} = {result}.", "So it prints {result}."],
+         2: ["{price} * {quantity} = {product}.", "{product} + {fee} = {result}.", "So it prints {result}."]},
+        context={1: "{first} = {price}\n{second} = {quantity}\nprint({first} * {second})",
+                 2: "{first} = {price}\n{second} = {quantity}\n{third} = {fee}\nprint({first} * {second} + {third})"}),
+    "code_branch": Family("code", "label",
+        {"debt limit": {1: range(10, 50), 2: range(10, 90)}},
+        lambda debt, limit: {"answer": "sell", "is": "is"} if debt > limit else {"answer": "buy", "is": "is not"},
         ["What does this code print, buy or sell?", "Which word does the program show, buy or sell?",
          "Read the code. Does it print buy or sell?", "Will the output be buy or sell?"],
-        answer,
-        [f"{name} is {debt}.", f"{debt} is {'' if debt > limit else 'not '}greater than {limit}.", f"So it prints {answer}."],
-        context=code, labels=["buy", "sell"],
-    )  # fmt: skip
-
-
-def gift_rule(rng: random.Random, split: Split, level: int) -> Draft:
-    limit, gift = rng.sample(range(20, 300, 10) if level == 1 else range(20, 200, 5), 2)
-    answer = "non-compliant" if gift > limit else "compliant"
-    ask = "Is this compliant or non-compliant?"
-    return Draft(
-        [f"Rule: staff may take gifts of at most ${limit}. A broker takes a gift of ${gift}. {ask}",
-         f"Gifts over ${limit} are forbidden. An analyst accepts ${gift}. {ask}",
-         f"A banker gets a present of ${gift}. The policy allows up to ${limit}. {ask}",
-         f"The gift limit is ${limit}. A trader receives ${gift} from a client. {ask}"],
-        answer,
-        [f"The limit is {limit}.", f"The gift of {gift} is {'above' if gift > limit else 'not above'} it.", f"So it is {answer}."],
-    )  # fmt: skip
-
-
-def position_rule(rng: random.Random, split: Split, level: int) -> Draft:
-    limit, held = rng.sample(range(4, 31 if level == 1 else 90), 2)
-    answer = "no" if held > limit else "yes"
-    return Draft(
-        [f"A fund may hold at most {limit}% in one stock. It holds {held}%. Is this allowed, yes or no?",
-         f"The cap for one issuer is {limit}%. The fund owns {held}%. Does it keep the rule, yes or no?",
-         f"One position must not be over {limit}%. Ours is {held}%. Is that permitted, yes or no?",
-         f"No stock may exceed {limit}% of the fund. One has {held}%. Is the fund within its limit, yes or no?"],
-        answer,
-        [f"The limit is {limit}%.", f"{held}% is {'above' if held > limit else 'not above'} it.", f"So the answer is {answer}."],
-    )  # fmt: skip
-
-
-def disclosure_zh(rng: random.Random, split: Split, level: int) -> Draft:
-    limit, held = rng.sample(range(2, 31 if level == 1 else 90), 2)
-    answer = "不合规" if held > limit else "合规"
-    return Draft(
-        [f"规定上限{limit}%，实际持仓{held}%，合规还是不合规？", f"持仓不得超过{limit}%，现为{held}%，合规还是不合规？",
-         f"基金持股{held}%，上限为{limit}%，是否合规？", f"最多可持有{limit}%，账户持有{held}%，合规还是不合规？"],
-        answer,
-        [f"上限是{limit}%。", f"{held}%{'超过' if held > limit else '没有超过'}上限。", f"所以{answer}。"],
-    )  # fmt: skip
-
-
-def risk_ratio(rng: random.Random, split: Split, level: int) -> Draft:
-    ratio = rng.randrange(50, 960) / 10
-    answer = "low" if ratio < 30 else "medium" if ratio < 60 else "high"
-    why = {"low": "below 30%", "medium": "from 30% to 60%", "high": "at least 60%"}[answer]
-    rule = "Below 30% is low, below 60% medium, the rest high."
-    return Draft(
-        [f"{rule} A borrower has a debt ratio of {ratio}%. Is the risk low, medium or high?",
-         f"{rule} Grade the risk of a loan with a debt ratio of {ratio}%: low, medium or high?",
-         f"{rule} The client owes {ratio}% of assets. Which risk: low, medium or high?",
-         f"{rule} What is the risk grade at {ratio}% debt: low, medium or high?"],
-        answer,
-        [f"The ratio is {ratio}%.", f"{ratio}% is {why}.", f"So the risk is {answer}."],
-        labels=["low", "medium", "high"],
-    )  # fmt: skip
-
-
-def esg_topic(rng: random.Random, split: Split, level: int) -> Draft:
-    answer = rng.choice(sorted(INCIDENTS))
-    name, event, item = rng.choice(COMPANIES[split]), rng.choice(INCIDENTS[answer][split]), rng.randrange(100, 1000)
-    about = {"environmental": "nature", "social": "people", "governance": "control of the company"}[answer]
-    ask = "environmental, social or governance?"
-    return Draft(
-        [f"Item {item}: {name} {event}. Is this topic {ask}", f"News {item}: {name} {event}. Which ESG topic is it: {ask}",
-         f"{name} {event} (note {item}). Does this belong to {ask}", f"Report {item}: {name} {event}. Name the ESG pillar: {ask}"],
-        answer,
-        [f"The company {event}.", f"This concerns {about}.", f"So the topic is {answer}."],
-        labels=["environmental", "social", "governance"],
-    )  # fmt: skip
-
-
-def sentiment(rng: random.Random, split: Split, level: int) -> Draft:
-    answer = rng.choice(sorted(NEWS))
-    name, event, day = rng.choice(COMPANIES[split]), rng.choice(NEWS[answer][split]), rng.randrange(1, 366)
-    why = {"bullish": "good for", "bearish": "bad for", "neutral": "not a signal for"}[answer]
-    ask = "bullish, bearish or neutral?"
-    return Draft(
-        [f"Day {day}: {name} {event}. Is this {ask}", f"{name} {event} on day {day}. What is the sentiment: {ask}",
-         f"Headline {day}: {name} {event}. Is the tone {ask}", f"Tweet {day}: {name} {event}. Classify it as {ask}"],
-        answer,
-        [f"The company {event}.", f"This is {why} the stock.", f"So it is {answer}."],
-        labels=["bullish", "bearish", "neutral"],
-    )  # fmt: skip
-
-
-FAMILIES: dict[str, Family] = {
-    "percent_of": Family(percent_of, "calculation", "number"),
-    "profit": Family(profit, "calculation", "number"),
-    "simple_interest": Family(simple_interest, "calculation", "number", levels=(2,)),
-    "percent_change": Family(percent_change, "calculation", "percent", levels=(2,)),
-    "currency": Family(currency, "calculation", "number"),
-    "portfolio": Family(portfolio, "calculation", "number", levels=(2,)),
-    "interest_zh": Family(interest_zh, "calculation", "number", "zh"),
-    "profit_zh": Family(profit_zh, "calculation", "number", "zh"),
-    "code_total": Family(code_total, "code", "number"),
-    "code_branch": Family(code_branch, "code", "label"),
-    "gift_rule": Family(gift_rule, "compliance", "boolean"),
-    "position_rule": Family(position_rule, "compliance", "boolean"),
-    "disclosure_zh": Family(disclosure_zh, "compliance", "boolean", "zh"),
-    "risk_ratio": Family(risk_ratio, "risk", "label", levels=(1,)),
-    "default_loss": Family(default_loss, "risk", "number"),
-    "esg_topic": Family(esg_topic, "esg", "label", levels=(1,)),
-    "emission_intensity": Family(emission_intensity, "esg", "number", levels=(2,)),
-    "sentiment": Family(sentiment, "sentiment", "label", levels=(1,)),
-    "table_change": Family(table_change, "multi_turn", "number"),
-    "table_sum": Family(table_sum, "multi_turn", "number"),
+        "{answer}",
+        ["{first} is {debt}.", "{debt} {is} greater than {limit}.", "So it prints {answer}."],
+        context='{first} = {debt}\nif {first} > {limit}:\n    print("sell")\nelse:\n    print("buy")', labels=("buy", "sell")),
+    "gift_rule": Family("compliance", "boolean",
+        {"limit gift": {1: range(20, 300, 10), 2: range(20, 200, 5)}},
+        lambda limit, gift: {"answer": "non-compliant", "is": "is"} if gift > limit else {"answer": "compliant", "is": "is not"},
+        ["Rule: staff may take gifts of at most ${limit}. A broker takes a gift of ${gift}. Is this compliant or non-compliant?",
+         "Gifts over ${limit} are forbidden. An analyst accepts ${gift}. Is this compliant or non-compliant?",
+         "A banker gets a present of ${gift}. The policy allows up to ${limit}. Is this compliant or non-compliant?",
+         "The gift limit is ${limit}. A trader receives ${gift} from a client. Is this compliant or non-compliant?"],
+        "{answer}",
+        ["The limit is {limit}.", "The gift of {gift} {is} above it.", "So it is {answer}."]),
+    "position_rule": Family("compliance", "boolean",
+        {"limit held": {1: range(4, 31), 2: range(4, 90)}},
+        lambda limit, held: {"answer": "no", "is": "is"} if held > limit else {"answer": "yes", "is": "is not"},
+        ["A fund may hold at most {limit}% in one stock. It holds {held}%. Is this allowed, yes or no?",
+         "The cap for one issuer is {limit}%. The fund owns {held}%. Does it keep the rule, yes or no?",
+         "One position must not be over {limit}%. Ours is {held}%. Is that permitted, yes or no?",
+         "No stock may exceed {limit}% of the fund. One has {held}%. Is the fund within its limit, yes or no?"],
+        "{answer}",
+        ["The limit is {limit}%.", "{held}% {is} above it.", "So the answer is {answer}."]),
+    "disclosure_zh": Family("compliance", "boolean",
+        {"limit held": {1: range(2, 31), 2: range(2, 90)}},
+        lambda limit, held: {"answer": "不合规", "over": "超过"} if held > limit else {"answer": "合规", "over": "没有超过"},
+        ["规定上限{limit}%，实际持仓{held}%，合规还是不合规？", "持仓不得超过{limit}%，现为{held}%，合规还是不合规？",
+         "基金持股{held}%，上限为{limit}%，是否合规？", "最多可持有{limit}%，账户持有{held}%，合规还是不合规？"],
+        "{answer}",
+        ["上限是{limit}%。", "{held}%{over}上限。", "所以{answer}。"]),
+    "risk_ratio": Family("risk", "label",
+        {"tenths": range(50, 960)},
+        lambda tenths: {"ratio": tenths / 10} | (
+            {"answer": "low", "why": "below 30%"} if tenths < 300
+            else {"answer": "medium", "why": "from 30% to 60%"} if tenths < 600
+            else {"answer": "high", "why": "at least 60%"}),
+        [f"Below 30% is low, below 60% medium, the rest high. {question}" for question in (
+            "A borrower has a debt ratio of {ratio}%. Is the risk low, medium or high?",
+            "Grade the risk of a loan with a debt ratio of {ratio}%: low, medium or high?",
+            "The client owes {ratio}% of assets. Which risk: low, medium or high?",
+            "What is the risk grade at {ratio}% debt: low, medium or high?")],
+        "{answer}",
+        ["The ratio is {ratio}%.", "{ratio}% is {why}.", "So the risk is {answer}."],
+        labels=("low", "medium", "high"), levels=(1,)),
+    "default_loss": Family("risk", "number",
+        {"exposure": range(100, 2600, 100), "rate": {1: range(1, 10), 2: range(1, 30)}},
+        lambda exposure, rate: {"loss": exposure * rate // 100},
+        ["Loans of ${exposure} have a default rate of {rate}%. What loss is expected?",
+         "A bank lends ${exposure} and {rate}% is lost. What is the loss in dollars?",
+         "What is the expected loss on ${exposure} if {rate}% defaults?",
+         "{rate}% of a credit book of ${exposure} goes bad. How many dollars are lost?"],
+        "{loss}",
+        ["Loss is exposure times rate.", "{exposure} * {rate} / 100 = {loss}.", "So the loss is {loss}."]),
+    "esg_topic": Family("esg", "label",
+        {"answer": sorted(INCIDENTS), "name": COMPANIES, "event": INCIDENTS, "item": range(100, 1000)},
+        lambda answer, **_: {"about": {"environmental": "nature", "social": "people"}.get(answer, "control of the company")},
+        ["Item {item}: {name} {event}. Is this topic environmental, social or governance?",
+         "News {item}: {name} {event}. Which ESG topic is it: environmental, social or governance?",
+         "{name} {event} (note {item}). Does this belong to environmental, social or governance?",
+         "Report {item}: {name} {event}. Name the ESG pillar: environmental, social or governance?"],
+        "{answer}",
+        ["The company {event}.", "This concerns {about}.", "So the topic is {answer}."],
+        labels=("environmental", "social", "governance"), levels=(1,)),
+    "emission_intensity": Family("esg", "number",
+        {"revenue": range(2, 30), "intensity": range(2, 30)},
+        lambda revenue, intensity: {"emitted": revenue * intensity},
+        ["A firm emits {emitted} tonnes of CO2 on ${revenue} million of sales. How many tonnes per million?",
+         "Sales are ${revenue} million, emissions {emitted} tonnes. What is the intensity in tonnes per million?",
+         "{emitted} tonnes of CO2 come with ${revenue} million of revenue. How many tonnes is that per million?",
+         "What are the tonnes per million for emissions of {emitted} tonnes and revenue of ${revenue} million?"],
+        "{intensity}",
+        ["Intensity is emissions divided by sales.", "{emitted} / {revenue} = {intensity}.", "So it is {intensity}."],
+        levels=(2,)),
+    "sentiment": Family("sentiment", "label",
+        {"answer": sorted(NEWS), "name": COMPANIES, "event": NEWS, "day": range(1, 366)},
+        lambda answer, **_: {"why": {"bullish": "good for", "bearish": "bad for"}.get(answer, "not a signal for")},
+        ["Day {day}: {name} {event}. Is this bullish, bearish or neutral?",
+         "{name} {event} on day {day}. What is the sentiment: bullish, bearish or neutral?",
+         "Headline {day}: {name} {event}. Is the tone bullish, bearish or neutral?",
+         "Tweet {day}: {name} {event}. Classify it as bullish, bearish or neutral?"],
+        "{answer}",
+        ["The company {event}.", "This is {why} the stock.", "So it is {answer}."],
+        labels=("bullish", "bearish", "neutral"), levels=(1,)),
+    "table_change": Family("multi_turn", "number",
+        TABLE_DRAWS,
+        lambda q1, q2, **_: {"low": "Q1", "high": "Q2", "less": q1, "more": q2, "result": q2 - q1} if q1 < q2
+        else {"low": "Q2", "high": "Q1", "less": q2, "more": q1, "result": q1 - q2},
+        ["And how much more was it than in {low}?", "By how much does it exceed {low}?",
+         "How many millions above {low} is that?", "What is the difference to {low}?"],
+        "{result}",
+        ["{high} is {more}, {low} is {less}.", "{more} - {less} = {result}.", "So it is {result}."],
+        context=TABLE, earlier=("What were {row} in {high}?", "{more}")),
+    "table_sum": Family("multi_turn", "number",
+        TABLE_DRAWS,
+        lambda q1, q2, **_: {"total": q1 + q2},
+        ["What is the sum with Q2?", "And together with Q2?", "Add Q2. What is the total?",
+         "How much is it when Q2 is included?"],
+        "{total}",
+        ["Q1 is {q1}, Q2 is {q2}.", "{q1} + {q2} = {total}.", "So it is {total}."],
+        context=TABLE, earlier=("What were {row} in Q1?", "{q1}")),
 }
