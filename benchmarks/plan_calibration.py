@@ -16,7 +16,7 @@ from finr1.models import EMBEDDED_MODEL, load_tokenizer, resolve_model
 from finr1.params import STAGES
 from finr1.paths import cache_dir
 from finr1.pipeline import load_preset, run_stages, stage_folder
-from finr1.plan import SYNTHETIC_PROMPT, grpo_memory, sft_memory, shape_of
+from finr1.plan import CHAT, sampling_memory, shape_of, training_memory
 
 RUN = "calibration"
 COMMON = (
@@ -47,10 +47,12 @@ def measure(case: str, model: str) -> tuple[float, float]:
             rows = [json.loads(line) for line in file]
         chats = [row["prompt"] + row["completion"] for row in rows]
         longest = max(len(tokenizer.apply_chat_template(chat, return_dict=False)) for chat in chats)
-        planned = sum(sft_memory(shape, params, gpu=False, length=longest).values())
+        phases = [training_memory(shape, params, longest, None)]
     else:
-        phases = grpo_memory(shape, params, None, 2 * SYNTHETIC_PROMPT)
-        planned = max(sum(parts.values()) for parts in phases.values())
+        prompt = 2 * CHAT
+        length = prompt + params.max_completion_length
+        phases = [training_memory(shape, params, length, None), sampling_memory(shape, params, prompt, None)]
+    planned = max(sum(parts.values()) for parts in phases)
     return planned, read_manifest(stage_folder(params))["peak_memory_gib"]["largest_child"]
 
 

@@ -1,25 +1,17 @@
 """From problems to training rows: duplicates out, test questions out of training, splits, samples, the funnel.
 
-Everything here is a plain function over a list of problems and keeps their order. Choices that look random come from a
-hash of the seed and the problem's id, so they do not depend on order or on what else is in the list: a smaller sample
-is part of a larger one, and new records leave old ones where they were.
-
-Near duplicates are proposed by MinHash (Broder 1997) in bands, as in locality-sensitive hashing, and decided by the
-exact word overlap. Time and memory grow linearly: 300 bytes a problem besides the problems. The signatures are rensa's.
-Its `RMinHashLSH` does not serve for the bands: it knows nothing of numbers, so a million instances of one template,
-alike in every word, would be compared with each other.
+Plain functions over a list of problems, which keep its order. Choices that look random come from a hash of the seed and
+the problem's id: a smaller sample is part of a larger one, and new records leave old ones where they were.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -33,8 +25,7 @@ T = TypeVar("T")
 
 SHINGLE = 3  # words in a row that near-duplicate detection compares
 MIN_SIMILARITY = 0.8  # Jaccard, of context, earlier questions, question and options, each
-# A pair of similarity 0.8 shares one of 16 bands of four values with probability 1 - (1 - 0.8^4)^16 = 0.9998.
-NUM_PERM, BAND, MINHASH_SEED = 64, 4, 1
+NUM_PERM, BAND = 64, 4  # of 16 bands of four values a pair of similarity 0.8 shares one with probability 0.9998
 MOST_COMPARED = 20  # of the problems in one bucket, the earliest
 BATCH = 5000  # problems whose words are in memory at once
 
@@ -42,8 +33,6 @@ NGRAM, NGRAM_ZH = 13, 20  # words, characters in a row that make a leak; 13 as i
 SHARED_PAGES = frozenset({"finqa", "convfinqa"})  # many questions over one page, which never crosses splits
 MAX_HELD_OUT = 3  # an n-gram in more held-out groups than this is a phrase of the trade or a template, not a leak
 MAX_TRAIN = 20  # ... and so is one in more training groups than this
-
-Parts = tuple[str, str, str, str]  # context, earlier questions, question, options
 
 
 def tokens(text: str) -> list[str]:
@@ -62,82 +51,69 @@ def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[st
     Exact: the same tokens in context, earlier questions, question and options. Near: the same numbers, and at least
     `MIN_SIMILARITY` of the word triples shared in each of the four. Other numbers mean another problem (a template's
     instances, two years of one table), however alike the words. Meant for one split at a time; between splits
-    `decontaminate` decides.
+    `decontaminate` decides. Time and memory grow linearly: 300 bytes a problem besides the problems.
     """
     if not problems:
         return [], {"exact duplicate": 0, "near duplicate": 0}
-    starts = range(0, len(problems), BATCH)
-    batches = [fingerprints([_parts(problem) for problem in problems[start : start + BATCH]]) for start in starts]
-    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    _, first = np.unique(columns["exact"], return_index=True)
-    unique = np.sort(first)
-    near = _near_duplicates(problems, _candidates(unique, columns["numbers"], columns["signature"]))
-    kept = [problems[place] for place in unique.tolist() if place not in near]
+    prints = pd.concat([_fingerprints(problems[start : start + BATCH]) for start in range(0, len(problems), BATCH)])
+    unique = prints.set_index(np.arange(len(problems))).drop_duplicates("exact")
+    near = _near_duplicates(problems, unique)
+    kept = [problems[place] for place in unique.index if place not in near]
     return kept, {"exact duplicate": len(problems) - len(unique), "near duplicate": len(near)}
 
 
-def fingerprints(batch: Sequence[Parts]) -> dict[str, np.ndarray]:
-    """The columns of equal length n by which the problems of a batch are compared.
-
-    `exact` (n, 16 bytes): digest of the tokens. `numbers` (n, uint64): digest of the numbers by part. `signature`
-    (n, `NUM_PERM`, uint32): MinHash of the word triples. Each row depends on its problem only, so the function runs
-    unchanged on any engine that maps batches.
-    """
+def _fingerprints(problems: Sequence[Problem]) -> pd.DataFrame:
+    """One row per problem: hashes of its tokens (`exact`) and its `numbers`; 0, 1, ...: MinHash of its word triples."""
     from rensa import RMinHash
 
-    words = [[tokens(text) for text in parts] for parts in batch]
-    triples = [[t for part, w in enumerate(parts) for t in _triples(w, part)] for parts in words]
+    def hashes(texts: list[str]) -> np.ndarray:
+        return pd.util.hash_array(np.array([text.encode("utf8", "surrogatepass") for text in texts], dtype=object))
+
+    words = [_words(problem) for problem in problems]
+    exact = ["\x1e".join("\x1f".join(part) for part in parts) for parts in words]
     numbers = ["\x1e".join(" ".join(sorted(w for w in part if w[0].isdigit())) for part in parts) for parts in words]
-    return {
-        "exact": np.array([_digest("\x1e".join("\x1f".join(w) for w in parts), 16) for parts in words], dtype="V16"),
-        "numbers": np.array([int.from_bytes(_digest(text, 8)) for text in numbers], dtype=np.uint64),
-        "signature": np.array(RMinHash.digests_from_token_sets(triples, NUM_PERM, MINHASH_SEED), dtype=np.uint32),
-    }
+    triples = [set().union(*_triples(parts)) for parts in words]
+    prints = pd.DataFrame(np.array(RMinHash.digests_from_token_sets(triples, NUM_PERM, 1), dtype=np.uint32))
+    return prints.assign(exact=hashes(exact), numbers=hashes(numbers))
 
 
-def _digest(text: str, size: int) -> bytes:
-    return hashlib.blake2b(text.encode("utf8", "surrogatepass"), digest_size=size).digest()
+def _words(problem: Problem) -> list[list[str]]:
+    """Tokens of context, earlier questions, question and options."""
+    earlier, options = (turn.question for turn in problem.history), (problem.choices or {}).values()
+    return [tokens(text) for text in (problem.context, " ".join(earlier), problem.question, " ".join(options))]
 
 
-def _parts(problem: Problem) -> Parts:
-    earlier = " ".join(turn.question for turn in problem.history)
-    return problem.context, earlier, problem.question, " ".join((problem.choices or {}).values())
+def _triples(parts: list[list[str]]) -> list[set[str]]:
+    """For each part its runs of `SHINGLE` words, marked with the part; a shorter text is one run."""
+    return [
+        {f"{part} " + " ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
+        for part, words in enumerate(parts)
+    ]
 
 
-def _triples(words: list[str], part: int) -> set[str]:
-    """Runs of `SHINGLE` words, marked with the part; a shorter text is one run."""
-    return {f"{part} " + " ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
+def _near_duplicates(problems: Sequence[Problem], prints: pd.DataFrame) -> set[int]:
+    """Places (the index of `prints`) of the problems that nearly repeat an earlier one that stays.
 
-
-def _candidates(places: np.ndarray, numbers: np.ndarray, signature: np.ndarray) -> dict[int, set[int]]:
-    """For each of `places` (ascending) the earlier ones with the same numbers and one band in common."""
+    Pairs are proposed by equal numbers and one equal band of the MinHash (Broder 1997), and decided by word overlap.
+    The signatures are rensa's. Its `RMinHashLSH` does not serve for the bands: it knows nothing of numbers, so a
+    million instances of one template, alike in every word, would be compared with each other.
+    """
     candidates: dict[int, set[int]] = defaultdict(set)
-    key = [*range(BAND), "numbers"]
     for start in range(0, NUM_PERM, BAND):
-        rows = pd.DataFrame(signature[places, start : start + BAND]).assign(numbers=numbers[places], place=places)
-        rows = rows[rows.duplicated(key, keep=False)]
-        for _, members in rows.groupby(key)["place"]:
-            bucket = members.tolist()
+        key = [*range(start, start + BAND), "numbers"]
+        rows = prints.loc[prints.duplicated(key, keep=False), key].reset_index(names="place")
+        for _, places in rows.groupby(key)["place"]:
+            bucket = places.tolist()
             for position, here in enumerate(bucket[1:], 1):
                 candidates[here].update(bucket[: min(position, MOST_COMPARED)])
-    return candidates
 
-
-def _near_duplicates(problems: Sequence[Problem], candidates: dict[int, set[int]]) -> set[int]:
-    """Places of the problems that nearly repeat one of their `candidates` that stays."""
-
-    @lru_cache(100_000)  # many problems share their page
-    def triples(text: str, part: int) -> set[str]:
-        return _triples(tokens(text), part)
-
-    def similar(first: Parts, second: Parts) -> bool:
-        pairs = ((triples(a, part), triples(b, part)) for part, (a, b) in enumerate(zip(first, second, strict=True)))
-        return all(len(a & b) >= MIN_SIMILARITY * len(a | b) for a, b in pairs)
+    def similar(here: int, there: int) -> bool:
+        first, second = (_triples(_words(problems[place])) for place in (here, there))
+        return all(len(a & b) >= MIN_SIMILARITY * len(a | b) for a, b in zip(first, second, strict=True))
 
     repeated: set[int] = set()
     for here in sorted(candidates):
-        parts, earlier = _parts(problems[here]), sorted(candidates[here] - repeated)
-        if any(similar(parts, _parts(problems[there])) for there in earlier):
+        if any(similar(here, there) for there in sorted(candidates[here] - repeated)):
             repeated.add(here)
     return repeated
 
@@ -203,23 +179,10 @@ def dev_as_test(problems: Sequence[Problem], source: str) -> tuple[list[Problem]
     For a source whose test answers are private, such as ConvFinQA: the field evaluates on dev. Problems of other
     sources on the same pages (FinQA's) may then neither be trained nor tuned on.
     """
-    moved = [
-        problem.model_copy(update={"split": "test"}) if problem.source == source and problem.split == "dev" else problem
-        for problem in problems
-    ]
-    tested = {problem.group for problem in moved if problem.source == source and problem.split == "test"}
-    kept = [problem for problem in moved if problem.split == "test" or problem.group not in tested]
+    moved = [p.model_copy(update={"split": "test"}) if (p.source, p.split) == (source, "dev") else p for p in problems]
+    tested = {p.group for p in moved if (p.source, p.split) == (source, "test")}
+    kept = [p for p in moved if p.split == "test" or p.group not in tested]
     return kept, len(moved) - len(kept)
-
-
-def assert_test_items(problems: Iterable[Problem], benchmark_names: Iterable[str]) -> None:
-    """Raise `ValueError` for benchmarks without any test item: notebook 06 would leave them out without a word."""
-    tested = {problem.source for problem in problems if problem.split == "test"}
-    if absent := [name for name in benchmark_names if name not in tested]:
-        raise ValueError(
-            f"benchmark_names: no test item of {', '.join(absent)}; give its folder a file of its test split, or leave "
-            "the name out"
-        )
 
 
 def pool_splits(problems: Sequence[Problem]) -> list[Problem]:
@@ -234,11 +197,8 @@ def pool_splits(problems: Sequence[Problem]) -> list[Problem]:
 
 def stratified_sample(problems: Sequence[Problem], counts: Mapping[str, int], seed: int) -> list[Problem]:
     """`counts[source]` problems of each source, in their order: all where it has fewer, none without a count."""
-    left, chosen = Counter(counts), set()
-    for problem in sorted(problems, key=lambda problem: hash_share(problem.id, seed)):
-        if left[problem.source] > 0:
-            left[problem.source] -= 1
-            chosen.add(problem.id)
+    ranked = sorted(problems, key=lambda problem: hash_share(problem.id, seed))
+    chosen = {p.id for source, n in counts.items() for p in [p for p in ranked if p.source == source][:n]}
     return [problem for problem in problems if problem.id in chosen]
 
 
@@ -260,10 +220,7 @@ def spread(items: Sequence[T], size: int, kind: Callable[[T], str], seed: int) -
 def funnel_stage(
     stage: str, kept: Iterable[Problem] | Mapping[str, int], dropped: Mapping[str, int] | None = None
 ) -> dict[str, object]:
-    """One stage of the funnel: its name, the records that are left by source, and those dropped by reason.
-
-    `kept` are the records or their counts by source; reasons that were met by no record are left out.
-    """
+    """One stage of the funnel: the records that are left (or their counts) by source, and those dropped by reason."""
     counts = kept if isinstance(kept, Mapping) else Counter(problem.source for problem in kept)
     reasons = {reason: count for reason, count in (dropped or {}).items() if count}
     return {"stage": stage, "kept": dict(counts), "dropped": reasons}
@@ -272,15 +229,12 @@ def funnel_stage(
 def funnel_rows(stages: Sequence[dict]) -> list[dict[str, object]]:
     """One row per stage for a table or `plotting.funnel`: stage, count, each source's count, dropped as text."""
     sources = sorted({source for stage in stages for source in stage["kept"]})
-    return [
-        {
-            "stage": stage["stage"],
-            "count": sum(stage["kept"].values()),
-            **{source: stage["kept"].get(source, 0) for source in sources},
-            "dropped": ", ".join(f"{reason} {count}" for reason, count in stage["dropped"].items()),
-        }
-        for stage in stages
-    ]
+    rows = []
+    for stage in stages:
+        by_source = {source: stage["kept"].get(source, 0) for source in sources}
+        dropped = ", ".join(f"{reason} {count}" for reason, count in stage["dropped"].items())
+        rows.append({"stage": stage["stage"], "count": sum(by_source.values()), **by_source, "dropped": dropped})
+    return rows
 
 
 def is_objective(problem: Problem) -> bool:
@@ -321,10 +275,7 @@ def rl_rows(problems: Iterable[Problem]) -> list[dict[str, object]]:
             "alternatives": problem.alternatives,
             "choices": json.dumps(problem.choices, ensure_ascii=False) if problem.choices else "",
             "labels": json.dumps(problem.labels, ensure_ascii=False) if problem.labels else "",
-            "family": problem.family,
-            "level": problem.level,
-            "language": problem.language,
-            "capability": problem.capability,
+            **{name: getattr(problem, name) for name in ("family", "level", "language", "capability")},
         }
         for problem in problems
     ]

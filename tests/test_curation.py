@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from finr1.curation import (
     assert_no_leak,
-    assert_test_items,
     decontaminate,
     drop_duplicates,
-    fingerprints,
     funnel_rows,
     funnel_stage,
     is_objective,
@@ -258,13 +253,6 @@ def test_rl_rows_survive_datasets_with_different_labels_and_choices():
                             "level", "language", "capability"}  # fmt: skip
 
 
-def test_a_benchmark_without_a_test_item_is_an_error_that_names_it():
-    problems = [problem("a", split="train"), problem("b", split="test"), problem("c", split="train", source="tfns")]
-    assert_test_items(problems, ["finqa"])
-    with pytest.raises(ValueError, match="benchmark_names: no test item of tfns, convfinqa;"):
-        assert_test_items(problems, ["tfns", "finqa", "convfinqa"])
-
-
 def test_a_pool_of_all_splits_is_full_of_leaks_and_keeps_the_held_out_items():
     problems = [problem("a"), problem("b", split="dev", question="q?"), problem("c", split="test", question="r?")]
     pooled = pool_splits(problems)
@@ -281,38 +269,6 @@ def test_batches_change_nothing(monkeypatch):
     assert whole[1]["exact duplicate"] == 7
     monkeypatch.setattr("finr1.curation.BATCH", 100)
     assert drop_duplicates(problems) == whole
-
-
-def test_fingerprints_do_not_depend_on_the_batch_or_the_process():
-    batch = [("a page", "", f"what is {n} and more of the same?", "") for n in range(20)]
-    whole, halves = fingerprints(batch), [fingerprints(batch[:9]), fingerprints(batch[9:])]
-    for name, column in whole.items():
-        assert (column == np.concatenate([half[name] for half in halves])).all(), name
-    code = "from finr1.curation import fingerprints as f; print(f([('a page', '', 'what is 0?', '')]))"
-    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
-    assert len(runs) == 1 and "signature" in runs.pop()
-
-
-def test_fingerprints_run_unchanged_on_ray():
-    """Curation's per-record functions on a distributed engine: a local Ray of two workers, the same columns."""
-    ray = pytest.importorskip("ray", reason="the optional extra `ray` is not installed")
-    batch = [("a page", "", f"what is {n} and more of the same?", "") for n in range(40)]
-    rows = [dict(zip("abcd", parts, strict=True)) | {"n": n} for n, parts in enumerate(batch)]
-
-    def on_ray(columns: dict) -> dict:
-        prints = fingerprints(list(zip(*(columns[name] for name in "abcd"), strict=True)))
-        return {"n": columns["n"], "numbers": prints["numbers"], "signature": prints["signature"]}
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        result = ray.data.from_items(rows, override_num_blocks=2).map_batches(on_ray, concurrency=2).take_all()
-    finally:
-        ray.shutdown()
-    here = fingerprints(batch)
-    for row in result:
-        assert row["numbers"] == here["numbers"][row["n"]]
-        assert (row["signature"] == here["signature"][row["n"]]).all()
-    assert sorted(row["n"] for row in result) == list(range(40))
 
 
 # ---------------------------------------------------------------------------
