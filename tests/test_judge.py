@@ -338,7 +338,7 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
     assert {s.graded_by for s in final} == {"rules", "judge"}
     assert [s.correct for s in final if s.graded_by == "judge"] == [True, False] * 3
     assert "of 3 right by rules it calls 100.0 %" in judge.judge_line(verdicts)
-    [row] = judge.with_judge_error(evaluation.results_table(final), final, verdicts, seed=0)
+    [row] = judge.with_judge_error(evaluation.results_table(final), final, verdicts)
     assert (row["accuracy"], row["as_judged"], row["judge_error"]) == (0.5, 0.5, judge.TAKEN_OUT)
     low, high = evaluation.wilson_interval(6, 12)
     assert row["low"] <= low + 0.05 and row["high"] >= high - 0.05  # six answers do not make a judge perfect
@@ -379,7 +379,7 @@ def test_a_judge_that_overrules_the_rules_is_not_undone_by_them():
     ruled = many("base", "1" * 50 + "0" * 50, "1" * 100)
     verdicts = of_judge(ruled, lambda n, s: n < 80)
     final = judge.apply_verdicts(ruled, verdicts)
-    [row] = judge.with_judge_error(evaluation.results_table(final), final, verdicts, seed=0)
+    [row] = judge.with_judge_error(evaluation.results_table(final), final, verdicts)
     assert (row["accuracy"], row["as_judged"]) == (0.8, 0.8)
     assert (row["low"], row["high"]) == pytest.approx(evaluation.wilson_interval(80, 100))
     assert "rules are no truth" in row["judge_error"] and row["judge_error"] in evaluation.render_table([row])
@@ -401,7 +401,7 @@ def test_a_judge_whose_error_is_not_known_is_said_to_be_so_and_stops_nothing(stu
     known = many("sft", study, "1" * len(study))
     verdicts = [*of_judge(opened, lambda n, s: n < 3), *of_judge(known, lambda n, s: False, study=True)]
     final = [*judge.apply_verdicts(opened, verdicts), *known]
-    rows = judge.with_judge_error(evaluation.results_table(final), final, verdicts, seed=0)
+    rows = judge.with_judge_error(evaluation.results_table(final), final, verdicts)
     assert rows[0]["accuracy"] == 0.75 and reason in rows[0]["judge_error"]
     assert all("judge_error" not in row for row in rows[1:])  # rules alone
     assert reason in evaluation.table_notes(rows)[-1]
@@ -417,7 +417,7 @@ def test_the_judges_error_is_taken_out_of_each_part_of_a_table():
     verdicts += of_judge(opened, lambda n, s: n % 2 == 1 or n % 4 == 0)  # all of s1, half of s0
     final = [*judge.apply_verdicts(opened, verdicts), *study]
     for by, names in (("source", ("s0", "s1")), ("capability", ("esg", "risk"))):
-        rows = judge.with_judge_error(evaluation.results_table(final, by), final, verdicts, seed=0)
+        rows = judge.with_judge_error(evaluation.results_table(final, by), final, verdicts)
         found = {row[by]: row for row in rows}
         assert [found[name]["as_judged"] for name in names] == [0.5, 1.0]
         assert [found[name]["accuracy"] for name in names] == [0.0, 1.0]
@@ -429,13 +429,13 @@ def test_the_correction_is_right_on_average_and_covers_the_truth():
     rng = np.random.default_rng(0)
     truth, se, sp, covered, means = 0.3, 0.9, 0.8, 0, []
     known = many("base", "1" * 100 + "0" * 100, "1" * 200)
-    for trial in range(60):
+    for _ in range(60):
         right = rng.random(300) < truth
         said = np.where(right, rng.random(300) < se, rng.random(300) >= sp)
         samples = [make_sample(item=f"p{i}", correct=bool(v), graded_by="judge") for i, v in enumerate(said)]
         forgets, forgives = rng.binomial(100, 1 - se), rng.binomial(100, 1 - sp)
         study = of_judge(known, lambda n, s, k=forgets, m=forgives: n >= k if s.correct else n < 100 + m, study=True)
-        [row] = judge.with_judge_error(evaluation.results_table(samples), samples, study, seed=trial)
+        [row] = judge.with_judge_error(evaluation.results_table(samples), samples, study)
         means.append(row["accuracy"])
         covered += row["low"] <= truth <= row["high"]
     assert np.mean(means) == pytest.approx(truth, abs=0.02)  # as judged it would be 0.41

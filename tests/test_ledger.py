@@ -44,7 +44,7 @@ def run(
         for name, value in flat.items():
             stage, _, key = name.partition(".")
             manifests.setdefault(stage, {"parameters": {}, "metrics": {}})[kind][key] = value
-    rows, steps = with_judge_error(results_table(answers, by="source"), answers, verdicts, 0), []
+    rows, steps = with_judge_error(results_table(answers, by="source"), answers, verdicts), []
     for source in {s.source for s in answers} & set(reported.SOURCE_NAMES.values()):
         own = [s for s in answers if s.source == source]
         judged = {"judge_error": "left in"} if any(s.graded_by == "judge" for s in own) else {}

@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.stats import beta
 
 from finr1.generation import AnswerStore, Backend, generate
 from finr1.judge.model import JUDGE_SAMPLING, check_request, read_check
 from finr1.records import Problem, Record, hash_share
 
 STUDY = 200  # answers decided by rules that the judge grades, too: both rates to some 5 points
-RESAMPLES = 10_000
 TAKEN_OUT = "taken out"  # what a row's `judge_error` says where it is
 _GROUPS = ("model", "decoding", "capability", "family", "language", "source", "suite")  # what a row may stand for
 _KEY = ("model", "decoding", "problem_id", "sample")  # names one answer of the benchmark
@@ -94,9 +94,7 @@ def judge_line(verdicts: Sequence[Verdict]) -> str:
     return "; ".join(parts)
 
 
-def with_judge_error(
-    rows: Sequence[dict], samples: Sequence[Record], verdicts: Sequence[Verdict], seed: int
-) -> list[dict]:
+def with_judge_error(rows: Sequence[dict], samples: Sequence[Record], verdicts: Sequence[Verdict]) -> list[dict]:
     """`rows` (of `evaluation.results_table(samples, by)`) with the judge's error taken out where one graded.
 
     Such rows gain `as_judged`, the accuracy before, and `judge_error`: `TAKEN_OUT`, or why it could not be; there
@@ -108,7 +106,7 @@ def with_judge_error(
         own = [s for s in samples if s.correct is not None and all(str(getattr(s, key)) == v for key, v in names)]
         if any(s.graded_by == "judge" for s in own):
             row = row | {"as_judged": row["accuracy"], "judge_error": reason or TAKEN_OUT}
-            row |= {} if reason else _corrected(own, verdicts, seed)
+            row |= {} if reason else _corrected(own, verdicts)
         corrected.append(row)
     return corrected
 
@@ -131,38 +129,28 @@ def _not_measured(verdicts: Sequence[Verdict]) -> str:
     return "not taken out: the judge is no better than a coin" if coin else ""
 
 
-def _corrected(samples: Iterable[Record], verdicts: Sequence[Verdict], seed: int) -> dict[str, float]:
-    """Accuracy of `samples` with the judge's error taken out, and its 95 % interval.
+def _corrected(samples: Iterable[Record], verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Accuracy of `samples` with the judge's error taken out, and its 95 % interval, by item.
 
-    Rogan and Gladen (1978), Am. J. Epidemiol. 107:71. The bootstrap is over items and draws the judge's two rates
-    from their posteriors (Jeffreys' prior), so that a judge tried on ten answers is not taken for perfect.
+    Rogan and Gladen (1978), Am. J. Epidemiol. 107:71: where the judge calls a share q right, it is
+    (q + Sp - 1) / (Se + Sp - 1). The variance adds those of the items and of both rates (delta method). A rate's is
+    that of its posterior under Jeffreys' prior, so that a judge tried on ten answers is not taken for perfect.
     """
     answers = [(s.problem_id, s.correct, s.graded_by == "judge") for s in samples]
-    frame = pd.DataFrame(
-        [(item, right and not judged, right and judged, judged) for item, right, judged in answers],
-        columns=["item", "right by rules", "right by judge", "judged"],
-    )
-    shares = frame.groupby("item", sort=False).mean().to_numpy()
-    agreement, rng, n = _agreement(verdicts).values(), np.random.default_rng(seed), len(shares)
-    point = float(_rogan_gladen(shares.mean(axis=0), *(k / m for k, m in agreement)))
-    # Few items differ: drawing how often each kind of item comes is the same distribution, a hundred times as fast.
-    kinds, counts = np.unique(shares, axis=0, return_counts=True)
-    means = rng.multinomial(n, counts / n, size=RESAMPLES) @ kinds / n
-    rates = [rng.beta(k + 0.5, m - k + 0.5, RESAMPLES) for k, m in agreement]
-    low, high = np.quantile(_rogan_gladen(means, *rates), [0.025, 0.975])
-    least, most = _wilson(point * n, n)  # a bootstrap collapses where all items score alike
-    return {"accuracy": point, "low": float(min(low, least)), "high": float(max(high, most))}
-
-
-def _rogan_gladen(shares: np.ndarray, sensitivity, specificity):
-    """Corrected accuracies; `shares` (..., 3): right by rules, right by the judge, judged.
-
-    Of the judged answers a share q is called right; then `(q + Sp - 1) / (Se + Sp - 1)` of them are, within 0 and 1.
-    """
-    by_rules, by_judge, judged = np.moveaxis(shares, -1, 0)
-    # A draw may have Se + Sp <= 1 where the study is tiny; there the data say nothing about the judged share.
-    right = (by_judge - judged * (1 - specificity)) / np.maximum(sensitivity + specificity - 1, 1e-6)
-    return by_rules + np.clip(right, 0, judged)
+    flags = [(item, right and not judged, right and judged, judged) for item, right, judged in answers]
+    shares = pd.DataFrame(flags, columns=["item", "right by rules", "right by judge", "judged"]).groupby("item").mean()
+    by_rules, by_judge, judged = shares.to_numpy().T
+    counts = _agreement(verdicts).values()
+    (sensitivity, specificity), n = (k / m for k, m in counts), len(shares)
+    better = sensitivity + specificity - 1  # than a coin; above 0 here
+    right = (by_judge - judged * (1 - specificity)) / better
+    value = float(by_rules.mean() + np.clip(right.mean(), 0, judged.mean()))
+    slopes = (right.mean() / better, (judged.mean() - right.mean()) / better)
+    rates = sum(slope**2 * beta.var(k + 0.5, m - k + 0.5) for slope, (k, m) in zip(slopes, counts, strict=True))
+    half = 1.96 * (np.var(by_rules + right) / n + rates) ** 0.5
+    least, most = _wilson(value * n, n)  # the items' variance is 0 where all score alike
+    return {"accuracy": value, "low": float(max(0, min(value - half, least))),
+            "high": float(min(1, max(value + half, most)))}  # fmt: skip
 
 
 def _wilson(k: float, n: float) -> tuple[float, float]:
