@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
 
 from finr1.generation import AnswerStore, Backend, generate
 from finr1.judge.model import JUDGE_SAMPLING, check_request, read_check
@@ -136,6 +135,8 @@ def _corrected(samples: Iterable[Record], verdicts: Sequence[Verdict]) -> dict[s
     (q + Sp - 1) / (Se + Sp - 1). The variance adds those of the items and of both rates (delta method). A rate's is
     that of its posterior under Jeffreys' prior, so that a judge tried on ten answers is not taken for perfect.
     """
+    from scipy.stats import beta
+
     answers = [(s.problem_id, s.correct, s.graded_by == "judge") for s in samples]
     flags = [(item, right and not judged, right and judged, judged) for item, right, judged in answers]
     shares = pd.DataFrame(flags, columns=["item", "right by rules", "right by judge", "judged"]).groupby("item").mean()
