@@ -40,7 +40,7 @@ def sentences(rows: Sequence[Mapping], steps: Sequence[Mapping], measured_on: st
     decoding = greedy[0]["decoding"]
     levels = ", ".join(f"{_name(row['model'])} {_level(row)}" for row in greedy)
     graded = {row["judge_error"] for row in greedy if "judge_error" in row}
-    judge = "; a judge graded, and its error is taken out" if graded == {TAKEN_OUT} else ""
+    judge = "; a judge graded, and its error is taken out of these, not of the changes" if graded == {TAKEN_OUT} else ""
     if graded and not judge:
         judge = "; as judged, with the judge's error"
     on = f"On {greedy[0]['n']} held-out problems ({measured_on}), {decoding} accuracy is"

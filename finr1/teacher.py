@@ -1,16 +1,14 @@
 """The teacher's side of notebook 02: how it is asked, what its answers become, and a scripted one with planted faults.
 
-The scripted teacher writes the worked solution of a synthetic problem and, at a stated rate, spoils it with one of
-six known faults. Some are subtle, as a real teacher's would be: a slip in words, a repetition in other words, a stray
-sentence that sounds like finance. Because each fault is known, notebook 03 can say how many of each kind the filter
-finds.
+The scripted teacher writes the worked solution of a synthetic problem and, at a stated rate, spoils it with one of six
+known faults. Some are subtle: a slip in words, a repetition in other words, a stray sentence that sounds like finance.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from finr1 import grading
 from finr1.generation import Completion, Request, ScriptedBackend
@@ -22,16 +20,15 @@ OFF_DOMAIN = {
            "It rained all night in the mountains.", "The stock market was closed for a holiday."],
     "zh": ["昨晚的球赛非常精彩。", "把面条煮熟再放点葱花。", "山里下了一夜的雨。", "今天股票市场休市。"],
 }  # fmt: skip
+OPPOSITES = {"yes": "no", "compliant": "non-compliant", "合规": "不合规"}
+OPPOSITES |= {wrong: right for right, wrong in OPPOSITES.items()}
 EQUATION = re.compile(r"= (\d+(?:\.\d+)?)")
 STATEMENT = re.compile(r"(?:=|\bis) (\d+(?:\.\d+)?)")  # an equation, or one in words: "20% is 0.2"
 SENTENCE = re.compile(r"(?<=。)|(?<=\.)\s+")
 
 
 def requests(problems: Iterable[Problem]) -> list[Request]:
-    """One request per problem, without a system prompt, as the paper asks DeepSeek-R1.
-
-    The normative note (reason first, final answer in `\\boxed{}`) stands at the end of the last user turn.
-    """
+    """One request per problem, as the paper asks DeepSeek-R1: no system prompt, a note at the end of the user turn."""
     made = []
     for problem in problems:
         chat = messages(problem, system_prompt="")
@@ -41,9 +38,9 @@ def requests(problems: Iterable[Problem]) -> list[Request]:
 
 
 def answerable(problems: Sequence[Problem], teacher: str) -> list[Problem]:
-    """The `problems` that `teacher` can answer, a value of `teacher_backend`: a model is asked all of them.
+    """The `problems` that the value `teacher` of `teacher_backend` can answer; a model is asked all of them.
 
-    Where no model writes, problems that ask for code are left out: a solution without reasoning teaches none. Raises
+    Where no model writes, a solution of problems that ask for code has no reasoning, and teaches none. Raises
     `ValueError` when the scripted teacher meets problems without a worked solution.
     """
     if teacher not in ("scripted", "derived"):
@@ -51,12 +48,8 @@ def answerable(problems: Sequence[Problem], teacher: str) -> list[Problem]:
     kept = [problem for problem in problems if problem.answer_kind != "code"]
     if functions := len(problems) - len(kept):
         print(f"{functions} problems ask for code and get no trace; RL takes those that have unit tests")
-    without = [problem.id for problem in kept if not problem.reference]
-    if without and teacher == "scripted":
-        raise ValueError(
-            f"teacher_backend = 'scripted' writes worked solutions, and {len(without)} problems have none "
-            f"(the first: {without[0]}); real records need 'derived', 'endpoint' or 'transformers'"
-        )
+    if teacher == "scripted" and not all(problem.reference for problem in kept):
+        raise ValueError("teacher_backend = 'scripted' needs worked solutions; real records: 'derived', or a model")
     return kept
 
 
@@ -72,25 +65,23 @@ def scripted_teacher(problems: Iterable[Problem], fault_rate: float, seed: int) 
     return ScriptedBackend(answer, name=f"scripted-teacher:fault_rate={fault_rate}:seed={seed}")
 
 
-def _rng(purpose: str, problem: Problem, sample: int, seed: int) -> random.Random:
-    # From what is asked, not from the id: answers are stored by chat, and an id may move to another problem.
-    return random.Random(f"{purpose}:{seed}:{sample}:{messages(problem, system_prompt='')}")
-
-
 def planted_fault(problem: Problem, sample: int, fault_rate: float, seed: int) -> str | None:
     """The fault that `scripted_teacher` plants into this answer, or None; the truth the audit compares with."""
     rng = _rng("fault", problem, sample, seed)
     if rng.random() >= fault_rate:
         return None
-    possible = [f for f in FAULTS if f != "arithmetic_slip" or EQUATION.search(problem.reference)]
-    return rng.choice(possible)
+    return rng.choice([f for f in FAULTS if f != "arithmetic_slip" or EQUATION.search(problem.reference)])
+
+
+def _rng(purpose: str, problem: Problem, sample: int, seed: int) -> random.Random:
+    # From what is asked, not from the id: answers are stored by chat, and an id may move to another problem.
+    return random.Random(f"{purpose}:{seed}:{sample}:{messages(problem, system_prompt='')}")
 
 
 def write_answer(problem: Problem, fault: str | None, rng: random.Random) -> str:
     """The worked solution of `problem` in the response format, with `fault` planted."""
-    reasoning, answer = problem.reference, problem.gold
-    steps = [step for step in SENTENCE.split(reasoning) if step]
-    space = "" if problem.language == "zh" else " "
+    steps, answer = [step for step in SENTENCE.split(problem.reference) if step], problem.gold
+    chinese = problem.language == "zh"
     if fault == "wrong_answer":
         answer = _another_answer(problem, rng)
         steps[-1] = steps[-1].replace(problem.gold.rstrip("%"), answer.rstrip("%"))
@@ -101,15 +92,15 @@ def write_answer(problem: Problem, fault: str | None, rng: random.Random) -> str
         steps = steps[-rng.choice([1, 2]) :]
     elif fault == "repetition":
         slot = rng.randrange(len(steps))
-        again = rng.choice(["", "", "", "再说一遍：" if problem.language == "zh" else "That is to say, "])
-        steps[slot : slot + 1] = [steps[slot]] + [again + steps[slot]] * rng.choice([1, 2, 3])
+        again = rng.choice(["", "", "", "再说一遍：" if chinese else "That is to say, "])
+        steps[slot + 1 : slot + 1] = [again + steps[slot]] * rng.choice([1, 2, 3])
     elif fault == "off_domain":
         steps.insert(rng.randrange(len(steps)), rng.choice(OFF_DOMAIN[problem.language]))
-    text = render_completion(space.join(steps), answer)
+    reasoning = ("" if chinese else " ").join(steps)
+    text = render_completion(reasoning, answer)
     if fault == "missing_format":
-        broken = [f"{space.join(steps)} {answer}", text.replace("</think>", ""), text.replace("<answer>", ""),
-                  f"{text} Let me know if you have questions."]  # fmt: skip
-        text = rng.choice(broken)
+        chatty = f"{text} Let me know if you have questions."
+        text = rng.choice([f"{reasoning} {answer}", text.replace("</think>", ""), text.replace("<answer>", ""), chatty])
     return text
 
 
@@ -126,52 +117,34 @@ def _another_answer(problem: Problem, rng: random.Random) -> str:
     """A wrong answer of the kind that `problem` asks for."""
     if problem.labels:
         return rng.choice([label for label in problem.labels.values() if label != problem.gold])
-    opposites = {"yes": "no", "compliant": "non-compliant", "合规": "不合规"}
-    opposites |= {wrong: right for right, wrong in opposites.items()}
-    if problem.gold in opposites:
-        return opposites[problem.gold]
+    if problem.gold in OPPOSITES:
+        return OPPOSITES[problem.gold]
     number = problem.gold.rstrip("%")
     return _other_number(number, rng) + problem.gold[len(number) :]
 
 
 def traces(
-    problems: Iterable[Problem],
-    completions: Iterable[Completion],
-    teacher: str,
-    faults: dict[tuple[str, int], str | None],
+    problems: Iterable[Problem], completions: Iterable[Completion], teacher: str, faults: Mapping[tuple[str, int], str]
 ) -> list[Trace]:
     """One `Trace` per completion; `faults` maps (problem id, sample) to what was planted, empty for a real teacher."""
-    by_id = {problem.id: problem for problem in problems}
-    return [
-        Trace(
-            id=f"{completion.id}#{completion.sample}",
-            problem=by_id[completion.id],
-            teacher=teacher,
-            completion=completion.tagged,
-            reasoning=completion.reasoning or "",
-            answer=grading.extract_answer(completion.tagged),
-            finish_reason=completion.finish_reason,
-            tokens=completion.usage.completion_tokens,
-            fault=faults.get((completion.id, completion.sample)),
-        )
-        for completion in completions
-    ]
+    by_id, made = {problem.id: problem for problem in problems}, []
+    for c in completions:
+        said = {"completion": c.tagged, "reasoning": c.reasoning or "", "answer": grading.extract_answer(c.tagged)}
+        said |= {"finish_reason": c.finish_reason, "tokens": c.usage.completion_tokens}
+        fault = faults.get((c.id, c.sample))
+        made.append(Trace(id=f"{c.id}#{c.sample}", problem=by_id[c.id], teacher=teacher, **said, fault=fault))
+    return made
 
 
 def derived_traces(problems: Iterable[Problem]) -> list[Trace]:
-    """Traces without a teacher: the reasoning that the source itself supports (`Problem.reference`), where it has one.
+    """Traces without a teacher, where the source supports a reasoning (`Problem.reference`). Nobody reasoned: say so.
 
-    For FinQA that is its gold program in words, for TFNS a rationale by rule. Nobody reasoned; say so where shown.
+    For FinQA that is its gold program in words, for TFNS a rationale by rule.
     """
-    return [
-        Trace(
-            id=f"{problem.id}#0",
-            problem=problem,
-            teacher="derived",
-            completion=(text := render_completion(problem.reference, problem.gold)),
-            reasoning=problem.reference,
-            answer=grading.extract_answer(text),
-        )
-        for problem in problems
-        if problem.reference
-    ]
+    made = []
+    for problem in problems:
+        if problem.reference:
+            text = render_completion(problem.reference, problem.gold)
+            said = {"completion": text, "reasoning": problem.reference, "answer": grading.extract_answer(text)}
+            made.append(Trace(id=f"{problem.id}#0", problem=problem, teacher="derived", **said))
+    return made

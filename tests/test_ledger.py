@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from finr1 import ledger, reported
 from finr1.evaluation import Sample, paired_table, results_table
-from finr1.judge import Verdict, apply_verdicts, steps_with_judge_error, with_judge_error
+from finr1.judge import Verdict, apply_verdicts, with_judge_error
 from finr1.ledger import WIDEST, Claim, Evidence
 from finr1.params import STAGES
 
@@ -44,11 +44,11 @@ def run(
         for name, value in flat.items():
             stage, _, key = name.partition(".")
             manifests.setdefault(stage, {"parameters": {}, "metrics": {}})[kind][key] = value
-    rows, steps = with_judge_error(results_table(answers, by="source"), answers, verdicts, 0), []
+    rows, steps = with_judge_error(results_table(answers, by="source"), answers, verdicts), []
     for source in {s.source for s in answers} & set(reported.SOURCE_NAMES.values()):
         own = [s for s in answers if s.source == source]
-        changes = steps_with_judge_error(paired_table(own, 0), own, verdicts, 0)
-        steps += [step | {"source": source} for step in changes]
+        judged = {"judge_error": "left in"} if any(s.graded_by == "judge" for s in own) else {}
+        steps += [step | judged | {"source": source} for step in paired_table(own, 0)]
     return Evidence(manifests, rows, steps)
 
 
@@ -328,18 +328,16 @@ def test_a_judges_error_is_taken_out_of_what_is_held_against_a_claim():
     assert why == "20 of 1000 answers are undecided after the judge"
 
 
-def test_a_difference_of_judged_answers_has_the_judges_error_taken_out():
-    """The judge passes half of what is wrong, which shrinks every gain by half."""
+def test_a_difference_of_judged_answers_is_shown_as_judged():
+    """Of a level the judge's error is taken out, of a difference not, and its entry says so."""
     step = next(claim for claim in CLAIMS if claim.says == "FinQA, from SFT to GRPO")
-    study = samples("tfns", {"grpo": 0.5}, 400)
-    verdicts, graded = judging([], 0, study, forgives=2), []
+    verdicts, graded = [], []
     for model, share in (("sft", 0.84), ("grpo", 0.88)):
         answers = [s.model_copy(update={"correct": None}) for s in samples("finqa", {model: 1.0}, 1000)]
         verdicts += (own := judging(answers, share, [], forgives=2))
         graded += apply_verdicts(answers, own)
     entry = ledger.hold(step, run(SEVEN_B, answers=graded, verdicts=verdicts))
-    assert entry.got.startswith("+8.0 [") and entry.did.endswith("paired, judged, its error taken out")
-    assert ledger.hold(step, run(SEVEN_B, answers=graded)).got.startswith("+4.0 [")
+    assert entry.got.startswith("+4.0 [") and entry.did.endswith("paired, as judged, its error not included")
 
 
 def test_a_number_that_no_rule_compares_says_where_a_person_finds_it():

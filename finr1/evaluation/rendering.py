@@ -92,7 +92,7 @@ def table_notes(rows: Sequence[dict]) -> list[str]:
         notes.append(f"{undecided} answers could not be graded. {rest}")
     reasons = dict.fromkeys(row["judge_error"] for row in rows if "judge_error" in row)
     if TAKEN_OUT in reasons:
-        notes.append("A judge graded; its error is taken out of accuracies and intervals (Rogan and Gladen).")
+        notes.append("A judge graded; its error is taken out of accuracies and their intervals, not of differences.")
     return notes + [f"A judge graded; its error is {reason}." for reason in reasons if reason != TAKEN_OUT]
 
 

@@ -4,33 +4,21 @@
 often a judge errs and takes that out of scores.
 """
 
-from finr1.judge.error import (
-    TAKEN_OUT,
-    ErrorRates,
-    Verdict,
-    apply_verdicts,
-    error_rates,
-    judge_line,
-    judge_samples,
-    judge_table,
-    steps_with_judge_error,
-    study_orders,
-    with_judge_error,
-)
+from finr1.judge.error import TAKEN_OUT, Verdict, apply_verdicts, judge_line, judge_samples, with_judge_error
 from finr1.judge.model import (
     CHECK_PROMPTS,
-    SCORE_PROMPT,
     check_answers,
     check_prompt,
+    check_request,
     make_backend,
+    read_check,
     score_prompt,
     score_with_model,
 )
 from finr1.judge.rules import CRITERIA, Scores, check_answer, false_equations, score_reasoning, split_steps
 
 __all__ = [
-    "CHECK_PROMPTS", "CRITERIA", "SCORE_PROMPT", "TAKEN_OUT", "ErrorRates", "Scores", "Verdict", "apply_verdicts",
-    "check_answer", "check_answers", "check_prompt", "error_rates", "false_equations", "judge_line",
-    "judge_samples", "judge_table", "make_backend", "score_prompt", "score_reasoning", "score_with_model",
-    "split_steps", "steps_with_judge_error", "study_orders", "with_judge_error",
+    "CHECK_PROMPTS", "CRITERIA", "TAKEN_OUT", "Scores", "Verdict", "apply_verdicts", "check_answer", "check_answers",
+    "check_prompt", "check_request", "false_equations", "judge_line", "judge_samples", "make_backend", "read_check",
+    "score_prompt", "score_reasoning", "score_with_model", "split_steps", "with_judge_error",
 ]  # fmt: skip

@@ -36,15 +36,16 @@ DECISIONS = ("non-compliant", "compliant", "不合规", "合规", "yes", "no", "
 STOP_WORDS = frozenset("the and for that this with from was are not has have its his her they you what which".split())
 _SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
 _SCALE_WORD = re.compile(r"(?<=\d) ?(thousand|million|mn|billion|bn|trillion)s?\b", re.IGNORECASE)
+_SIDE = 200  # characters of one side of an equation that are read
+# Arithmetic at the end of a text; "e" only as an exponent's, "x" as a sign for "times" only behind a number.
+_LEFT = re.compile(r"(?:[\d.,%$¥€+*/×÷−() -]|(?<=\d)e(?=\d)|(?<=\d)x|(?<=\d )x)+$")
+_OPERATION = re.compile(r"[\d%)]\s*[-+*/×÷−x]\s*[(\d$¥€-]")
 # The number is atomic: in `= 0.65 * 1800` it must not shrink to 0.6 to get away from the operator behind it.
 _RESULT = re.compile(
     r"\s*((?>[-−]?[$¥€]?\s?[-−]?\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?))"
-    r"(?!\s*[-+*/×÷−x]\s*[\da-z($¥€-]|\s*\^|\s*\*\*|\s+of\b|\.\.|…|\s?(?:[kKmMbB]|MM)\b|[²³(:]\s?\S"
+    r"(?!\s*[-+*/×÷−x]\s*[\da-z($¥€-]|\s*\^|\s*\*\*|\s+of\b|\.\.|…|\s?(?:[kKmMbB]|MM)\b|[²³]|[(:]\s?\S"
     r"|\s?\\(?:times|cdot|div|frac)|\s?[百千万亿])"
 )
-_OPERATION = re.compile(r"[\d%)]\s*[-+*/×÷−x]\s*[(\d$¥€-]")
-_ARITHMETIC = frozenset("0123456789.,%$¥€+-*/×÷−() ")
-_LONGEST = 200  # characters of one side of an equation
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
@@ -94,65 +95,46 @@ def false_equations(text: str) -> list[str]:
     Brackets, percent, currency signs and scale words are read; `≈` may be off by 1 %. Linear in the text's length.
     """
     plain = _SCALE_WORD.sub(lambda match: f"e{_SCALES[match[1].lower()]}", text)
-    wrong = []
-    for sign in re.finditer("[=≈]", plain):
-        left, right = _left_side(plain, sign.start()), _RESULT.match(plain, sign.end())
-        if left and right and not _holds(left, right[1], 0.01 if sign[0] == "≈" else 1e-9):
-            wrong.append(f"{left} {sign[0]} {right[1].strip()}")
+    parts, wrong = re.split("([=≈])", plain), []
+    for before, sign, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
+        left, right = _left_side(before[-_SIDE:]), _RESULT.match(after[:_SIDE])
+        if left and right:
+            written, tolerance = right[1].strip(), 0.01 if sign == "≈" else 1e-9
+            # A word of scale may stand on one side only, as in "2 million + 3 million = 5".
+            bare = [re.sub(r"e\d+", "", side) for side in (left, written)]
+            if not _is_true(left, written, tolerance) and not _is_true(*bare, tolerance):
+                wrong.append(f"{left} {sign} {written}")
     return wrong
 
 
-def _left_side(text: str, end: int) -> str:
-    """The arithmetic that ends at `end`; empty when there is no operation."""
-    start = end
-    while start > max(0, end - _LONGEST) and _is_arithmetic(text, start - 1):
-        start -= 1
-    if end - start >= _LONGEST:
-        return ""  # no person's step of arithmetic
-    left = re.split(r"[.,] ", text[start:end])[-1].lstrip(" ,.%)+*/×÷x−").rstrip()
+def _left_side(text: str) -> str:
+    """The arithmetic that ends `text`; empty where there is no operation, or more than a person's step."""
+    run = _LEFT.search(text)
+    if not run or len(run[0]) == _SIDE:
+        return ""
+    left = re.split(r"[.,] ", run[0])[-1].lstrip(" ,.%)+*/×÷x−").rstrip()
     while left.startswith("(") and left.count("(") > left.count(")"):
         left = left[1:].lstrip()
     return left if _OPERATION.search(left) and left.count("(") == left.count(")") else ""
 
 
-def _is_arithmetic(text: str, place: int) -> bool:
-    if text[place] == "x":  # a sign for "times" only behind a number
-        return text[:place].rstrip()[-1:].isdigit()
-    if text[place] == "e":  # of an exponent
-        return text[place - 1 : place].isdigit() and text[place + 1 : place + 2].isdigit()
-    return text[place] in _ARITHMETIC
-
-
-def _holds(left: str, right: str, tolerance: float) -> bool:
-    """Whether `left = right`; a word of scale may stand on one side only, as in "2 million + 3 million = 5"."""
-    bare_left, bare_right = (re.sub(r"e\d+", "", side) for side in (left, right))
-    return _is_true(left, right, tolerance) or _is_true(bare_left, bare_right, tolerance)
-
-
 def _is_true(left: str, right: str, tolerance: float) -> bool:
+    """Whether `left` has the value `right`, half a unit in its last place aside; true where nothing can be computed."""
+    digits, _, exponent = re.sub(r"[^\d.e\-]", "", right.replace("−", "-")).partition("e")
+    arithmetic = re.sub(r"[$¥€,\s]", "", left).translate(str.maketrans("×÷x−", "*/*-"))
+    arithmetic = re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", arithmetic)
     try:
-        computed, (stated, unit) = _evaluate(left), _value(right)
+        scale = 10.0 ** int(exponent or 0)
+        stated, unit = float(digits) * scale, 10.0 ** -len(digits.partition(".")[2]) * scale
+        computed = _compute(ast.parse(arithmetic, mode="eval").body)
     except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
-        return True  # not arithmetic after all; nothing to recompute
-    # Half a unit in the last place written, and the same for a ratio that is stated as a percentage.
-    candidates = [computed, computed * 100] if "%" in right else [computed]
-    return any(abs(value - stated) <= 0.5001 * unit + tolerance * abs(value) for value in candidates)
-
-
-def _value(text: str) -> tuple[float, float]:
-    """A written number and the value of one unit in its last place; a percent sign is left aside."""
-    digits, _, exponent = re.sub(r"[^\d.e\-]", "", text.replace("−", "-")).partition("e")
-    scale = 10.0 ** int(exponent or 0)
-    return float(digits) * scale, 10.0 ** -len(digits.partition(".")[2]) * scale
-
-
-def _evaluate(expression: str) -> float:
-    """Value of an arithmetic expression of numbers; `x%` is x/100. Raises `ValueError` for anything else."""
-    text = re.sub(r"[$¥€,\s]", "", expression).translate(str.maketrans("×÷x−", "*/*-"))
-    return _compute(ast.parse(re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", text), mode="eval").body)
+        return True
+    values = [computed, computed * 100] if "%" in right else [computed]  # a ratio may be stated as a percentage
+    return any(abs(value - stated) <= 0.5001 * unit + tolerance * abs(value) for value in values)
 
 
 def _compute(node: ast.expr) -> float:
+    """Value of an expression of numbers. Raises `ValueError` for anything else."""
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return float(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):

@@ -1,11 +1,8 @@
 """A model that decides what rules leave open, for the accuracy reward: in the paper Qwen2.5-Max, asked every time.
 
-Each answer is asked about once: replies lie in `<stage>/verifier.answers.jsonl`, which pass rates, training, a resumed
-training and all ranks share (`AnswerStore` locks it). The prompt is the judge's answer check, which fences the answer
-in; the reply's first line is the verdict, its second the reason.
-
-A verifier that can't be reached or can't say 1 or 0 is an error before training (`check`). A call that fails during it
-gives no verdict (None, never 0), is counted and is tried again when the answer comes up again.
+Each answer is asked about once: pass rates, training, a resumed training and all ranks share one store of replies. A
+verifier that can't be reached or can't say 1 or 0 is an error before training (`Verifier.check`). A call that fails
+during it gives no verdict (None, never 0), is counted, and is tried again when the answer comes up again.
 """
 
 from __future__ import annotations
@@ -53,25 +50,22 @@ class Verifier:
     order: str = "standard"
 
     def __call__(self, cases: Sequence[Case]) -> list[Case]:
-        """`cases` in their order, each with what the verifier says of it; equal ones are asked about once.
-
-        A failed call never raises: its case gets `correct=None` and the error as its reason.
-        """
+        """`cases` with what the verifier says of each; a failed call never raises: its error is the reason then."""
         prompts = [check_prompt(case.question, case.gold, case.answer, self.order, with_reason=True) for case in cases]
         requests = [Request(id=i, messages=[{"role": "user", "content": prompt}]) for i, prompt in enumerate(prompts)]
         keys = [request_key(request, JUDGE_SAMPLING, self.backend.fingerprint) for request in requests]
         if self.store is not None:
             self.store.refresh()
-        cached = [self.store is not None and key in self.store for key in keys]
+        known = [self.store is not None and key in self.store for key in keys]
         replies = generate(requests, JUDGE_SAMPLING, self.backend, self.store, on_error="none")
         verified = []
-        for case, reply, known in zip(cases, replies, cached, strict=True):
+        for case, reply, cached in zip(cases, replies, known, strict=True):
             correct, reason = read_reasoned(reply.text)
             if reply.error is not None:
-                correct, reason, known = None, f"no answer: {reply.error}", False
+                correct, reason, cached = None, f"no answer: {reply.error}", False
             elif correct is None:
                 reason = f"neither 1 nor 0: {reply.text[:200]!r}"
-            verified.append(case._replace(correct=correct, reason=reason, cached=known))
+            verified.append(case._replace(correct=correct, reason=reason, cached=cached))
         return verified
 
     def check(self) -> None:
@@ -94,19 +88,16 @@ class Verifier:
 
 
 def make_verifier(params: GRPOParams, stage_dir: Path) -> Verifier | None:
-    """The verifier that `params` names, with its store in `stage_dir`; None for rules.
+    """The verifier that `params` names, with its store in `stage_dir`; None for rules. Contacts no server.
 
-    Does not contact the server; `Verifier.check` does. Raises `ValueError` for a missing key or an unusable address,
-    `FileNotFoundError` for a path without a model.
+    Raises `ValueError` for a missing key or an unusable address, `FileNotFoundError` for a path without a model.
     """
     name, size = params.verifier_model, params.verifier_concurrency
     if params.verifier_backend == "rules":
         return None
     if params.verifier_backend == "transformers":
         backend: Backend = TransformersBackend(name, batch_size=size)
-    else:
-        patience = {"timeout": 60.0, "max_retries": 3}  # a training step waits for the slowest of its answers
-        backend = EndpointBackend(
-            params.verifier_base_url, name, api_key_env=params.key_env, concurrency=size, **patience
-        )
+    else:  # a training step waits for the slowest of its answers
+        how = {"api_key_env": params.key_env, "concurrency": size, "timeout": 60.0, "max_retries": 3}
+        backend = EndpointBackend(params.verifier_base_url, name, **how)
     return Verifier(backend, AnswerStore(stage_dir / STORE_FILE))
