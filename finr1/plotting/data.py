@@ -35,7 +35,7 @@ def dataset_overview(rows: Sequence[Mapping], length: str) -> Figure:
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.4))
     table = pd.DataFrame(rows)
-    kinds = pd.crosstab(table["answer_kind"], table["language"])
+    kinds = pd.crosstab(table["answer_kind"], table["language"]).loc[table["answer_kind"].value_counts().index]
     kinds.plot.barh(stacked=True, ax=left, width=0.8, color=[BLUE, SKY], edgecolor="white")
     label_rows(left, [safe_text(kind) for kind in kinds.index])
     left.set(xlabel="records", ylabel="", title="answer kind")
