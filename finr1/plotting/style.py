@@ -92,8 +92,8 @@ def dots_with_intervals(ax: Axes, rows: Sequence[Mapping], factor: float = 100) 
                 ax.plot([factor * row["low"], factor * row["high"]], [y, y], color=look.colour, linewidth=1.1)
             face = "white" if row.get("hollow") else look.colour
             ax.plot(factor * row["value"], y, look.marker, color=look.colour, markerfacecolor=face, markersize=4.5)
-            small = [factor * value for value in row.get("points", ())]
-            ax.plot(small, [y + 0.06] * len(small), ".", color=look.colour, alpha=0.5, markersize=4)
+            if small := [factor * value for value in row.get("points", ())]:
+                ax.plot(small, [y + 0.06] * len(small), ".", color=look.colour, alpha=0.5, markersize=4)
     label_rows(ax, labels)
 
 
