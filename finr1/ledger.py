@@ -3,267 +3,131 @@
 - a score is *reproduced* when it lies in this run's 95 % interval and *not reproduced* when it lies outside. It is
   *not attempted* when the run could not have met it whatever it found: other questions, another base model, too few
   items for an interval of at most `WIDEST` to either side, open questions that nobody graded. A run on synthetic
-  problems attempts no score. A judge's error is taken out of scores and intervals; where it is not measured, the run's
-  number is as judged, which is how the paper has its own, and says so.
-- a number that no rule compares is *not attempted*, and the ledger says where a person finds the run's own.
-- a setting is *followed* or *departed from*; where it asks for so many records, that many have to have been drawn.
-- what the paper leaves open is *open*: there is nothing to hold a run against.
+  problems attempts no score. Where a judge's error is not measured, the run's number is as judged, and says so.
+- a setting is *followed* or *departed from*; what the paper leaves open is *open*.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Any
 
 from finr1 import reported
 from finr1.evaluation import change_text, estimate, percent, points
 from finr1.judge import TAKEN_OUT
-from finr1.params import STAGES
 
 FILE = Path(__file__).with_name("ledger.yaml")
+FINDINGS = ("reproduced", "not reproduced", "not attempted", "followed", "departed from", "open")
 WIDEST = 0.05  # an interval wider than this to either side would "reproduce" nearly anything
 UNREAD = 0.01  # share of answers that a judge may leave ungraded, its reply being no verdict
-# The paper's models that a run makes itself; only the paper's base model makes them comparable.
-RECIPE = {reported.BASE: "base", reported.ZERO: "zero", reported.SFT: "sft", reported.GRPO: "grpo"}
-
-Finding = Literal["reproduced", "not reproduced", "not attempted", "followed", "departed from", "open"]
 
 
-class Claim(BaseModel):
-    """One claim; see the head of `ledger.yaml` for the fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    part: Literal["data", "distillation", "filtering", "sft", "grpo", "evaluation", "results"]
-    says: str = Field(min_length=1)
-    place: str = Field(min_length=1)
-    status: Literal["stated", "contradicted", "not stated", "inferred"]
-    parameter: str | None = None
-    expected: list[Any] | None = None
-    above: float | None = None
-    also: dict[str, list[Any]] = {}
-    where: dict[str, list[Any]] = {}
-    built_in: bool | None = None
-    reported: list[str] = Field(default=[], max_length=2)
-    by_hand: str = ""
-    note: str = ""
-
-    @property
-    def is_count(self) -> bool:
-        return bool(self.reported) and self.reported[0].startswith(("SOURCES", "RECORDS"))
-
-    @property
-    def number(self) -> float | None:
-        """A share in [0, 1], a difference of shares, or a count of records; None for a claim without a number."""
-        if not self.reported:
-            return None
-        first, *second = (look_up(place) for place in self.reported)
-        return first if self.is_count else (first - sum(second)) / 100
-
-    @property
-    def drawn(self) -> list[str]:
-        """The sources of which `number` training records have to be drawn; the project's names are in snake case."""
-        if not self.is_count or self.by_hand:
-            return []
-        keys = self.reported[0].split("/")
-        names = [keys[1]] if len(keys) > 1 else [row["source"] for row in reported.SOURCES]
-        return [name.lower().replace("-", "_") for name in names]
-
-    @property
-    def shown(self) -> str:
-        """The number as the page prints it (percent, points or a count); else the expected setting, or nothing."""
-        if self.is_count:
-            return f"{self.number:,.0f}"
-        if self.number is not None:
-            return points(self.number) if len(self.reported) == 2 else f"{percent(self.number)} %"
-        return f"above {self.above:g}" if self.above is not None else _text((self.expected or [""])[0])
-
-    @model_validator(mode="after")
-    def _hold_together(self) -> Claim:
-        if self.status == "not stated" and (self.reported or self.expected is not None or self.above is not None):
-            raise ValueError(f"{self.says!r}: what is not stated has no number and no expected value")
-        for parameter in (self.parameter, *self.where, *self.also):
-            stage, _, name = (parameter or "").partition(".")
-            if parameter is not None and (stage not in STAGES or name not in STAGES[stage].model_fields):
-                raise ValueError(f"{self.says!r}: there is no parameter {parameter}")
-        for place in self.reported:
-            look_up(place)
-        return self
-
-
-def look_up(place: str) -> float:
-    """A number of `finr1.reported`: RESULTS/<model>/<benchmark or mean>, SOURCES/<source>/<raw or kept>,
-    ANSWER_CHECK/<prompt>/<judge>, RECORDS. Raises `ValueError` for a place that is not there.
-    """
-    if place == "RECORDS":
-        return reported.RECORDS
-    table, row, column = (*place.split("/"), "", "")[:3]
-    try:
-        return _table(table)[row][column]
-    except KeyError:
-        raise ValueError(f"{place}: no such place in finr1.reported") from None
-
-
-def _table(name: str) -> dict[str, dict[str, float]]:
-    """A table of `finr1.reported` as row -> column -> number."""
-    tables = {
-        "RESULTS": {row["model"]: row["scores"] | {"mean": row["mean"]} for row in reported.RESULTS},
-        "SOURCES": {row["source"]: row for row in reported.SOURCES},
-        "ANSWER_CHECK": {row["prompt"]: row for row in reported.ANSWER_CHECK},
-    }
-    return tables[name]
-
-
-def read_claims(path: Path = FILE) -> list[Claim]:
-    """The claims of `ledger.yaml` in their order. Raises pydantic's `ValidationError` for one that does not hold."""
+def read_claims() -> list[dict]:
+    """The claims of `ledger.yaml` in their order; its head says what the fields are."""
     import yaml
 
     claims = []
-    for shared in yaml.safe_load(path.read_text("utf8")):
-        members = shared.pop("claims", [])
-        if table := shared.pop("each", None):
-            says, columns, but = shared.pop("says"), shared.pop("columns"), shared.pop("but", {})
-            places = {f"{table}/{row}/{column}": (row, column) for row in _table(table) for column in columns}
-            members = [
-                {"says": says.format(row=row, column=column), "reported": [place], **but.get(place, {})}
-                for place, (row, column) in places.items()
-            ]
-        claims += [Claim(**shared | claim) for claim in members]
+    for block in yaml.safe_load(FILE.read_text("utf8")):
+        members, other = block.pop("claims", []), block.pop("each_score", {})
+        if other:
+            places = [(row["model"], name) for row in reported.RESULTS for name in reported.BENCHMARKS]
+            members = [{"says": block["says"].format(model=model, benchmark=name), "reported": [f"{model}/{name}"]}
+                       | other.get(f"{model}/{name}", {}) for model, name in places]  # fmt: skip
+        claims += [{"note": ""} | block | claim for claim in members]
     return claims
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a run did and measured, as far as it is complete. The judge's error is taken out of rows and steps."""
-
-    manifests: Mapping[str, Mapping[str, Any]]  # stage -> its manifest
-    rows: Sequence[Mapping] = ()  # of `evaluation.results_table`, by source
-    steps: Sequence[Mapping] = ()  # of `evaluation.paired_table`, one source at a time, which is in "source"
-
-    def setting(self, parameter: str) -> Any:
-        """Value of <stage>.<name>; None where the stage did not run or knew no such parameter."""
-        stage, _, name = parameter.partition(".")
-        return self.manifests.get(stage, {"parameters": {}})["parameters"].get(name)
-
-    def has(self, parameter: str | None) -> bool:
-        stage, _, name = (parameter or "").partition(".")
-        return name in self.manifests.get(stage, {"parameters": {}})["parameters"]
-
-    def drawn(self, sources: Sequence[str]) -> int | None:
-        """Training records that notebook 01 kept of `sources`; None where it did not count them."""
-        metrics = self.manifests.get("01_data", {"metrics": {}})["metrics"]
-        counts = metrics.get("train_records")
-        return None if counts is None else sum(counts.get(source, 0) for source in sources)
+def number(claim: Mapping) -> float | None:
+    """A share in [0, 1] or a difference of two; None for a claim without a reported number."""
+    scores = {row["model"]: row["scores"] for row in reported.RESULTS}
+    values = [scores[model][benchmark] / 100 for model, benchmark in map(_place, claim.get("reported", []))]
+    return None if not values else values[0] - sum(values[1:])
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A claim held against a run, in words."""
-
-    claim: Claim
-    did: str
-    got: str
-    finding: Finding
-    why: str
+def _place(text: str) -> tuple[str, str]:
+    model, _, benchmark = text.partition("/")
+    return model, benchmark
 
 
-def hold(claim: Claim, run: Evidence) -> Entry:
-    """The finding on one claim, by the rules above."""
-    did = _shown_setting(claim.parameter, run) if run.has(claim.parameter) else ""
-    where = claim.where | ({"01_data.source_names": claim.drawn} if claim.drawn else {})
-    if claim.status != "not stated":
-        for parameter, values in where.items():
-            if not _meets(run.setting(parameter), values):
-                return Entry(claim, did, "", "not attempted", _shown_setting(parameter, run))
-    if claim.by_hand:
-        return Entry(claim, did, "", "not attempted", f"by hand: {claim.by_hand}")
-    if claim.reported and not claim.is_count:
-        return _hold_score(claim, run)
-    drawn = run.drawn(claim.drawn) if claim.drawn else None
-    return Entry(claim, did, "" if drawn is None else f"{drawn:,}", *_on_setting(claim, run, drawn))
+def hold(claim: Mapping, manifests: Mapping[str, Mapping], rows: Sequence[Mapping], steps: Sequence[Mapping]) -> dict:
+    """`claim` with its number as `shown`, what the run `did` and `got`, the `finding` by the rules above, and `why`.
 
-
-def _hold_score(claim: Claim, run: Evidence) -> Entry:
-    """An accuracy (one reported place), or the paired difference of two models on one benchmark (two places)."""
-    _, models, benchmarks = zip(*(place.split("/") for place in claim.reported), strict=True)
-    after, *before = (RECIPE.get(model, model) for model in models)
-    source = reported.SOURCE_NAMES[benchmarks[0]]
-    asked = [row for row in run.rows if row["source"] == source and row["model"] in (after, *before)]
-    if {row["model"] for row in asked} != {after, *before}:
-        names = " and ".join((*before, after))
-        return Entry(claim, "", "", "not attempted", f"this run did not ask {names} anything of {source}")
-    measured = [row for row in asked if row["accuracy"] is not None]
-    if before:
-        pair = (source, before[0], after)
-        measured = [row for row in run.steps if (row["source"], row["before"], row["after"]) == pair]
-    if not measured:
-        why = _undecided(asked) or "fewer than two items have an answer of both models"
-        return Entry(claim, "", "", "not attempted", why)
-    row = min(measured, key=lambda row: row["decoding"] != "greedy")  # the paper states no decoding
-    if why := _undecided([other for other in asked if other["decoding"] == row["decoding"]]):
-        return Entry(claim, "", "", "not attempted", why)
-    did = f"{row['decoding']}, {row['n']} items{', paired' if before else ''}"
-    if "judge_error" in row:
-        taken_out = row["judge_error"] == TAKEN_OUT
-        did += ", judged, its error taken out" if taken_out else ", as judged, its error not included"
-    value = row["difference" if before else "accuracy"]
-    got = change_text(row) if before else estimate(value, row["low"], row["high"])
-    if why := _unlike(after, run):
-        return Entry(claim, did, got, "not attempted", why)
-    if max(row["high"] - value, value - row["low"]) > WIDEST:
-        why = f"{row['n']} items are too few: the interval is wider than {100 * WIDEST:g} points"
-        return Entry(claim, did, got, "not attempted", why)
-    if row["low"] <= claim.number <= row["high"]:
-        return Entry(claim, did, got, "reproduced", "inside this run's interval")
-    return Entry(claim, did, got, "not reproduced", "outside this run's interval")
-
-
-def _undecided(rows: Sequence[Mapping]) -> str:
-    """Why an accuracy of `rows` is none of all answers; empty where it is, a few unread replies of a judge aside.
-
-    Of an open question rules call a missing answer wrong and leave a given one undecided: the rest leans to the wrong.
+    `manifests`: stage -> its manifest; `rows` of `evaluation.results_table` by source, `steps` of `paired_table`, one
+    source at a time, which is in "source"; a judge's error is taken out of both.
     """
-    left, n = (sum(row[key] for row in rows) for key in ("undecided", "samples"))
-    if not any("judge_error" in row for row in rows):
-        return f"rules leave {left} of {n} answers undecided; no judge" if left else ""
-    return f"{left} of {n} answers are undecided after the judge" if left > UNREAD * n else ""
-
-
-def _unlike(model: str, run: Evidence) -> str:
-    """Why a score of this run's `model` cannot be held against the paper's; empty where it can.
-
-    A model from outside the recipe is taken at its name.
-    """
-    base, cut = run.setting("06_benchmark.model_name_or_path"), run.setting("01_data.max_context_chars")
-    if model in RECIPE.values() and not _equal(base, reported.BASE):
-        return f"another base model ({base})" if base else "the benchmark has not run"
-    return f"contexts are cut to {cut} characters" if cut else ""
-
-
-def _on_setting(claim: Claim, run: Evidence, drawn: int | None) -> tuple[Finding, str]:
-    if claim.status in ("not stated", "contradicted"):
-        return "open", "" if claim.status == "not stated" else "the sources disagree"
-    if claim.built_in is not None:
-        return ("followed", "built in") if claim.built_in else ("departed from", "not built")
-    if not run.has(claim.parameter):
-        return "not attempted", "the stage has not run"
-    value = run.setting(claim.parameter)
-    if claim.above is not None:
-        follows = isinstance(value, int | float) and value > claim.above
+    settings = {f"{stage}.{name}": value for stage, made in manifests.items()
+                for name, value in made["parameters"].items()}  # fmt: skip
+    parameter, value = claim.get("parameter"), number(claim)
+    shown = _text(claim.get("expected", [""])[0]) if "above" not in claim else f"above {claim['above']:g}"
+    if value is not None:
+        shown = points(value) if len(claim["reported"]) == 2 else f"{percent(value)} %"
+    did = _setting(parameter, settings) if parameter in settings else ""
+    entry = dict(claim) | {"shown": shown, "did": did, "got": "", "finding": "not attempted", "why": ""}
+    where, also = ([_setting(name, settings) for name, values in claim.get(key, {}).items()
+                    if settings.get(name) not in values] for key in ("where", "also"))  # fmt: skip
+    if claim["status"] == "not stated":
+        entry["finding"] = "open"
+    elif where:
+        entry["why"] = where[0]
+    elif "by_hand" in claim:
+        entry["why"] = f"by hand: {claim['by_hand']}"
+    elif "reported" in claim:
+        entry |= _hold_score(claim, settings, rows, steps)
+    elif claim["status"] == "contradicted":
+        entry |= {"finding": "open", "why": "the sources disagree"}
+    elif "built_in" in claim:
+        entry |= {"finding": "followed"} if claim["built_in"] else {"finding": "departed from", "why": "not built"}
+    elif parameter not in settings:
+        entry["why"] = "the stage has not run"
     else:
-        follows = any(_equal(value, expected) for expected in claim.expected or [])
-    other = [_shown_setting(name, run) for name, values in claim.also.items() if not _meets(run.setting(name), values)]
-    if not follows or other:
-        return "departed from", ", ".join(other)
-    if not claim.drawn:
-        return "followed", ""
-    if drawn is None:
-        return "not attempted", "this run did not count its training records by source"
-    return ("followed", "") if drawn >= claim.number else ("departed from", "fewer training records were drawn")
+        value = settings[parameter]
+        follows = any(_equal(value, expected) for expected in claim.get("expected", []))
+        follows = value > claim["above"] if "above" in claim else follows
+        entry |= {"finding": "followed" if follows and not also else "departed from", "why": ", ".join(also)}
+    return entry
+
+
+def _hold_score(claim: Mapping, settings: Mapping, rows: Sequence[Mapping], steps: Sequence[Mapping]) -> dict:
+    """An accuracy (one reported place), or the paired difference of two models on one benchmark (two places)."""
+    recipe = {model: step for step, model in reported.RECIPE.items()}
+    models = [recipe.get(model, model) for model, _ in map(_place, claim["reported"])]
+    source = reported.SOURCE_NAMES[_place(claim["reported"][0])[1]]
+    asked = [row for row in rows if row["source"] == source and row["model"] in models]
+    if {row["model"] for row in asked} != set(models):
+        return {"why": f"this run did not ask {' and '.join(reversed(models))} anything of {source}"}
+    decoding = min((row["decoding"] for row in asked), key=lambda name: name != "greedy")  # the paper states none
+    asked = [row for row in asked if row["decoding"] == decoding]
+    left, n = (sum(row[key] for row in asked) for key in ("undecided", "samples"))
+    judged = any("judge_error" in row for row in asked)
+    if left > (
+        UNREAD * n if judged else 0
+    ):  # rules call a missing answer wrong: the accuracy of the rest leans to that
+        return {"why": f"{left} of {n} answers are undecided{' after the judge' if judged else '; no judge'}"}
+    paired = len(models) == 2
+    if paired:
+        asked = [step for step in steps if (step["source"], step["decoding"]) == (source, decoding)
+                 and [step["after"], step["before"]] == models]  # fmt: skip
+    if not asked:
+        return {"why": "fewer than two items have an answer of both models"}
+    (row,) = asked
+    got = {"did": f"{decoding}, {row['n']} items{', paired' if paired else ''}"}
+    if "judge_error" in row:
+        out = row["judge_error"] == TAKEN_OUT
+        got["did"] += ", judged, its error taken out" if out else ", as judged, its error not included"
+    value = row["difference" if paired else "accuracy"]
+    got["got"] = change_text(row) if paired else estimate(value, row["low"], row["high"])
+    base, cut = settings.get("06_benchmark.model_name_or_path"), settings.get("01_data.max_context_chars")
+    if models[0] in reported.RECIPE and not _equal(base, reported.RECIPE["base"]):
+        return got | {"why": f"another base model ({base})"}
+    if cut:
+        return got | {"why": f"contexts are cut to {cut} characters"}
+    if max(row["high"] - value, value - row["low"]) > WIDEST:
+        return got | {"why": f"{row['n']} items are too few: the interval is wider than {100 * WIDEST:g} points"}
+    if row["low"] <= number(claim) <= row["high"]:
+        return got | {"finding": "reproduced", "why": "inside this run's interval"}
+    return got | {"finding": "not reproduced", "why": "outside this run's interval"}
 
 
 def _equal(value: Any, expected: Any) -> bool:
@@ -275,20 +139,15 @@ def _equal(value: Any, expected: Any) -> bool:
     return value == expected
 
 
-def _meets(value: Any, values: Sequence[Any]) -> bool:
-    """One of `values`; a list has to hold all of them."""
-    return set(values) <= set(value) if isinstance(value, list) else value in values
-
-
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
 
 
-def _shown_setting(parameter: str, run: Evidence) -> str:
-    return f"{parameter.partition('.')[2]} = {_text(run.setting(parameter))}"
+def _setting(parameter: str, settings: Mapping[str, Any]) -> str:
+    return f"{parameter.partition('.')[2]} = {_text(settings.get(parameter))}"
 
 
-def tally(entries: Sequence[Entry]) -> dict[Finding, int]:
-    """Finding -> number of claims, all findings, in the order of the type."""
-    counted = Counter(entry.finding for entry in entries)
-    return {finding: counted[finding] for finding in get_args(Finding)}
+def tally(entries: Sequence[Mapping]) -> dict[str, int]:
+    """Finding -> number of claims, in the order of `FINDINGS`."""
+    counted = Counter(entry["finding"] for entry in entries)
+    return {finding: counted[finding] for finding in FINDINGS}

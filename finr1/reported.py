@@ -1,8 +1,8 @@
-"""What the Fin-R1 paper and its README report, each number with its place: to print beside a run.
+"""What the Fin-R1 paper and its README report: to print beside a run. Nothing here was measured by this project.
 
-Nothing here was measured by this project. The paper used a 7B model, real benchmarks (see
-`QUESTIONS`) and a judge model that it does not name; it states neither decoding, seeds nor intervals. A number of
-another model or of other questions stands beside these, not on their scale (`why_apart`); else `ledger` decides.
+The paper used a 7B model, real benchmarks and a judge model that it does not name; it states neither decoding, seeds
+nor intervals. A number of another model or of other questions stands beside these, not on their scale (`why_apart`);
+else `ledger` decides.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 PAPER = "arXiv 2503.16252, version 5 (2026-03-19)"
-README = "README of the repository SUFE-AIFLM-Lab/Fin-R1"
 
-BENCHMARKS = ("FinQA", "ConvFinQA", "Ant_Finance", "TFNS", "Finance-Instruct")
 # The paper's name of a benchmark -> the project's name of its source.
-SOURCE_NAMES = dict(
-    zip(BENCHMARKS, ("finqa", "convfinqa", "ant_finance", "tfns", "finance_instruct_500k"), strict=True)
-)
-BASE, SFT, GRPO = "Qwen2.5-7B-Instruct", "Fin-R1-SFT", "Fin-R1"  # the three steps of the recipe in the paper's table
+SOURCE_NAMES = {
+    "FinQA": "finqa", "ConvFinQA": "convfinqa", "Ant_Finance": "ant_finance", "TFNS": "tfns",
+    "Finance-Instruct": "finance_instruct_500k",
+}  # fmt: skip
+BENCHMARKS = tuple(SOURCE_NAMES)
+# The steps of the recipe -> the paper's name of the model; "zero" is GRPO from the base model, without SFT.
+RECIPE = {"base": "Qwen2.5-7B-Instruct", "zero": "Fin-R1-Zero", "sft": "Fin-R1-SFT", "grpo": "Fin-R1"}
 
 
 def _row(model: str, *numbers: float, note: str = "") -> dict:
     *scores, mean = numbers
-    by_name = dict(zip(BENCHMARKS, scores, strict=True))
-    return {"model": model, "scores": by_name, "mean": mean, "place": PAPER, "note": note}
+    return {"model": model, "scores": dict(zip(BENCHMARKS, scores, strict=True)), "mean": mean, "note": note}
 
-
-ZERO = "Fin-R1-Zero"  # GRPO from the base model, without SFT
 
 # Accuracy in percent, and the mean that the paper prints.
 RESULTS: list[dict] = [
@@ -43,53 +41,25 @@ RESULTS: list[dict] = [
     _row("R1-Distill-Qwen-7B", 55.0, 62.0, 71.0, 60.0, 42.0, 58.0),
 ]
 
-# One model, three groups, three protocols: FinQA for Qwen2.5-7B-Instruct.
-PROTOCOLS = [
-    {"group": "Fin-o1 paper", "score": 55.4},
-    {"group": "Fin-R1 paper", "score": 60.0},
-    {"group": "a third group", "score": 66.7},
-]
-
-# Number of questions behind each column, as far as the paper states it.
-QUESTIONS = {name: "1,000 at random (all if fewer)" for name in BENCHMARKS[:4]} | {
-    "Finance-Instruct": "a stratified 10 % subset"
-}
+QUESTIONS = "1,000 at random of each benchmark (all if fewer), of Finance-Instruct a stratified 10 % subset"
 NOT_STATED = ("the judge model", "the decoding", "the seeds", "intervals")
 
 
-def _source(name: str, module: str, language: str, kind: str, raw: float, kept: int, home: str) -> dict:
-    row = {"source": name, "module": module, "language": language, "type": kind, "raw": round(raw * 1000)}
-    return row | {"kept": kept, "home": home, "place": PAPER}
-
-
-# Fin-R1-Data: 60,091 records. `raw` is printed in thousands with two decimals.
+# Fin-R1-Data, 60,091 records. The raw ones are printed in thousands with two decimals.
+_BUSINESS, _REASONING = "non-reasoning business knowledge", "reasoning business knowledge"
 SOURCES: list[dict] = [
-    _source("FinCorpus", "non-reasoning business knowledge", "zh", "corpus", 235.21, 29_288, "Duxiaoman-DI/FinCorpus"),
-    _source("Finance-Instruct-500k", "professional knowledge", "en", "QA", 518.19, 11_300,
-            "Josephgflowers/Finance-Instruct-500k"),
-    _source("ConvFinQA", "reasoning business knowledge", "en", "QA, multi-turn", 14.12, 7_629, "czyssrs/ConvFinQA"),
-    _source("FinQA", "reasoning business knowledge", "en", "QA, table + text", 8.28, 2_948, "czyssrs/FinQA"),
-    _source("FinanceIQ", "professional knowledge", "zh", "choice", 7.17, 2_596, "Duxiaoman-DI/XuanYuan"),
-    _source("TFNS", "reasoning business knowledge", "en", "sentiment", 11.93, 2_451,
-            "zeroshot/twitter-financial-news-sentiment"),
-    _source("FinCUGE", "reasoning business knowledge", "zh", "multi-task", 66.67, 2_000,
-            "ssymmetry/BBT-FinCUGE-Applications"),
-    _source("Ant_Finance", "non-reasoning business knowledge", "zh", "choice / true-false", 8.45, 1_548,
-            "alipay/financial_evaluation_dataset"),
-    _source("FinPEE", "professional knowledge", "zh", "calculation", 0.35, 179, "closed (university exams)"),
-    _source("FinanceQT", "code", "en", "choice / code QA", 0.39, 152, "lumalik/Quant-Trading-Instruct"),
-]  # fmt: skip
-RECORDS = 60_091
-
-# Share of wrong verdicts (percent) of two judges on 100 FinQA items x 5 repeats, against people, by prompt.
-ANSWER_CHECK: list[dict] = [
-    {"prompt": prompt, "Qwen2.5-72B-Instruct": qwen, "GPT-4o": gpt, "place": PAPER}
-    for prompt, qwen, gpt in [
-        ("the one that was used: without the question", 0.4, 2.8),
-        ("with the question", 8.0, 6.0),
-        ("inputs at the end", 2.0, 2.0),
-        ("with the question and inputs at the end", 9.6, 4.8),
-        ("in Chinese", 1.6, 5.2),
+    {"source": source, "module": module, "language": language, "raw": raw, "kept": kept}
+    for source, module, language, raw, kept in [
+        ("FinCorpus", _BUSINESS, "zh", 235_210, 29_288),
+        ("Finance-Instruct-500k", "professional knowledge", "en", 518_190, 11_300),
+        ("ConvFinQA", _REASONING, "en", 14_120, 7_629),
+        ("FinQA", _REASONING, "en", 8_280, 2_948),
+        ("FinanceIQ", "professional knowledge", "zh", 7_170, 2_596),
+        ("TFNS", _REASONING, "en", 11_930, 2_451),
+        ("FinCUGE", _REASONING, "zh", 66_670, 2_000),
+        ("Ant_Finance", _BUSINESS, "zh", 8_450, 1_548),
+        ("FinPEE", "professional knowledge", "zh", 350, 179),
+        ("FinanceQT", "code", "en", 390, 152),
     ]
 ]
 
@@ -104,16 +74,10 @@ CAVEATS = (
 )
 
 
-def ablation_rows() -> list[dict]:
-    """The rows of `RESULTS` for base, GRPO only, SFT and Fin-R1: the paper's ablation."""
-    by_model = {row["model"]: row for row in RESULTS}
-    return [by_model[name] for name in (BASE, ZERO, SFT, GRPO)]
-
-
 def recipe_rows() -> list[dict]:
-    """The rows of `RESULTS` for base, SFT and Fin-R1, in the order of the recipe."""
+    """The rows of `RESULTS` for the models of `RECIPE`, in its order: the paper's ablation."""
     by_model = {row["model"]: row for row in RESULTS}
-    return [by_model[name] for name in (BASE, SFT, GRPO)]
+    return [by_model[name] for name in RECIPE.values()]
 
 
 def why_apart(sources: Iterable[str], base: str | None) -> str:
@@ -124,6 +88,6 @@ def why_apart(sources: Iterable[str], base: str | None) -> str:
     other = sorted(set(sources) - set(SOURCE_NAMES.values()))
     reasons = [f"other questions: {', '.join(other)}"] if other else []
     name = (base or "").rstrip("/").rpartition("/")[2]
-    if name.casefold() != BASE.casefold():
-        reasons.append(f"another base model: {name or 'unknown'} instead of {BASE}")
+    if name.casefold() != RECIPE["base"].casefold():
+        reasons.append(f"another base model: {name or 'unknown'} instead of {RECIPE['base']}")
     return "; ".join(reasons)

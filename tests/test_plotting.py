@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import math
 import random
-from pathlib import Path
 
 import matplotlib
 import pytest
@@ -18,7 +17,6 @@ from finr1 import plotting, reported  # noqa: E402
 from finr1.evaluation import Sample, paired_table, protocol_rows, results_table  # noqa: E402
 from finr1.plotting.benchmark import PARTS  # noqa: E402
 from finr1.plotting.style import MODEL_MARKERS, WIDTH, looks  # noqa: E402
-from finr1.plotting.training import series, trailing_mean  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -90,27 +88,26 @@ PHASES = {
 }  # fmt: skip
 FUNNEL = [{"stage": s, "count": c} for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]]
 YIELDS = [
-    {"judge": judge, "least": least, "kept": kept, "n": 90}
+    {"series": judge, "label": f"at least {least}", "k": kept, "n": 90}
     for judge, counts in (("rules", (80, 60, 40)), ("model", (70, 65, 50)))
     for least, kept in zip((5, 6, 7), counts, strict=True)
 ]
-AUDIT = [
-    {"fault": f, "planted": n, "rejected": k}
-    for f, n, k in [("wrong_answer", 41, 41), ("off_domain", 0, 0), ("none", 800, 7)]
-]
+AUDIT = [{"label": f, "n": n, "k": k} for f, n, k in [("wrong_answer", 41, 41), ("off_domain", 0, 0), ("none", 800, 7)]]
+SEEDS = [row | {"by_seed": {"1": 0.2, "2": 0.3}, "seeds": 2} for row in RESULTS]
+MEMORY = {"04 SFT": {"weights": 1.5, "optimizer": 3.0}, "05 GRPO": {"weights": 1.5, "sampling": 2.0}}
 FIGURES = {
     "funnel": lambda: plotting.funnel(FUNNEL),
     "funnel of one stage": lambda: plotting.funnel([{"stage": "raw", "count": 0}]),
     "data set": lambda: plotting.dataset_overview(
         [{"answer_kind": KINDS[i % 3], "language": LANGUAGES[i % 2], "split": SPLITS[i % 3], "tokens": 40 + i % 50}
-         for i in range(300)]),
+         for i in range(300)], "tokens"),
     "data set of one kind": lambda: plotting.dataset_overview(
-        [{"answer_kind": "number", "language": "en", "split": "train", "tokens": 40}]),
-    "audit": lambda: plotting.filter_audit(AUDIT),
+        [{"answer_kind": "number", "language": "en", "split": "train", "tokens": 40}], "tokens"),
+    "audit": lambda: plotting.shares(AUDIT, "rejected by the filter"),
     "scores": lambda: plotting.score_distribution([{"consistency": i % 9 > 0, "three_steps": True} for i in range(90)]),
-    "one judge": lambda: plotting.judge_agreement(YIELDS[:3], []),
-    "two judges": lambda: plotting.judge_agreement(
-        YIELDS, [{"on": "7 of 7", "kappa": 0.4, "low": 0.2, "high": 0.6, "n": 90}]),
+    "one judge": lambda: plotting.shares(YIELDS[:3], "traces kept"),
+    "two judges": lambda: plotting.shares(YIELDS, "traces kept"),
+    "memory": lambda: plotting.memory_bars(MEMORY, 80, "GPU"),
     "pass rates": lambda: plotting.pass_rate_histogram([i % 5 / 4 for i in range(64)], 0.25, 0.75, 4),
     "sft": lambda: plotting.training_curves(sft_rows()),
     "sft of one step": lambda: plotting.training_curves(sft_rows(1)),
@@ -120,21 +117,21 @@ FIGURES = {
     "grpo with KL and phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES)),
     "grpo with a wild step": lambda: plotting.grpo_curves([*grpo_rows(9, **PHASES), *grpo_rows(1, kl=29_000.0)]),
     "grpo without rows": lambda: plotting.grpo_curves([]),
-    "verifier": lambda: plotting.verifier_shares(
-        grpo_rows(**{"verifier/undecided": 0.6, "verifier/cached": 0.2, "verifier/failed": 0.05}), 64),
-    "verifier without rows": lambda: plotting.verifier_shares([], 64),
+    "verifier": lambda: plotting.grpo_curves(
+        grpo_rows(**{"verifier/undecided": 0.6, "verifier/cached": 0.2, "verifier/failed": 0.05})),
     "toy": lambda: plotting.toy_grpo({"format": [1, 1, 0, 1], "accuracy": [1, 0, 0, 1]}, [0.9, -0.3, -1.4, 0.9]),
     "benchmark": lambda: plotting.benchmark_scores(RESULTS),
     "benchmark, one model": lambda: plotting.benchmark_scores([RESULTS[0]]),
     "forest": lambda: plotting.paired_forest(STEPS),
     "by capability": lambda: plotting.accuracy_by(results_table(SAMPLES, by="capability"), "capability"),
     "by family": lambda: plotting.accuracy_by(results_table(SAMPLES, by="family"), "family", "sampled"),
-    "protocols": lambda: plotting.protocol_scores(protocol_rows(PROTOCOLS), reported.PROTOCOLS),
-    "protocols with others": lambda: plotting.protocol_scores(
+    "protocols": lambda: plotting.accuracy_by(protocol_rows(PROTOCOLS), "protocol"),
+    "protocols with others": lambda: plotting.accuracy_by(
         protocol_rows({name: [s.model_copy(update={"model": m}) for s in SAMPLES for m in ("base", "利率", "GPT-$")]
-                       for name in PROTOCOLS}), reported.PROTOCOLS),
+                       for name in PROTOCOLS}), "protocol"),
     "decomposition": lambda: plotting.decomposition(STEPS),
     "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic, 135M", "x"),
+    "over seeds": lambda: plotting.beside_the_paper(SEEDS, [], "preset demo"),
 }  # fmt: skip
 
 
@@ -172,7 +169,7 @@ def panel_texts(fig) -> str:
 
 
 OF_ACCURACY = ["benchmark", "forest", "by capability", "by family", "protocols", "decomposition",
-               "beside the paper"]  # fmt: skip
+               "beside the paper", "over seeds", "audit", "two judges"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OF_ACCURACY)
@@ -227,28 +224,20 @@ def test_the_paper_stands_apart():
     assert "Not comparable" not in shown and "ledger" in shown
 
 
-def test_the_trailing_mean_looks_back_only():
-    assert trailing_mean([4, 2, 0, 6], 2).tolist() == [4, 3, 1, 3]
-    assert trailing_mean([1, 3], 10).tolist() == [1, 2]
-    assert trailing_mean([], 3).tolist() == []
-
-
-def test_a_value_that_was_not_logged_is_left_out():
-    rows = [{"step": 1, "kl": None}, {"step": 2, "kl": float("nan")}, {"step": 3, "kl": 0.5}, {"step": 4}]
-    assert series(rows, "kl") == ([3], [0.5])
+def test_the_bold_line_is_the_mean_of_the_last_steps_and_a_value_that_was_not_logged_is_left_out():
+    rows = [{"step": 1, "kl": 4.0}, {"step": 2, "kl": None}, {"step": 3, "kl": float("nan")}, {"step": 4, "kl": 2.0},
+            {"step": 5, "kl": 0.0}, {"step": 6, "kl": 6.0}]  # fmt: skip
+    raw, bold = plotting.training_curves(rows, ["kl"]).axes[0].lines
+    assert raw.get_xydata().tolist() == [[1, 4], [4, 2], [5, 0], [6, 6]]
+    assert bold.get_ydata() == pytest.approx([4, 3, 2, 8 / 3])
 
 
 def test_every_model_has_its_own_colour_and_marker():
     for codes in (plotting.MODEL_COLOURS, MODEL_MARKERS):
-        assert set(codes) == {"base", "zero", "sft", "grpo", "reported"}
-        assert len(set(codes.values())) == 5
+        assert set(codes) == {"base", "zero", "sft", "grpo"}
+        assert len(set(codes.values())) == 4
     others = looks(["base", "grpo", "Fin-R1", "DeepSeek-R1"])
     assert len({look.colour for look in others.values()}) == len({look.marker for look in others.values()}) == 4
-
-
-def test_a_figure_takes_rows_and_imports_no_evaluation():
-    for file in sorted(Path(plotting.__file__).parent.glob("*.py")):
-        assert "finr1.evaluation" not in file.read_text("utf8") or file.name == "variants.py", file.name
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------
@@ -289,8 +278,8 @@ def test_a_saved_figure_is_two_files_and_the_same_each_time(tmp_path):
 
 
 def test_show_source_is_highlighted_and_complete():
-    shown = plotting.show_source(trailing_mean)
-    assert "def trailing_mean" in shown.data
+    shown = plotting.show_source(looks)
+    assert "def looks" in shown.data
     assert ast.parse(shown.data)
     assert 'class="highlight"' in shown._repr_html_()
 

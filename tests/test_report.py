@@ -27,7 +27,7 @@ from finr1.evaluation import (  # noqa: E402
 from finr1.judge import Verdict, apply_verdicts  # noqa: E402
 from finr1.manifest import write_json  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402
-from finr1.report import Page, other_manifests, write_pdf  # noqa: E402
+from finr1.report import Page, write_pdf  # noqa: E402
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
 STAGES = ("01_data", "02_distillation", "03_filtering", "04_sft", "05_grpo", "06_benchmark")
@@ -176,7 +176,7 @@ def test_each_number_stands_with_its_interval_and_n(html):
     shown = PageParser(html).shown()
     for row in results_table(samples(GAIN)):
         interval = f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-        assert f"{row['n']} {row['samples']} {interval}" in shown
+        assert f"{row['n']} {row['samples']} {row['undecided']} {interval}" in shown
     for step in paired_table(samples(GAIN), seed=42):
         assert (
             f"{step['n']} {100 * step['difference']:+.1f} [{100 * step['low']:+.1f}, {100 * step['high']:+.1f}]"
@@ -205,8 +205,8 @@ def test_costs_and_provenance_are_there(html):
 def test_the_same_answers_stand_under_every_protocol(html):
     rows = results_table(samples(GAIN))
     row = next(row for row in rows if (row["model"], row["decoding"]) == ("sft", "greedy"))
-    ours, lenient = (f"{100 * row[key]:.1f}" for key in ("accuracy", "lenient"))
-    assert re.search(rf"SFT greedy 60 {ours} \[[\d., ]+\] {lenient} \[[\d., ]+\]", PageParser(html).shown())
+    for protocol, key in (("ours", "accuracy"), ("lenient", "lenient")):
+        assert f"{protocol} sft greedy 60 {100 * row[key]:.1f} [" in PageParser(html).shown()
 
 
 def test_the_question_that_changed_most_is_shown_early_and_late(html):
@@ -218,12 +218,13 @@ def test_the_question_that_changed_most_is_shown_early_and_late(html):
 def test_the_ledger_is_there_claim_by_claim(html):
     shown = PageParser(html).shown()
     for claim in ledger.read_claims():
-        assert " ".join(claim.says.split()) in shown
+        assert " ".join(claim["says"].split()) in shown
 
 
 def test_the_summary_is_the_table_and_the_sentences(folder):
     text = (folder / "summary.txt").read_text("utf8")
     assert text.startswith("model") and "On 60 held-out problems" in text
+    assert max(map(len, text.rpartition("\n\n")[2].splitlines())) <= 100
 
 
 def test_an_ablation_is_shown_where_there_is_one(tmp_path):
@@ -238,36 +239,13 @@ def test_an_ablation_is_shown_where_there_is_one(tmp_path):
     assert "ablation" in [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
 
 
-def test_manifests_of_other_runs_are_there_as_long_as_they_are_what_was_read(outputs):
-    """06 read another seed, a paper-like run (made anew since) and a Zero run (gone)."""
-
-    def complete(folder: Path, made: str, **inputs) -> dict:
-        record = manifest(folder.name, {}) | {"run": folder.parent.name, "outputs_sha256": made, "inputs": inputs}
-        folder.mkdir(parents=True)
-        write_json(folder / "manifest.json", record)
-        return record
-
-    def read(run: str, made: str) -> dict:
-        return {"path": str(outputs / run / "06_benchmark"), "sha256": made}
-
-    complete(outputs / "seed1" / "06_benchmark", "ef" * 32)
-    complete(outputs / "pooled" / "06_benchmark", "00" * 32)
-    own = complete(outputs / "mine" / "01_data", "01" * 32)
-    complete(outputs / "mine" / "00_overview", "03" * 32)
-    others = {"seed": read("seed1", "ef" * 32), "pooled": read("pooled", "ef" * 32), "zero": read("zero", "ef" * 32)}
-    data = {"path": str(outputs / "mine" / "01_data"), "sha256": "01" * 32}
-    benchmark = complete(outputs / "mine" / "06_benchmark", "02" * 32, data_stage=data, **others)
-    named = other_manifests({"01_data": own, "06_benchmark": benchmark}, outputs / "mine")
-    assert list(named) == ["00_overview", "seed1/06_benchmark"]
-
-
 def test_a_part_is_shown_by_its_kind_and_in_the_notebook_as_on_the_page():
     page = Page("a run")
     rows = [{"model": "a", "share": "25.0 [20.0, 31.0]", "n": 1200}, {"model": "<b>", "share": None, "n": 7}]
     shown = page.add(
         "Results", "A text.", rows, {"seed_of": 3}, ["one", "two"], [], Markup("<i>as it is</i>")
     )._repr_html_()
-    assert '<td class="n">25.0<span class="interval"> [20.0, 31.0]</span></td>' in shown
+    assert '<td class="n">25.0 [20.0, 31.0]</td>' in shown
     assert '<td class="n">1,200</td>' in shown and '<td class="">&lt;b&gt;</td>' in shown
     for text in ("<p>A text.</p>", "<dt>seed of</dt><dd>3</dd>", "<li>two</li>", "<i>as it is</i>"):
         assert text in shown
@@ -275,11 +253,10 @@ def test_a_part_is_shown_by_its_kind_and_in_the_notebook_as_on_the_page():
 
 def test_a_machine_without_a_converter_says_so_and_leaves_no_old_pdf(tmp_path, monkeypatch):
     monkeypatch.setenv("FINR1_BROWSER", "no-such-browser")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     page, pdf = tmp_path / "report.html", tmp_path / "report.pdf"
     page.write_text("<p>x</p>")
     pdf.write_bytes(b"of an older report")
-    assert write_pdf(page, pdf).startswith("no report.pdf: neither a Chromium nor weasyprint")
+    assert write_pdf(page, pdf).startswith("no report.pdf: no Chromium")
     assert not pdf.exists()
 
 
@@ -300,7 +277,7 @@ def test_open_questions_that_nobody_graded_still_give_a_page_and_figures(tmp_pat
     assert steps == []
     for number, fig in enumerate(
         (plotting.benchmark_scores(rows), plotting.paired_forest(steps), plotting.decomposition(steps),
-         plotting.protocol_scores([], []), plotting.accuracy_by(results_table(own, by="capability"), "capability"))
+         plotting.accuracy_by(results_table(own, by="capability"), "capability"))
     ):  # fmt: skip
         plotting.save_figure(fig, tmp_path / "figures", f"figure_{number}")
     shown = PageParser((made_page(tmp_path, own) / "report.html").read_text("utf8")).shown()
@@ -323,7 +300,7 @@ def test_the_judges_error_is_taken_out_of_what_the_page_shows(tmp_path):
     for name, kept, said in (("a", verdicts, "its error is taken out of acc"), ("b", [], "its error is not measured")):
         shown = PageParser((made_page(tmp_path / name, final, kept) / "report.html").read_text("utf8")).shown()
         assert said in shown
-        assert (f"base greedy 100 100 {100 * plain['accuracy']:.1f} [" in shown) is not bool(kept)
+        assert (f"base greedy 100 100 0 {100 * plain['accuracy']:.1f} [" in shown) is not bool(kept)
 
 
 # ---- the sentences --------------------------------------------------------------------------------------------------
@@ -398,12 +375,6 @@ def test_one_model_alone_has_no_steps():
     assert "difference" not in told[1]
 
 
-def test_the_summary_fits_a_terminal():
-    own = samples(GAIN)
-    text = summary.text(results_table(own), paired_table(own, seed=0), "synthetic problems", "")
-    assert max(map(len, text.splitlines())) <= 100
-
-
 # ---- the paper's numbers --------------------------------------------------------------------------------------------
 
 
@@ -412,10 +383,10 @@ def test_the_reported_table_is_consistent():
         mean = sum(row["scores"].values()) / len(row["scores"])
         printed_otherwise = row["model"] == "R1-Distill-Llama-70B"  # 69.2 is printed, 68.8 is the row's mean
         assert (abs(mean - row["mean"]) < 0.06) != printed_otherwise
-        assert row["place"]
-    assert [row["model"] for row in reported.recipe_rows()] == ["Qwen2.5-7B-Instruct", "Fin-R1-SFT", "Fin-R1"]
+    models = ["Qwen2.5-7B-Instruct", "Fin-R1-Zero", "Fin-R1-SFT", "Fin-R1"]
+    assert [row["model"] for row in reported.recipe_rows()] == models
 
 
 def test_the_ten_sources_sum_to_the_data_set():
     assert len(reported.SOURCES) == 10
-    assert sum(row["kept"] for row in reported.SOURCES) == reported.RECORDS
+    assert sum(row["kept"] for row in reported.SOURCES) == 60_091

@@ -1,6 +1,7 @@
-"""Figures of the training, drawn from `metrics.jsonl`: the raw curve faint under a trailing mean.
+"""Figures of the training: what fits, what is learned from, and the curves of `metrics.jsonl`.
 
-A trailing mean looks back only. A centred one uses padding at the right edge, and draws a drop there that never was.
+A raw curve stands faint under its trailing mean, which looks back only. A centred mean, padded at the right edge,
+draws a drop there that never was.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
-import numpy as np
+import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from finr1.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, WIDTH, safe_text
+from finr1.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, WIDTH, label_rows, safe_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,37 +37,20 @@ TITLES = {  # what the trainer logs -> what stands over its panel; a share is sh
     "clip_ratio/region_mean": "clipped tokens (%)",
     "problems_left_out": "problems left out of the epoch",
     "watch": "signs of reward hacking (%)",
+    "verifier": "verifier: completions (%)",
     "time": "time per step (s)",
     "step_time": "time per step (s)",
 }
 SFT_KEYS = ("loss", "mean_token_accuracy", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib")
 GRPO_KEYS = ("reward", "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "entropy", "kl",
              "clip_ratio/region_mean", "grad_norm", "watch")  # fmt: skip
-# Panels with several lines: what is logged -> its name in the legend. "watch" and "time" have one for each key below.
+# Panels with several lines: what is logged -> its name in the legend. "watch/a", "watch/b" are lines of panel "watch".
 SEVERAL = {
     "memory_gib": {"memory_gib": "held", "peak_memory_gib": "peak"},
     "reward": {"reward": "mean", "reward_std": "spread"},
 }
 EXACT = ("learning_rate", "problems_left_out", "memory_gib", "peak_memory_gib")  # no noise to smooth
 STYLES = [(BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PINK, ":"), (SKY, "--"), (ORANGE, "-.")]
-HATCHES = [(BLUE, ""), (ORANGE, "///"), (GREEN, "..."), (SKY, "xxx"), (PINK, "++"), (GREY, "\\\\")]
-VERIFIER = {  # shares of a step's completions, as the verifier logs them -> what they are
-    "verifier/undecided": "undecided by rules", "verifier/cached": "known from before", "verifier/failed": "no verdict",
-}  # fmt: skip
-
-
-def trailing_mean(values: Sequence[float], window: int) -> np.ndarray:
-    """Mean of the last `window` values at each place; fewer at the start."""
-    sums = np.cumsum([0.0, *values])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    return (sums[ends] - sums[starts]) / (ends - starts)
-
-
-def series(rows: Sequence[Mapping], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values at which `key` was logged with a number; both empty when it never was."""
-    logged = [(row["step"], row[key]) for row in rows if row.get(key) is not None and not math.isnan(row[key])]
-    return [step for step, _ in logged], [value for _, value in logged]
 
 
 def training_curves(rows: Sequence[Mapping], keys: Sequence[str] = SFT_KEYS, columns: int = 2) -> Figure:
@@ -75,57 +59,53 @@ def training_curves(rows: Sequence[Mapping], keys: Sequence[str] = SFT_KEYS, col
     Smoothed over a tenth of the run, at least 3 steps.
     """
     window, lines = max(3, len(rows) // 10), math.ceil(len(keys) / columns)
+    log = pd.DataFrame([*rows], columns=None if rows else ["step"]).set_index("step")
     fig, axs = plt.subplots(lines, columns, figsize=(WIDTH, 0.35 + 1.3 * lines), squeeze=False)
     for ax in axs.flat[len(keys) :]:
         ax.set_visible(False)
     for ax, key in zip(axs.flat, keys, strict=False):
-        reward = safe_text(key.removeprefix("rewards/").removesuffix("/mean")).replace("_", " ")
+        reward = safe_text(key.removeprefix("rewards/").removesuffix("/mean"))
         ax.set_title(TITLES.get(key, reward), loc="left")  # over the panel, where a small one has the room
-        _panel(ax, rows, key, window)
+        _panel(ax, log, key, window)
         if not ax.has_data():
             missing = "no KL term in this run (beta = 0)" if key == "kl" else "not logged in this run"
             ax.text(0.5, 0.5, missing, transform=ax.transAxes, ha="center", va="center", fontsize=8, color="0.4")
             ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
     fig.supxlabel(f"training step (faint: as logged, bold: mean of the last {window})", fontsize=9)
     return fig
 
 
-def _panel(ax: Axes, rows: Sequence[Mapping], key: str, window: int) -> None:
+def _panel(ax: Axes, log: pd.DataFrame, key: str, window: int) -> None:
     """The lines of one panel; nothing where none was logged. Of several only the bold ones, as raw ones hide others."""
-    below = {k: k.removeprefix(f"{key}/").replace("_", " ") for row in rows for k in row if k.startswith(f"{key}/")}
+    below = {name: name.removeprefix(f"{key}/") for name in log if name.startswith(f"{key}/")}
     labels = SEVERAL.get(key) or below or {key: ""}
-    logged = {name: series(rows, name) for name in labels}
-    logged = {name: drawn for name, drawn in logged.items() if drawn[0]}
+    logged = {name: log[name].dropna() for name in labels if name in log and log[name].notna().any()}
     percent = TITLES.get(key, "").endswith("(%)")
-    for (name, (steps, values)), (colour, line) in zip(logged.items(), STYLES, strict=False):
-        shown = np.array(values) * (100 if percent else 1)
+    for (name, values), (colour, line) in zip(logged.items(), STYLES, strict=False):
+        values = values * (100 if percent else 1)
         if len(logged) == 1 and name not in EXACT:
-            ax.plot(steps, shown, color=colour, alpha=0.25, marker="." if len(steps) < 40 else "", markersize=3)
-        smooth = shown if name in EXACT else trailing_mean(shown, window)
-        ax.plot(steps, smooth, color=colour, linestyle=line, label=safe_text(labels[name]))
+            values.plot(ax=ax, color=colour, alpha=0.25, marker="." if len(values) < 40 else "", markersize=3)
+        smooth = values if name in EXACT else values.rolling(window, min_periods=1).mean()
+        ax.plot(smooth.index, smooth, color=colour, linestyle=line, label=safe_text(labels[name]))
     if not logged:
         return
+    ax.set_xlabel("")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    everything = [value for _, values in logged.values() for value in values]
-    if key in ("kl", "grad_norm") and max(everything) > 50 * float(np.median(everything)) > 0:
+    everything = pd.concat(logged.values())
+    if key in ("kl", "grad_norm") and everything.max() > 50 * everything.median() > 0:
         ax.set_yscale("log")  # one wild step would flatten all others
         return
+    ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     low, high = ax.get_ylim()
     if key.startswith("rewards/"):  # the paper's are 0 or 1; a reward of another size goes further
         low, high = min(-0.05, low), max(1.05, high)
-    elif key == "clip_ratio/region_mean":  # mostly near zero
-        low, high = 0, max(1, high)
-    elif percent:
+    elif percent and key != "clip_ratio/region_mean":  # that one is mostly near zero
         low, high = -5, 105
-    ax.set_ylim(low, high)
-    ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        ax.set_yticks([0, 50, 100])
     if len(logged) > 1:
+        high += 0.4 * math.ceil(len(logged) / 2) * (high - low)  # room for the legend
         ax.legend(loc="upper left", ncols=2, handlelength=1.6, borderaxespad=0, columnspacing=1)
-        ax.set_yticks([tick for tick in ax.get_yticks() if tick <= high])
-        ax.set_ylim(low := min(0, low), high + 0.4 * math.ceil(len(logged) / 2) * (high - low))  # the legend's room
-    if key == "learning_rate":
-        ax.yaxis.set_major_formatter("{x:.3g}")
+    ax.set_ylim(low, high)
 
 
 def grpo_curves(rows: Sequence[Mapping]) -> Figure:
@@ -133,12 +113,14 @@ def grpo_curves(rows: Sequence[Mapping]) -> Figure:
 
     Each reward, under whatever name the run logs it ("rewards/<name>/mean"), their total with its spread, groups
     without spread (no gradient comes from them), completion length, truncated share, entropy, KL (only with beta > 0),
-    clipped share, gradient norm, signs of hacking, time by phase; problems left out of an epoch where a run does that.
+    clipped share, gradient norm, signs of hacking, time by phase; where a run has them, what its verifier decided and
+    the problems left out of an epoch.
     """
     logged = {key for row in rows for key in row}
     rewards = sorted(key for key in logged if key.startswith("rewards/") and key.endswith("/mean"))
     time_key = "time" if any(key.startswith("time/") for key in logged) else "step_time"
-    return training_curves(rows, [*rewards, *GRPO_KEYS, time_key, *({"problems_left_out"} & logged)])
+    verifier = ["verifier"] if any(key.startswith("verifier/") for key in logged) else []
+    return training_curves(rows, [*rewards, *GRPO_KEYS, time_key, *verifier, *({"problems_left_out"} & logged)])
 
 
 def show_live(keys: Sequence[str], seconds: float = 5.0) -> Callable[[Sequence[Mapping]], None]:
@@ -167,49 +149,47 @@ def toy_grpo(rewards: Mapping[str, Sequence[float]], advantages: Sequence[float]
 
     `rewards`: reward name -> one value per completion; `advantages`: one per completion, in the same order.
     """
-    numbers = [str(place + 1) for place in range(len(advantages))]
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.3))
-    bottom = np.zeros(len(advantages))
-    for place, (name, values) in enumerate(rewards.items()):
-        colour, hatch = HATCHES[place % len(HATCHES)]
-        left.bar(numbers, values, bottom=bottom, color=colour, hatch=hatch, edgecolor="white",
-                 label=safe_text(name).replace("_", " "))  # fmt: skip
-        bottom += np.asarray(values, dtype=float)
-    left.axhline(bottom.mean(), color="black", linestyle="--", linewidth=1, label="mean of the group")
+    numbers = [str(place + 1) for place in range(len(advantages))]
+    table = pd.DataFrame({safe_text(name): values for name, values in rewards.items()}, index=numbers)
+    table.plot.bar(stacked=True, ax=left, rot=0, color=[BLUE, ORANGE, GREEN, SKY], edgecolor="white", legend=False)
+    left.axhline(table.sum(axis=1).mean(), color="black", linestyle="--", linewidth=1, label="mean of the group")
     left.set(ylabel="reward", xlabel="completion")
     fig.legend(loc="outside upper center", ncols=len(rewards) + 1)
     colours = [BLUE if value > 0 else VERMILION if value < 0 else GREY for value in advantages]
-    bars = right.bar(numbers, advantages, color=colours)
-    right.bar_label(bars, fmt="%+.2f", fontsize=8, padding=1)
+    right.bar_label(right.bar(numbers, advantages, color=colours), fmt="%+.2f", fontsize=8, padding=1)
     right.axhline(0, color="black", linewidth=0.8)
     right.margins(y=0.15)
     right.set(ylabel="advantage", xlabel="completion")
     return fig
 
 
-def verifier_shares(rows: Sequence[Mapping], batch_size: int) -> Figure:
-    """How much of the reward a verifier decided, and how much it left open; `batch_size` completions per step.
+def memory_bars(memory: dict[str, dict[str, float]], available: float, where: str) -> Figure:
+    """Stacked bars: GiB of each part in each phase (phase -> part -> GiB); a line at the `available` GiB of `where`."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.42 * len(memory)))
+    gib = pd.DataFrame(memory).T.fillna(0)
+    colours = [BLUE, SKY, GREEN, PINK, VERMILION, ORANGE, "#F0E442", GREY]
+    gib.plot.barh(stacked=True, ax=ax, width=0.8, color=colours, edgecolor="white", legend=False)
+    for place, total in enumerate(gib.sum(axis=1)):
+        ax.text(total, place, f" {total:.1f}", va="center")
+    ax.axvline(available, color="black", linestyle="--", linewidth=1, label=f"{where}: {available:.0f} GiB")
+    ax.set(xlabel="GiB in each process", xlim=(0, 1.15 * max(*gib.sum(axis=1), available)))
+    label_rows(ax, list(gib.index))
+    fig.legend(ncols=4, loc="outside lower center")
+    return fig
 
-    The title is the share of undecided completions that got no verdict, with Wilson's 95 % interval. Equal answers are
-    asked about once, so these are not independent: read it as a lower bound of the width.
+
+def pass_rate_histogram(rates: Sequence[float], low: float, high: float, samples: int) -> Figure:
+    """Pass rates in [0, 1] of the SFT model on the RL candidates, `samples` answers each; `low` to `high` are chosen.
+
+    A problem that always or never succeeds gives a group without spread, and so no gradient.
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     fig, ax = plt.subplots(figsize=(WIDTH, 2.2))
-    totals = {}
-    for (key, label), (colour, line), marker in zip(VERIFIER.items(), STYLES, "os^", strict=False):
-        steps, values = series(rows, key)
-        totals[key] = round(sum(values) * batch_size)
-        ax.plot(steps, [100 * value for value in values], color=colour, linestyle=line, label=label, markersize=4,
-                marker=marker if len(steps) < 40 else "")  # fmt: skip
-    undecided, failed = totals["verifier/undecided"], totals["verifier/failed"]
-    title = "rules decided everything"
-    if undecided:
-        low, high = proportion_confint(failed, undecided, method="wilson")
-        share = f"{100 * failed / undecided:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-        title = f"no verdict on {share} of {undecided} undecided completions"
-    ax.set_title(title, loc="left")
-    ax.set(xlabel="training step", ylabel="completions (%)", ylim=(-5, 140), yticks=[0, 50, 100])
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    ax.legend(loc="upper left", ncols=3, handlelength=2.4)
+    steps = [place / samples for place in range(samples + 1)]
+    counts = [sum(round(rate * samples) == place for rate in rates) for place in range(samples + 1)]
+    colours = [GREEN if low <= rate <= high else GREY for rate in steps]
+    ax.bar_label(ax.bar([100 * rate for rate in steps], counts, width=70 / samples, color=colours), fontsize=7)
+    kept = sum(low <= rate <= high for rate in rates)
+    ax.set(xlabel=f"pass rate of the SFT model (%), {samples} answers per problem", ylabel="problems")
+    ax.set_title(f"chosen (green): {kept} of {len(rates)} problems, pass rate {100 * low:.3g} to {100 * high:.3g} %")
     return fig
