@@ -215,7 +215,7 @@ def test_a_verifier_that_works_is_tried_with_one_small_request(server):
 
 CHECKED = judge.check_prompt("What is 5 + 7?", "12", "It is 12.", "standard", with_reason=True)
 BAD = {
-    "refuses the key": (lambda server: setattr(server, "models", (401, {}, "no")), "was refused"),
+    "refuses the key": (lambda server: server.faults.update({"1": [(401, {}, "no")]}), "was refused"),
     "fails when asked": (lambda server: server.faults.update({CHECKED: [REFUSED]}), "no answer: .*too busy"),
     "says nothing": (lambda server: setattr(server, "message", lambda _: {"content": None}), "neither 1 nor 0: ''"),
     "talks": (lambda server: setattr(server, "message", lambda _: {"content": "Sure!"}), "neither 1 nor 0: 'Sure!'"),
@@ -235,7 +235,7 @@ def test_a_dead_verifier_ends_the_child_before_a_model_is_loaded(outputs, monkey
     with Loopback() as server:
         params = demo(sft_stage=None, model_name_or_path="/no/model", **endpoint(server))
     write_jsonl(outputs / "r" / "05_grpo" / rewards.TRAIN_FILE, [row_of_text()])
-    with pytest.raises(GenerationError, match="no connection"):
+    with pytest.raises(GenerationError, match="no answer: Cannot connect"):
         train(params, outputs / "r" / "05_grpo")
 
 
