@@ -35,7 +35,8 @@ def sentences(rows: Sequence[Mapping], steps: Sequence[Mapping], measured_on: st
     graded, judge = {row["judge_error"] for row in greedy if "judge_error" in row}, ""
     if graded:
         judge = "; as judged, with the judge's error"
-        judge = "; a judge graded, and its error is taken out of these, not of the changes" if graded == {TAKEN_OUT} else judge
+        if graded == {TAKEN_OUT}:
+            judge = "; a judge graded, and its error is taken out of these, not of the changes"
     told = [f"On {greedy[0]['n']} held-out problems ({measured_on}), {decoding} accuracy is: {levels}{judge}."]
     own = [step for step in steps if step["decoding"] == decoding]
     for step in own[:2]:

@@ -14,7 +14,8 @@ DROP, HANG = object(), object()  # faults besides a (status, headers, body) to s
 class Loopback:
     """`with Loopback() as server:` answers POST /v1/chat/completions at `server.base_url`.
 
-    `faults[question]` lists what happens to the first attempts at that question: DROP, HANG (1 s) or (status, headers, body). After
+    `faults[question]` lists what happens to the first attempts at that question: DROP, HANG (1 s) or (status, headers,
+    body). After
     them comes `message(question)`, `delay` seconds later.
     """
 
