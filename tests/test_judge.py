@@ -472,7 +472,7 @@ def test_the_benchmarks_judge_may_be_a_local_model(tmp_path):
     }
     assert "judge [95 %]" in evaluation.protocol_table(graded).splitlines()[0]
     assert judge.make_backend(BenchmarkParams(**BENCHMARK)) is None
-    with pytest.raises(ParameterError, match="judge_model = None.*hub id or a folder"):
+    with pytest.raises(ParameterError, match="judge_model = None.*hub id or folder"):
         BenchmarkParams(**local | {"judge_model": None})
     with pytest.raises(FileNotFoundError):
         judge.make_backend(BenchmarkParams(**local | {"judge_model": str(tmp_path / "nowhere")}))
