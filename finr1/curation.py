@@ -55,15 +55,18 @@ def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[st
     """
     if not problems:
         return [], {"exact duplicate": 0, "near duplicate": 0}
-    prints = pd.concat([_fingerprints(problems[start : start + BATCH]) for start in range(0, len(problems), BATCH)])
+    prints = pd.concat([fingerprints(problems[start : start + BATCH]) for start in range(0, len(problems), BATCH)])
     unique = prints.set_index(np.arange(len(problems))).drop_duplicates("exact")
     near = _near_duplicates(problems, unique)
     kept = [problems[place] for place in unique.index if place not in near]
     return kept, {"exact duplicate": len(problems) - len(unique), "near duplicate": len(near)}
 
 
-def _fingerprints(problems: Sequence[Problem]) -> pd.DataFrame:
-    """One row per problem: hashes of its tokens (`exact`) and its `numbers`; 0, 1, ...: MinHash of its word triples."""
+def fingerprints(problems: Sequence[Problem]) -> pd.DataFrame:
+    """One row per problem: hashes of its tokens (`exact`) and its `numbers`; 0, 1, ...: MinHash of its word triples.
+
+    Each row depends on its problem only, so the function runs on any engine that maps batches, Ray Data for one.
+    """
     from rensa import RMinHash
 
     def hashes(texts: list[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ from finr1.curation import (
     assert_no_leak,
     decontaminate,
     drop_duplicates,
+    fingerprints,
     funnel_rows,
     funnel_stage,
     is_objective,
@@ -269,6 +270,25 @@ def test_batches_change_nothing(monkeypatch):
     assert whole[1]["exact duplicate"] == 7
     monkeypatch.setattr("finr1.curation.BATCH", 100)
     assert drop_duplicates(problems) == whole
+
+
+def test_fingerprints_run_unchanged_on_ray():
+    """Curation's per-record function on a distributed engine: a local Ray of two workers, the same values."""
+    ray = pytest.importorskip("ray", reason="the optional extra `ray` is not installed")
+    problems = generate_problems(40, "train", seed=1)
+
+    def on_ray(batch):
+        rows = fingerprints([Problem.model_validate_json(text) for text in batch["problem"]])
+        return batch.assign(exact=rows["exact"].to_numpy(), numbers=rows["numbers"].to_numpy())
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        rows = ray.data.from_items([{"problem": p.model_dump_json()} for p in problems], override_num_blocks=2)
+        result = rows.map_batches(on_ray, batch_format="pandas", concurrency=2).take_all()
+    finally:
+        ray.shutdown()
+    here = fingerprints(problems)
+    assert sorted((row["exact"], row["numbers"]) for row in result) == sorted(zip(here["exact"], here["numbers"], strict=True))
 
 
 # ---------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_every_file_of_the_package_is_one_that_an_install_takes_along():
 
 
 # The package is thin, and stays so: these numbers may be lowered. Comments, docstrings and blank lines count.
-MOST_LINES, MOST_FILES, MOST_LINES_OUTSIDE_TESTS = 18_239, 132, 19_194
+MOST_LINES, MOST_FILES, MOST_LINES_OUTSIDE_TESTS = 11_910, 75, 12_890
 
 
 def test_the_package_does_not_grow():
