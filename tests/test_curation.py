@@ -288,7 +288,9 @@ def test_fingerprints_run_unchanged_on_ray():
     finally:
         ray.shutdown()
     here = fingerprints(problems)
-    assert sorted((row["exact"], row["numbers"]) for row in result) == sorted(zip(here["exact"], here["numbers"], strict=True))
+    assert sorted((row["exact"], row["numbers"]) for row in result) == sorted(
+        zip(here["exact"], here["numbers"], strict=True)
+    )
 
 
 # ---------------------------------------------------------------------------
