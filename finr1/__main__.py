@@ -15,13 +15,17 @@ COMMANDS = (pipeline, launch, plan, sources_command, generation_command, regrade
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code, 130 when it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m finr1", description="The Fin-R1 recipe, from data to report.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add_command(commands)
     options = parser.parse_args(arguments)
-    return options.command(options)
+    try:
+        return options.command(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command again resumes", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def run_command(options: argparse.Namespace) -> int:
-    """`python -m finr1 run`; 0 done, 1 a notebook failed, 2 wrong parameters, 130 interrupted."""
+    """`python -m finr1 run`; 0 done, 1 a notebook failed, 2 wrong parameters."""
     try:
         run_preset(options.preset, options.run or options.preset, options.until, options.set, options.force)
     except ParameterError as error:
@@ -65,9 +65,6 @@ def run_command(options: argparse.Namespace) -> int:
     except NotebookFailed as error:
         print(f"{error}\nThe same command again resumes from here.", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command again resumes from here", file=sys.stderr)
-        return 130
     return 0
 
 
