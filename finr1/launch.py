@@ -289,7 +289,7 @@ def last_error(lines: list[str]) -> str:
     for line in lines:
         if line.startswith("Traceback (most recent call last)"):
             inside = True
-        elif inside and not line.startswith(" "):
+        elif inside and re.match(r"[A-Za-z_][\w.]*(: |$)", line):  # two processes may write into each other's lines
             inside = False
             errors.append(line)
     return (errors or lines or ["(it wrote no log)"])[-1]

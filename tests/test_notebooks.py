@@ -253,7 +253,6 @@ def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its
     assert unbroken.returncode == 0, unbroken.stderr
     expected = (made / "05_grpo" / "model" / "model.safetensors").read_bytes()
     expected_rewards = _rewards(made / "05_grpo")
-    assert (made / "05_grpo" / "figures" / "verifier.png").exists()
     assert "Yes is yes." in (made / "05_grpo" / "05_grpo.ipynb").read_text("utf8")
 
     victim = workshop["outputs"] / "victim"
@@ -342,6 +341,7 @@ def test_a_third_reward_is_a_function_in_the_cell_and_a_name_with_a_weight(made,
     nbformat.write(notebook, changed)
     env = workshop["env"] | {"JPY_SESSION_NAME": str(changed)}  # as JupyterLab sets it
     values = {"run": "third", "max_steps": 4, "stop_window": 20,
+              "mask_truncated_completions": False,  # of a random model every completion is cut off
               "reward_funcs": ["digits_reward", "format_reward", "accuracy_reward"],
               "reward_weights": [0.5, 1.0, 1.0], "pass_rate_candidates": 0}  # fmt: skip
     values |= {name: f"outputs/tiny/{stage}" for name, stage in

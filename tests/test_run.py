@@ -409,6 +409,7 @@ def test_two_processes_are_two_and_their_own_error_comes_through(project, sft):
         ("\x1b[31mTraceback (most recent call last):\x1b[0m\n  x\n\x1b[1mOSError: c\x1b[0m\n", "OSError: c", "colours"),
         ("[rank1]: Traceback (most recent call last):\n[rank1]:   F\n[rank1]: OSError: d\n", "OSError: d", "torchrun"),
         ("1%\r50%\r100%\nkilled\n", "killed", "no traceback: the last line, progress bars as they end"),
+        ("Traceback (most recent call last):\n  a\n^^^^^^\nValueError: e\n", "ValueError: e", "two that interleave"),
         ("", "(it wrote no log)", "nothing at all"),
     ],
 )
