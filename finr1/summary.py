@@ -81,16 +81,15 @@ def _change(step: Mapping, on: str = "") -> str:
 
 def _format_sentence(step: Mapping, lenient: Mapping[str, float]) -> str:
     """How much of a change is obedience; a share of it only where there is a gain to share. Parts are as judged."""
-    whole = step.get("as_judged", step["difference"])
-    size = f"{points(whole)}{', as judged' if 'as_judged' in step else ''}"
+    whole = step["difference"]
     first, second, third = (f"from {name}" for name in PARTS.values())
     gains = [points(step[part]) for part in PARTS]
     share = ""
     if step["low"] > 0 and not remark(step) and 0 <= step["format_part"] <= whole:
         share = f" (so the format alone is {100 * step['format_part'] / whole:.0f} % of the gain)"
     return (
-        f"Of the whole change from {name_of(step['before'])} to {name_of(step['after'])} ({size}), {gains[0]} points "
-        f"come {first}, {gains[1]} {second} and {gains[2]} {third}{share}; with answers read leniently, the format "
+        f"Of the whole change from {name_of(step['before'])} to {name_of(step['after'])} ({points(whole)}), {gains[0]} "
+        f"points come {first}, {gains[1]} {second} and {gains[2]} {third}{share}; with answers read leniently, the format "
         f"left aside, accuracy goes from {percent(lenient[step['before']])} to {percent(lenient[step['after']])} %."
     )
 
@@ -139,7 +138,7 @@ def step_rows(steps: Sequence[Mapping]) -> tuple[list[dict], list[dict]]:
             | {"p": f"{step['p']:.2g}", "p (Holm)": f"{step['p_holm']:.2g}", "turned right / wrong": turned}
             | {"difference in lenient accuracy": change_text(lenient)}
         )
-        parts.append(pair | {"difference in accuracy": points(step.get("as_judged", step["difference"]))})
+        parts.append(pair | {"difference in accuracy": points(step["difference"])})
         for part, name in PARTS.items():
             own = {"difference": step[part], "low": step[f"{part}_low"], "high": step[f"{part}_high"]}
             parts[-1][name] = change_text(own)
