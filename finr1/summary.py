@@ -89,8 +89,9 @@ def _format_sentence(step: Mapping, lenient: Mapping[str, float]) -> str:
         share = f" (so the format alone is {100 * step['format_part'] / whole:.0f} % of the gain)"
     return (
         f"Of the whole change from {name_of(step['before'])} to {name_of(step['after'])} ({points(whole)}), "
-        f"{gains[0]} points come {first}, {gains[1]} {second} and {gains[2]} {third}{share}; with "
-        f"answers read leniently, the format left aside, accuracy goes from {percent(lenient[step['before']])} to {percent(lenient[step['after']])} %."
+        f"{gains[0]} points come {first}, {gains[1]} {second} and {gains[2]} {third}{share}; with answers read "
+        f"leniently, the format left aside, accuracy goes from {percent(lenient[step['before']])} to "
+        f"{percent(lenient[step['after']])} %."
     )
 
 
