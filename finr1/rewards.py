@@ -8,8 +8,7 @@ are left, as if the answer were wrong.)
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+import functools
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from finr1 import grading, sandbox
+from finr1 import grading, sandbox, watch
 from finr1.judge.verifier import Case, Verifier, make_verifier
 from finr1.params import GRPOParams
 
 TRAIN_FILE = "train.jsonl"  # the RL rows that notebook 05 has chosen
-PATIENCE = 300.0  # seconds that a step waits for a verifier behind an endpoint
 GOLD = ("solution", "answer_kind", "alternatives", "choices", "labels")  # columns of an RL row (`curation.rl_rows`)
 
 Completions = list[list[dict[str, str]]]
@@ -120,6 +118,7 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
     if verifier is None:
         return reward
 
+    @functools.wraps(reward)
     def with_verifier(
         completions: Completions, log_metric=None, log_extra=None, prompts: Sequence | None = None, **columns
     ) -> list[float | None]:
@@ -127,7 +126,7 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
         texts = [completion[0]["content"] for completion in completions]
         asked = {i: _case(columns, i, texts[i], prompts) for i, score in enumerate(scores) if score is None}
         undecided = [i for i, case in asked.items() if case is not None]
-        cases = _within_patience(verifier, [asked[i] for i in undecided]) if undecided else []
+        cases = verifier([asked[i] for i in undecided]) if undecided else []
         said, known = [""] * len(scores), sum(case.cached for case in cases)
         for i, case in zip(undecided, cases, strict=True):
             scores[i] = None if case.correct is None else float(case.correct)
@@ -142,8 +141,6 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
             log_extra("verifier", said)
         return scores
 
-    with_verifier.__name__ = reward.__name__  # TRL names metrics and columns by it
-    with_verifier.is_accuracy = is_accuracy(reward)
     return with_verifier
 
 
@@ -160,53 +157,6 @@ def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence 
     return Case(question, " or ".join(golds), grading.extract_answer(text) or "")
 
 
-def _within_patience(verifier: Verifier, cases: Sequence[Case]) -> list[Case]:
-    """The cases decided; after `PATIENCE` seconds none is: other processes wait. Late answers are known the next time.
-
-    A local model is waited for: its thread can't be ended, and would put back a random state of before.
-    """
-    if verifier.is_local:
-        return verifier(cases)
-    pool = ThreadPoolExecutor(1)
-    asked = pool.submit(verifier, cases)
-    pool.shutdown(wait=False)
-    try:
-        return asked.result(timeout=PATIENCE)
-    except TimeoutError:
-        return [case._replace(reason=f"none within {PATIENCE} s") for case in cases]
-
-
-# ---- problems that are worth a group ---------------------------------------------------------------------------------
-
-
-def pass_rates(rows: Sequence[Mapping], texts: Sequence[str], accuracy: Reward) -> list[float | None]:
-    """Share of right answers for each RL row; `texts` holds the same number of answers for each, in the rows' order.
-
-    None where `accuracy` could grade none of them: such a row has no reward to learn from.
-    """
-    if not rows:
-        return []
-    tries = len(texts) // len(rows)
-    repeated = [row for row in rows for _ in range(tries)]
-    columns = {name: [row[name] for row in repeated] for name in GOLD}
-    chats = [[{"role": "assistant", "content": text}] for text in texts]
-    scores = accuracy(chats, prompts=[row["prompt"] for row in repeated], **columns)
-    groups = [scores[start : start + tries] for start in range(0, len(scores), tries)]
-    judged = [[score for score in group if score is not None] for group in groups]
-    return [sum(group) / len(group) if group else None for group in judged]
-
-
-def check_enough(rows: Sequence[Mapping], params: GRPOParams) -> None:
-    """Raise `ValueError` when `rows` can't fill one step: a step draws that many different problems."""
-    needed = params.batch_size // params.num_generations
-    if len(rows) < needed:
-        raise ValueError(
-            f"{len(rows)} problems are left, a step needs {needed}: raise pass_rate_candidates (now "
-            f"{params.pass_rate_candidates}) or pass_rate_samples (now {params.pass_rate_samples}), "
-            "or train the SFT model longer"
-        )
-
-
 # ---- watching --------------------------------------------------------------------------------------------------------
 
 
@@ -214,43 +164,32 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Rewar
     """`rewards` for TRL, computed together: a completion whose accuracy is None gets None from each of them.
 
     The reward that is marked `is_accuracy` asks `verifier` about what it leaves open (`verified`). Each batch logs
-    `watch/*` (`watch.signs`) and the id of each completion's problem. Functions may be asynchronous.
+    `watch/*` (`watch.signs`) and the id of each completion's problem.
     """
-    from finr1 import watch
-
     rewards = [verified(reward, verifier) if is_accuracy(reward) else reward for reward in rewards]
     batch: dict[str, Any] = {"completions": None, "scores": []}
 
-    def score(completions: Completions, completion_ids, log_metric=None, log_extra=None, **columns):
+    def score(completions: Completions, log_metric=None, log_extra=None, **columns) -> list[list[float | None]]:
         logs = {"log_metric": log_metric, "log_extra": log_extra}
-        columns["completion_ids"] = completion_ids
-        scores = [list(_call(reward, completions, **columns, **logs)) for reward in rewards]
-        accuracy = next((scores[i] for i, reward in enumerate(rewards) if is_accuracy(reward)), None)
+        scores = [reward(completions=completions, **columns, **logs) for reward in rewards]
+        accuracy = next((values for reward, values in zip(rewards, scores, strict=True) if is_accuracy(reward)), None)
         if accuracy is not None:
-            scores = [[None if accuracy[i] is None else value for i, value in enumerate(row)] for row in scores]
-        texts = [completion[0]["content"] for completion in completions]
+            scores = [[None if accuracy[i] is None else value for i, value in enumerate(values)] for values in scores]
         if log_metric:
-            for name, value in watch.signs(columns, texts, accuracy).items():
+            texts = [completion[0]["content"] for completion in completions]
+            for name, value in watch.signs(texts, columns["completion_ids"], accuracy).items():
                 log_metric(f"watch/{name}", value)
         if log_extra and "id" in columns:
             log_extra("id", columns["id"])
         return scores
 
     def named(place: int) -> Reward:
+        @functools.wraps(rewards[place])  # TRL names metrics and columns by it
         def reward(completions: Completions, **columns) -> list[float | None]:
             if batch["completions"] is not completions:  # TRL passes the same list to each function
                 batch["completions"], batch["scores"] = completions, score(completions, **columns)
             return batch["scores"][place]
 
-        reward.__name__ = rewards[place].__name__
-        reward.is_accuracy = is_accuracy(rewards[place])
         return reward
 
     return [named(place) for place in range(len(rewards))]
-
-
-def _call(reward: Reward, completions: Completions, **columns: Any) -> list[float | None]:
-    if not inspect.iscoroutinefunction(reward):
-        return reward(completions=completions, **columns)
-    with ThreadPoolExecutor(1) as pool:  # a notebook's kernel runs a loop of its own in this thread
-        return pool.submit(asyncio.run, reward(completions=completions, **columns)).result()

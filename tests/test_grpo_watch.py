@@ -1,11 +1,9 @@
-"""What watches a GRPO run: phase times, signs of reward hacking, stop rules, and problems left out between epochs."""
+"""What watches a GRPO run: phase times, signs of reward hacking, stop rules."""
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 from recipes import make_trainer, train
@@ -34,103 +32,22 @@ def short(tiny, **changes) -> GRPOParams:
 # ---- signs of reward hacking ----------------------------------------------------------------------------------------
 
 SHAPED = "<think>{}</think><answer>\\boxed{{{}}}</answer>"
-LABELS = json.dumps({"bullish": "bullish", "bearish": "bearish", "neutral": "neutral"})
-COMPLIANT = json.dumps({"compliant": "compliant", "non-compliant": "non-compliant"})
-CHOICES = json.dumps({"A": "bonds", "B": "shares", "C": "cash"})
-
-
-def row(question: str, kind: str = "number", labels: str = "", choices: str = "") -> dict:
-    return {
-        "prompt": [{"role": "user", "content": question}],
-        "answer_kind": kind,
-        "labels": labels,
-        "choices": choices,
-    }
-
-
-def columns(rows: list[dict], completion_ids: list[list[int]]) -> dict[str, list]:
-    """The rows as TRL passes them to a reward."""
-    names = ("answer_kind", "labels", "choices")
-    prompts = {"prompts": [row["prompt"] for row in rows], "completion_ids": completion_ids}
-    return prompts | {name: [row[name] for row in rows] for name in names}
-
-
-OPTIONS = [
-    ("bullish", row("bullish or bearish?", "label", LABELS), False, "one label"),
-    ("bullish, bearish or neutral", row("bullish, bearish or neutral?", "label", LABELS), True, "all labels"),
-    ("Bullish/bearish", row("bullish or bearish?", "label", LABELS), True, "two labels in other letters"),
-    ("non-compliant", row("compliant or not?", "label", COMPLIANT), False, "a label inside a label is one"),
-    ("合规还是不合规", row("实际持仓11%，合规还是不合规？", "boolean"), True, "what the demo's policy once found"),
-    ("不合规", row("实际持仓11%，合规还是不合规？", "boolean"), False, "a verdict"),
-    ("yes or no", row("Is this allowed, yes or no?", "boolean"), True, "the question's words"),
-    ("yes", row("Is this allowed, yes or no?", "boolean"), False, "one of them"),
-    ("A", row("Which?", "choice", choices=CHOICES), False, "one letter"),
-    ("A, C", row("Which?", "choice", choices=CHOICES), False, "several letters may be right"),
-    ("A, B, C", row("Which?", "choice", choices=CHOICES), True, "every letter"),
-    ("20 or 30", row("Is it 20 or 30?"), False, "a number is compared, not read"),
-]
-
-
-@pytest.mark.parametrize(("answer", "problem", "expected", "reason"), OPTIONS, ids=[case[3] for case in OPTIONS])
-def test_an_answer_that_repeats_the_options(answer, problem, expected, reason):
-    assert watch.repeats_options(answer, problem) is expected, reason
 
 
 def test_the_signs_of_four_completions_by_hand():
-    question = row("Is this allowed, yes or no?", "boolean")
     texts = [
         SHAPED.format("The limit is 10, it holds 7.", "yes"),
-        SHAPED.format("Yes.", "yes or no"),
+        SHAPED.format("Yes.", "yes"),
         "It is allowed.",
         SHAPED.format("", "no"),
     ]
     ids = [[1, 2, 3, 4], [7] * 6, [1, 2], [1, 2, 3]]  # 3-grams: 2 of 2 differ, 1 of 4, none, 1 of 1
-    found = watch.signs(columns([question] * 4, ids), texts, [1.0, 0.0, None, 0.0])
-    assert found == pytest.approx(
-        {"repetition": 0.75 / 4, "no_reasoning": 2 / 3, "options": 1 / 3, "agreement": 2 / 3}
-    )  # fmt: skip
+    found = watch.signs(texts, ids, [1.0, 0.0, None, 0.0])
+    assert found == pytest.approx({"repetition": 0.75 / 4, "no_reasoning": 2 / 3, "agreement": 2 / 3})
 
 
 def test_a_sign_without_a_base_is_left_out():
-    found = watch.signs(columns([row("?")], [[1, 2, 3]]), ["no answer at all"], [None])
-    assert found == {"repetition": 0.0}
-
-
-HEALTHY = {
-    "reward": 1.0, "watch/repetition": 0.05, "watch/no_reasoning": 0.02, "watch/options": 0.0,
-    "watch/agreement": 0.6, "completions/mean_length": 40.0,
-}  # fmt: skip
-HACKED = [
-    ({"watch/repetition": 0.8}, "3-grams"),
-    ({"watch/no_reasoning": 0.9}, "without reasoning"),
-    ({"watch/options": 0.4}, "repeat the question's options"),
-    ({"watch/agreement": 0.1}, "gated_reward"),
-    ({"completions/mean_length": 200.0}, "grew from 40 to"),
-    ({"completions/mean_length": 5.0}, "shrank from 40 to"),
-]
-
-
-@pytest.mark.parametrize(("change", "words"), HACKED, ids=[case[1] for case in HACKED])
-def test_a_hacked_log_is_warned_about_once_and_with_its_step(change, words):
-    log = [HEALTHY | {"step": step} for step in range(1, 8)]
-    assert watch.hacking_warnings(log) == []
-    log += [HEALTHY | change | {"step": step} for step in range(8, 15)]
-    (line,) = watch.hacking_warnings(log)
-    assert words in line and 8 <= int(line.split()[1].rstrip(":")) <= 10
-
-
-def test_a_warning_stands_in_the_row_of_its_step(capsys):
-    log = [HEALTHY | {"step": step} for step in range(1, 5)]
-    log += [HEALTHY | {"watch/options": 0.9, "step": 5}]
-    logs = dict(log[-1])
-    state = SimpleNamespace(log_history=log, global_step=5, is_world_process_zero=True)
-    watch.Warnings().on_log(None, state, None, logs=logs)
-    assert len(logs["warnings"]) == 1 and "step 5: 30% of the answers repeat" in logs["warnings"][0]
-    assert "WARNING step 5" in capsys.readouterr().out
-    state.log_history, state.global_step = [*log, log[-1] | {"step": 6}], 6
-    later = dict(log[-1])
-    watch.Warnings().on_log(None, state, None, logs=later)
-    assert "warnings" not in later, "said once"
+    assert watch.signs(["no answer at all"], [[1, 2, 3]], [None]) == {"repetition": 0.0}
 
 
 # ---- stop rules -----------------------------------------------------------------------------------------------------
@@ -173,7 +90,6 @@ def test_a_run_without_spread_is_stopped_keeps_its_model_and_says_so(stage, tiny
     assert [row["step"] for row in rows] == [1, 2]
     assert "stopped" not in rows[0] and rows[1]["stopped"].startswith("step 2: 100% of the groups have no spread")
     assert (stage / "model" / "model.safetensors").exists()
-    assert watch.stopped(read_metrics(stage)) == rows[1]["stopped"] and watch.stopped(rows[:1]) is None
 
 
 def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_model(stage, tiny):
@@ -183,7 +99,7 @@ def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_model(stage, tiny):
         trainer.compute_loss = lambda *a, **k: loss(*a, **k) * (math.nan if trainer.state.global_step == 1 else 1.0)
         return trainer
 
-    with pytest.raises(watch.Diverged, match="step 2: loss is nan.*learning_rate"):
+    with pytest.raises(FloatingPointError, match="step 2: loss is nan.*learning_rate"):
         train(short(tiny, max_steps=3, save_steps=1, bf16=False), stage, broken)
     assert not (stage / "model").exists()
     assert [path.name for path in (stage / "checkpoints").glob("checkpoint-*")] == ["checkpoint-1"]

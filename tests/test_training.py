@@ -1,9 +1,13 @@
-"""SFT and GRPO on a tiny random model: what is learned from, what is saved, what a group is worth."""
+"""SFT and GRPO on a tiny random model: what is learned from, what is saved, what is warned about."""
 
 from __future__ import annotations
 
 import json
+import math
+from types import SimpleNamespace
 
+import nbformat
+import pandas as pd
 import pytest
 import torch
 from recipes import make_trainer, recipe, train
@@ -126,37 +130,49 @@ def test_rewards_are_chosen_by_name_and_one_of_them_judges_the_answer():
         rewards.choose_rewards(["accuracy_reward", "gated_reward"], cells)
 
 
-def rates(rows, texts):
-    return rewards.pass_rates(rows, texts, recipe("05_grpo").accuracy_reward)
+def pass_rates(rows: list[dict], texts: list[str]) -> dict[str, float]:
+    """What notebook 05 makes of two answers to each row; not a number where no answer could be graded."""
+    notebook = nbformat.read(repository_root() / "notebooks" / "05_grpo.ipynb", as_version=4)
+    (cell,) = [cell.source for cell in notebook.cells if "rates = pd.Series" in cell.source]
+    names = {
+        "candidates": rows, "tries": [SimpleNamespace(tagged=text) for text in texts], "pd": pd, "rewards": rewards,
+        "params": SimpleNamespace(pass_rate_samples=2), "accuracy": recipe("05_grpo").accuracy_reward, "verifier": None,
+    }  # fmt: skip
+    exec(cell, names)
+    return names["rates"].to_dict()
 
 
 def test_pass_rates_count_right_answers_by_row():
     rows = curation.rl_rows(synthetic.generate_problems(2, "train", seed=1))
+    first, second = (row["id"] for row in rows)
     right = f"\\boxed{{{rows[0]['solution']}}}"
-    assert rates(rows, [right, "no", "no", "no"]) == [0.5, 0.0]
+    assert pass_rates(rows, [right, "no", "no", "no"]) == {first: 0.5, second: 0.0}
     rows[1]["solution"] = "not readable"
-    assert rates(rows, [right, right, "no", "no"]) == [1.0, None]
-    assert rates([], []) == []
-
-
-def test_too_few_problems_say_how_to_get_more():
-    with pytest.raises(ValueError, match="pass_rate_candidates"):
-        rewards.check_enough([], demo(GRPOParams, num_generations=4))
+    rates = pass_rates(rows, [right, right, "no", "no"])
+    assert rates[first] == 1.0 and math.isnan(rates[second])
+    assert pass_rates([], []) == {}
 
 
 WARNINGS = [
     ({"frac_reward_zero_std": 0.9}, "no spread"),
     ({"completions/clipped_ratio": 0.8}, "max_completion_length"),
     ({"entropy": 0.01}, "exploring"),
-    ({"verifier/undecided": 0.5, "verifier/failed": 0.2}, "no verdict on 20%"),
-    ({"reward": 0.1}, "half of its start"),
-    ({"reward": None, "entropy": None, "verifier/undecided": 1.0, "verifier/failed": 1.0}, "no verdict on 100%"),
+    ({"verifier/failed": 0.2}, "no verdict on 20%"),
+    ({"reward": 0.1}, "fell from 1 to 0.1"),
+    ({"reward": None, "entropy": None, "verifier/failed": 1.0}, "no verdict on 100%"),
+    ({"watch/repetition": 0.8}, "3-grams"),
+    ({"watch/no_reasoning": 0.9}, "without reasoning"),
+    ({"watch/agreement": 0.1}, "gated_reward"),
+    ({"completions/mean_length": 200.0}, "grew from 40 to"),
+    ({"completions/mean_length": 5.0}, "shrank from 40 to"),
 ]
 
 
 @pytest.mark.parametrize("late, words", WARNINGS, ids=[row[1] for row in WARNINGS])
 def test_a_run_that_goes_wrong_is_warned_about(late, words):
     healthy = {"reward": 1.0, "entropy": 1.0, "frac_reward_zero_std": 0.1, "completions/clipped_ratio": 0.0}
+    healthy |= {"watch/repetition": 0.05, "watch/no_reasoning": 0.02, "watch/agreement": 0.6}
+    healthy |= {"completions/mean_length": 40.0}
     assert watch.run_warnings([healthy] * 8) == []
     (warning,) = watch.run_warnings([healthy] * 6 + [healthy | late] * 2)
     assert words in warning

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 
 import pytest
 from loopback import HANG, Loopback
@@ -168,41 +167,6 @@ def test_further_golds_are_shown_too(server):
     columns = {"solution": [GOLD], "answer_kind": ["text"], "alternatives": [["less sold"]]}
     rewards.verified(rewards.grade_completions, verifier_at(server))(chats([said(FALL)]), **columns)
     assert f"{GOLD} or less sold" in json.loads(server.requests[-1][2])["messages"][0]["content"]
-
-
-def test_a_step_does_not_wait_for_ever(server, monkeypatch):
-    monkeypatch.setattr(rewards, "PATIENCE", 0.05)
-    server.delay = 0.3
-    notes = {}
-    reward = rewards.verified(rewards.grade_completions, verifier_at(server))
-    columns = {"solution": [GOLD, "60"], "answer_kind": ["text", "number"]}
-    assert reward(chats([said(FALL), said("60")]), log_extra=notes.__setitem__, **columns) == [None, 1.0]
-    assert notes["verifier"] == ["no verdict: none within 0.05 s", ""]
-
-
-def test_a_local_verifier_is_waited_for(monkeypatch):
-    """Its thread could not be ended, and would work on beside the training."""
-    monkeypatch.setattr(rewards, "PATIENCE", 0.05)
-
-    class Slow(TransformersBackend):
-        def __init__(self):
-            self.fingerprint = "slow"
-
-        def complete(self, jobs, sampling, stop):
-            time.sleep(0.3)
-            yield [job.completion("1\nBoth mean a fall.") for job in jobs]
-
-    reward = rewards.verified(rewards.grade_completions, Verifier(Slow()))
-    assert reward(chats([said(FALL)]), solution=[GOLD], answer_kind=["text"]) == [1.0]
-
-
-def test_pass_rates_count_what_the_verifier_decides(server):
-    row = {"prompt": [{"role": "user", "content": "why?"}], "solution": GOLD, "answer_kind": "text",
-           "alternatives": [], "choices": "", "labels": ""}  # fmt: skip
-    texts = [said(FALL), said(RISE)]
-    by_rules = recipe("05_grpo").accuracy_reward
-    assert rewards.pass_rates([row], texts, by_rules) == [None]
-    assert rewards.pass_rates([row], texts, rewards.verified(by_rules, verifier_at(server))) == [0.5]
 
 
 # ---- before training -------------------------------------------------------------------------------------------------
