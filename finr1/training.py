@@ -11,15 +11,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PrinterCallback, TrainerCallback
+import psutil
+import torch
+from accelerate.utils import DistributedType
+from accelerate.utils.memory import should_reduce_batch_size
+from peft import PeftModel
+from transformers import GenerationConfig, PrinterCallback, TrainerCallback
+from transformers.integrations import unset_hf_deepspeed_config
+from trl.models.utils import unwrap_model_for_generation
 
+from finr1.manifest import peak_memory_gib
 from finr1.models import load_model, merge_adapter, resolve_model
 from finr1.paths import cache_dir
 from finr1.progress import EARLY_FILE, METRICS_FILE, read_metrics
 from finr1.records import Problem, messages, read_jsonl
 
 if TYPE_CHECKING:
-    import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
     from trl import SFTTrainer
 
@@ -33,8 +40,6 @@ EARLY_PROBLEMS = 3  # answered again and again in the early looks
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
     """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, where it runs."""
-    import torch
-
     return {
         "output_dir": str(stage_dir / "checkpoints"),
         "save_steps": params.save_steps,
@@ -61,8 +66,6 @@ def load_policy(
 
     `kwargs` go to `from_pretrained`, for example `attn_implementation="flash_attention_2"`.
     """
-    import torch
-
     if params.peft != "qlora":
         frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
         return load_model(path, "bfloat16" if frozen_base else "float32", **kwargs)
@@ -78,9 +81,9 @@ def load_policy(
 class MetricsFile(TrainerCallback):
     """Appends each log of the trainer to `metrics.jsonl`, from which the notebook draws its curves.
 
-    Adds `elapsed_s`, `tokens_per_s` (tokens of the steps since the last log, prompts included, by the time of these
-    steps) and the first process's memory (`memory_gib`). A resumed run first drops the rows behind its checkpoint, so
-    that every step stands there once, and keeps counting `num_tokens`, which TRL's SFT starts at 0 again.
+    Adds `tokens_per_s` (tokens of the steps since the last log, prompts included, by the time of these steps) and the
+    first process's memory (`memory_gib`). A resumed run first drops the rows behind its checkpoint, so that every step
+    stands there once, and keeps counting `num_tokens`, which TRL's SFT starts at 0 again.
     Callbacks that add to a log stand before it; those that take time stand after it.
     """
 
@@ -88,12 +91,11 @@ class MetricsFile(TrainerCallback):
         self.path = stage_dir / METRICS_FILE
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.tokens_before = 0
         if state.is_world_process_zero:
             keep_rows(self.path, state.global_step)
             logged = max((row.get("num_tokens", 0) for row in read_metrics(self.path.parent)), default=0)
             self.tokens_before = logged - state.num_input_tokens_seen  # GRPO's count resumes, SFT's does not
-        self.started, self.step_s, self.tokens = time.monotonic(), 0.0, state.num_input_tokens_seen
+        self.step_s, self.tokens = 0.0, state.num_input_tokens_seen
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.step_started = time.monotonic()
@@ -104,14 +106,12 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero:
             return
-        row = {"step": state.global_step, "max_steps": state.max_steps, **logs}
-        row["elapsed_s"] = round(time.monotonic() - self.started, 3)
+        row = {"step": state.global_step, "max_steps": state.max_steps, **logs, **memory_gib()}
         if "num_tokens" in logs:  # TRL's count, over all processes, since the process began
             if self.step_s:
                 row["tokens_per_s"] = round((logs["num_tokens"] - self.tokens) / self.step_s, 1)
                 self.tokens, self.step_s = logs["num_tokens"], 0.0
             row["num_tokens"] += self.tokens_before
-        row |= memory_gib()
         with self.path.open("a", encoding="utf8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -130,34 +130,33 @@ class MemoryProbe(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
-        from accelerate.utils.memory import should_reduce_batch_size
-
         if self.trainer.is_deepspeed_enabled:
             return
         data = self.trainer.train_dataset
         by_length = sorted(range(len(data)), key=lambda i: -len(data[i]["input_ids"]))
         batch = self.trainer.data_collator([data[i] for i in by_length[: args.per_device_train_batch_size]])
         rows, length = batch["input_ids"].shape
+        advice = (
+            f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
+            'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
+        )
         # On a CPU the system may end the process without a word: then this line is the last in the log.
-        print(f"memory probe: {rows} x {length} tokens; if it ends here, {_advice(self.trainer)}", flush=True)
+        print(f"memory probe: {rows} x {length} tokens; if it ends here, {advice}", flush=True)
         try:
             self._step(batch, model, optimizer, passes=min(2, args.gradient_accumulation_steps))
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-            reason = str(error).partition("\n")[0]
-            message = f"the longest batch ({rows} x {length} tokens) does not fit in memory: {_advice(self.trainer)}"
-            raise MemoryError(f"{message} ({reason})") from error
+            message = f"the longest batch ({rows} x {length} tokens) does not fit in memory: {advice}"
+            raise MemoryError(f"{message} ({str(error).splitlines()[0]})") from error
         if state.global_step == 0:
             peak = memory_gib()["peak_memory_gib"]
             self.trainer.log({"memory_probe_gib": peak, "memory_probe_tokens": rows * length})
 
     def _step(self, batch: dict, model, optimizer, passes: int) -> None:
-        import torch
-
         trainer, device = self.trainer, self.trainer.args.device
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
-        moments = [] if optimizer.state else [torch.ones_like(weight) for weight in trained for _ in range(2)]
+        trained = () if optimizer.state else [weight for weight in model.parameters() if weight.requires_grad]
+        moments = [torch.ones_like(weight) for weight in trained for _ in range(2)]
         batch = {name: values.to(device) for name, values in batch.items()}
         trainer.model_wrapped.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -168,24 +167,6 @@ class MemoryProbe(TrainerCallback):
                 trainer.accelerator.backward(loss)
         trainer.model_wrapped.zero_grad()
         del moments
-
-
-def _advice(trainer: SFTTrainer) -> str:
-    """The parameters that make a step smaller, with their values now; those that are spent already left out."""
-    args, advice = trainer.args, []
-    if args.per_device_train_batch_size > 1:
-        advice.append(
-            f"lower per_device_train_batch_size (now {args.per_device_train_batch_size}) "
-            "and raise gradient_accumulation_steps to keep the batch"
-        )
-    if not args.gradient_checkpointing:
-        advice.append("set gradient_checkpointing = True")
-    if not hasattr(trainer.model, "peft_config"):
-        advice.append('set peft = "lora"')
-    elif not getattr(trainer.model, "is_loaded_in_4bit", False):
-        advice.append('set peft = "qlora"')
-    advice.append(f"lower max_length (now {args.max_length})")
-    return ", or ".join(advice)
 
 
 class EarlyLook(TrainerCallback):
@@ -203,11 +184,9 @@ class EarlyLook(TrainerCallback):
             self.problems = [problem for problem in problems if problem.split == "dev"][:EARLY_PROBLEMS]
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if not self.steps:
-            return
-        if state.is_world_process_zero:
+        if self.steps and state.is_world_process_zero:
             keep_rows(self.path, state.global_step)
-        if state.global_step == 0:
+        if self.steps and state.global_step == 0:
             self._look(0)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -215,17 +194,6 @@ class EarlyLook(TrainerCallback):
             self._look(state.global_step)
 
     def _look(self, step: int) -> None:
-        texts = self._answers()
-        if self.trainer.is_world_process_zero():
-            with self.path.open("a", encoding="utf8") as file:
-                for problem, text in zip(self.problems, texts, strict=True):
-                    file.write(json.dumps({"step": step, "id": problem.id, "text": text}, ensure_ascii=False) + "\n")
-
-    def _answers(self) -> list[str]:
-        import torch
-        from transformers import GenerationConfig
-        from trl.models.utils import unwrap_model_for_generation
-
         trainer, tokenizer = self.trainer, self.trainer.processing_class
         ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
         greedy = GenerationConfig(max_new_tokens=self.max_tokens, do_sample=False, **ends)
@@ -239,25 +207,11 @@ class EarlyLook(TrainerCallback):
             with torch.no_grad(), trainer.accelerator.autocast():
                 output = model.generate(**batch, generation_config=greedy)
             model.train()
-        return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
-def early_answers(stage_dir: Path) -> list[dict]:
-    """The early looks' rows {"step", "id", "text"}, step by step; none where `sample_steps` was 0."""
-    path = stage_dir / EARLY_FILE
-    return [json.loads(line) for line in path.read_text("utf8").splitlines()] if path.exists() else []
-
-
-def release(trainer: Trainer) -> None:
-    """Give back the memory of a trainer that was made for a look: the training that follows needs it."""
-    import gc
-
-    import torch
-
-    trainer.model = trainer.model_wrapped = trainer.optimizer = None
-    trainer.accelerator.free_memory()
-    gc.collect()
-    torch.cuda.empty_cache()
+        texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        if trainer.is_world_process_zero():
+            with self.path.open("a", encoding="utf8") as file:
+                for problem, text in zip(self.problems, texts, strict=True):
+                    file.write(json.dumps({"step": step, "id": problem.id, "text": text}, ensure_ascii=False) + "\n")
 
 
 def keep_rows(path: Path, step: int) -> None:
@@ -272,15 +226,10 @@ def keep_rows(path: Path, step: int) -> None:
 
 
 def memory_gib() -> dict[str, float]:
-    """GiB that this process holds now (between two steps) and its peak so far: on the GPU, where there is one.
+    """GiB that this process holds now (between two steps) and its peak so far.
 
-    There it is what torch has allocated, elsewhere resident memory.
+    On a GPU it is what torch has allocated, elsewhere resident memory.
     """
-    import psutil
-    import torch
-
-    from finr1.manifest import peak_memory_gib
-
     if torch.cuda.is_available():
         now, peak = torch.cuda.memory_allocated() / 2**30, torch.cuda.max_memory_allocated() / 2**30
     else:
@@ -292,38 +241,21 @@ def memory_gib() -> dict[str, float]:
 
 
 def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> None:
-    """Raise `RuntimeError` when a launcher started another number of processes than was asked for.
+    """Raise `RuntimeError` when a launcher made something else than the parameters of these names ask for.
 
-    For several, training raises it too when the model is not wrapped as `distributed` asks.
+    A wrong setting of accelerate starts one process, or wraps the model in another way, without a word.
     """
-    actual = trainer.accelerator.num_processes
-    if actual != num_processes:
-        raise RuntimeError(f"num_processes = {num_processes}, but {actual} are running: start this stage with `launch`")
-    if num_processes > 1:
-        trainer.add_callback(CheckWrapper(trainer, distributed))
-
-
-class CheckWrapper(TrainerCallback):
-    """Raises `RuntimeError` when the model that is trained is not wrapped as `distributed` asks.
-
-    The trainer wraps it as it starts; a wrong setting of accelerate makes another wrapper without a word.
-    """
-
-    def __init__(self, trainer: Trainer, distributed: str):
-        self.trainer, self.distributed = trainer, distributed
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        from torch.distributed.fsdp import FSDPModule
-        from torch.nn.parallel import DistributedDataParallel
-
-        model = self.trainer.model_wrapped
-        is_wrapped = {
-            "ddp": lambda: isinstance(model, DistributedDataParallel),
-            "fsdp2": lambda: isinstance(model, FSDPModule),
-            "zero3": lambda: type(model).__name__ == "DeepSpeedEngine" and model.zero_optimization_stage() == 3,
-        }
-        if not is_wrapped[self.distributed]():
-            raise RuntimeError(f'distributed = "{self.distributed}", but the model runs as {type(model).__name__}')
+    accelerator = trainer.accelerator
+    if accelerator.num_processes != num_processes:
+        started = f"{accelerator.num_processes} are running: start this stage with `launch`"
+        raise RuntimeError(f"num_processes = {num_processes}, but {started}")
+    actual = "ddp"
+    if accelerator.distributed_type == DistributedType.FSDP:
+        actual = f"fsdp{accelerator.state.fsdp_plugin.fsdp_version}"
+    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
+        actual = f"zero{accelerator.state.deepspeed_plugin.zero_stage}"
+    if num_processes > 1 and actual != distributed:
+        raise RuntimeError(f'distributed = "{distributed}", but accelerate runs {actual}')
 
 
 def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: Path) -> None:
@@ -363,9 +295,6 @@ def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
 
     Every process has to take part.
     """
-    from accelerate.utils import DistributedType
-    from transformers.integrations import unset_hf_deepspeed_config
-
     kind = trainer.accelerator.distributed_type
     if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         return None
@@ -378,8 +307,6 @@ def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
 def _save(
     trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state: dict[str, torch.Tensor] | None
 ) -> None:
-    from peft import PeftModel
-
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel) and params.merge_adapter:
         model, state = _merge_adapter(model, state), None
@@ -394,8 +321,6 @@ def _save(
 
 def _merge_adapter(model, state: dict[str, torch.Tensor] | None):
     """Fold the adapter into fp32 weights; a base in 4 or 16 bits or in shards is loaded again whole for that."""
-    import torch
-
     if state is None and {weight.dtype for weight in model.parameters()} == {torch.float32}:
         return model.merge_and_unload()
     with tempfile.TemporaryDirectory() as adapter:
