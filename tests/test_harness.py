@@ -43,7 +43,7 @@ def harness_samples(model: str, folder, batch_size: int) -> tuple[dict, dict[str
     outcome = lm_eval.simple_evaluate(
         model="hf",
         model_args={"pretrained": model, "dtype": "float32", "attn_implementation": "eager", "device": "cpu"},
-        tasks=[harness.GROUP],
+        tasks=[harness.TAG],
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         batch_size=batch_size,
         apply_chat_template=True,
