@@ -100,8 +100,8 @@ def compare(options: argparse.Namespace) -> None:
 def measure_grading(count: int) -> None:
     """Regrading of `count` samples through the public function, and short answers a second for each kind."""
     from finr1.evaluation import evaluate, regrade_samples
-    from finr1.evaluation.samples import grade_answer
     from finr1.generation import SamplingParams, ScriptedBackend
+    from finr1.grading import grade
 
     problems = items(500)
     golds = {problem.id: problem.gold for problem in problems}
@@ -116,7 +116,8 @@ def measure_grading(count: int) -> None:
         pairs = list(zip(members, members[1:] + members[:1], strict=True)) * (20_000 // len(members))
         start = time.process_time()
         for problem, other in pairs:
-            grade_answer(problem, other.gold)
+            options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
+            grade(other.gold, problem.gold, problem.answer_kind, **options)
         print(f"{kind:10}{len(pairs) / (time.process_time() - start):9.0f} answers/s on one core")
 
 

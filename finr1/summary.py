@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from finr1.evaluation import change_text, decided, percent, points, remark
+from finr1.evaluation import change_text, percent, points, remark
 from finr1.judge import TAKEN_OUT
 from finr1.plotting import MODEL_NAMES
 from finr1.plotting.benchmark import PARTS
@@ -64,7 +64,9 @@ def _level(row: Mapping) -> str:
 
 def _change(step: Mapping) -> str:
     """A difference with its interval, the problems that it is of where these are not all, and whether it is noise."""
-    on = f" on the {decided(step)} problems that could be graded" if step["n"] < step["asked"] else ""
+    on = ""
+    if step["n"] < step["asked"]:
+        on = f" on the {step['n']} of {step['asked']} problems that could be graded"
     noise = remark(step) and f", which is {remark(step)}{'' if step['inside_noise'] else ' comparisons'}"
     return f"{change_text(step)} points (paired 95 % interval){on}{noise}"
 

@@ -9,8 +9,7 @@ grading, and `harness` the same items for lm-evaluation-harness. A judge's verdi
 from finr1.evaluation.items import SUITES, suite_items, suite_of
 from finr1.evaluation.regrade import PROTOCOLS, protocol_rows, regrade_samples
 from finr1.evaluation.rendering import (
-    change_text, decided, estimate, percent, points, remark, render_table, result_cells, shares_by, step_cells,
-    table_notes,
+    change_text, estimate, percent, points, remark, render_table, result_cells, shares_by, step_cells, table_notes,
 )
 from finr1.evaluation.samples import Sample, evaluate
 from finr1.evaluation.statistics import (

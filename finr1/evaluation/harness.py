@@ -23,12 +23,12 @@ from finr1.records import Problem, messages, write_jsonl
 TAG = "finr1"  # of all tasks
 
 
-def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> list[str]:
-    """Write a task (YAML and JSONL) for each source among `problems`, all tagged `finr1`; returns their names.
+def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> None:
+    """Write a task (YAML and JSONL) for each source among `problems`, named after it, all tagged `finr1`.
 
     The YAML names its items by absolute path, since the harness looks for a relative one from where it is started.
     """
-    folder, tasks = Path(folder).resolve(), []
+    folder = Path(folder).resolve()
     common = {
         "tag": TAG,
         "dataset_path": "json",
@@ -53,8 +53,6 @@ def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> list[s
         task = {"task": name, "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}}} | common
         text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
         (folder / f"{name}.yaml").write_text(f"class: !function finr1.evaluation.harness_task.ChatTask\n{text}", "utf8")
-        tasks.append(name)
-    return tasks
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -75,11 +73,11 @@ def run_export(options: argparse.Namespace) -> int:
         if asked != {problem.id: chat_sha256(messages(problem)) for problem in items}:
             raise ValueError(f"{stage} was asked with other prompts or items than today's")
         max_tokens = read_flat_yaml(stage / "params.yaml").values["max_tokens"]
-        tasks = export(items, options.output, max_tokens)
+        export(items, options.output, max_tokens)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{len(items)} items in {options.output}: {', '.join(tasks)}")
+    print(f"{len(items)} items of {', '.join(sorted({item.source for item in items}))} in {options.output}")
     print(f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {TAG} "
           "--apply_chat_template")  # fmt: skip
     return 0

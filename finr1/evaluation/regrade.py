@@ -96,10 +96,7 @@ def protocol_rows(graded: Mapping[str, Sequence[Sample]]) -> list[dict]:
 
 
 def read_benchmark(run: str) -> tuple[Path, list[Sample], list[Problem]]:
-    """Folder, answers and problems of the finished benchmark in `run`, a folder of outputs/ or a path.
-
-    Raises `OSError` or `ValueError` for a file that is missing or cannot be read.
-    """
+    """Folder, answers and problems of a run's benchmark; `OSError` or `ValueError` for a file that is not readable."""
     stage = run_folder(run) / "06_benchmark"
     return stage, list(read_jsonl(stage / "samples.jsonl", Sample)), list(read_jsonl(stage / "items.jsonl", Problem))
 

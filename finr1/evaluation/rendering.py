@@ -30,11 +30,6 @@ def change_text(row: Mapping) -> str:
     return f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
 
 
-def decided(row: Mapping) -> str:
-    """The items of a row of `paired_table` as text: "40 of 60" where 20 are undecided for one model or the other."""
-    return str(row["n"]) if row["n"] == row["asked"] else f"{row['n']} of {row['asked']}"
-
-
 def remark(row: Mapping) -> str:
     """Why a row shows no difference: zero is in its interval, or p corrected by Holm is 0.05 or more; else empty."""
     if row["inside_noise"]:
@@ -70,7 +65,7 @@ def step_cells(steps: Sequence[Mapping]) -> list[dict]:
         {
             "step": f"{row['before']} -> {row['after']}",
             "decoding": row["decoding"],
-            "items": decided(row),
+            "items": row["n"] if row["n"] == row["asked"] else f"{row['n']} of {row['asked']}",
             "accuracy [95 %]": change_text(row),
             **{name: points(row[part]) for part, name in names.items()},
             "lenient": points(row["lenient_difference"]),

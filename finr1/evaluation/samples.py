@@ -80,21 +80,16 @@ def evaluate(
 
 def grade_text(problem: Problem, text: str) -> dict:
     """Every verdict on an answer, by the names of `Sample`'s fields; raises `ValueError` for an unreadable gold."""
+    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
     answer = grading.extract_answer(text)
     lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
     return {
         "answer": answer,
         "lenient_answer": lenient,
         "format": grading.has_format(text),
-        "correct": grade_answer(problem, answer),
-        "lenient_correct": grade_answer(problem, lenient),
+        "correct": grading.grade(answer, problem.gold, problem.answer_kind, **options),
+        "lenient_correct": grading.grade(lenient, problem.gold, problem.answer_kind, **options),
     }
-
-
-def grade_answer(problem: Problem, answer: str | None) -> bool | None:
-    """`grading.grade` of an extracted answer against all that `problem` accepts."""
-    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
-    return grading.grade(answer, problem.gold, problem.answer_kind, **options)
 
 
 def chat_sha256(chat: list[dict]) -> str:
