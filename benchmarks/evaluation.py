@@ -99,25 +99,25 @@ def compare(options: argparse.Namespace) -> None:
 
 def measure_grading(count: int) -> None:
     """Regrading of `count` samples through the public function, and short answers a second for each kind."""
-    from finr1.evaluation import PROTOCOLS, evaluate, regrade_samples
-    from finr1.evaluation.samples import grade_answer
+    from finr1.evaluation import evaluate, regrade_samples
     from finr1.generation import SamplingParams, ScriptedBackend
+    from finr1.grading import grade
 
     problems = items(500)
     golds = {problem.id: problem.gold for problem in problems}
     answer = "<think>12 * 5 = 60, so the answer follows.</think><answer>\\boxed{{{}}}</answer>"
     backend = ScriptedBackend(lambda request, *_: answer.format(golds[request.id]), "gold")
     samples = (evaluate(problems, backend, SamplingParams(), "base") * -(-count // len(problems)))[:count]
-    for protocol in PROTOCOLS:
-        start = time.perf_counter()
-        graded = regrade_samples(samples, problems, protocol)
-        print(f"regrade {len(graded)} samples, {protocol:10}{time.perf_counter() - start:7.1f} s")
+    start = time.perf_counter()
+    graded = regrade_samples(samples, problems)
+    print(f"regrade {len(samples)} samples under {', '.join(graded)}: {time.perf_counter() - start:.1f} s")
     for kind in sorted({problem.answer_kind for problem in problems}):
         members = [problem for problem in problems if problem.answer_kind == kind]
         pairs = list(zip(members, members[1:] + members[:1], strict=True)) * (20_000 // len(members))
         start = time.process_time()
         for problem, other in pairs:
-            grade_answer(problem, other.gold)
+            options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
+            grade(other.gold, problem.gold, problem.answer_kind, **options)
         print(f"{kind:10}{len(pairs) / (time.process_time() - start):9.0f} answers/s on one core")
 
 

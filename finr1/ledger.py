@@ -42,20 +42,16 @@ def read_claims() -> list[dict]:
 def number(claim: Mapping) -> float | None:
     """A share in [0, 1] or a difference of two; None for a claim without a reported number."""
     scores = {row["model"]: row["scores"] for row in reported.RESULTS}
-    values = [scores[model][benchmark] / 100 for model, benchmark in map(_place, claim.get("reported", []))]
+    places = (place.split("/") for place in claim.get("reported", []))
+    values = [scores[model][benchmark] / 100 for model, benchmark in places]
     return None if not values else values[0] - sum(values[1:])
-
-
-def _place(text: str) -> tuple[str, str]:
-    model, _, benchmark = text.partition("/")
-    return model, benchmark
 
 
 def hold(claim: Mapping, manifests: Mapping[str, Mapping], rows: Sequence[Mapping], steps: Sequence[Mapping]) -> dict:
     """`claim` with its number as `shown`, what the run `did` and `got`, the `finding` by the rules above, and `why`.
 
     `manifests`: stage -> its manifest; `rows` of `evaluation.results_table` by source, `steps` of `paired_table`, one
-    source at a time, which is in "source"; a judge's error is taken out of both.
+    source at a time, which is in "source"; a judge's error is taken out of the rows alone.
     """
     settings = {f"{stage}.{name}": value for stage, made in manifests.items()
                 for name, value in made["parameters"].items()}  # fmt: skip
@@ -92,8 +88,8 @@ def hold(claim: Mapping, manifests: Mapping[str, Mapping], rows: Sequence[Mappin
 def _hold_score(claim: Mapping, settings: Mapping, rows: Sequence[Mapping], steps: Sequence[Mapping]) -> dict:
     """An accuracy (one reported place), or the paired difference of two models on one benchmark (two places)."""
     recipe = {model: step for step, model in reported.RECIPE.items()}
-    models = [recipe.get(model, model) for model, _ in map(_place, claim["reported"])]
-    source = reported.SOURCE_NAMES[_place(claim["reported"][0])[1]]
+    places = [place.split("/") for place in claim["reported"]]
+    models, source = [recipe.get(model, model) for model, _ in places], reported.SOURCE_NAMES[places[0][1]]
     asked = [row for row in rows if row["source"] == source and row["model"] in models]
     if {row["model"] for row in asked} != set(models):
         return {"why": f"this run did not ask {' and '.join(reversed(models))} anything of {source}"}
@@ -101,9 +97,8 @@ def _hold_score(claim: Mapping, settings: Mapping, rows: Sequence[Mapping], step
     asked = [row for row in asked if row["decoding"] == decoding]
     left, n = (sum(row[key] for row in asked) for key in ("undecided", "samples"))
     judged = any("judge_error" in row for row in asked)
-    if left > (
-        UNREAD * n if judged else 0
-    ):  # rules call a missing answer wrong: the accuracy of the rest leans to that
+    # Rules call a missing answer wrong, so the accuracy of the rest leans to that.
+    if left > (UNREAD * n if judged else 0):
         return {"why": f"{left} of {n} answers are undecided{' after the judge' if judged else '; no judge'}"}
     paired = len(models) == 2
     if paired:

@@ -8,12 +8,7 @@ exports a notebook that has ended, while 07 writes its page as it runs, and its 
 from __future__ import annotations
 
 import base64
-import json
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,16 +22,7 @@ from finr1.manifest import read_manifest
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-HEADINGS = {  # stage folder -> heading of its section, in the order of the page
-    "01_data": "Data",
-    "02_distillation": "Distillation",
-    "03_filtering": "Filtering and its audit",
-    "04_sft": "Supervised fine-tuning",
-    "05_grpo": "GRPO",
-    "06_benchmark": "The benchmark in figures",
-}
-BETTER_SHOWN = ("rows", "steps", "by_capability", "by_source", "table", "protocols")  # they have a place of their own
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+BETTER_SHOWN = ("rows", "steps", "by_capability", "by_source", "protocols")  # they have a place of their own
 # A cell that stands to the right: a number, maybe with its unit, its interval or its n; or a dash.
 NUMBER = re.compile(r"(-|[-+]?\d[\d,.]*(e[-+]\d+)?)( %)?( \[[^]]*\])?( (of|/) \d+)?")
 
@@ -89,25 +75,17 @@ class Page:
         self.sections.append(section)
         return section
 
-    def add_stage(self, folder: Path) -> None:
+    def add_stage(self, heading: str, folder: Path) -> None:
         """What a complete stage measured: numbers, warnings, figures, and tables as its manifest has them."""
         metrics = {k: v for k, v in read_manifest(folder)["metrics"].items() if k not in BETTER_SHOWN and v is not None}
         warnings = metrics.pop("warnings", [])
         tables = {k: v for k, v in metrics.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
         values = {k: v for k, v in metrics.items() if k not in tables and "\n" not in str(v)}
-        self.add(HEADINGS[folder.name], values, warnings, sorted((folder / "figures").glob("*.png")))
+        self.add(heading, values, warnings, sorted((folder / "figures").glob("*.png")))
         for name, rows in tables.items():
             look = "folded" if len(rows) > 12 else "part"
             note = "As manifest.json has them: shares from 0 to 1, 95 % intervals." if "low" in rows[0] else ""
             self.add(name.replace("_", " ").capitalize(), [_joined(row) for row in rows], note, look=look)
-
-    def add_manifests(self, manifests: Mapping[str, Mapping]) -> None:
-        """One folded part per manifest: the stage's parameters, then everything as it is in the file."""
-        for name, made in manifests.items():
-            changed = " with uncommitted changes" if made["code"]["dirty"] else ""
-            heading = f"{name}: seed {made['seed']}, commit {(made['code']['commit'] or 'unknown')[:10]}{changed}"
-            text = verbatim(json.dumps(made, indent=1, ensure_ascii=False))
-            self.add(f"{heading}, finished {made['finished']}", made["parameters"], text, look="folded")
 
     def write(self, path: Path) -> None:
         path.write_text(_template().render(page=self, paper=reported.PAPER), encoding="utf8")
@@ -162,31 +140,3 @@ def _joined(row: Mapping) -> dict[str, object]:
         elif not re.search(r"(^|_)high$", key):
             cells[key.replace("_", " ")] = value
     return cells
-
-
-def find_browser() -> str | None:
-    """Path of a Chromium-like browser; `FINR1_BROWSER` names one that is elsewhere."""
-    named = os.environ.get("FINR1_BROWSER")
-    return next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
-
-
-def write_pdf(html: Path, pdf: Path) -> str:
-    """Convert `html` to `pdf` with a Chromium, which is no dependency; returns one line on what happened.
-
-    Without one, or when it fails, no file is left at `pdf`: a missing PDF never fails a run.
-    """
-    pdf.unlink(missing_ok=True)
-    browser = find_browser()
-    if browser is None:
-        return f"no {pdf.name}: no Chromium is installed here (the HTML is complete without it)"
-    with tempfile.TemporaryDirectory() as profile:
-        options = ["--headless", "--disable-gpu", f"--user-data-dir={profile}", "--no-pdf-header-footer"]
-        if hasattr(os, "geteuid") and os.geteuid() == 0:  # its own sandbox refuses root; the page holds no script
-            options.append("--no-sandbox")
-        command = [browser, *options, f"--print-to-pdf={pdf.absolute()}", html.absolute().as_uri()]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=180)
-            return f"{pdf.name}: {pdf.stat().st_size / 1e6:.1f} MB, by {Path(browser).name}"
-        except (OSError, subprocess.SubprocessError) as error:
-            pdf.unlink(missing_ok=True)
-            return f"no {pdf.name}: {Path(browser).name} failed ({type(error).__name__})"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from test_evaluation import many, problem
+from test_evaluation import many, problem, run_cell
 
 from finr1 import evaluation
 from finr1.curation import pool_splits
 from finr1.generation import SamplingParams, ScriptedBackend
-from finr1.records import Problem, messages
+from finr1.records import Problem, messages, write_jsonl
 from finr1.synthetic import generate_problems
 
 GREEDY = SamplingParams(max_tokens=8)
@@ -33,15 +35,22 @@ POOL = [
 ]
 
 
-def test_the_papers_sampling_takes_so_many_of_each_and_all_of_the_tenth():
-    items = evaluation.select_items(POOL, "paper", 10, seed=1)
+def chosen(folder: Path, pool: list[Problem], sampling: str, num_items: int, seed: int = 1) -> list[Problem]:
+    """The items that notebook 06 takes from `pool`."""
+    write_jsonl(folder / "problems.jsonl", pool)
+    params = SimpleNamespace(sampling=sampling, num_items=num_items, seed=seed)
+    return run_cell("test = [", params=params, run=SimpleNamespace(inputs={"data_stage": folder}))["test"]
+
+
+def test_the_papers_sampling_takes_so_many_of_each_and_all_of_the_tenth(tmp_path):
+    items = chosen(tmp_path, POOL, "paper", 10)
     assert Counter(p.source for p in items) == {"ant_finance": 10, "finance_instruct_500k": 25, "finqa": 10, "tfns": 5}
     assert all(p.split == "test" for p in items)
-    assert items == evaluation.select_items(POOL[::-1], "paper", 10, seed=1)  # whatever the order of the pool
-    assert items != evaluation.select_items(POOL, "paper", 10, seed=2)
-    more = evaluation.select_items(POOL, "paper", 20, seed=1)
+    assert items == chosen(tmp_path, POOL[::-1], "paper", 10)  # whatever the order of the pool
+    assert items != chosen(tmp_path, POOL, "paper", 10, seed=2)
+    more = chosen(tmp_path, POOL, "paper", 20)
     assert {p.id for p in items} < {p.id for p in more}  # a smaller sample is part of a larger one
-    assert evaluation.select_items(POOL, "balanced", 7, seed=1) == POOL[:7]
+    assert chosen(tmp_path, POOL, "balanced", 7) == POOL[:7]
 
 
 def suite_sizes(problems: list[Problem]) -> Counter:
@@ -49,8 +58,8 @@ def suite_sizes(problems: list[Problem]) -> Counter:
     return Counter(suite for suite in suites if suite)
 
 
-def test_suites_take_real_records_first_and_mark_what_is_generated():
-    items = evaluation.select_items(POOL, "paper", 4, seed=1)
+def test_suites_take_real_records_first_and_mark_what_is_generated(tmp_path):
+    items = chosen(tmp_path, POOL, "paper", 4)
     extra = evaluation.suite_items(items, POOL, 8, seed=1)
     assert suite_sizes([*items, *extra]) == dict.fromkeys(evaluation.SUITES, 8)
     made = suite_sizes([p for p in extra if p.source == "synthetic"])
@@ -99,12 +108,19 @@ def test_a_difference_that_only_survives_alone_is_called_noise():
         {"inside_noise": False, "p_holm": 0.01},
     ]
     step = dict.fromkeys(("format_part", "given_format_part", "without_format_part", "lenient_difference"), 0.0)
-    step |= {"before": "a", "after": "b", "decoding": "greedy", "n": 9, "difference": 0.1, "low": 0.0, "high": 0.2}
+    step |= {
+        "before": "a",
+        "after": "b",
+        "decoding": "greedy",
+        "n": 9,
+        "asked": 9,
+        "difference": 0.1,
+        "low": 0.0,
+        "high": 0.2,
+    }
     step |= {"p": 0.01}
-    lines = evaluation.render_steps([step | row for row in rows]).splitlines()
-    assert (
-        lines[1].endswith("noise among so many") and lines[2].endswith("inside the noise") and lines[3].endswith("0.01")
-    )
+    cells = evaluation.step_cells([step | row for row in rows])
+    assert [line[""] for line in cells] == ["noise among so many", "inside the noise", ""]
 
 
 def test_zero_and_other_models_are_compared_too():
@@ -133,7 +149,7 @@ def test_training_on_the_test_items_shows_as_a_gap():
     """Two pools of notebook 01, two benchmarks on the same items, and the gap with its interval."""
     clean = [*generate_problems(40, "train", seed=1, max_level=1), *generate_problems(40, "test", seed=1, max_level=1)]
     sides = [
-        evaluation.evaluate(evaluation.select_items(pool, "balanced", 40, seed=1), memorise(pool), GREEDY, "grpo")
+        evaluation.evaluate([p for p in pool if p.split == "test"][:40], memorise(pool), GREEDY, "grpo")
         for pool in (clean, pool_splits(clean))
     ]
     gap = evaluation.paired_row(*sides, seed=0)

@@ -43,7 +43,7 @@ def harness_samples(model: str, folder, batch_size: int) -> tuple[dict, dict[str
     outcome = lm_eval.simple_evaluate(
         model="hf",
         model_args={"pretrained": model, "dtype": "float32", "attn_implementation": "eager", "device": "cpu"},
-        tasks=[harness.GROUP],
+        tasks=[harness.TAG],
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         batch_size=batch_size,
         apply_chat_template=True,
@@ -122,7 +122,7 @@ def test_the_command_exports_what_a_run_was_asked(outputs, tmp_path, capsys):
     assert "class: !function finr1.evaluation.harness_task.ChatTask" in text
     task = yaml.safe_load(text.replace("!function", ""))
     assert task["generation_kwargs"]["max_gen_toks"] == 17 and task["generation_kwargs"]["do_sample"] is False
-    assert "finr1_synthetic" in capsys.readouterr().out
+    assert "6 items of synthetic" in capsys.readouterr().out
 
 
 def test_a_run_without_a_benchmark_or_with_another_prompt_is_refused(outputs, tmp_path, capsys):

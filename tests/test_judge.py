@@ -346,11 +346,10 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
     write_jsonl(stage / "samples.jsonl", final)
     write_jsonl(stage / "items.jsonl", asked)
     write_jsonl(stage / "verdicts.jsonl", verdicts)
-    assert main(["regrade", "r", "--protocol", "judge"]) == 0  # kept verdicts; no model
+    assert main(["regrade", "r"]) == 0  # kept verdicts; no model
     printed = capsys.readouterr().out
     assert "50.0 [" in printed and "6 answers graded by J" in printed
-    assert main(["regrade", "r"]) == 0
-    assert "judge" in capsys.readouterr().out.splitlines()[0].split()
+    assert "judge" in printed.splitlines()[1].split()
 
 
 def test_a_judge_of_all_answers_and_a_reply_that_is_no_verdict():
@@ -359,8 +358,8 @@ def test_a_judge_of_all_answers_and_a_reply_that_is_no_verdict():
     samples[0] = samples[0].model_copy(update={"answer": None})
     verdicts = judge.judge_samples(samples, asked, ScriptedBackend(lambda *_: "maybe", "m"), "J", "all", 0)
     assert len(verdicts) == 11 and not any(v.study for v in verdicts)  # a missing answer needs no judge
-    final = evaluation.regrade_samples(samples, asked, "judge", verdicts)
-    ruled = evaluation.regrade_samples(samples, asked, "ours")
+    regraded = evaluation.regrade_samples(samples, asked, verdicts)
+    final, ruled = regraded["judge"], regraded["ours"]
     assert final == ruled and [s.correct for s in ruled].count(None) == 6  # no verdict takes none away
     assert "0 answers graded by J; 11 replies could not be read" in judge.judge_line(verdicts)
 
@@ -467,10 +466,7 @@ def test_the_benchmarks_judge_may_be_a_local_model(tmp_path):
     examiner.unload()
     assert len(verdicts) == 12 and [v.verdict for v in verdicts] == [None] * 12
     assert judge.apply_verdicts(samples, verdicts) == samples
-    graded = {
-        name: evaluation.regrade_samples(samples, asked, name, verdicts) for name in (*evaluation.PROTOCOLS, "judge")
-    }
-    assert "judge [95 %]" in evaluation.protocol_table(graded).splitlines()[0]
+    assert list(evaluation.regrade_samples(samples, asked, verdicts)) == [*evaluation.PROTOCOLS, "judge"]
     assert judge.make_backend(BenchmarkParams(**BENCHMARK)) is None
     with pytest.raises(ParameterError, match="judge_model = None.*hub id or folder"):
         BenchmarkParams(**local | {"judge_model": None})

@@ -27,7 +27,7 @@ from finr1.evaluation import (  # noqa: E402
 from finr1.judge import Verdict, apply_verdicts  # noqa: E402
 from finr1.manifest import write_json  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402
-from finr1.report import Page, write_pdf  # noqa: E402
+from finr1.report import Page  # noqa: E402
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
 STAGES = ("01_data", "02_distillation", "03_filtering", "04_sft", "05_grpo", "06_benchmark")
@@ -176,7 +176,7 @@ def test_each_number_stands_with_its_interval_and_n(html):
     shown = PageParser(html).shown()
     for row in results_table(samples(GAIN)):
         interval = f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-        assert f"{row['n']} {row['samples']} {row['undecided']} {interval}" in shown
+        assert f"{row['n']} {row['samples']} {interval}" in shown
     for step in paired_table(samples(GAIN), seed=42):
         assert (
             f"{step['n']} {100 * step['difference']:+.1f} [{100 * step['low']:+.1f}, {100 * step['high']:+.1f}]"
@@ -223,7 +223,7 @@ def test_the_ledger_is_there_claim_by_claim(html):
 
 def test_the_summary_is_the_table_and_the_sentences(folder):
     text = (folder / "summary.txt").read_text("utf8")
-    assert text.startswith("model") and "On 60 held-out problems" in text
+    assert text.splitlines()[1].startswith("model decoding") and "On 60 held-out problems" in text
     assert max(map(len, text.rpartition("\n\n")[2].splitlines())) <= 100
 
 
@@ -249,25 +249,6 @@ def test_a_part_is_shown_by_its_kind_and_in_the_notebook_as_on_the_page():
     assert '<td class="n">1,200</td>' in shown and '<td class="">&lt;b&gt;</td>' in shown
     for text in ("<p>A text.</p>", "<dt>seed of</dt><dd>3</dd>", "<li>two</li>", "<i>as it is</i>"):
         assert text in shown
-
-
-def test_a_machine_without_a_converter_says_so_and_leaves_no_old_pdf(tmp_path, monkeypatch):
-    monkeypatch.setenv("FINR1_BROWSER", "no-such-browser")
-    page, pdf = tmp_path / "report.html", tmp_path / "report.pdf"
-    page.write_text("<p>x</p>")
-    pdf.write_bytes(b"of an older report")
-    assert write_pdf(page, pdf).startswith("no report.pdf: no Chromium")
-    assert not pdf.exists()
-
-
-def test_a_browser_that_fails_does_not_fail_the_run(tmp_path, monkeypatch):
-    broken = tmp_path / "broken-browser"
-    broken.write_text("#!/bin/sh\nexit 3\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("FINR1_BROWSER", str(broken))
-    page = tmp_path / "report.html"
-    page.write_text("<p>x</p>")
-    assert write_pdf(page, tmp_path / "report.pdf") == "no report.pdf: broken-browser failed (CalledProcessError)"
 
 
 def test_open_questions_that_nobody_graded_still_give_a_page_and_figures(tmp_path):
@@ -300,7 +281,7 @@ def test_the_judges_error_is_taken_out_of_what_the_page_shows(tmp_path):
     for name, kept, said in (("a", verdicts, "its error is taken out of acc"), ("b", [], "its error is not measured")):
         shown = PageParser((made_page(tmp_path / name, final, kept) / "report.html").read_text("utf8")).shown()
         assert said in shown
-        assert (f"base greedy 100 100 0 {100 * plain['accuracy']:.1f} [" in shown) is not bool(kept)
+        assert (f"base greedy 100 100 {100 * plain['accuracy']:.1f} [" in shown) is not bool(kept)
 
 
 # ---- the sentences --------------------------------------------------------------------------------------------------

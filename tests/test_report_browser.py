@@ -5,14 +5,14 @@ Needs a Chromium (Debian: `apt-get install chromium`; `FINR1_BROWSER` names anot
 
 from __future__ import annotations
 
-import re
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from test_report import GAIN, made_page, samples
 
-from finr1.report import find_browser, write_pdf
-
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 # Boxes that may scroll on their own, so that the page never has to.
 SCROLLS = ".scroll, .box, .asked, details pre, nav"
 OUTSIDE = f"""() => [...document.querySelectorAll('body *')]
@@ -37,7 +37,8 @@ def page_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser():
-    path = find_browser()
+    named = os.environ.get("FINR1_BROWSER")
+    path = next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
     if path is None:
         pytest.skip("no Chromium on this machine")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -75,13 +76,6 @@ def test_every_entry_of_the_contents_leads_to_its_heading(page_file, browser):
         heading = page.locator(f"[id='{link.get_attribute('href')[1:]}']")
         assert heading.is_visible()
     page.close()
-
-
-def test_the_pdf_has_pages_with_text(page_file, browser, tmp_path):
-    told = write_pdf(page_file, tmp_path / "report.pdf")
-    data = (tmp_path / "report.pdf").read_bytes()
-    assert told.startswith("report.pdf: ") and data.startswith(b"%PDF-")
-    assert len(re.findall(rb"/Type\s*/Page\b", data)) >= 2
 
 
 @pytest.mark.parametrize(

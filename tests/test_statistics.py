@@ -38,12 +38,6 @@ def test_wilson_agrees_with_scipy(k, n):
     assert wilson_interval(k, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5)])
-def test_wilson_refuses_impossible_counts(k, n):
-    with pytest.raises(ValueError, match=f"k={k}, n={n}"):
-        wilson_interval(k, n)
-
-
 def test_one_answer_an_item_gives_wilsons_interval():
     scores = [1] * 30 + [0] * 70
     assert clustered_interval(scores, 100) == pytest.approx(wilson_interval(30, 100))
@@ -57,8 +51,6 @@ def test_answers_that_never_differ_within_an_item_are_worth_one_each():
 def test_equal_items_do_not_collapse_the_interval():
     assert clustered_interval([0.5] * 50, 200) == pytest.approx(wilson_interval(25, 50))
     assert clustered_interval([0.0] * 50, 200)[1] > 0.05
-    with pytest.raises(ValueError, match="at least one item"):
-        clustered_interval([], 0)
 
 
 def coverage(interval, truth: float, draws: int, rng) -> float:
@@ -111,12 +103,6 @@ def test_paired_bootstrap_covers_the_truth():
 
 def test_two_equal_models_are_inside_the_noise():
     assert paired_bootstrap([0, 1, 1, 0], [0, 1, 1, 0], seed=0).inside_noise
-
-
-@pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([1], [0]), ([], [])])
-def test_paired_scores_of_different_length_are_refused(a, b):
-    with pytest.raises(ValueError, match="equally long"):
-        paired_bootstrap(a, b, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Benchmark: choose the questions (`items`), ask models and grade (`samples`), and tell how good and how sure.
+"""Benchmark: fill up suites (`items`), ask models and grade (`samples`), and tell how good and how sure.
 
 `statistics` has intervals and paired tests, `tables` the rows, `rendering` their text, `regrade` other rules of
 grading, and `harness` the same items for lm-evaluation-harness. A judge's verdicts are made by `finr1.judge`.
@@ -6,14 +6,13 @@ grading, and `harness` the same items for lm-evaluation-harness. A judge's verdi
 
 # ruff: noqa: F401, I001
 # fmt: off
-from finr1.evaluation.items import SUITES, select_items, suite_items, suite_of
-from finr1.evaluation.regrade import JUDGE, PROTOCOLS, regrade_samples
+from finr1.evaluation.items import SUITES, suite_items, suite_of
+from finr1.evaluation.regrade import PROTOCOLS, protocol_rows, regrade_samples
 from finr1.evaluation.rendering import (
-    change_text, decided, estimate, percent, points, protocol_table, remark, render_rows, render_steps, render_table,
-    share_text, table_notes,
+    change_text, estimate, percent, points, remark, render_table, result_cells, shares_by, step_cells, table_notes,
 )
-from finr1.evaluation.samples import MODELS, Sample, evaluate, read_models
+from finr1.evaluation.samples import Sample, evaluate
 from finr1.evaluation.statistics import (
     clustered_interval, holm, mcnemar, paired_bootstrap, sign_flips, wilson_interval,
 )
-from finr1.evaluation.tables import paired_row, paired_table, protocol_rows, results_table, steps_between
+from finr1.evaluation.tables import paired_row, paired_table, results_table, steps_between

@@ -20,28 +20,29 @@ from finr1.evaluation.samples import chat_sha256
 from finr1.params import read_flat_yaml
 from finr1.records import Problem, messages, write_jsonl
 
-GROUP = "finr1"
-METRICS = ("accuracy", "format", "lenient", "decided")
+TAG = "finr1"  # of all tasks
 
 
-def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> list[str]:
-    """Write a task (YAML and JSONL) for each source among `problems`, and the group `finr1`; returns the task names.
+def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> None:
+    """Write a task (YAML and JSONL) for each source among `problems`, named after it, all tagged `finr1`.
 
     The YAML names its items by absolute path, since the harness looks for a relative one from where it is started.
     """
-    folder, tasks = Path(folder).resolve(), []
+    folder = Path(folder).resolve()
     common = {
+        "tag": TAG,
         "dataset_path": "json",
         "test_split": "test",
         "output_type": "generate_until",
-        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in METRICS],
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True}
+                        for name in ("accuracy", "format", "lenient", "decided")],
         # `until` empty: only the end token. A folder's own repetition penalty (Qwen2.5: 1.05) would not be greedy.
         "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "repetition_penalty": 1.0,
                               "max_gen_toks": max_tokens},
         "metadata": {"version": 1.0},
     }  # fmt: skip
     for source in dict.fromkeys(problem.source for problem in problems):
-        name = f"{GROUP}_{source}"
+        name = f"{TAG}_{source}"
         # The problem as one string: a JSON dataset would give every row the options and labels of all other rows.
         rows = [
             {"id": p.id, "messages": messages(p), "problem": p.model_dump_json(exclude={"context", "reference"})}
@@ -52,12 +53,6 @@ def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> list[s
         task = {"task": name, "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}}} | common
         text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
         (folder / f"{name}.yaml").write_text(f"class: !function finr1.evaluation.harness_task.ChatTask\n{text}", "utf8")
-        tasks.append(name)
-    # Each benchmark counts once, as in the paper's average: the harness knows no sizes without the undecided items.
-    means = [{"metric": name, "aggregation": "mean", "weight_by_size": False} for name in METRICS]
-    group = {"group": GROUP, "task": tasks, "aggregate_metric_list": means}
-    (folder / f"{GROUP}.yaml").write_text(yaml.safe_dump(group), encoding="utf8")
-    return tasks
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -75,14 +70,14 @@ def run_export(options: argparse.Namespace) -> int:
         stage, samples, problems = read_benchmark(options.run)
         asked = {sample.problem_id: sample.prompt_sha256 for sample in samples}
         items = [problem for problem in problems if problem.id in asked]  # without those that only fill suites
-        if len(items) < len(asked) or any(chat_sha256(messages(problem)) != asked[problem.id] for problem in items):
+        if asked != {problem.id: chat_sha256(messages(problem)) for problem in items}:
             raise ValueError(f"{stage} was asked with other prompts or items than today's")
         max_tokens = read_flat_yaml(stage / "params.yaml").values["max_tokens"]
-        tasks = export(items, options.output, max_tokens)
+        export(items, options.output, max_tokens)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{len(items)} items in {options.output}: {', '.join(tasks)}")
-    print(f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {GROUP} "
+    print(f"{len(items)} items of {', '.join(sorted({item.source for item in items}))} in {options.output}")
+    print(f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {TAG} "
           "--apply_chat_template")  # fmt: skip
     return 0

@@ -31,7 +31,6 @@ class ChatTask(ConfigurableTask):
     def process_results(self, doc: dict, results: Sequence[str]) -> dict[str, float]:
         """`accuracy` is left out where rules cannot decide, as in our own tables; `decided` says how often they can."""
         graded = grade_text(Problem.model_validate_json(doc["problem"]), results[0])
-        scores = {"format": graded["format"], "lenient": graded["lenient_correct"], "accuracy": graded["correct"]}
-        scores["decided"] = graded["correct"] is not None
-        undecided = [] if scores["decided"] else ["accuracy"]
-        return {name: float(bool(value)) for name, value in scores.items() if name not in undecided}
+        correct, lenient = graded["correct"], bool(graded["lenient_correct"])
+        scores = {"accuracy": correct, "format": graded["format"], "lenient": lenient, "decided": correct is not None}
+        return {name: float(value) for name, value in scores.items() if value is not None}

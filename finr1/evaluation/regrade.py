@@ -1,7 +1,7 @@
 """The same answers under other rules of grading: how far does a score move by protocol alone?
 
 Three groups report 55.4, 60.0 and 66.7 on FinQA for one and the same model (Qwen2.5-7B-Instruct). Regrading needs no
-model, since the texts of a benchmark are kept: `python -m finr1 regrade RUN [--protocol NAME]`.
+model, since the texts of a benchmark are kept: `python -m finr1 regrade RUN`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from finr1 import grading
-from finr1.evaluation.rendering import protocol_table
+from finr1.evaluation.rendering import shares_by
 from finr1.evaluation.samples import Sample, grade_text
+from finr1.evaluation.tables import results_table
 from finr1.judge import Verdict, apply_verdicts, judge_line
 from finr1.paths import run_folder
 from finr1.records import Problem, read_jsonl
@@ -66,48 +67,45 @@ PROTOCOLS: dict[str, Callable[[Problem, str], bool | None]] = {
     "strict": strict,
     "lenient": lambda problem, text: grade_text(problem, text)["lenient_correct"],
 }
-JUDGE = "judge"  # the fourth: a model's verdicts, which are kept
-FILES = {"samples.jsonl": Sample, "items.jsonl": Problem}  # of a finished benchmark: the answers, what was asked
 
 
 def regrade_samples(
-    samples: Sequence[Sample], problems: Sequence[Problem], protocol: str, verdicts: Sequence[Verdict] = ()
-) -> list[Sample]:
-    """`samples` with `correct` by one of `PROTOCOLS`, or by `JUDGE`: ours, and the kept `verdicts` where they count.
+    samples: Sequence[Sample], problems: Sequence[Problem], verdicts: Sequence[Verdict] = ()
+) -> dict[str, list[Sample]]:
+    """`samples` with `correct` by each of `PROTOCOLS`, and by "judge" where there are `verdicts`: ours, and those.
 
     Raises `ValueError` where a sample's problem is not among `problems`, or stands there with another question or gold:
     generated problems of two seeds have the same ids.
     """
-    if protocol == JUDGE:
-        return apply_verdicts(regrade_samples(samples, problems, "ours"), verdicts)
-    by_id, verdict = {problem.id: problem for problem in problems}, PROTOCOLS[protocol]
-    graded = []
-    for sample in samples:
-        problem = by_id.get(sample.problem_id)
+    by_id = {problem.id: problem for problem in problems}
+    asked = [by_id.get(sample.problem_id) for sample in samples]
+    for problem, sample in zip(asked, samples, strict=True):
         if problem is None or (problem.question, problem.gold) != (sample.question, sample.gold):
             raise ValueError(f"{sample.problem_id} is not among the problems as it was asked")
-        graded.append(sample.model_copy(update={"correct": verdict(problem, sample.text), "graded_by": "rules"}))
-    return graded
+    graded = {
+        name: [sample.model_copy(update={"correct": rule(problem, sample.text), "graded_by": "rules"})
+               for problem, sample in zip(asked, samples, strict=True)]
+        for name, rule in PROTOCOLS.items()
+    }  # fmt: skip
+    return graded | ({"judge": apply_verdicts(graded["ours"], verdicts)} if verdicts else {})
+
+
+def protocol_rows(graded: Mapping[str, Sequence[Sample]]) -> list[dict]:
+    """`results_table` under each protocol, as one list of rows that name it."""
+    return [{"protocol": name} | row for name, samples in graded.items() for row in results_table(samples)]
 
 
 def read_benchmark(run: str) -> tuple[Path, list[Sample], list[Problem]]:
-    """Folder, answers and problems of the finished benchmark in `run`: a folder of outputs/, a path, or its 06.
-
-    Raises `OSError` or `ValueError` for a file that is missing or cannot be read.
-    """
-    folder = run_folder(run)
-    stage = folder if (folder / "samples.jsonl").is_file() else folder / "06_benchmark"
-    samples, items = (list(read_jsonl(stage / name, record)) for name, record in FILES.items())
-    return stage, samples, items
+    """Folder, answers and problems of a run's benchmark; `OSError` or `ValueError` for a file that is not readable."""
+    stage = run_folder(run) / "06_benchmark"
+    return stage, list(read_jsonl(stage / "samples.jsonl", Sample)), list(read_jsonl(stage / "items.jsonl", Problem))
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `regrade` to the commands of `python -m finr1`."""
     about = "the answers of a finished benchmark under other rules, without any model"
     parser = commands.add_parser("regrade", help=about, description=f"Grades {about}: accuracies side by side.")
-    parser.add_argument("run", metavar="RUN", help="folder of outputs/, or a path to one, or to its 06_benchmark")
-    rules = "one of them; without it, all side by side (judge: the verdicts that notebook 06 kept)"
-    parser.add_argument("--protocol", choices=[*PROTOCOLS, JUDGE], help=rules)
+    parser.add_argument("run", metavar="RUN", help="folder of outputs/ with a finished benchmark, or a path")
     parser.set_defaults(command=run_regrade)
 
 
@@ -116,17 +114,15 @@ def run_regrade(options: argparse.Namespace) -> int:
     try:
         stage, samples, problems = read_benchmark(options.run)
         verdicts = list(read_jsonl(stage / "verdicts.jsonl", Verdict))
-        if options.protocol == JUDGE and not verdicts:
-            raise ValueError(f"{stage}: no judge graded")
-        protocols = [options.protocol] if options.protocol else [*PROTOCOLS, *([JUDGE] if verdicts else [])]
-        graded = {protocol: regrade_samples(samples, problems, protocol, verdicts) for protocol in protocols}
-        print(protocol_table(graded))
+        graded = regrade_samples(samples, problems, verdicts)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    pairs = zip(samples, graded["ours"], strict=True) if "ours" in graded else []
+    print("accuracy in percent [95 % interval], items")
+    print(shares_by(protocol_rows(graded), "protocol").to_string(sparsify=False))
+    pairs = zip(samples, graded["ours"], strict=True)
     if changed := sum(was.graded_by == "rules" and was.correct is not now.correct for was, now in pairs):
         print(f"ours: today's rules grade {changed} of {len(samples)} answers otherwise than the run did")
-    if JUDGE in graded:
+    if verdicts:
         print(judge_line(verdicts))
     return 0

@@ -11,33 +11,20 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import ConfigDict
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from finr1 import grading
 from finr1.evaluation.items import suite_of
-from finr1.models import resolve_model
-from finr1.params import API_KEY, RECIPE, BenchmarkParams, key_variable
+from finr1.generation import AnswerStore, Backend, Request, SamplingParams, generate
 from finr1.records import Capability, Problem, Record, messages
-
-if TYPE_CHECKING:
-    from finr1.generation import AnswerStore, Backend, SamplingParams
-
-Decoding = Literal["greedy", "sampled"]
-MODELS = RECIPE  # in the order in which the recipe makes them; other models stand behind them
 
 
 class Sample(Record):
     """One answer of one model to one problem, with every verdict on it."""
 
-    model_config = ConfigDict(extra="ignore")  # files of earlier versions have fields that are gone
-
-    model: str  # one of `MODELS`, or the name of another model
-    decoding: Decoding
+    model: str  # one of `RECIPE`, or the name of another model
+    decoding: Literal["greedy", "sampled"]
     problem_id: str
     sample: int  # 0 for greedy decoding
     source: str
@@ -63,33 +50,6 @@ class Sample(Record):
         return suite_of(self.capability, self.language)
 
 
-def read_models(params: BenchmarkParams, inputs: Mapping[str, Path], cache: Path) -> dict[str, Backend]:
-    """Name -> backend: base, zero (where there is one), sft, grpo, then `other_models` in their order.
-
-    An entry of `other_models` is NAME=FOLDER (of a model or an adapter), NAME=HUB_ID or NAME=MODEL@URL. Nothing is
-    loaded yet, but a folder that is no model's and an endpoint that does not answer raise an error now.
-    """
-    from finr1.generation import EndpointBackend, TransformersBackend, VLLMBackend
-
-    places = {"base": params.model_name_or_path}
-    places |= {name: str(inputs[f"{name}_stage"] / "model") for name in MODELS if f"{name}_stage" in inputs}
-    for entry in params.other_models:
-        name, _, place = entry.partition("=")
-        places[name.strip()] = place.strip()
-    backends: dict[str, Backend] = {}
-    for name, place in places.items():
-        model, _, url = place.rpartition("@")
-        if url.startswith("http"):
-            key = key_variable(name) if os.environ.get(key_variable(name)) else API_KEY
-            backends[name] = EndpointBackend(url, model, api_key_env=key, concurrency=params.concurrency)
-            backends[name].check()
-        elif params.inference_backend == "vllm":
-            backends[name] = VLLMBackend(resolve_model(place, cache))
-        else:
-            backends[name] = TransformersBackend(resolve_model(place, cache), batch_size=params.batch_size)
-    return backends
-
-
 def evaluate(
     problems: Sequence[Problem],
     backend: Backend,
@@ -103,8 +63,6 @@ def evaluate(
     `ask` makes the chat of a problem. Answers that `store` holds are not asked again. Temperature 0 is recorded as
     greedy decoding. Raises `GenerationError` when a request fails for good, `ValueError` for an unreadable gold.
     """
-    from finr1.generation import Request, generate
-
     decoding = "greedy" if sampling.temperature == 0 else "sampled"
     requests = [Request(id=problem.id, messages=ask(problem)) for problem in problems]
     completions = iter(generate(requests, sampling, backend, store))
@@ -122,21 +80,16 @@ def evaluate(
 
 def grade_text(problem: Problem, text: str) -> dict:
     """Every verdict on an answer, by the names of `Sample`'s fields; raises `ValueError` for an unreadable gold."""
+    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
     answer = grading.extract_answer(text)
     lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
     return {
         "answer": answer,
         "lenient_answer": lenient,
         "format": grading.has_format(text),
-        "correct": grade_answer(problem, answer),
-        "lenient_correct": grade_answer(problem, lenient),
+        "correct": grading.grade(answer, problem.gold, problem.answer_kind, **options),
+        "lenient_correct": grading.grade(lenient, problem.gold, problem.answer_kind, **options),
     }
-
-
-def grade_answer(problem: Problem, answer: str | None) -> bool | None:
-    """`grading.grade` of an extracted answer against all that `problem` accepts."""
-    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
-    return grading.grade(answer, problem.gold, problem.answer_kind, **options)
 
 
 def chat_sha256(chat: list[dict]) -> str:

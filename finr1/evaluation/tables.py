@@ -7,24 +7,17 @@ Rows are plain dicts, so that they go to `metrics.json`, to a data frame and to 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from finr1.evaluation.samples import MODELS, Sample
-from finr1.evaluation.statistics import (
-    clustered_interval,
-    decompose,
-    decomposition_intervals,
-    holm,
-    mcnemar,
-    paired_bootstrap,
-    sign_flips,
-)
+from finr1.evaluation import statistics
+from finr1.evaluation.samples import Sample
+from finr1.records import RECIPE
 
 GROUPS = ("capability", "family", "language", "source", "suite")  # by which a table may be split
-ORDER = {name: rank for rank, name in enumerate((*MODELS, "greedy", "sampled"))}
+ORDER = {name: rank for rank, name in enumerate((*RECIPE, "greedy", "sampled"))}
 # What is compared: each step of the recipe, all of it, and the way without SFT beside it.
 STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo"))
 DETECTABLE = 1.959963984540054 + 0.8416212335729143  # z(0.975) + z(0.8): found with 80 % power at the 5 % level
@@ -44,9 +37,6 @@ def item_scores(samples: Iterable[Sample], field: str = "correct") -> pd.DataFra
     pairs = [(sample.problem_id, getattr(sample, field)) for sample in samples]
     values = pd.Series([value for _, value in pairs], index=[item for item, _ in pairs], dtype=float)
     return values.dropna().groupby(level=0).agg(["mean", "sum", "size"])
-
-
-# ---- how good each model is -----------------------------------------------------------------------------------------
 
 
 def results_table(samples: Iterable[Sample], by: str | None = None) -> list[dict]:
@@ -87,24 +77,15 @@ def _share(scores: pd.DataFrame, *names: str, by_answer: bool = False) -> dict[s
     if scores.empty:
         return dict.fromkeys(names)
     means, counts = scores["mean"].to_numpy(), scores["size"].to_numpy()
-    interval = clustered_interval(means, counts.sum(), counts if by_answer else None)
+    interval = statistics.clustered_interval(means, counts.sum(), counts if by_answer else None)
     mean = scores["sum"].sum() / counts.sum() if by_answer else means.mean()
     return dict(zip(names, (float(mean), *interval), strict=True))
 
 
-def protocol_rows(graded: Mapping[str, Sequence[Sample]]) -> list[dict]:
-    """`results_table` under each protocol, as one list of rows that name it."""
-    return [{"protocol": name} | row for name, samples in graded.items() for row in results_table(samples)]
-
-
-# ---- how sure each step is ------------------------------------------------------------------------------------------
-
-
 def paired_table(samples: Iterable[Sample], seed: int) -> list[dict]:
-    """`paired_row` for each of `steps_between` the models, a decoding at a time.
+    """`paired_row`, where there is one, for each of `steps_between` the models, a decoding at a time.
 
-    `p_holm` is `p` corrected for all rows of the table. A pair with fewer than two items that are decided for both has
-    no row.
+    `p_holm` is `p` corrected for all rows of the table.
     """
     rows = []
     for (decoding,), group in by_values(samples, "decoding").items():
@@ -112,13 +93,13 @@ def paired_table(samples: Iterable[Sample], seed: int) -> list[dict]:
         for before, after in steps_between(list(models)):
             if row := paired_row(models[before], models[after], seed):
                 rows.append({"before": before, "after": after, "decoding": decoding} | row)
-    return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]
+    return [row | {"p_holm": p} for row, p in zip(rows, statistics.holm([row["p"] for row in rows]), strict=True)]
 
 
 def steps_between(models: Sequence[str]) -> list[tuple[str, str]]:
     """`STEPS` whose models are there, and from every other model to the recipe's last; `models` in its order."""
-    recipe = [name for name in models if name in MODELS]
-    others = [(name, recipe[-1]) for name in models if name not in MODELS] if recipe else []
+    recipe = [name for name in models if name in RECIPE]
+    others = [(name, recipe[-1]) for name in models if name not in RECIPE] if recipe else []
     return [(before, after) for before, after in STEPS if before in recipe and after in recipe] + others
 
 
@@ -131,31 +112,32 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int) -> 
     the smallest true difference that so many items find (Miller 2024, arXiv 2411.00640). Raises `ValueError` when the
     two saw different items or prompts.
     """
-    prompts = [{s.problem_id: s.prompt_sha256 for s in side} for side in (before, after)]
-    if odd := sorted(prompts[0].keys() ^ prompts[1].keys()):
-        raise ValueError(f"paired models need the same items; {len(odd)} are with one model only, e.g. {odd[0]!r}")
-    if changed := sorted(item for item, prompt in prompts[0].items() if prompts[1][item] != prompt):
-        raise ValueError(f"paired models need the same prompts; {len(changed)} differ, e.g. that of {changed[0]!r}")
+    asked, asked_after = ({(s.problem_id, s.prompt_sha256) for s in side} for side in (before, after))
+    if odd := sorted(asked ^ asked_after):
+        raise ValueError(f"paired models need the same items and prompts; {odd[0][0]!r} differs, or is with one alone")
     shares = [_item_shares(side) for side in (before, after)]
     items = shares[0].index.intersection(shares[1].index)
     if len(items) < 2:
         return None
     base, new = (side.loc[items].to_numpy() for side in shares)  # (items, 3) each
     first, second = base[:, 2], new[:, 2]
-    accuracy, asked = paired_bootstrap(first, second, seed), len(prompts[0])
-    row = accuracy._asdict() | {"inside_noise": accuracy.inside_noise, "asked": asked}
-    parts = decompose(base.mean(axis=0), new.mean(axis=0))
-    for name, part, (low, high) in zip(PARTS, parts, decomposition_intervals(base, new, seed), strict=True):
+    accuracy = statistics.paired_bootstrap(first, second, seed)
+    row = accuracy._asdict() | {"inside_noise": accuracy.inside_noise, "asked": len(asked)}
+    parts = statistics.decompose(base.mean(axis=0), new.mean(axis=0))
+    for name, part, (low, high) in zip(PARTS, parts, statistics.decomposition_intervals(base, new, seed), strict=True):
         row |= {name: float(part), f"{name}_low": low, f"{name}_high": high}
     for name, field in (("format", "format"), ("lenient", "lenient_correct")):
         old, late = (item_scores(side, field)["mean"] for side in (before, after))
         shared = old.index.intersection(late.index)
-        change = paired_bootstrap(old[shared], late[shared], seed)[:3] if len(shared) > 1 else (None, None, None)
+        change = (None, None, None)
+        if len(shared) > 1:
+            change = statistics.paired_bootstrap(old[shared], late[shared], seed)[:3]
         row |= zip((f"{name}_difference", f"{name}_low", f"{name}_high"), change, strict=True)
     row["detectable"] = DETECTABLE * float(np.std(second - first, ddof=1)) / len(items) ** 0.5
-    if len(before) == len(after) == asked:
-        return row | dict(zip(("gained", "lost", "p"), mcnemar(first, second), strict=True)) | {"test": "McNemar"}
-    return row | {"gained": None, "lost": None, "p": sign_flips(first, second, seed), "test": "sign flips"}
+    if len(before) == len(after) == len(asked):
+        gained, lost, p = statistics.mcnemar(first, second)
+        return row | {"gained": gained, "lost": lost, "p": p, "test": "McNemar"}
+    return row | {"gained": None, "lost": None, "p": statistics.sign_flips(first, second, seed), "test": "sign flips"}
 
 
 def _item_shares(samples: Sequence[Sample]) -> pd.DataFrame:

@@ -323,7 +323,7 @@ class BenchmarkParams(EndpointParams):
     grpo_stage: Text
     paper_like_stage: Text | None
     model_name_or_path: Text
-    other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL, see `evaluation.read_models`
+    other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL, see notebook 06
     inference_backend: Literal["transformers", "vllm"]
     sampling: Literal["balanced", "paper"]
     num_items: AtLeastTwo  # an interval needs two
