@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +20,7 @@ from pydantic import ConfigDict
 from finr1 import grading
 from finr1.evaluation.items import suite_of
 from finr1.models import resolve_model
-from finr1.params import API_KEY, RECIPE, BenchmarkParams, key_variable
+from finr1.params import RECIPE, BenchmarkParams, key_variable
 from finr1.records import Capability, Problem, Record, messages
 
 if TYPE_CHECKING:
@@ -73,15 +72,12 @@ def read_models(params: BenchmarkParams, inputs: Mapping[str, Path], cache: Path
 
     places = {"base": params.model_name_or_path}
     places |= {name: str(inputs[f"{name}_stage"] / "model") for name in MODELS if f"{name}_stage" in inputs}
-    for entry in params.other_models:
-        name, _, place = entry.partition("=")
-        places[name.strip()] = place.strip()
+    places |= params.others
     backends: dict[str, Backend] = {}
     for name, place in places.items():
         model, _, url = place.rpartition("@")
         if url.startswith("http"):
-            key = key_variable(name) if os.environ.get(key_variable(name)) else API_KEY
-            backends[name] = EndpointBackend(url, model, api_key_env=key, concurrency=params.concurrency)
+            backends[name] = EndpointBackend(url, model, api_key_env=key_variable(name), concurrency=params.concurrency)
             backends[name].check()
         elif params.inference_backend == "vllm":
             backends[name] = VLLMBackend(resolve_model(place, cache))
