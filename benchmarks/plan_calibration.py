@@ -16,7 +16,7 @@ from finr1.models import EMBEDDED_MODEL, load_tokenizer, resolve_model
 from finr1.params import STAGES
 from finr1.paths import cache_dir
 from finr1.pipeline import load_preset, run_stages, stage_folder
-from finr1.plan import CHAT, sampling_memory, shape_of, training_memory
+from finr1.plan import CHAT, shape_of, training_memory
 
 RUN = "calibration"
 COMMON = (
@@ -41,18 +41,16 @@ def measure(case: str, model: str) -> tuple[float, float]:
     plan = load_preset("demo", RUN, list(STAGES)[1:6], [*COMMON, f"model_name_or_path={model}", *own])
     run_stages([params for name, params in plan.items() if name <= stage])
     shape, params = shape_of(model), plan[stage]
+    prompt = 2 * CHAT
     if stage == "04_sft":
         tokenizer = load_tokenizer(model)
         with (stage_folder(plan["03_filtering"]) / "sft.jsonl").open(encoding="utf8") as file:
             rows = [json.loads(line) for line in file]
         chats = [row["prompt"] + row["completion"] for row in rows]
-        longest = max(len(tokenizer.apply_chat_template(chat, return_dict=False)) for chat in chats)
-        phases = [training_memory(shape, params, longest, None)]
+        length = max(len(tokenizer.apply_chat_template(chat, return_dict=False)) for chat in chats)
     else:
-        prompt = 2 * CHAT
         length = prompt + params.max_completion_length
-        phases = [training_memory(shape, params, length, None), sampling_memory(shape, params, prompt, None)]
-    planned = max(sum(parts.values()) for parts in phases)
+    planned = sum(training_memory(shape, params, prompt, length, None).values())
     return planned, read_manifest(stage_folder(params))["peak_memory_gib"]["largest_child"]
 
 

@@ -182,8 +182,6 @@ def test_every_arm_of_the_notebook_is_a_set_of_parameters_in_every_preset(preset
         ({"arms": ["base", "a/b"]}, {"a/b": {"05_grpo.max_steps": 10}}, "plain folder name"),
         ({"preset": "dmeo"}, ARMS, "did you mean demo"),
         ({"changes": ["nothing=3"]}, ARMS, "unknown parameter in every stage"),
-        ({"changes": ["seed=3"]}, ARMS, "name the seeds of all stages"),
-        ({"arms": ["sft", "sft"]}, ARMS, "each arm once"),
     ],
 )
 def test_wrong_arms_stop_before_any_work(changes, arms, message):

@@ -28,7 +28,7 @@ from finr1.evaluation import (
 )
 from finr1.evaluation.tables import PARTS
 from finr1.generation import AnswerStore, SamplingParams, ScriptedBackend
-from finr1.params import BenchmarkParams, ParameterError, key_variable
+from finr1.params import BenchmarkParams, ParameterError
 from finr1.paths import repository_root
 from finr1.records import Problem, read_jsonl, write_jsonl
 from finr1.sources import load_source
@@ -131,7 +131,7 @@ def test_models_are_folders_adapters_hub_ids_and_endpoints(tmp_path, monkeypatch
     tiny = make_tiny_model(tmp_path / "g" / "model")
     adapter = get_peft_model(load_model(str(tiny)), LoraConfig(r=2, target_modules=["q_proj"]))
     adapter.save_pretrained(tmp_path / "adapter")  # without a tokenizer, as peft leaves it
-    monkeypatch.setenv(key_variable("DeepSeek-R1"), "of this one")
+    monkeypatch.setenv("FINR1_API_KEY_DEEPSEEK_R1", "of this one")
     with Loopback(message=lambda question: {"content": "\\boxed{1}"}) as server:
         others = [f"own={tmp_path / 'adapter'}", "Fin-R1=SUFE-AIFLM-Lab/Fin-R1", f"DeepSeek-R1=r1@{server.base_url}"]
         params = BenchmarkParams(**BENCHMARK | {"other_models": others, "zero_stage": "z"})

@@ -182,7 +182,7 @@ def test_a_changed_figure_runs_its_notebook_and_does_not_train_again(tiny, packa
     ("arguments", "words"),
     [
         (["--set", "01_data.num_trian=9"], "01_data: num_trian: unknown parameter; did you mean num_train?"),
-        (["--set", "01_data.num_train=many"], '01_data: num_train = "many": should be a whole number'),
+        (["--set", "01_data.num_train=many"], '01_data: num_train = "many": should be a valid integer'),
         (["--set", "01_dta.num_train=9"], '"01_dta": no such stage; did you mean 01_data?'),
         (["--set", "num_trian=9"], "num_trian: unknown parameter in every stage; did you mean num_train?"),
         (["--set", "num_train"], '"num_train": should be STAGE.NAME=VALUE'),

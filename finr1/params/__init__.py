@@ -1,27 +1,369 @@
-"""One pydantic model per notebook; YAML in and out. Wrong parameters stop a stage before any work."""
+"""The parameters of every notebook, one pydantic model each: `STAGES` as `finr1 run` runs them, and all `NOTEBOOKS`.
 
-from finr1.params.base import ParameterError, Params, read_flat_yaml
-from finr1.params.stages import (
-    API_KEY,
-    NOTEBOOKS,
-    RECIPE,
-    STAGES,
-    AblationParams,
-    BenchmarkParams,
-    CompareParams,
-    DataParams,
-    DistillationParams,
-    FilteringParams,
-    GRPOParams,
-    OverviewParams,
-    ReportParams,
-    SFTParams,
-    TrainingParams,
-    key_variable,
-)
+The files of `params/demo/` explain each parameter; comments here say what only the code has to know. Notebooks 04 and
+05 use TRL's own names wherever TRL has the thing.
+"""
 
-__all__ = [
-    "API_KEY", "NOTEBOOKS", "RECIPE", "STAGES", "AblationParams", "BenchmarkParams", "CompareParams", "DataParams",
-    "DistillationParams", "FilteringParams", "GRPOParams", "OverviewParams", "ParameterError", "Params", "ReportParams",
-    "SFTParams", "TrainingParams", "key_variable", "read_flat_yaml",
-]  # fmt: skip
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from finr1 import paths
+from finr1.params.base import ParameterError, Params, Wrong, did_you_mean, read_flat_yaml  # noqa: F401
+from finr1.records import RECIPE
+
+API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
+
+AtLeastTwo = Annotated[int, Field(ge=2)]
+Share = Annotated[float, Field(ge=0, le=1)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _own_key(name: str) -> str:
+    return f"{API_KEY}_{re.sub(r'[^a-zA-Z0-9]', '_', name.strip()).upper()}"
+
+
+def key_variable(name: str) -> str:
+    """Environment variable with the key of a model or role: its own where that is set, else that of all endpoints.
+
+    Its own is FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1": they may sit with several
+    providers, and none is to see the others' keys.
+    """
+    return _own_key(name) if os.environ.get(_own_key(name)) else API_KEY
+
+
+def missing_key(name: str) -> str | None:
+    """What to do where the environment holds no key for a model or role; None where it does."""
+    if os.environ.get(key_variable(name)) or os.environ.get("OPENAI_API_KEY"):
+        return None
+    return f"{API_KEY} is not set (any text, for a server that asks for no key), nor {_own_key(name)} for it only"
+
+
+class EndpointParams(Params):
+    """What distillation, filtering, GRPO and the benchmark share: problems, and a model that may be at an endpoint."""
+
+    role: ClassVar[str]  # "teacher", "judge" or "verifier": the first word of its parameters
+    data_stage: Text
+
+    @property
+    def key_env(self) -> str:
+        """Environment variable with this role's key."""
+        return key_variable(self.role)
+
+    def conflicts(self) -> Wrong:
+        yield from super().conflicts()
+        backend = getattr(self, f"{self.role}_backend")
+        needed = {"endpoint": ("model", "base_url"), "transformers": ("model",), "vllm": ("model",)}
+        for name in (f"{self.role}_{part}" for part in needed.get(backend, ())):
+            if getattr(self, name) is None:
+                yield name, f'{self.role}_backend = "{backend}" needs one'
+
+    def missing(self) -> Wrong:
+        name = f"{self.role}_backend"
+        if getattr(self, name) == "endpoint" and (advice := missing_key(self.role)):
+            yield name, advice
+
+
+class OverviewParams(Params):
+    """00_overview: which preset's plan is printed, and what this run changes in it."""
+
+    stage: ClassVar[str] = "00_overview"
+    preset: Text
+    changes: list[Text]  # [STAGE.]NAME=VALUE, in any stage; `finr1 run` puts those of its `--set` here
+
+
+class DataParams(Params):
+    """01_data: sources and sizes. A null `data_dir` becomes `$FINR1_DATA` where that is set and a source is real."""
+
+    stage: ClassVar[str] = "01_data"
+    source_names: Annotated[list[str], Field(min_length=1)]  # what may be trained on
+    benchmark_names: Annotated[list[str], Field(min_length=1)]  # what is held out for the benchmark
+    data_dir: Text | None  # folder of the real records; null without $FINR1_DATA: the sources' public homes
+    track: Literal["clean", "paper_like"]  # paper_like: test items stay in training, as the paper's raw counts imply
+    sampling: Literal["balanced", "paper"]
+    num_train: PositiveInt
+    num_dev: PositiveInt
+    num_test: PositiveInt
+    code_problems: NonNegativeInt  # besides num_train
+    decontaminate_ngram: PositiveInt
+    max_context_chars: PositiveInt | None
+
+    @field_validator("source_names", "benchmark_names")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        from finr1.sources import SOURCES  # when a value is checked: an entry that was added to the table counts
+
+        known = ("synthetic", *SOURCES)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"should be of {', '.join(known)}{did_you_mean(name, known)}")
+        return names
+
+    @field_validator("data_dir")
+    @classmethod
+    def _from_environment(cls, data_dir: str | None, info: Any) -> str | None:
+        names = [*info.data.get("source_names", ()), *info.data.get("benchmark_names", ())]
+        real = set(names) - {"synthetic"}
+        # Written into the parameters, so that other data is another fingerprint.
+        return os.environ.get("FINR1_DATA") or None if data_dir is None and real else data_dir
+
+
+class DistillationParams(EndpointParams):
+    """02_distillation: who answers the training problems, and how often."""
+
+    stage: ClassVar[str] = "02_distillation"
+    role: ClassVar[str] = "teacher"
+    teacher_backend: Literal["scripted", "derived", "endpoint", "transformers", "vllm"]
+    teacher_model: Text | None
+    teacher_base_url: Text | None
+    temperature: NonNegativeFloat
+    top_p: TopP
+    max_tokens: PositiveInt
+    num_samples: PositiveInt
+    max_cost: PositiveFloat | None
+    prompt_price: NonNegativeFloat
+    completion_price: NonNegativeFloat
+    concurrency: PositiveInt
+    fault_rate: Share  # of the scripted teacher's answers
+
+    def conflicts(self) -> Wrong:
+        yield from super().conflicts()
+        if self.max_cost is not None and not (self.prompt_price or self.completion_price):
+            yield "max_cost", "needs prompt_price or completion_price above 0"
+
+
+class FilteringParams(EndpointParams):
+    """03_filtering: who judges, and how many rows SFT and RL get."""
+
+    stage: ClassVar[str] = "03_filtering"
+    role: ClassVar[str] = "judge"
+    distillation_stage: Text
+    judge_backend: Literal["rules", "endpoint"]
+    judge_model: Text | None
+    judge_base_url: Text | None
+    check_order: Literal["standard", "with_question", "inputs_last", "with_question_inputs_last", "chinese"]
+    concurrency: PositiveInt
+    study_items: NonNegativeInt
+    min_score: Annotated[int, Field(ge=0, le=7)]
+    num_sft: PositiveInt
+    num_rl: PositiveInt
+    rl_text: bool  # notebook 05 then needs a verifier
+
+
+class TrainingParams(Params):
+    """What SFT and GRPO share."""
+
+    data_stage: Text
+    filtering_stage: Text
+    peft: Literal["lora", "qlora", "full"]
+    lora_r: PositiveInt
+    learning_rate: PositiveFloat
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"]
+    warmup_steps: NonNegativeFloat  # below 1: share of all steps
+    max_steps: int  # -1: by epochs
+    per_device_train_batch_size: PositiveInt
+    gradient_accumulation_steps: PositiveInt
+    bf16: bool
+    gradient_checkpointing: bool
+    merge_adapter: bool  # false: `model/` holds the adapter alone; everything that reads it merges it while loading
+    save_steps: PositiveInt
+    num_processes: PositiveInt  # over all nodes
+    distributed: Literal["ddp", "fsdp2", "zero3"]  # a file of params/accelerate/
+    eval_problems: AtLeastTwo  # an interval needs two
+    eval_max_tokens: PositiveInt
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in one optimiser step, over all processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.num_processes
+
+    def conflicts(self) -> Wrong:
+        if self.max_steps > 0 and self.warmup_steps > self.max_steps:
+            yield "warmup_steps", f"max_steps = {self.max_steps} is less; 0 to that, or a share below 1, would work"
+        if self.num_processes > 1 and self.distributed != "ddp" and self.peft == "qlora":
+            yield "distributed", '4-bit weights are not split over processes; "ddp" would work'
+
+
+class SFTParams(TrainingParams):
+    """04_sft: supervised fine-tuning."""
+
+    stage: ClassVar[str] = "04_sft"
+    model_name_or_path: Text
+    num_train_epochs: PositiveFloat
+    max_length: PositiveInt  # tokens of prompt and completion together
+    sample_steps: NonNegativeInt
+
+
+class GRPOParams(EndpointParams, TrainingParams):
+    """05_grpo: group relative policy optimisation."""
+
+    stage: ClassVar[str] = "05_grpo"
+    role: ClassVar[str] = "verifier"
+    sft_stage: Text | None  # null: from the base model, without SFT (the paper's "Zero")
+    model_name_or_path: Text  # that base model
+    max_steps: PositiveInt
+    reward_funcs: Annotated[list[Text], Field(min_length=1)]  # functions of the recipe's cells, by name
+    reward_weights: list[float]  # one for each
+    verifier_backend: Literal["rules", "endpoint", "transformers"]
+    verifier_model: Text | None
+    verifier_base_url: Text | None
+    verifier_concurrency: PositiveInt
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "cispo"]
+    importance_sampling_level: Literal["token", "sequence"]
+    beta: NonNegativeFloat
+    epsilon: PositiveFloat
+    epsilon_high: PositiveFloat | None
+    num_iterations: PositiveInt
+    scale_rewards: Literal["group", "batch", "none"]
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
+    mask_truncated_completions: bool
+    soft_punish_cache: NonNegativeInt
+    temperature: PositiveFloat
+    top_p: TopP
+    max_completion_length: PositiveInt
+    num_generations: AtLeastTwo
+    use_vllm: bool
+    vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)]
+    pass_rate_candidates: NonNegativeInt
+    pass_rate_samples: AtLeastTwo  # of one there is no rate between 0 and 1
+    stop_window: PositiveInt
+    stop_reward: Share | None
+    stop_kl: PositiveFloat | None
+    stop_dead_groups: Share | None
+
+    def conflicts(self) -> Wrong:
+        yield from super().conflicts()
+        size = self.batch_size
+        if size % self.num_generations:
+            work = ", ".join(str(number) for number in range(2, size + 1) if size % number == 0)
+            factors = "per_device_train_batch_size x gradient_accumulation_steps x num_processes"
+            advice = f"{work} would work" if work else "raise gradient_accumulation_steps"
+            yield "num_generations", f"{factors} = {size} is not divisible by it; {advice}"
+        if self.save_steps % self.num_iterations:
+            yield "save_steps", f"no exact resume; a multiple of num_iterations = {self.num_iterations} would work"
+        if len(self.reward_weights) != len(self.reward_funcs):
+            yield "reward_weights", f"one for each of the {len(self.reward_funcs)} reward_funcs"
+        # What TRL would take without a word, or with a warning in its log, and train something else.
+        if self.loss_type == "cispo" and (self.epsilon_high or 0) <= 1:
+            yield "epsilon_high", 'loss_type = "cispo" caps the weight itself there; 5.0 would work (ScaleRL)'
+        if self.importance_sampling_level == "sequence" and self.loss_type != "grpo":
+            yield "importance_sampling_level", 'completions would count by length; loss_type = "grpo" is GSPO'
+        if self.stop_kl is not None and not self.beta:
+            yield "stop_kl", "with beta = 0 no KL is computed; null, or beta = 0.001 would work"
+
+    def missing(self) -> Wrong:
+        yield from super().missing()
+        if self.use_vllm and importlib.util.find_spec("vllm") is None:
+            yield "use_vllm", "vllm is not installed; with a GPU `pip install 'finr1[gpu]'`, else false would work"
+
+
+class BenchmarkParams(EndpointParams):
+    """06_benchmark: the recipe's models, and any others, on the same items with the same decoding."""
+
+    stage: ClassVar[str] = "06_benchmark"
+    role: ClassVar[str] = "judge"
+    zero_stage: Text | None
+    sft_stage: Text
+    grpo_stage: Text
+    paper_like_stage: Text | None
+    model_name_or_path: Text
+    other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL, see notebook 06
+    inference_backend: Literal["transformers", "vllm"]
+    sampling: Literal["balanced", "paper"]
+    num_items: AtLeastTwo  # an interval needs two
+    suite_items: NonNegativeInt
+    num_samples: PositiveInt
+    temperature: PositiveFloat  # of the sampled answers; the greedy ones come besides
+    top_p: TopP
+    max_tokens: PositiveInt
+    batch_size: PositiveInt
+    judge_backend: Literal["rules", "endpoint", "transformers"]
+    judge_model: Text | None
+    judge_base_url: Text | None
+    concurrency: PositiveInt
+    judge_scope: Literal["undecided", "all"]
+
+    @property
+    def others(self) -> dict[str, str]:
+        """{name: place} of `other_models`."""
+        return {name.strip(): place.strip() for name, _, place in (m.partition("=") for m in self.other_models)}
+
+    def conflicts(self) -> Wrong:
+        yield from super().conflicts()
+        named = len(self.others) == len(self.other_models) and not self.others.keys() & RECIPE
+        if not named or not all(name and place for name, place in self.others.items()):
+            forms = "NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL"
+            yield "other_models", f"each should be {forms}, with a NAME of its own, none of {', '.join(RECIPE)}"
+
+    def input_names(self) -> dict[str, str]:
+        """The stages that are named, and those that trained a model of `other_models`."""
+        made = {name: Path(at).parent for name, at in self.others.items() if Path(at).name == "model"}
+        trained = {name: folder for name, folder in made.items() if folder.name in ("04_sft", "05_grpo")}
+        return super().input_names() | {f"other_models, {name}": str(folder) for name, folder in trained.items()}
+
+    def missing(self) -> Wrong:
+        yield from super().missing()
+        for name, place in self.others.items():
+            if "@http" in place and (advice := missing_key(name)):
+                yield "other_models", f"{name}: {advice}"
+
+
+class ReportParams(Params):
+    """07_report: everything that the run has made."""
+
+    stage: ClassVar[str] = "07_report"
+    data_stage: Text
+    distillation_stage: Text
+    filtering_stage: Text
+    sft_stage: Text
+    grpo_stage: Text
+    benchmark_stage: Text
+    ablation_stage: Text | None
+
+
+class AblationParams(Params):
+    """09_ablation: arms (named sets of changed parameters, see the notebook) times seeds."""
+
+    stage: ClassVar[str] = "09_ablation"
+    num_seeds: PositiveInt
+    preset: Text
+    arms: Annotated[list[Text], Field(min_length=2)]  # the first is what the others are compared with
+    changes: list[Text]  # [STAGE.]NAME=VALUE in every arm
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each training, data included."""
+        return [self.seed + place for place in range(self.num_seeds)]
+
+    def input_names(self) -> dict[str, str]:
+        """The benchmark of each seed, which the notebook makes."""
+        return {f"seed{seed}": f"outputs/{self.run}-{seed}/06_benchmark" for seed in self.seeds}
+
+
+class CompareParams(Params):
+    """10_compare: two runs that have a benchmark. A run is a folder of outputs/, or a path."""
+
+    stage: ClassVar[str] = "10_compare"
+    run_a: Text
+    run_b: Text
+
+    def input_names(self) -> dict[str, str]:
+        """Both benchmarks."""
+        return {name: str(paths.run_folder(getattr(self, name)) / "06_benchmark") for name in ("run_a", "run_b")}
+
+
+STAGES: dict[str, type[Params]] = {  # in the order in which the notebooks run
+    params.stage: params
+    for params in (OverviewParams, DataParams, DistillationParams, FilteringParams, SFTParams, GRPOParams,
+                   BenchmarkParams, ReportParams)
+}  # fmt: skip
+# What a person runs once, besides: no stage of a run, but with parameters, a folder and a manifest like one.
+NOTEBOOKS = STAGES | {params.stage: params for params in (AblationParams, CompareParams)}

@@ -1,8 +1,7 @@
 """The base of all parameter models: strict where notebooks and YAML are lax. What is wrong is said in words.
 
 Each of these was seen to go wrong silently: YAML reads `1e-5` as text, `papermill -p x false` passes a truthy string,
-an unknown name only logs a warning, a name that a preset omits keeps the notebook's value. (pydantic-settings and
-jsonargparse read YAML and overrides, too; neither sees the names that papermill injected in vain.)
+an unknown name only logs a warning (which no library sees), a name that a preset omits keeps the notebook's value.
 """
 
 from __future__ import annotations
@@ -20,16 +19,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from finr1 import paths
 
-# pydantic's kinds of error whose own text speaks of "valid integers" and the like; all others keep theirs.
-_SHOULD_BE = {
-    "int_": "should be a whole number",
-    "float_": "should be a number",
-    "finite_number": "should be a finite number",
-    "bool_": "should be true or false",
-    "string_type": "should be text (for `papermill -p` of something that looks like a number: `-r NAME VALUE`)",
-    "list_type": "should be a list, such as [first, second]",
-    "missing": "missing; every parameter must be given a value",
-}
 Wrong = Iterator[tuple[str, str]]  # pairs of a parameter's name and what would be right
 
 
@@ -72,7 +61,8 @@ class Params(BaseModel):
             values["run"] = getattr(values["run"], "name", values["run"])
         values |= {name: namespace.get(name) for name in _injected_names(namespace) if name not in cls.model_fields}
         params = cls(**values)
-        params.check_requirements()
+        if missing := params.requirements():
+            raise ParameterError(cls.stage, missing)
         return params
 
     @classmethod
@@ -81,24 +71,14 @@ class Params(BaseModel):
         return cls(**read_flat_yaml(path).values)
 
     def to_yaml(self, path: Path) -> None:
-        """Write a file that `from_yaml` and `papermill -f` read back to the same parameters.
-
-        PyYAML keeps the point in floats (`1.0e-05`), without which it reads them back as text.
-        """
-        text = yaml.safe_dump(
-            self.model_dump(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000
-        )
+        """Write a file that `from_yaml` and `papermill -f` read back to the same parameters; floats keep a point."""
+        values = self.model_dump()
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
         path.write_text(text, "utf8")
 
     def input_names(self) -> dict[str, str]:
-        """Parameter -> folder as written, for each input stage; of a list `x_stages`, `x_stages[0]` and so on."""
-        folders = {}
-        for name, value in self.model_dump().items():
-            if name.endswith("_stage") and value is not None:
-                folders[name] = value
-            elif name.endswith("_stages"):
-                folders |= {f"{name}[{place}]": folder for place, folder in enumerate(value)}
-        return folders
+        """Parameter -> folder as written, for each input stage."""
+        return {name: folder for name, folder in self.model_dump().items() if name.endswith("_stage") and folder}
 
     def inputs(self) -> dict[str, Path]:
         """Parameter -> absolute folder, for each input stage."""
@@ -124,30 +104,20 @@ class Params(BaseModel):
         """Lines about what is missing outside the parameters."""
         return [self._line(name, advice) for name, advice in self.missing()]
 
-    def check_requirements(self) -> None:
-        """Raise ParameterError when something outside the parameters is missing. Called right before a stage runs."""
-        if missing := self.requirements():
-            raise ParameterError(self.stage, missing)
-
     def _line(self, name: str, advice: str) -> str:
         return f"{name} = {quoted(getattr(self, name))}: {advice}"
 
     @field_validator("*", mode="before")
     @classmethod
     def _as_meant(cls, value: Any, info: Any) -> Any:
-        """`value` as pydantic should see it: `{run}` filled in, None where papermill could only pass the word for it.
-
-        Raises ValueError for a truth value where a number belongs: pydantic takes True for 1, here it is a slip.
-        """
+        """`value` as pydantic should see it: `{run}` filled in, None where papermill could only pass the word."""
         annotation = cls.model_fields[info.field_name].annotation
         kinds = [getattr(kind, "__origin__", kind) for kind in (annotation, *get_args(annotation))]
         if isinstance(value, bool) and (int in kinds or float in kinds):
-            raise ValueError(_SHOULD_BE["int_" if int in kinds else "float_"])
+            raise ValueError("should be a number")  # pydantic takes True for 1
         if isinstance(value, str) and NoneType in kinds and value.lower() in ("none", "null", "~"):
             return None
         run = info.data.get("run", "{run}")  # the first field, so it is known by now
-        if isinstance(value, list):
-            return [entry.replace("{run}", run) if isinstance(entry, str) else entry for entry in value]
         return value.replace("{run}", run) if isinstance(value, str) else value
 
     @field_validator("run")
@@ -173,9 +143,6 @@ def _injected_names(namespace: dict[str, Any]) -> Iterator[str]:
                     yield from (target.id for target in node.targets if isinstance(target, ast.Name))
 
 
-# What is wrong, in words.
-
-
 def quoted(value: Any) -> str:
     """A value as an error shows it: text in double quotes, long ones cut."""
     text = f'"{value}"' if isinstance(value, str) else repr(value)
@@ -194,27 +161,22 @@ def _problems(error: ValidationError, known: Iterable[str]) -> list[str]:
     for entry in error.errors():
         name = "".join(f"[{part}]" if isinstance(part, int) else str(part) for part in entry["loc"])
         kind, given = entry["type"], entry["input"]
-        advice = next((words for start, words in _SHOULD_BE.items() if kind.startswith(start)), entry["msg"])
+        advice = entry["msg"].removeprefix("Input ").removeprefix("Value error, ")
         if kind == "extra_forbidden":  # its value is left out: it may be a key that somebody put there
             is_key = re.search(r"key|secret|password", name, re.IGNORECASE)
             hint = "; keys are read from the environment and never are parameters" if is_key else None
             lines.append(f"{name}: unknown parameter{hint or did_you_mean(name, known)}")
         elif kind == "missing":
-            lines.append(f"{name}: {advice}")
+            lines.append(f"{name}: missing; every parameter must be given a value")
         elif kind == "value_error" and not name:  # of a check across fields: it has named them already
-            lines += str(entry["ctx"]["error"]).split("\n")
+            lines += advice.split("\n")
         else:
-            if kind == "literal_error" and isinstance(given, str):
-                advice += did_you_mean(given, re.findall(r"'([^']+)'", entry["ctx"]["expected"]))
-            lines.append(f"{name} = {quoted(given)}: {advice.removeprefix('Input ').removeprefix('Value error, ')}")
+            lines.append(f"{name} = {quoted(given)}: {advice}")
     return lines
 
 
-# Flat YAML as the presets use it: one `name: value  # comment` a line, readable by plain `papermill -f`.
-
-
 class FlatYaml(NamedTuple):
-    """The values of a parameter file, and the comment that stands behind each of them."""
+    """A parameter file with one `name: value  # comment` a line, as plain `papermill -f` reads it, too."""
 
     values: dict[str, Any]
     comments: dict[str, str]
