@@ -359,7 +359,7 @@ def test_a_local_model_verifies_too(tiny, tmp_path):
     assert isinstance(verifier.backend, TransformersBackend)
     (case,) = verifier([("", GOLD, FALL)])
     assert case[0] is None and case[1].startswith("neither 1 nor 0")
-    assert len(verifier.store) == 1
+    assert len(verifier.store.answers) == 1
     with pytest.raises(GenerationError, match="no verdict on a plain case"):
         verifier.check()
     verifier.backend.unload()
