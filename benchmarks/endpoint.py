@@ -96,7 +96,7 @@ def ours(url: str, count: int, concurrency: int) -> int:
         store = AnswerStore(Path(folder) / "answers.jsonl")
         backend = EndpointBackend(url, "m", concurrency=concurrency)
         answers = generate(requests, SamplingParams(), backend, store)
-        assert len(store) == count
+        assert len(store.answers) == count
     return sum(answer.error is None for answer in answers)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finr1 import grading, sandbox, watch
-from finr1.judge.verifier import Case, Verifier, make_verifier
+from finr1.judge import Verifier, make_verifier
 from finr1.params import GRPOParams
 
 TRAIN_FILE = "train.jsonl"  # the RL rows that notebook 05 has chosen
@@ -111,9 +111,9 @@ def _has_tests(gold: str) -> bool:
 def verified(reward: Reward, verifier: Verifier | None) -> Reward:
     """`reward` under the same name and mark, with `verifier` asked about each completion for which it gives None.
 
-    Logs each step the shares of completions that were undecided by rules, asked about, known from before, and left
-    without a verdict (`verifier/undecided`, `asked`, `cached`, `failed`), and beside each completion what the verifier
-    said (column `verifier` of TRL's record of completions). Without a verifier it is `reward` itself.
+    Logs each step the shares of completions that rules left undecided, and the verifier, too (`verifier/undecided`,
+    `verifier/failed`), and beside each completion what the verifier said (column `verifier` of TRL's record of
+    completions). Without a verifier it is `reward` itself.
     """
     if verifier is None:
         return reward
@@ -126,16 +126,15 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
         texts = [completion[0]["content"] for completion in completions]
         asked = {i: _case(columns, i, texts[i], prompts) for i, score in enumerate(scores) if score is None}
         undecided = [i for i, case in asked.items() if case is not None]
-        cases = verifier([asked[i] for i in undecided]) if undecided else []
-        said, known = [""] * len(scores), sum(case.cached for case in cases)
-        for i, case in zip(undecided, cases, strict=True):
-            scores[i] = None if case.correct is None else float(case.correct)
-            word = {True: "right", False: "wrong", None: "no verdict"}[case.correct]
-            said[i] = f"{word}: {case.reason}".rstrip(": ")
-        failed = sum(case.correct is None for case in cases)
-        counts = {"undecided": len(cases), "asked": len(cases) - known, "cached": known, "failed": failed}
+        verdicts = verifier([asked[i] for i in undecided]) if undecided else []
+        said = [""] * len(scores)
+        for i, (right, reason) in zip(undecided, verdicts, strict=True):
+            scores[i] = None if right is None else float(right)
+            word = {True: "right", False: "wrong", None: "no verdict"}[right]
+            said[i] = f"{word}: {reason}".rstrip(": ")
+        failed = sum(right is None for right, _ in verdicts)
         if log_metric:
-            for name, count in counts.items():
+            for name, count in {"undecided": len(verdicts), "failed": failed}.items():
                 log_metric(f"verifier/{name}", count / max(len(scores), 1))
         if log_extra:
             log_extra("verifier", said)
@@ -144,8 +143,8 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
     return with_verifier
 
 
-def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence | None) -> Case | None:
-    """What the verifier is asked about completion `i`; None where the gold answer cannot be read."""
+def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence | None) -> tuple[str, str, str] | None:
+    """Question, gold and answer for the verifier of completion `i`; None where the gold answer cannot be read."""
     row = {name: columns[name][i] for name in GOLD if name in columns}
     choices, labels = (json.loads(row.get(name) or "null") for name in ("choices", "labels"))
     try:
@@ -154,7 +153,7 @@ def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence 
         return None
     golds = [row["solution"], *row.get("alternatives", ())]
     question = prompts[i][-1]["content"] if prompts else ""
-    return Case(question, " or ".join(golds), grading.extract_answer(text) or "")
+    return question, " or ".join(golds), grading.extract_answer(text) or ""
 
 
 # ---- watching --------------------------------------------------------------------------------------------------------

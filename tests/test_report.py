@@ -278,7 +278,7 @@ def test_the_judges_error_is_taken_out_of_what_the_page_shows(tmp_path):
                 for n, v in enumerate(verdicts)]  # fmt: skip
     final = apply_verdicts(ruled, verdicts)
     plain = next(row for row in results_table(final) if (row["model"], row["decoding"]) == ("base", "greedy"))
-    for name, kept, said in (("a", verdicts, "its error is taken out of acc"), ("b", [], "its error is not measured")):
+    for name, kept, said in (("a", verdicts, "its error is taken out of acc"), ("b", [], "its error is left in")):
         shown = PageParser((made_page(tmp_path / name, final, kept) / "report.html").read_text("utf8")).shown()
         assert said in shown
         assert (f"base greedy 100 100 {100 * plain['accuracy']:.1f} [" in shown) is not bool(kept)

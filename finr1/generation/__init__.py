@@ -5,26 +5,11 @@ backend = EndpointBackend("https://api.deepseek.com", "deepseek-reasoner")
 completions = generate(requests, SamplingParams(temperature=0.6), backend, store, on_progress=print)
 """
 
-from finr1.generation.answering import Backend, Budget, GenerationError, Progress, generate
+# ruff: noqa: F401, I001
+# fmt: off
+from finr1.generation.answering import (
+    AnswerStore, Backend, Budget, Completion, GenerationError, Job, Progress, Request, SamplingParams, generate,
+    request_key,
+)
 from finr1.generation.endpoint import EndpointBackend
-from finr1.generation.local import ScriptedBackend, TransformersBackend, VLLMBackend, batch_that_fits
-from finr1.generation.store import AnswerStore, Completion, Job, Request, SamplingParams, request_key
-
-__all__ = [
-    "AnswerStore",
-    "Backend",
-    "Budget",
-    "Completion",
-    "EndpointBackend",
-    "GenerationError",
-    "Job",
-    "Progress",
-    "Request",
-    "SamplingParams",
-    "ScriptedBackend",
-    "TransformersBackend",
-    "VLLMBackend",
-    "batch_that_fits",
-    "generate",
-    "request_key",
-]
+from finr1.generation.local import ScriptedBackend, TransformersBackend, VLLMBackend

@@ -1,26 +1,164 @@
-"""`generate`: requests in, completions out, asking a backend only for what is not known yet."""
+"""What is asked and answered, the file that keeps the answers, so that a killed run never pays twice, and `generate`.
+
+The file is JSONL, one line per answer. sqlite3 was weighed: users read, filter and share these files.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
-from finr1.generation.store import AnswerStore, Completion, Job, Request, SamplingParams, request_key
+from pydantic import BaseModel, Field
+
+_LINE_START = b'{"key":"'
+
+
+class Request(BaseModel):
+    """A chat that awaits its next assistant turn."""
+
+    id: str | int  # the caller's own; not part of the key, so it may change without asking again
+    messages: list[dict[str, Any]] = Field(min_length=1)  # [{"role": "user", "content": "..."}, ...]
+
+
+class SamplingParams(BaseModel, extra="forbid", frozen=True):
+    """How to decode. `temperature=0` is greedy."""
+
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=1)  # new tokens, reasoning included
+    num_samples: int = Field(1, ge=1)  # answers for each request
+    seed: int = 0  # of the first sample
+
+
+class Usage(BaseModel):
+    """Tokens of one answer as the backend counts them; None where it does not."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Completion(BaseModel):
+    """One answer to one request, or with `error` set, the reason why there is none."""
+
+    key: str  # of the request, see `request_key`
+    id: str | int  # of the request
+    sample: int  # 0 .. num_samples - 1
+    text: str  # as it came; without the reasoning where the endpoint sends that apart
+    reasoning: str | None = None  # sent apart by the endpoint (`reasoning_content`), else what stands in <think>
+    finish_reason: str = "stop"  # "stop", "length", another word of the endpoint, or "error"
+    usage: Usage = Usage()
+    error: str | None = None
+
+    @property
+    def tagged(self) -> str:
+        """`text` with its reasoning in a think block, wherever the backend put it."""
+        if self.reasoning is None or "<think>" in self.text or "</think>" in self.text:
+            return self.text
+        return f"<think>{self.reasoning}</think>{self.text}"
+
+
+class Job(NamedTuple):
+    """One answer that a backend is to fetch."""
+
+    request: Request
+    sample: int
+    key: str
+
+    def completion(self, text: str, reasoning: str | None = None, **more: Any) -> Completion:
+        """`text` as the answer to this job, with `more` fields; without `reasoning`, it is read from the think block.
+
+        Templates that prefill `<think>` leave only the closing tag, and a cut answer has only the opening one.
+        """
+        head, closing, _ = text.partition("</think>")
+        if reasoning is None and (closing or "<think>" in head):
+            reasoning = head.split("<think>", 1)[-1].strip()
+        asked = {"key": self.key, "id": self.request.id, "sample": self.sample}
+        return Completion(**asked, text=text, reasoning=reasoning, **more)
+
+    def failure(self, error: str) -> Completion:
+        """This job without an answer, because of `error`."""
+        return self.completion("", finish_reason="error", error=error)
+
+
+def request_key(request: Request, sampling: SamplingParams, fingerprint: str, sample: int = 0) -> str:
+    """SHA-256 (hex) of everything that the answer depends on: chat, decoding, backend, and which sample it is.
+
+    `num_samples` is left out: a run that asks for more samples reuses those it has.
+    """
+    question = {"messages": request.messages, "sampling": sampling.model_dump(exclude={"num_samples"})}
+    question |= {"backend": fingerprint, "sample": sample}
+    canonical = json.dumps(question, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class AnswerStore:
+    """Append-only JSONL file of `Completion`s, keyed by `Completion.key`; the first answer to a key stays.
+
+    `put` returns when its lines are with the operating system: they survive `kill -9` of this process (not a power
+    cut; that would take an fsync for each answer). Writers hold `flock`, so several processes may share a store.
+    A fragment without a newline was left by a writer that died: the next one drops it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open `path`, creating it and its folder. Raises `ValueError` for a file that holds something else."""
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self.answers: dict[str, Completion] = {}  # by key, as of the last `put`
+        self._end = 0  # everything before this byte is in `answers`
+        self.put([])
+
+    def put(self, completions: Iterable[Completion]) -> None:
+        """Append the answers whose keys are new, in one write, and take in what other processes have stored since.
+
+        Failures are left out. Raises `OSError` when the disk is full; what it cut off is dropped as any fragment is.
+        """
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            self._read_new_lines()
+            answers = {answer.key: answer for answer in completions if answer.error is None}
+            new = [answer.model_dump_json() + "\n" for key, answer in answers.items() if key not in self.answers]
+            data = "".join(new).encode()
+            while data:
+                data = data[os.write(self._fd, data) :]
+            self._read_new_lines()
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _read_new_lines(self) -> None:
+        """Take in the lines behind `_end`, and cut off a last one that its writer did not live to finish."""
+        with open(self._fd, "rb", closefd=False) as file:
+            file.seek(self._end)
+            for line in file:
+                # Under the lock nobody else is in the middle of a line.
+                if not line.endswith(b"\n") and _LINE_START.startswith(line[: len(_LINE_START)]):
+                    os.ftruncate(self._fd, self._end)
+                    break
+                try:
+                    answer = Completion.model_validate_json(line)
+                except ValueError:
+                    raise ValueError(f"{self.path}: this line is no stored answer: {line[:80]!r}") from None
+                self.answers.setdefault(answer.key, answer)
+                self._end += len(line)
+
+
+Groups = Iterator[list[Completion]]
 
 
 class Backend(Protocol):
-    """Whatever can answer. Implementations share no code, so they share no base class."""
+    """Whatever can answer."""
 
-    @property
-    def fingerprint(self) -> str:
-        """Names what the answers depend on besides the request (model, endpoint, dtype); never a secret."""
+    fingerprint: str  # names what answers depend on besides the request (model, endpoint, dtype); never a secret
 
-    def complete(
-        self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]
-    ) -> Iterator[list[Completion]]:
+    def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` in any order, in groups as they get ready.
 
         Once `stop()` is true, begin nothing new and yield what is under way. A job that can't be answered yields a
@@ -28,7 +166,7 @@ class Backend(Protocol):
         """
 
     def unload(self) -> None:
-        """Free the memory of a local model; the next use loads it again."""
+        """Free the memory of a model that runs in this process; the next use loads it again."""
 
 
 class GenerationError(RuntimeError):
@@ -59,8 +197,7 @@ class Progress:
 
     def __str__(self) -> str:
         done = f"{self.reused + self.answered}/{self.total} answers, {self.reused} from the store, {self.failed} failed"
-        rate = self.answered / self.seconds if self.seconds else 0.0
-        return f"{done}, {rate:.1f}/s, {self.tokens} tokens, cost {self.cost:.2f}"
+        return f"{done}, {self.answered / (self.seconds or 1):.1f}/s, {self.tokens} tokens, cost {self.cost:.2f}"
 
 
 def generate(
@@ -75,25 +212,23 @@ def generate(
     """Answers to `requests`, in their order, `sampling.num_samples` in a row for each.
 
     What `store` holds is not asked again, equal requests are asked once, and each answer is in the store before
-    anybody sees it. `on_progress` is called at most once a second, and at the end; `on_progress=print` will do.
+    anybody sees it. `on_progress` (such as `print`) is called at most once a second, and at the end.
 
     No further request is begun once `budget` is spent (or can't be kept, because the server counts no tokens), or once
-    one has failed for good, after the backend's retries; those under way are answered and stored. Then
-    `GenerationError` is raised. With `on_error="none"` failures end nothing, and each request without an answer gets a
-    completion with `error` set. None of these is stored: running again asks again.
+    one has failed for good; those under way are answered and stored. Then `GenerationError` is raised. With
+    `on_error="none"` failures end nothing, and each request without an answer gets a completion with `error` set, which
+    is not stored: running again asks again.
     """
     jobs = [
         Job(request, sample, request_key(request, sampling, backend.fingerprint, sample))
         for request in requests
         for sample in range(sampling.num_samples)
     ]
-    unique: dict[str, Job] = {}
-    for job in jobs:
-        unique.setdefault(job.key, job)
+    unique = {job.key: job for job in jobs}
     answers: dict[str, Completion] = {}
     if store is not None:
-        store.refresh()
-        answers = {key: store.get(key) for key in unique if key in store}
+        store.put([])
+        answers = {key: store.answers[key] for key in unique if key in store.answers}
     asked = [job for key, job in unique.items() if key not in answers]
     progress = Progress(len(unique), reused=len(answers))
 
@@ -109,7 +244,7 @@ def generate(
         for group in groups if asked else ():
             if store is not None:  # where another process was first, its answer counts
                 store.put(group)
-                group = [completion if completion.error else store.get(completion.key) for completion in group]
+                group = [completion if completion.error else store.answers[completion.key] for completion in group]
             for completion in group:
                 answers[completion.key] = completion
                 prompt, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
@@ -125,9 +260,7 @@ def generate(
     if on_progress is not None:
         on_progress(progress)
 
-    for key, job in unique.items():
-        if key not in answers:
-            answers[key] = job.failure(f"not asked: {why_stop()}")
+    answers |= {key: job.failure(f"not asked: {why_stop()}") for key, job in unique.items() if key not in answers}
     failures = [answer for answer in answers.values() if answer.error is not None]
     if on_error == "raise" and failures:
         first = f"the first, {failures[0].id!r}: {failures[0].error}"

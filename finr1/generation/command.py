@@ -1,33 +1,27 @@
 """`python -m finr1 generate`: the suite's endpoint client for anyone's prompts.
 
-Input is JSONL, one row `{"id", "messages"}` per request. Output is JSONL, one row per answer in the order of the input:
-`id`, `text`, `reasoning`, `finish_reason`, `usage`, and `error` where there is none. Answers lie beside it, in
-`NAME.answers.jsonl`, as soon as they arrive: the same command again asks only for the missing ones.
+Input is JSONL, one row `{"id", "messages"}` per request; output has one row per answer, in the same order. Answers lie
+beside it, in `NAME.answers.jsonl`, as soon as they arrive: the same command again asks only for the missing ones.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from finr1.generation.answering import Budget, GenerationError, generate
+from finr1.generation.answering import AnswerStore, Budget, GenerationError, Request, SamplingParams, generate
 from finr1.generation.endpoint import DEFAULT_KEY_ENV, EndpointBackend
-from finr1.generation.store import AnswerStore, Request, SamplingParams
+from finr1.records import write_jsonl
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `generate` to the commands of `python -m finr1`."""
-    parser = commands.add_parser(
-        "generate",
-        help="answer prompts with any OpenAI-compatible endpoint",
-        description="Answer the prompts of a JSONL file. The same command again resumes with the missing answers. "
-        "The key is read from the environment (--api-key-env).",
-    )
+    about = "answers prompts with any OpenAI-compatible endpoint; the same command again asks for the missing ones"
+    parser = commands.add_parser("generate", help=about, description=about)
     parser.set_defaults(command=answer_file)
     parser.add_argument("--input", type=Path, required=True, help='JSONL of {"id", "messages"}')
     parser.add_argument("--output", type=Path, required=True, help="JSONL of answers; run again = resume")
@@ -47,10 +41,10 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 def answer_file(options: argparse.Namespace) -> int:
     """Returns 0 when all is answered, 1 when some requests are not, 2 for wrong input or an endpoint that fails."""
+    tell = partial(print, file=sys.stderr, flush=True)
     try:
         requests = read_requests(options.input)
-        names = ("temperature", "top_p", "max_tokens", "num_samples", "seed")
-        sampling = SamplingParams(**{name: getattr(options, name) for name in names})
+        sampling = SamplingParams(**{name: getattr(options, name) for name in SamplingParams.model_fields})
         backend = EndpointBackend(options.base_url, options.model, options.api_key_env, options.concurrency)
         if options.max_cost is not None and not (options.prompt_price or options.completion_price):
             raise ValueError("--max-cost needs --prompt-price or --completion-price")
@@ -59,21 +53,16 @@ def answer_file(options: argparse.Namespace) -> int:
         store = AnswerStore(options.output.with_suffix(".answers.jsonl"))
         backend.check()
     except (OSError, ValueError, GenerationError) as error:  # pydantic's error is a ValueError
-        print(error, file=sys.stderr)
+        tell(error)
         return 2
     budget = Budget(options.max_cost, options.prompt_price, options.completion_price)
-    tell = partial(print, file=sys.stderr, flush=True)
     answers = generate(requests, sampling, backend, store, on_progress=tell, on_error="none", budget=budget)
-    temporary = options.output.with_name(f"{options.output.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(answer.model_dump_json() + "\n" for answer in answers), encoding="utf8")
-    os.replace(temporary, options.output)
+    write_jsonl(options.output, [answer.model_dump() for answer in answers])
     failures = [answer for answer in answers if answer.error is not None]
     for answer in failures[:10]:
-        print(f"{answer.id}: {answer.error}", file=sys.stderr)
+        tell(f"{answer.id}: {answer.error}")
     if failures:
-        print(
-            f"{len(failures)} of {len(answers)} have no answer; the same command again asks for them", file=sys.stderr
-        )
+        tell(f"{len(failures)} of {len(answers)} have no answer; the same command again asks for them")
     return 1 if failures else 0
 
 

@@ -1,52 +1,43 @@
 """Answers from any server that speaks OpenAI's chat completions: DeepSeek, vLLM, OpenAI, `transformers serve`.
 
-The `openai` package asks, over its aiohttp transport. It retries lost connections, time-outs, 408, 409, 429 and 5xx,
-after the server's Retry-After (if that is at most two minutes) or after 0.5, 1, 2, 4, 8, 8 ... s. Ours is the rest: a
-success without an answer in it is retried, too, and a bounded number of answers is not yet stored.
+The `openai` package asks. It retries lost connections, time-outs, 408, 409, 429 and 5xx, after the server's Retry-After
+(if that is at most two minutes) or after 0.5, 1, 2, 4, 8, 8 ... s; here, a success without an answer in it, too.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
-from finr1.generation.answering import GenerationError
-from finr1.generation.store import Completion, Job, Request, SamplingParams
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+from finr1.generation.answering import Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams
 
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
 
 
 @dataclass
-class EndpointBackend:
+class EndpointBackend(Backend):
     """Chat completions of `model` at `base_url`, `concurrency` requests at a time.
 
     The key comes from the environment variable `api_key_env`; for the default name, OPENAI_API_KEY stands in. Servers
-    on this machine need none. It is read when it is used and kept nowhere. `timeout` (s) is for connecting and for
-    each wait for the server. 14 retries last longer than a minute, and so outlast a rate limit per minute. `extra` goes
-    into every request's body as it is; None removes a field that we would send, e.g. `{"max_tokens": None}`.
-
-    Raises `ValueError` for a missing or unusable key and an unusable URL. May be used inside a running event loop
-    (Jupyter): its own runs in a thread of its own.
+    on this machine need none. It is read when it is used and kept nowhere. Raises `ValueError` for a missing or
+    unusable key and an unusable URL. Works in Jupyter: its event loop runs in a thread of its own.
     """
 
     base_url: str
     model: str
     api_key_env: str = DEFAULT_KEY_ENV
     concurrency: int = 16
-    timeout: float = 600.0
-    max_retries: int = 14
-    extra: dict[str, Any] = field(default_factory=dict)
+    timeout: float = 600.0  # s, for connecting (at most 10) and for each wait for the server
+    max_retries: int = 14  # longer than a minute, so that they outlast a limit per minute
+    extra: dict[str, Any] = field(default_factory=dict)  # more for each request's body; None removes a field of ours
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
@@ -55,15 +46,10 @@ class EndpointBackend:
             raise ValueError("base_url must be a bare address such as https://api.deepseek.com/v1, without a key in it")
         if self.concurrency < 1:
             raise ValueError(f"concurrency={self.concurrency}: need at least 1")
+        self._is_local = url.hostname in ("localhost", "127.0.0.1", "::1")
         self._key()
-
-    @property
-    def fingerprint(self) -> str:
         what = {"endpoint": self.base_url.rstrip("/"), "model": self.model, "extra": self.extra}
-        return json.dumps(what, sort_keys=True)
-
-    def unload(self) -> None:
-        """Nothing to free: the model is elsewhere."""
+        self.fingerprint = json.dumps(what, sort_keys=True)
 
     def check(self) -> None:
         """Raise `GenerationError` unless the server answers with a token: it is up, takes the key, knows the model."""
@@ -73,9 +59,7 @@ class EndpointBackend:
         if answer.error:
             raise GenerationError(f"model {self.model!r} at {answer.error}")
 
-    def complete(
-        self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]
-    ) -> Iterator[list[Completion]]:
+    def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` one by one as the server does, see `Backend`. Sample k is asked with seed + k."""
         from anyio.from_thread import start_blocking_portal
 
@@ -94,7 +78,7 @@ class EndpointBackend:
                 # `concurrency` answers, and a budget is overshot by no more.
                 yield [future.result() for future in done]
 
-    def _client(self) -> AsyncOpenAI:
+    def _client(self) -> Any:  # an AsyncOpenAI
         import openai
 
         async def refuse_nonsense(response: httpx2.Response) -> None:
@@ -115,23 +99,17 @@ class EndpointBackend:
             default_headers={"Authorization": f"Bearer {self._key()}"},  # else OPENAI_CUSTOM_HEADERS may hold another
             http_client=openai.DefaultAioHttpClient(
                 follow_redirects=False,  # the key is for this address alone
-                trust_env=not self._is_local(),  # the environment's proxy can't reach this machine's servers
+                trust_env=not self._is_local,  # the environment's proxy can't reach this machine's servers
                 event_hooks={"response": [refuse_nonsense]},
             ),
         )
         client.organization = client.project = None  # an account at OpenAI is nobody else's business
         return client
 
-    async def _ask(self, client: AsyncOpenAI, job: Job, sampling: SamplingParams) -> Completion:
+    async def _ask(self, client: Any, job: Job, sampling: SamplingParams) -> Completion:
         """The answer, or the reason why there is none."""
-        body = {
-            "model": self.model,
-            "messages": job.request.messages,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-            "seed": sampling.seed + job.sample,
-        }
+        decoding = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
+        body = {"model": self.model, "messages": job.request.messages, **decoding, "seed": sampling.seed + job.sample}
         body = {name: value for name, value in {**body, **self.extra}.items() if value is not None}
         try:
             # Not `chat.completions.create`: it knows no `extra` field, and reads replies more slowly and less strictly.
@@ -145,23 +123,20 @@ class EndpointBackend:
         status, text = getattr(error, "status_code", None), f"no answer: {str(error.__cause__ or '') or error}"
         if status is not None:  # `error.message` has what OpenAI's servers say, and drops what others do
             text = f"HTTP {status}: {error.response.text}"
-        refused, moved = f"the key in {self.api_key_env} was refused", "a redirect; put the new address into base_url"
-        advice = {401: refused, 403: refused, 404: "no such model, or no such address"}
-        advice |= dict.fromkeys((301, 302, 303, 307, 308), moved)
+        advice = dict.fromkeys((401, 403), f"the key in {self.api_key_env} was refused")
+        advice |= dict.fromkeys((301, 302, 303, 307, 308), "a redirect; put the new address into base_url")
+        advice[404] = "no such model, or no such address"
         if status in advice:
             text = f"{advice[status]}: {text}"
         text = text.replace(self._key(), "***")  # servers quote a key that they refuse
         return f"{self.base_url}: {text}"[:500]  # cut last: half a key would not be recognised
-
-    def _is_local(self) -> bool:
-        return urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
 
     def _key(self) -> str:
         names = [self.api_key_env] + ["OPENAI_API_KEY"] * (self.api_key_env == DEFAULT_KEY_ENV)
         key = next(filter(None, (os.environ.get(name, "").strip() for name in names)), "")
         if not (key.isascii() and key.isprintable()):
             raise ValueError(f"the key in {' or '.join(names)} has characters that no key has")
-        if not (key or self._is_local()):
+        if not (key or self._is_local):
             raise ValueError(f"no API key for {self.base_url}: set the environment variable {' or '.join(names)}")
         return key or "no-key"
 
@@ -184,9 +159,5 @@ def read_reply(content: bytes) -> dict[str, Any]:
         raise ValueError("the server means an error")
     if not (text or reasoning or finish_reason):
         raise ValueError("the reply holds no answer")
-    return {
-        "text": text,
-        "reasoning": reasoning,
-        "finish_reason": finish_reason or "unknown",
-        "usage": reply.get("usage") or {},
-    }
+    counted = {"finish_reason": finish_reason or "unknown", "usage": reply.get("usage") or {}}
+    return {"text": text, "reasoning": reasoning, **counted}

@@ -5,20 +5,23 @@ from __future__ import annotations
 import gc
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from finr1.cpu import generation_inputs
-from finr1.generation.store import Completion, Job, Request, SamplingParams
+from finr1.generation.answering import Backend, Completion, Groups, Job, Request, SamplingParams
 from finr1.models import load_model, load_tokenizer, whole_model
 
 _BLOCK = 1 << 20  # bytes
+_ANSWER_TOKENS = 32_768  # of a batch: keys and values of 1.9 GB for a 7B model of the Qwen2.5 family, in bf16
 _VLLM_GROUP = 1024  # requests that vLLM gets, and that are stored, at once
 
 
 @dataclass
-class ScriptedBackend:
+class ScriptedBackend(Backend):
     """`function(request, sampling, sample) -> text`, under a `name` that changes when the function's answers do.
 
     Equal chats are asked once: a function that looks at `request.id` must not be given one chat under two ids.
@@ -31,57 +34,40 @@ class ScriptedBackend:
     def fingerprint(self) -> str:
         return f"scripted:{self.name}"
 
-    def complete(
-        self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]
-    ) -> Iterator[list[Completion]]:
-        """Answer `jobs` in their order, see `Backend`."""
+    def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         for job in jobs:
             if stop():
                 return
             yield [job.completion(self.function(job.request, sampling, job.sample))]
 
-    def unload(self) -> None:
-        """Nothing to free."""
-
-
-def batch_that_fits(max_tokens: int, most: int = 64) -> int:
-    """`batch_size` for answers of up to `max_tokens`: `most`, or fewer where their keys and values would fill a GPU.
-
-    32,768 tokens of answers in a batch: 1.9 GB for a 7B model of the Qwen2.5 family, in bf16; prompts come on top.
-    """
-    return max(1, min(most, 32_768 // max_tokens))
-
 
 @dataclass(eq=False)
-class TransformersBackend:
+class TransformersBackend(Backend):
     """Batched decoding of a folder (a model's or an adapter's) or hub id with transformers; loads at the first use.
 
-    Plain temperature and top-p: a folder's `generation_config.json` (with its top-k) is ignored. The random state of a
-    batch comes from its keys, and batches are stored whole: a run that resumes with the same requests ends up with the
-    text that an unbroken one has. The text depends on what else is in the batch: always when sampling, in greedy
-    decoding only where rounding flips a near-tie. Continuous batching has a fifth of the speed on a CPU
-    (`benchmarks/cpu_sampling.py`); on GPUs vLLM is the way. Raises `FileNotFoundError` for a path without a model.
+    A folder's `generation_config.json` is ignored. The random state of a batch comes from its keys, and batches are
+    stored whole: a run that resumes with the same requests ends up with the text that an unbroken one has. The text
+    depends on what else is in the batch: always when sampling, in greedy decoding only where rounding flips a near-tie.
+    Raises `FileNotFoundError` for a path without a model.
     """
 
     model_name_or_path: str | Path
     dtype: str = "bfloat16"
-    batch_size: int = 64
+    batch_size: int | None = None  # None: 128, or fewer for long answers (`_ANSWER_TOKENS`)
     device: str | None = None  # None: CUDA where there is one
 
     def __post_init__(self) -> None:
         self.fingerprint = f"transformers:{model_fingerprint(self.model_name_or_path)}:{self.dtype}"
-        self._model = self._tokenizer = None
 
-    def complete(
-        self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]
-    ) -> Iterator[list[Completion]]:
+    def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` batch by batch, see `Backend`. A prompt that leaves no room for `max_tokens` is an error."""
-        self._load()
-        room = getattr(self._model.config, "max_position_embeddings", float("inf")) - sampling.max_tokens
+        model, tokenizer = self._loaded
+        room = getattr(model.config, "max_position_embeddings", float("inf")) - sampling.max_tokens
+        size = self.batch_size or max(1, min(128, _ANSWER_TOKENS // sampling.max_tokens))
         fitting: list[tuple[Job, list[int]]] = []
         for job in jobs:
-            text = self._tokenizer.apply_chat_template(job.request.messages, tokenize=False, add_generation_prompt=True)
-            prompt = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            text = tokenizer.apply_chat_template(job.request.messages, tokenize=False, add_generation_prompt=True)
+            prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(prompt) <= room:
                 fitting.append((job, prompt))
             else:
@@ -89,75 +75,70 @@ class TransformersBackend:
                 yield [job.failure(f"prompt of {len(prompt)} tokens, but {why}")]
         # Longest first: a lack of memory shows at once, and a run that resumes cuts the rest into the same batches.
         fitting.sort(key=lambda pair: -len(pair[1]))
-        for start in range(0, len(fitting), self.batch_size):
+        for start in range(0, len(fitting), size):
             if stop():
                 return
-            yield self._complete_batch(fitting[start : start + self.batch_size], sampling)
+            yield self._complete_batch(fitting[start : start + size], sampling)
 
     def unload(self) -> None:
-        """Free the model's memory; the next use loads it again."""
         import torch
 
-        self._model = self._tokenizer = None
+        self.__dict__.pop("_loaded", None)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _load(self) -> None:
-        if self._model is not None:
-            return
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """Model and tokenizer."""
         import torch
         from transformers import GenerationConfig
 
-        self._tokenizer = load_tokenizer(str(self.model_name_or_path))
         model = load_model(str(self.model_name_or_path), self.dtype)
         model.generation_config = GenerationConfig()  # else the folder's own settings would fill in ours
-        self._model = model.eval().to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return model.eval().to(device), load_tokenizer(str(self.model_name_or_path))
 
     def _complete_batch(self, batch: list[tuple[Job, list[int]]], sampling: SamplingParams) -> list[Completion]:
         import torch
         from transformers import GenerationConfig
 
-        decoding: dict = {"do_sample": False}
-        if sampling.temperature > 0:
-            decoding = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        end, pad, device = self._tokenizer.eos_token_id, self._tokenizer.pad_token_id, self._model.device
+        sampled = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        decoding = sampled if sampling.temperature > 0 else {"do_sample": False}
+        model, tokenizer = self._loaded
+        end, pad, device = tokenizer.eos_token_id, tokenizer.pad_token_id, model.device
         config = GenerationConfig(max_new_tokens=sampling.max_tokens, eos_token_id=end, pad_token_id=pad, **decoding)
         with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_seed(job for job, _ in batch))
-            inputs = generation_inputs(self._model, [prompt for _, prompt in batch], pad)
-            output = self._model.generate(**inputs, generation_config=config)
+            inputs = generation_inputs(model, [prompt for _, prompt in batch], pad)
+            output = model.generate(**inputs, generation_config=config)
         completions = []
         for (job, prompt), tokens in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             ended = end in tokens
             if ended:  # what follows is padding
                 tokens = tokens[: tokens.index(end) + 1]
-            text = self._tokenizer.decode(tokens, skip_special_tokens=True)
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
             usage = {"prompt_tokens": len(prompt), "completion_tokens": len(tokens)}
             completions.append(job.completion(text, finish_reason="stop" if ended else "length", usage=usage))
         return completions
 
 
-class VLLMBackend:
+class VLLMBackend(Backend):
     """Decoding with vLLM in this process, far faster than transformers on a GPU. Not yet run by a test.
 
     Several GPUs or machines: `vllm serve` behind `EndpointBackend`. Every request has a seed of its own, from its key,
-    so its text does not depend on the others. Prompts share what they begin with (prefix caching). An adapter is merged
-    into its base first.
+    so its text does not depend on the others. An adapter is merged into its base first. Raises `ImportError` where vLLM
+    is not installed, `FileNotFoundError` for a path without a model.
     """
 
     def __init__(self, model_name_or_path: str | Path) -> None:
-        """Raises `ImportError` where vLLM is not installed, `FileNotFoundError` for a path that is no model folder."""
         import vllm  # noqa: F401  (pip install 'finr1[gpu]')
 
         self.model = str(model_name_or_path)
         self.fingerprint = f"vllm:{model_fingerprint(self.model)}:bfloat16"
         self._llm = None
 
-    def complete(
-        self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]
-    ) -> Iterator[list[Completion]]:
-        """Answer `jobs` in groups, see `Backend`."""
+    def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         import vllm
 
         if self._llm is None:
@@ -176,12 +157,10 @@ class VLLMBackend:
             for job, output in zip(group, outputs, strict=True):
                 [answer] = output.outputs
                 usage = {"prompt_tokens": len(output.prompt_token_ids), "completion_tokens": len(answer.token_ids)}
-                finish_reason = answer.finish_reason or "unknown"
-                completions.append(job.completion(answer.text, finish_reason=finish_reason, usage=usage))
+                completions.append(job.completion(answer.text, finish_reason=answer.finish_reason, usage=usage))
             yield completions
 
     def unload(self) -> None:
-        """Free the engine; the next use starts it again."""
         self._llm = None
         gc.collect()
 
@@ -198,8 +177,7 @@ def model_fingerprint(model: str | Path) -> str:
     layers in the middle alone. Raises `FileNotFoundError` for a path that is no model folder.
     """
     folder = Path(model)
-    looks_local = folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2
-    if not folder.is_dir() and not looks_local:
+    if not folder.is_dir() and not (folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2):
         return str(model)
     patterns = ("config.json", "adapter_config.json", "tokenizer*", "*.jinja", "*.safetensors", "pytorch_model*.bin")
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})

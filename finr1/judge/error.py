@@ -1,14 +1,12 @@
 """How often a judge errs on the benchmark's answers, and accuracies without that error.
 
 A judge grades what rules leave undecided, and a study sample of answers that rules decide; it is assumed to err on both
-alike. Where it graded *all* answers, rules are not trusted, and no truth to measure it by: scores stay as judged.
-`samples` are records with the fields of `evaluation.Sample`.
+alike. Where it graded *all*, there is no truth to measure it by. `samples` have the fields of `evaluation.Sample`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import Literal
 
 import numpy as np
@@ -19,10 +17,9 @@ from finr1.judge.model import JUDGE_SAMPLING, check_request, read_check
 from finr1.records import Problem, Record, hash_share
 
 STUDY = 200  # answers decided by rules that the judge grades, too: both rates to some 5 points
-TAKEN_OUT = "taken out"  # what a row's `judge_error` says where it is
+TAKEN_OUT, LEFT_IN = "taken out", "left in"  # what a row's `judge_error` says
 _GROUPS = ("model", "decoding", "capability", "family", "language", "source", "suite")  # what a row may stand for
-_KEY = ("model", "decoding", "problem_id", "sample")  # names one answer of the benchmark
-_key_of = attrgetter(*_KEY)
+_KEY = ("model", "decoding", "problem_id", "sample")
 
 
 class Verdict(Record):
@@ -56,13 +53,10 @@ def judge_samples(
     asked = [(s, False) for s in given if scope == "all" or s.correct is None]
     for right in (True, False) if scope == "undecided" else ():
         decided = [s for s in given if s.correct is right]
-        decided.sort(key=lambda s: hash_share(" ".join(map(str, _key_of(s))), seed))
+        decided.sort(key=lambda s: hash_share(_name(s), seed))
         asked += [(s, True) for s in decided[: STUDY // 2]]
     by_id = {problem.id: problem for problem in problems}
-    requests = [
-        check_request(f"{s.model} {s.decoding} {s.problem_id}#{s.sample}", by_id[s.problem_id], s.answer)
-        for s, _ in asked
-    ]
+    requests = [check_request(_name(s), by_id[s.problem_id], s.answer) for s, _ in asked]
     verdicts = []
     for (s, study), reply in zip(asked, generate(requests, JUDGE_SAMPLING, backend, store), strict=True):
         said = {"judge": judge, "verdict": read_check(reply.text), "rules": s.correct, "study": study}
@@ -70,14 +64,19 @@ def judge_samples(
     return verdicts
 
 
+def _name(record: Record) -> str:
+    """Names one answer of the benchmark, in a sample as in a verdict."""
+    return " ".join(str(getattr(record, key)) for key in _KEY)
+
+
 def apply_verdicts(samples: Iterable[Record], verdicts: Iterable[Verdict]) -> list[Record]:
     """`samples` with the judge's verdict where one counts, marked `graded_by="judge"`; the others as they are.
 
     A reply that could not be read says nothing: what rules say stays, which may be None.
     """
-    said = {_key_of(v): v.verdict for v in verdicts if not v.study and v.verdict is not None}
-    changes = ((s, {"correct": said.get(_key_of(s)), "graded_by": "judge"}) for s in samples)
-    return [s if change["correct"] is None else s.model_copy(update=change) for s, change in changes]
+    counted = [v for v in verdicts if not v.study and v.verdict is not None]
+    said = {_name(v): {"correct": v.verdict, "graded_by": "judge"} for v in counted}
+    return [s.model_copy(update=said.get(_name(s), {})) for s in samples]
 
 
 def judge_line(verdicts: Sequence[Verdict]) -> str:
@@ -86,8 +85,7 @@ def judge_line(verdicts: Sequence[Verdict]) -> str:
     parts = [f"{counted} answers graded by {verdicts[0].judge}" if verdicts else "no answer was given to a judge"]
     for name, (k, n) in _agreement(verdicts).items():
         if n:
-            low, high = (100 * end for end in _wilson(k, n))
-            parts.append(f"of {n} {name} by rules it calls {100 * k / n:.1f} % [{low:.1f}, {high:.1f}] {name}")
+            parts.append(f"of {n} {name} by rules it calls {100 * k / n:.1f} % {name}")
     if unread := sum(v.verdict is None for v in verdicts):
         parts.append(f"{unread} replies could not be read")
     return "; ".join(parts)
@@ -96,16 +94,18 @@ def judge_line(verdicts: Sequence[Verdict]) -> str:
 def with_judge_error(rows: Sequence[dict], samples: Sequence[Record], verdicts: Sequence[Verdict]) -> list[dict]:
     """`rows` (of `evaluation.results_table(samples, by)`) with the judge's error taken out where one graded.
 
-    Such rows gain `as_judged`, the accuracy before, and `judge_error`: `TAKEN_OUT`, or why it could not be; there
-    accuracy and interval stay as judged. Rows that rules graded stay as they are.
+    Such rows gain `as_judged`, the accuracy before, and `judge_error`. It is `LEFT_IN`, and accuracy and interval stay
+    as judged, where the study has no right or no wrong answer, or shows a judge that is no better than a coin.
     """
-    reason, corrected = _not_measured(verdicts), []
+    rates = _agreement(v for v in verdicts if v.study)
+    measured = all(n for _, n in rates.values()) and sum(k / n for k, n in rates.values()) > 1
+    corrected = []
     for row in rows:
         names = [(key, str(row[key])) for key in _GROUPS if key in row]
         own = [s for s in samples if s.correct is not None and all(str(getattr(s, key)) == v for key, v in names)]
         if any(s.graded_by == "judge" for s in own):
-            row = row | {"as_judged": row["accuracy"], "judge_error": reason or TAKEN_OUT}
-            row |= {} if reason else _corrected(own, verdicts)
+            row = row | {"as_judged": row["accuracy"], "judge_error": TAKEN_OUT if measured else LEFT_IN}
+            row |= _corrected(own, *rates.values()) if measured else {}
         corrected.append(row)
     return corrected
 
@@ -117,18 +117,7 @@ def _agreement(verdicts: Iterable[Verdict]) -> dict[str, tuple[int, int]]:
     return {name: (sum(members), len(members)) for name, members in agrees.items()}
 
 
-def _not_measured(verdicts: Sequence[Verdict]) -> str:
-    """Why the judge's error cannot be taken out of a score, in words; empty where it can."""
-    if any(v.rules is not None and v.verdict is not None and not v.study for v in verdicts):
-        return "not measured: the judge graded answers that rules decide, and rules are no truth for it"
-    agreement = _agreement(verdicts)
-    if absent := [name for name, (_, n) in agreement.items() if not n]:
-        return f"not measured: rules call none of the studied answers {' or '.join(absent)}"
-    coin = sum(k / n for k, n in agreement.values()) <= 1
-    return "not taken out: the judge is no better than a coin" if coin else ""
-
-
-def _corrected(samples: Iterable[Record], verdicts: Sequence[Verdict]) -> dict[str, float]:
+def _corrected(samples: Iterable[Record], *rates: tuple[int, int]) -> dict[str, float]:
     """Accuracy of `samples` with the judge's error taken out, and its 95 % interval, by item.
 
     Rogan and Gladen (1978), Am. J. Epidemiol. 107:71: where the judge calls a share q right, it is
@@ -136,27 +125,19 @@ def _corrected(samples: Iterable[Record], verdicts: Sequence[Verdict]) -> dict[s
     that of its posterior under Jeffreys' prior, so that a judge tried on ten answers is not taken for perfect.
     """
     from scipy.stats import beta
+    from statsmodels.stats.proportion import proportion_confint
 
     answers = [(s.problem_id, s.correct, s.graded_by == "judge") for s in samples]
     flags = [(item, right and not judged, right and judged, judged) for item, right, judged in answers]
     shares = pd.DataFrame(flags, columns=["item", "right by rules", "right by judge", "judged"]).groupby("item").mean()
     by_rules, by_judge, judged = shares.to_numpy().T
-    counts = _agreement(verdicts).values()
-    (sensitivity, specificity), n = (k / m for k, m in counts), len(shares)
+    (sensitivity, specificity), n = (k / m for k, m in rates), len(shares)
     better = sensitivity + specificity - 1  # than a coin; above 0 here
     right = (by_judge - judged * (1 - specificity)) / better
     value = float(by_rules.mean() + np.clip(right.mean(), 0, judged.mean()))
     slopes = (right.mean() / better, (judged.mean() - right.mean()) / better)
-    rates = sum(slope**2 * beta.var(k + 0.5, m - k + 0.5) for slope, (k, m) in zip(slopes, counts, strict=True))
-    half = 1.96 * (np.var(by_rules + right) / n + rates) ** 0.5
-    least, most = _wilson(value * n, n)  # the items' variance is 0 where all score alike
+    variance = sum(slope**2 * beta.var(k + 0.5, m - k + 0.5) for slope, (k, m) in zip(slopes, rates, strict=True))
+    half = 1.96 * (np.var(by_rules + right) / n + variance) ** 0.5
+    least, most = proportion_confint(value * n, n, method="wilson")  # the items' variance is 0 where all score alike
     return {"accuracy": value, "low": float(max(0, min(value - half, least))),
             "high": float(min(1, max(value + half, most)))}  # fmt: skip
-
-
-def _wilson(k: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share `k / n`; `k` may be fractional."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(k, n, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))

@@ -10,7 +10,7 @@ import ast
 import operator
 import re
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from finr1 import grading
 from finr1.records import Trace
@@ -49,8 +49,7 @@ _RESULT = re.compile(
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """One point for each of `CRITERIA` that a trace meets."""
 
     reasons: dict[str, str]  # of the criteria that it does not meet: what cost the point
@@ -147,31 +146,27 @@ def _compute(node: ast.expr) -> float:
 def _terms(text: str) -> set[str]:
     """Words, numbers and pairs of Chinese characters, in lower case."""
     low = text.lower().replace(",", "")
-    words = {w for w in re.findall(r"[a-z][a-z\-]+", low) if len(w) > 2 and w not in STOP_WORDS}
-    chinese = re.findall(r"[\u4e00-\u9fff]+", low)
-    return words | set(re.findall(r"\d+(?:\.\d+)?", low)) | {r[i : i + 2] for r in chinese for i in range(len(r) - 1)}
+    words = {word for word in re.findall(r"[a-z][a-z\-]{2,}", low) if word not in STOP_WORDS}
+    numbers, pairs = re.findall(r"\d+(?:\.\d+)?", low), re.findall(r"(?=([\u4e00-\u9fff]{2}))", low)
+    return words.union(numbers, pairs)
 
 
 def _is_gold(text: str | None, trace: Trace) -> bool | None:
     problem = trace.problem
-    return grading.grade(
-        text, problem.gold, problem.answer_kind,
-        alternatives=problem.alternatives, choices=problem.choices, labels=problem.labels,
-    )  # fmt: skip
+    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
+    return grading.grade(text, problem.gold, problem.answer_kind, **options)
 
 
 def _numbers(text: str) -> list[str]:
     """Numbers as they are written, brackets for a minus included."""
-    written = re.findall(r"\(\s?\$?\s?\d[\d,.]*\d?%?\s?\)|-?\$?\d[\d,]*(?:\.\d+)?\s?%?", text)
-    return [number.strip() for number in written]
+    return [n.strip() for n in re.findall(r"\(\s?\$?\s?\d[\d,.]*\d?%?\s?\)|-?\$?\d[\d,]*(?:\.\d+)?\s?%?", text)]
 
 
 def _missing_gold(trace: Trace) -> str:
     if trace.problem.answer_kind in ("number", "percent"):
         occurs = any(_is_gold(number, trace) for number in reversed(_numbers(trace.reasoning)[-500:]))
     else:
-        golds = [trace.problem.gold, *trace.problem.alternatives]
-        spoken = _terms(trace.reasoning)
+        golds, spoken = [trace.problem.gold, *trace.problem.alternatives], _terms(trace.reasoning)
         occurs = any(not _terms(gold) or _terms(gold) & spoken for gold in golds)
     return "" if occurs else f"{trace.problem.gold!r} does not occur"
 
@@ -187,7 +182,7 @@ def _other_conclusion(trace: Trace, sentences: list[str]) -> str:
 
 def _stated_answers(sentence: str, trace: Trace) -> list[str]:
     """What `sentence` may be saying as the answer; empty when it states none."""
-    kind = trace.problem.answer_kind
+    kind, choices, labels = trace.problem.answer_kind, trace.problem.choices or {}, trace.problem.labels or {}
     if kind in ("number", "percent"):
         numbers = _numbers(sentence)
         amounts = [number for number in numbers if not re.fullmatch(r"(19|20)\d\d", number)]
@@ -195,15 +190,11 @@ def _stated_answers(sentence: str, trace: Trace) -> list[str]:
         return [sentence, *amounts[-1:], *numbers[-1:]] if numbers else []
     if kind in ("text", "code"):
         return [sentence]
-    if kind == "choice":
-        names = [*(trace.problem.choices or {}).values(), *(trace.problem.choices or {})]
-    else:
-        names = [*(trace.problem.labels or {}).values(), *DECISIONS]
-    low = sentence.lower()
+    names = [*choices.values(), *choices] if kind == "choice" else [*labels.values(), *DECISIONS]
     named = [
         (match.end(), len(name), name)
         for name in names
-        for match in re.finditer(rf"(?<![a-z\-]){re.escape(name.lower())}(?![a-z])", low)
+        for match in re.finditer(rf"(?<![a-z\-]){re.escape(name.lower())}(?![a-z])", sentence.lower())
     ]
     # The last one named; where one name ends another (不合规, 合规), the longer of the two.
     return [max(named)[2]] if named else []
@@ -225,7 +216,7 @@ def _unrelated(trace: Trace, sentences: list[str]) -> str:
     strange = []
     for sentence in sentences:
         terms = _terms(sentence)
-        states_answer = trace.problem.answer_kind not in ("text", "code") and _stated_answers(sentence, trace)
+        states_answer = problem.answer_kind not in ("text", "code") and _stated_answers(sentence, trace)
         if terms and not terms & known and not states_answer:
             strange.append(sentence)
         else:
