@@ -205,7 +205,7 @@ _FENCE = re.compile(r"^\s*```[a-z]*[ \t]*\n|\n?```\s*$", re.I)
 def _grade_code(predicted: str, gold: str) -> bool | None:
     """By the gold's unit tests if it is some, else equal but for white space at the ends of lines and a fence."""
     if (tests := sandbox.read_tests(gold)) is not None:
-        return bool(predicted) and sandbox.run_tests(predicted, tests).passed
+        return bool(predicted) and not sandbox.first_failure(predicted, tests)
     given, expected = (
         [line.rstrip() for line in _FENCE.sub("", text[: MAX_TEXT + 1].strip()).strip().splitlines() if line.strip()]
         for text in (predicted, gold)
