@@ -11,18 +11,11 @@ from pathlib import Path
 
 import yaml
 
-_UNITS = yaml.safe_load(Path(__file__).with_name("units.yaml").read_text(encoding="utf8"))
-
-
-def _names(table: str) -> dict[str, str]:
-    return {name: key for key, names in _UNITS[table].items() for name in names}
-
-
-RATE_OF = {name: Decimal(factor) for name, factor in _names("rates").items()}
-SCALE_OF = {name: Decimal(factor) for name, factor in _names("scales").items()}
+RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF = (  # name -> factor, code or unit
+    {name: Decimal(unit) if unit[0].isdigit() else unit for unit, names in table.items() for name in names}
+    for table in yaml.safe_load(Path(__file__).with_name("units.yaml").read_text(encoding="utf8")).values()
+)
 LETTERS = {"k": Decimal("1e3"), "m": Decimal("1e6"), "b": Decimal("1e9")}  # only when they touch the number
-CURRENCY_OF = _names("currencies")
-TIME_OF = _names("times")
 
 
 def _any_of(names: Iterable[str], tail: str = "(?![a-z0-9])") -> str:
