@@ -31,7 +31,8 @@ _STRONG += ("正确的", "正确", "错误的", "错误", "合规的", "合规",
 
 
 def _any_of(words: tuple[str, ...] | dict) -> str:
-    alone = "(?<![a-z0-9_]){}(?![a-z0-9_])"  # not \b: to it a Chinese character is a letter, and `no但` holds no no
+    # Not \b: to it a Chinese character is a letter, and the no of `no但` would be none.
+    alone = "(?<![a-z0-9_]){}(?![a-z0-9_])"
     patterns = {word: alone.format(word) if word.isascii() and word.isalpha() else re.escape(word) for word in words}
     return "|".join(patterns[word] for word in sorted(words, key=len, reverse=True))
 

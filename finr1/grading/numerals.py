@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF = (  # name -> factor, code or unit
+RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF = (  # name -> factor, code or unit; in the file's order
     {name: Decimal(unit) if unit[0].isdigit() else unit for unit, names in table.items() for name in names}
     for table in yaml.safe_load(Path(__file__).with_name("units.yaml").read_text(encoding="utf8")).values()
 )

@@ -49,7 +49,10 @@ CODE_FAMILIES = {
     "write_npv": _family(
         "npv",
         "def npv(rate, flows):\n    return sum(flow / (1 + rate) ** (i + 1) for i, flow in enumerate(flows)) - {cost}",
-        lambda rng, _: [[rng.randrange(1, 200) / 1000, [rng.randrange(-200, 900) for _ in range(rng.randrange(1, 7))]] for _ in range(5)],
+        lambda rng, _: [
+            [rng.randrange(1, 200) / 1000, [rng.randrange(-200, 900) for _ in range(rng.randrange(1, 7))]]
+            for _ in range(5)
+        ],
         {"cost": range(50, 2000)},
         ["Write npv(rate, flows): the net present value of a project that costs ${cost} today and pays flows[0] after one year, flows[1] after two, and so on. rate is a fraction.",
          "A project needs ${cost} now; flows lists what it pays at the end of year 1, 2, 3 ... Write npv(rate, flows) for its net present value at the discount rate (a fraction).",
@@ -60,7 +63,8 @@ CODE_FAMILIES = {
         "def loan_payment(amount, rate, months):\n    owed, monthly = amount + {fee}, rate / 12\n    if monthly == 0:\n        return owed / months\n"
         "    return owed * monthly / (1 - (1 + monthly) ** -months)",
         lambda rng, _: [
-            [rng.randrange(1000, 90000), rate, rng.randrange(6, 361)] for rate in [0, *(rng.randrange(5, 150) / 1000 for _ in range(4))]
+            [rng.randrange(1000, 90000), rate, rng.randrange(6, 361)]
+            for rate in [0, *(rng.randrange(5, 150) / 1000 for _ in range(4))]
         ],
         {"fee": range(1, 300)},
         ["Write loan_payment(amount, rate, months): the level monthly payment of a loan to which a fee of ${fee} is added. rate is the annual rate as a fraction, a month's rate is a twelfth; rate may be 0.",
@@ -90,7 +94,9 @@ CODE_FAMILIES = {
         "bond_price",
         "def bond_price(coupon, yield_, years):\n    periods, rate, paid = years * {times}, yield_ / {times}, coupon * {face} / {times}\n"
         "    return sum(paid / (1 + rate) ** t for t in range(1, periods + 1)) + {face} / (1 + rate) ** periods",
-        lambda rng, _: [[rng.randrange(0, 90) / 1000, rng.randrange(5, 110) / 1000, rng.randrange(1, 20)] for _ in range(5)],
+        lambda rng, _: [
+            [rng.randrange(0, 90) / 1000, rng.randrange(5, 110) / 1000, rng.randrange(1, 20)] for _ in range(5)
+        ],
         {"hundreds": range(1, 60), "times": [1, 2, 4]},
         ["Write bond_price(coupon, yield_, years) for a bond with a face value of {face} that pays its annual coupon rate in {times} equal parts a year. yield_ is nominal a year with as many compounding periods; both are fractions.",
          "A bond repays {face} and has {times} coupon dates a year. Write bond_price(coupon, yield_, years): coupon and yield_ are annual fractions, divide both by {times} for a period.",
@@ -110,7 +116,11 @@ CODE_FAMILIES = {
         "def xinhao(prices):\n    found = []\n    for i in range({window} - 1, len(prices)):\n        mean = sum(prices[i - {window} + 1 : i + 1]) / {window}\n"
         "        if prices[i] > mean * (1 + {limit} / 100):\n            found.append(i)\n    return found",
         lambda rng, drawn: [
-            *([[rng.randrange(8000, 12000) / 100 for _ in range(rng.choice(range(drawn["window"] + 4, 20)))]] for _ in range(4)), [[100.5]]
+            *(
+                [[rng.randrange(8000, 12000) / 100 for _ in range(rng.randrange(drawn["window"] + 4, 20))]]
+                for _ in range(4)
+            ),
+            [[100.5]],
         ],
         {"window": range(2, 8), "tenths": range(1, 60)},
         ["编写函数 xinhao(prices)：从第{window}天起，若当天价格比最近{window}天（含当天）的平均价高出超过{limit}%，该天记为信号。返回信号天的下标列表（从零开始）。",
