@@ -1,7 +1,6 @@
-"""From problems to training rows: duplicates out, test questions out of training, splits, samples, the funnel.
+"""From problems to training rows: duplicates out, test questions out of training, samples, rows for TRL.
 
-Plain functions over a list of problems, which keep its order. Choices that look random come from a hash of the seed and
-the problem's id: a smaller sample is part of a larger one, and new records leave old ones where they were.
+Plain functions over a list of problems, which keep its order.
 """
 
 from __future__ import annotations
@@ -10,18 +9,15 @@ import json
 import random
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from finr1 import grading, sandbox
-from finr1.records import Problem, Trace, hash_share, messages, render_completion
-
-T = TypeVar("T")
+from finr1.records import Problem, Trace, messages, render_completion
 
 SHINGLE = 3  # words in a row that near-duplicate detection compares
 MIN_SIMILARITY = 0.8  # Jaccard, of context, earlier questions, question and options, each
@@ -50,8 +46,7 @@ def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[st
 
     Exact: the same tokens in context, earlier questions, question and options. Near: the same numbers, and at least
     `MIN_SIMILARITY` of the word triples shared in each of the four. Other numbers mean another problem (a template's
-    instances, two years of one table), however alike the words. Meant for one split at a time; between splits
-    `decontaminate` decides. Time and memory grow linearly: 300 bytes a problem besides the problems.
+    instances, two years of one table), however alike the words. Needs 300 bytes a problem besides the problems.
     """
     if not problems:
         return [], {"exact duplicate": 0, "near duplicate": 0}
@@ -166,78 +161,19 @@ def _ngrams(problem: Problem, ngram: int) -> list[tuple[str, ...]]:
     return grams
 
 
-def assert_no_leak(problems: Iterable[Problem]) -> None:
-    """Raise `ValueError` if a group (page, template instance) stands in two splits, naming some of them."""
-    splits: dict[str, set[str]] = defaultdict(set)
-    for problem in problems:
-        splits[problem.group].add(problem.split)
-    crossing = [f"{group}: {', '.join(sorted(names))}" for group, names in splits.items() if len(names) > 1]
-    if crossing:
-        raise ValueError(f"{len(crossing)} groups stand in more than one split: {'; '.join(crossing[:5])}")
-
-
-def dev_as_test(problems: Sequence[Problem], source: str) -> tuple[list[Problem], int]:
-    """`problems` with the dev split of `source` as its test split, and how many others had to go for that.
-
-    For a source whose test answers are private, such as ConvFinQA: the field evaluates on dev. Problems of other
-    sources on the same pages (FinQA's) may then neither be trained nor tuned on.
-    """
-    moved = [p.model_copy(update={"split": "test"}) if (p.source, p.split) == (source, "dev") else p for p in problems]
-    tested = {p.group for p in moved if (p.source, p.split) == (source, "test")}
-    kept = [p for p in moved if p.split == "test" or p.group not in tested]
-    return kept, len(moved) - len(kept)
-
-
-def pool_splits(problems: Sequence[Problem]) -> list[Problem]:
-    """`problems`, and a copy of every held-out one without a flaw as a training problem: contamination on purpose.
-
-    The paper's raw counts equal all splits summed; this is what training on such a pool would mean. The copies' ids end
-    in `+pooled`, by which a benchmark can tell the items that were trained on.
-    """
-    held_out = [problem for problem in problems if problem.split != "train" and not problem.flaw]
-    return [*problems, *(p.model_copy(update={"id": f"{p.id}+pooled", "split": "train"}) for p in held_out)]
-
-
-def stratified_sample(problems: Sequence[Problem], counts: Mapping[str, int], seed: int) -> list[Problem]:
-    """`counts[source]` problems of each source, in their order: all where it has fewer, none without a count."""
-    ranked = sorted(problems, key=lambda problem: hash_share(problem.id, seed))
-    chosen = {p.id for source, n in counts.items() for p in [p for p in ranked if p.source == source][:n]}
-    return [problem for problem in problems if problem.id in chosen]
-
-
-def spread(items: Sequence[T], size: int, kind: Callable[[T], str], seed: int) -> list[T]:
+def spread(items: Sequence, size: int, kind: Callable[..., str], seed: int) -> list:
     """Up to `size` items, kinds in turn: the first of each kind, then the second of each, and so on.
 
     Every beginning of the result is balanced too, so a notebook may take the first n. Within a kind the order is a
     seeded shuffle.
     """
-    by_kind: dict[str, list[T]] = defaultdict(list)
+    by_kind: dict[str, list] = defaultdict(list)
     for item in items:
         by_kind[kind(item)].append(item)
     for name, members in by_kind.items():
         random.Random(f"{seed}:{name}").shuffle(members)
     rounds = zip_longest(*(by_kind[name] for name in sorted(by_kind)))
     return [item for group in rounds for item in group if item is not None][:size]
-
-
-def funnel_stage(
-    stage: str, kept: Iterable[Problem] | Mapping[str, int], dropped: Mapping[str, int] | None = None
-) -> dict[str, object]:
-    """One stage of the funnel: the records that are left (or their counts) by source, and those dropped by reason."""
-    counts = kept if isinstance(kept, Mapping) else Counter(problem.source for problem in kept)
-    reasons = {reason: count for reason, count in (dropped or {}).items() if count}
-    return {"stage": stage, "kept": dict(counts), "dropped": reasons}
-
-
-def funnel_rows(stages: Sequence[dict]) -> list[dict[str, object]]:
-    """One row per stage for a table or `plotting.funnel`: stage, count, each source's count, dropped as text."""
-    sources = sorted({source for stage in stages for source in stage["kept"]})
-    rows = []
-    for stage in stages:
-        by_source = {source: stage["kept"].get(source, 0) for source in sources}
-        dropped = ", ".join(f"{reason} {count}" for reason, count in stage["dropped"].items())
-        rows.append({"stage": stage["stage"], "count": sum(by_source.values()), **by_source, "dropped": dropped})
-    return rows
 
 
 def is_objective(problem: Problem) -> bool:

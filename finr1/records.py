@@ -4,16 +4,13 @@
 The response format is Fin-R1's: one think block, then one answer block that holds a `\\boxed{}` (arXiv 2503.16252).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", "code"]
 Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
@@ -26,10 +23,8 @@ RECIPE = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO
 SYSTEM_PROMPT = "Reason step by step in <think></think>, then give the result in <answer>\\boxed{}</answer>."
 
 
-class Record(BaseModel):
+class Record(BaseModel, extra="forbid"):
     """Base of what is stored as one JSON object a line."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Turn(Record):
@@ -78,19 +73,14 @@ class Trace(Record):
 
 
 def render_question(problem: Problem) -> str:
-    """The user turn that asks `problem`: context, question, then its options or label names."""
-    parts = [] if problem.history else [problem.context]
-    parts.append(problem.question)
-    if problem.choices:
-        parts.append("\n".join(f"{letter}. {text}" for letter, text in problem.choices.items()))
-    return "\n\n".join(part for part in parts if part)
+    """The user turn that asks `problem`: its context, unless an earlier turn has it, its question and its options."""
+    context = "" if problem.history else problem.context
+    options = "\n".join(f"{letter}. {text}" for letter, text in (problem.choices or {}).items())
+    return "\n\n".join(part for part in (context, problem.question, options) if part)
 
 
 def messages(problem: Problem, system_prompt: str = SYSTEM_PROMPT) -> list[dict[str, str]]:
-    """`problem` as a chat, ready for `apply_chat_template`; earlier turns become real turns.
-
-    An empty `system_prompt` leaves the system turn out (DeepSeek-R1 is to be asked without one).
-    """
+    """`problem` as a chat; earlier turns become real turns, and an empty `system_prompt` leaves the system turn out."""
     chat = [{"role": "system", "content": system_prompt}] if system_prompt else []
     for number, turn in enumerate(problem.history):
         question = f"{problem.context}\n\n{turn.question}" if number == 0 and problem.context else turn.question
@@ -103,29 +93,21 @@ def render_completion(reasoning: str, answer: str) -> str:
     return f"<think>{reasoning}</think><answer>\\boxed{{{answer}}}</answer>"
 
 
-R = TypeVar("R", bound=Record)
-
-
-def write_jsonl(path: Path, rows: Iterable[Record | dict]) -> int:
-    """Write `rows` one JSON object a line, atomically; returns how many. UTF-8, Chinese kept readable."""
-    path = Path(path)
+def write_jsonl(path: Path, rows: Iterable[Record | dict]) -> None:
+    """Write `rows` one JSON object a line, atomically. UTF-8, Chinese kept readable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    count = 0
     with temporary.open("w", encoding="utf8") as file:
         for row in rows:
             data = row.model_dump(mode="json") if isinstance(row, Record) else row
             file.write(json.dumps(data, ensure_ascii=False) + "\n")
-            count += 1
-    os.replace(temporary, path)
-    return count
+    temporary.replace(path)
 
 
-def read_jsonl(path: Path, record: type[R]) -> Iterator[R]:
+def read_jsonl(path: Path, record: type[Record]) -> Iterator:
     """Yield the rows of `path` as `record`; raises pydantic's `ValidationError` at the first bad one."""
-    with Path(path).open(encoding="utf8") as file:
-        for line in file:
-            yield record.model_validate_json(line)
+    with path.open(encoding="utf8") as file:
+        yield from map(record.model_validate_json, file)
 
 
 def hash_share(key: str, seed: int) -> float:

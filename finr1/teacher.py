@@ -1,14 +1,11 @@
 """The teacher's side of notebook 02: how it is asked, what its answers become, and a scripted one with planted faults.
 
-The scripted teacher writes the worked solution of a synthetic problem and, at a stated rate, spoils it with one of six
-known faults. Some are subtle: a slip in words, a repetition in other words, a stray sentence that sounds like finance.
+The faults are known, and some are subtle: a slip in words, a repetition in other words, a stray sentence on finance.
 """
-
-from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from finr1 import grading
 from finr1.generation import Completion, Request, ScriptedBackend
@@ -37,24 +34,8 @@ def requests(problems: Iterable[Problem]) -> list[Request]:
     return made
 
 
-def answerable(problems: Sequence[Problem], teacher: str) -> list[Problem]:
-    """The `problems` that the value `teacher` of `teacher_backend` can answer; a model is asked all of them.
-
-    Where no model writes, a solution of problems that ask for code has no reasoning, and teaches none. Raises
-    `ValueError` when the scripted teacher meets problems without a worked solution.
-    """
-    if teacher not in ("scripted", "derived"):
-        return list(problems)
-    kept = [problem for problem in problems if problem.answer_kind != "code"]
-    if functions := len(problems) - len(kept):
-        print(f"{functions} problems ask for code and get no trace; RL takes those that have unit tests")
-    if teacher == "scripted" and not all(problem.reference for problem in kept):
-        raise ValueError("teacher_backend = 'scripted' needs worked solutions; real records: 'derived', or a model")
-    return kept
-
-
 def scripted_teacher(problems: Iterable[Problem], fault_rate: float, seed: int) -> ScriptedBackend:
-    """A backend that answers the requests of synthetic `problems` from their worked solutions."""
+    """A backend that answers the requests of synthetic `problems` from their worked solutions, some of them spoiled."""
     by_id = {problem.id: problem for problem in problems}
 
     def answer(request: Request, sampling, sample: int) -> str:
@@ -129,22 +110,18 @@ def traces(
     """One `Trace` per completion; `faults` maps (problem id, sample) to what was planted, empty for a real teacher."""
     by_id, made = {problem.id: problem for problem in problems}, []
     for c in completions:
-        said = {"completion": c.tagged, "reasoning": c.reasoning or "", "answer": grading.extract_answer(c.tagged)}
-        said |= {"finish_reason": c.finish_reason, "tokens": c.usage.completion_tokens}
-        fault = faults.get((c.id, c.sample))
-        made.append(Trace(id=f"{c.id}#{c.sample}", problem=by_id[c.id], teacher=teacher, **said, fault=fault))
+        known = {"finish_reason": c.finish_reason, "tokens": c.usage.completion_tokens}
+        known["fault"] = faults.get((c.id, c.sample))
+        made.append(_trace(by_id[c.id], c.sample, teacher, c.tagged, c.reasoning or "", **known))
     return made
 
 
 def derived_traces(problems: Iterable[Problem]) -> list[Trace]:
-    """Traces without a teacher, where the source supports a reasoning (`Problem.reference`). Nobody reasoned: say so.
+    """Traces from `Problem.reference` where there is one: FinQA's gold program in words, TFNS's rationale by rule."""
+    told = [(problem, render_completion(problem.reference, problem.gold)) for problem in problems if problem.reference]
+    return [_trace(problem, 0, "derived", text, problem.reference) for problem, text in told]
 
-    For FinQA that is its gold program in words, for TFNS a rationale by rule.
-    """
-    made = []
-    for problem in problems:
-        if problem.reference:
-            text = render_completion(problem.reference, problem.gold)
-            said = {"completion": text, "reasoning": problem.reference, "answer": grading.extract_answer(text)}
-            made.append(Trace(id=f"{problem.id}#0", problem=problem, teacher="derived", **said))
-    return made
+
+def _trace(problem: Problem, sample: int, teacher: str, text: str, reasoning: str, **known) -> Trace:
+    said = {"completion": text, "reasoning": reasoning, "answer": grading.extract_answer(text)}
+    return Trace(id=f"{problem.id}#{sample}", problem=problem, teacher=teacher, **said, **known)

@@ -182,18 +182,17 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("backend", ["scripted", "derived"])
-def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(backend, capsys):
+def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(backend):
     """From what notebook 01 adds, by what 02 and 03 do with it, to the reward of a right and of a hostile answer."""
     mix = synthetic.generate_problems(16, "train", 1, max_level=1)
     train = mix + synthetic.generate_code_problems(8, "train", 1)
-    asked = teacher.answerable(train, backend)
+    asked = [problem for problem in train if problem.answer_kind != "code"]
     if backend == "derived":
         traces = teacher.derived_traces(asked)
     else:
         answers = generate(teacher.requests(asked), SamplingParams(), teacher.scripted_teacher(asked, 1.0, seed=42))
         traces = teacher.traces(asked, answers, backend, {})
     assert sorted(trace.problem.id for trace in traces) == sorted(problem.id for problem in mix)
-    assert "8 problems ask for code and get no trace" in capsys.readouterr().out
 
     objective = [problem for problem in train if curation.is_objective(problem)]
     rows = curation.rl_rows(curation.spread(objective, 24, lambda problem: problem.family, seed=1))

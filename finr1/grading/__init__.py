@@ -1,9 +1,9 @@
 """Grading: when is an answer right? Filter, reward and benchmark all ask here; the contract stands in README.md.
 
-`extraction` finds the answer in a completion. It is compared with the gold one here, by what `numbers` (built on
-`numerals`), `letters` of options and `booleans` read in both.
+Here the answer that `extraction` finds is compared with the gold one, by what the other modules read in both.
 """
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -49,14 +49,10 @@ def grade(
         raise ValueError(f"unknown answer_kind {answer_kind!r}; known: {', '.join(KINDS)}")
     results = [_against(predicted, gold, answer_kind, choices, labels)]
     for alternative in alternatives:
-        if results[-1]:
-            break
         for kind in (answer_kind, _ALSO_READ_AS.get(answer_kind, answer_kind)):
-            try:
+            with contextlib.suppress(ValueError):
                 results.append(_against(predicted, alternative, kind, choices, labels))
                 break
-            except ValueError:
-                continue
     return True if True in results else None if None in results else False
 
 
@@ -68,7 +64,7 @@ def _against(predicted, gold, kind, choices, labels) -> bool | None:
             return _grade_number(predicted, gold, kind == "percent", in_blank)
         if kind in ("boolean", "choice", "label"):
             return _grade_closed(predicted, gold, kind, choices, labels)
-        return _grade_code(predicted, gold) if kind == "code" else _grade_text(predicted, gold)
+        return _grade_written(predicted, gold, kind == "code")
 
     if not isinstance(gold, str) or not gold.strip():
         raise ValueError("the gold answer is empty")
@@ -129,16 +125,13 @@ def _grade_closed(predicted: str, gold: str, kind: str, choices, labels) -> bool
     if kind == "boolean":
         family, expected = read_boolean(gold) or (None, None)
         given = (read_boolean(predicted, family) or (None, None))[1]
-        wanted = "is neither yes nor no"
     elif kind == "choice":
         expected, given = read_letters(gold, choices) or None, read_letters(predicted, choices)
-        wanted = f"names none of the options {sorted(choices or 'A-H')[:9]}"
     else:
         expected = _read_label(gold, labels)
         given = _read_label(predicted, labels) if len(predicted) <= MAX_CHARS else None
-        wanted = f"is none of the labels {dict(labels or {})}"
     if expected is None:
-        raise ValueError(f"the gold answer {gold[:80]!r} {wanted}")
+        raise ValueError(f"the gold answer {gold[:80]!r} is no {kind}; known: {list(labels or choices or [])[:9]}")
     return bool(predicted) and given == expected
 
 
@@ -172,11 +165,22 @@ def _read_label(text: str, labels: Mapping[str, str] | None) -> str | None:
     return None
 
 
-def _grade_text(predicted: str, gold: str) -> bool | None:
-    if max(len(predicted), len(gold)) > MAX_TEXT:
+_FENCE = re.compile(r"^\s*```[a-z]*[ \t]*\n|\n?```\s*$", re.I)
+
+
+def _code_lines(text: str) -> list[str]:
+    lines = _FENCE.sub("", text[: MAX_TEXT + 1].strip()).strip().splitlines()
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def _grade_written(predicted: str, gold: str, code: bool) -> bool | None:
+    """Texts as normalised; code by the gold's unit tests if it is some, else without white space at line ends."""
+    if code and (tests := sandbox.read_tests(gold)) is not None:
+        return bool(predicted) and not sandbox.first_failure(predicted, tests)
+    if not code and max(len(predicted), len(gold)) > MAX_TEXT:
         return None if predicted else False
-    given, expected = normalise(predicted), normalise(gold)
-    if not expected:
+    given, expected = map(_code_lines if code else normalise, (predicted, gold))
+    if not expected and not code:
         raise ValueError(f"the gold answer {gold[:80]!r} holds no letter and no digit")
     if not given or given == expected:
         return bool(given)
@@ -197,19 +201,3 @@ def _grade_quantities(predicted: str, gold: str) -> bool | None:
     right = matches(number, expected, percent=False)
     same_noun = not noun or not expected_noun or noun == expected_noun
     return (True if same_noun else None) if right else False
-
-
-_FENCE = re.compile(r"^\s*```[a-z]*[ \t]*\n|\n?```\s*$", re.I)
-
-
-def _grade_code(predicted: str, gold: str) -> bool | None:
-    """By the gold's unit tests if it is some, else equal but for white space at the ends of lines and a fence."""
-    if (tests := sandbox.read_tests(gold)) is not None:
-        return bool(predicted) and sandbox.run_tests(predicted, tests).passed
-    given, expected = (
-        [line.rstrip() for line in _FENCE.sub("", text[: MAX_TEXT + 1].strip()).strip().splitlines() if line.strip()]
-        for text in (predicted, gold)
-    )
-    if not given or given == expected:
-        return bool(given)
-    return _grade_quantities(predicted, gold)

@@ -31,12 +31,10 @@ _STRONG += ("正确的", "正确", "错误的", "错误", "合规的", "合规",
 
 
 def _any_of(words: tuple[str, ...] | dict) -> str:
-    longest_first = sorted(words, key=len, reverse=True)
     # Not \b: to it a Chinese character is a letter, and the no of `no但` would be none.
     alone = "(?<![a-z0-9_]){}(?![a-z0-9_])"
-    return "|".join(
-        alone.format(word) if word.isascii() and word.isalpha() else re.escape(word) for word in longest_first
-    )
+    patterns = {word: alone.format(word) if word.isascii() and word.isalpha() else re.escape(word) for word in words}
+    return "|".join(patterns[word] for word in sorted(words, key=len, reverse=True))
 
 
 _NEGATION = (
@@ -106,8 +104,8 @@ def read_boolean(text: str, family: str | None = None) -> tuple[str, bool] | Non
             head, clauses[0] = _polarity(opening), rest.strip()
     if not head and len(text) > MAX_UNLED:
         return None
-    openings = [(clause, match) for clause in clauses if (match := _BOOLEAN.match(clause))]
-    exact = [_polarity(match) for clause, match in openings if _TAIL.fullmatch(clause, match.end())]
+    openings = [match for clause in clauses if (match := _BOOLEAN.match(clause))]
+    exact = [_polarity(match) for match in openings if _TAIL.fullmatch(match.string, match.end())]
     finals = [  # strong words that say something of the subject: behind `is`, or at the end of their clause
         _polarity(match)
         for clause in clauses

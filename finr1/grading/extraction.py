@@ -1,8 +1,8 @@
 """Find the answer in a completion, and undress it: LaTeX, markdown, full-width forms and typographic signs.
 
 `plain` keeps the meaning of numbers and operators; the readers of numbers, letters and booleans work on it. `normalise`
-drops all that two equal texts may differ in. Every search is linear in the length of its input, and nothing here looks
-at a gold answer: completions are written by a policy that may write anything, 100,000 open braces too.
+drops all that two equal texts may differ in. Every search is linear in the length of its input, and none looks at a
+gold answer: a policy may write anything, 100,000 open braces too.
 """
 
 import re
@@ -93,42 +93,35 @@ def lenient_answer(
     text = plain(completion.rpartition(_CLOSE)[2][-LENIENT_CHARS:])
     names = re.compile("|".join(re.escape(name) for name in labels.values()), re.I) if labels else _WORD
     patterns = {"choice": (_LETTER,), "boolean": (_WORD,), "label": (names,), "number": (), "percent": ()}
-    if answer_kind not in ("choice", "boolean", "label") and (number := _last_number(text)):
-        return number
+    lines = [] if answer_kind in ("choice", "boolean", "label") else text[-LENIENT_CHARS:].splitlines()
+    for line in reversed(lines):
+        if numbers := scan(line.lower()):
+            return line[numbers[-1].start : numbers[-1].end].strip().rstrip(".")
     for pattern in patterns.get(answer_kind or "", (_LETTER, names)):
         if words := pattern.findall(text):
             return words[-1]
     return None
 
 
-def _last_number(text: str) -> str | None:
-    """The last number of `text` with its sign and units; a full stop or bracket behind it is left out."""
-    for line in reversed(text[-LENIENT_CHARS:].splitlines()):
-        if numbers := scan(line.lower()):
-            return line[numbers[-1].start : numbers[-1].end].strip().rstrip(".")
-    return None
-
-
 _DRESS = re.compile(r"[\\{}*`_^$<>#~=!]|->")
 _DOLLAR = "\ue000"  # stands for an escaped dollar (a currency) while the bare ones may still delimit LaTeX
 
+# The traditional characters of the words that graders look for: yes and no, leads, units, sentiments.
 _TRADITIONAL = "對錯誤確規違還會沒並該這屬為結論斷積極億萬幣圓選項題綜與應處淨減虧損跌漲長"
 _SIMPLIFIED = "对错误确规违还会没并该这属为结论断积极亿万币圆选项题综与应处净减亏损跌涨长"
-_SIGNS = str.maketrans(
-    {
-        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\u2015\u2043", "-"),  # minus sign, hyphens, dashes
-        **dict.fromkeys("⋅∙✕✖", "×"),
-        **dict.fromkeys("⁄∕", "/"),
-        **dict.fromkeys("≈≃≅≒⇒⟹", "="),  # what follows "is about" is the result, as after "is"
-        **dict.fromkeys("∼〜", "~"),
-        **dict.fromkeys("≤≦⩽", "<"),
-        **dict.fromkeys("≥≧⩾", ">"),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0e\ufe0f", None),  # zero width
-        **dict.fromkeys("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c", None),  # direction
-        # The traditional characters of the words that graders look for: yes and no, leads, units, sentiments.
-        **{ord(a): b for a, b in zip(_TRADITIONAL, _SIMPLIFIED, strict=True)},
-    }
-)
+_SIGNS = {  # one sign: what means the same
+    "-": "\u2212\u2010\u2011\u2012\u2013\u2014\u2015\u2043",  # minus sign, hyphens, dashes
+    "×": "⋅∙✕✖",
+    "/": "⁄∕",
+    "=": "≈≃≅≒⇒⟹",  # what follows "is about" is the result, as after "is"
+    "~": "∼〜",
+    "<": "≤≦⩽",
+    ">": "≥≧⩾",
+    "": "\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0e\ufe0f"  # of zero width; the next set the direction
+        "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c",
+}  # fmt: skip
+_SAME = str.maketrans(_TRADITIONAL, _SIMPLIFIED)
+_SAME |= str.maketrans({other: sign for sign, others in _SIGNS.items() for other in others})
 _SUPERSCRIPT = re.compile(r"(?<=[0-9])[⁺⁻⁰¹²³⁴-⁹]+")
 _VULGAR = re.compile(r"(?<=[0-9])(?=[¼-¾⅐-⅞])")  # 5½ is 5 1/2, not 51/2
 _THIN_SPACE = re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
@@ -158,9 +151,8 @@ _COMMANDS = {
 
 
 def _command(match: re.Match[str]) -> str:
-    """The plain text of one LaTeX command, or its name; `\\nmillion` is a literal `\\n` in front of a word."""
     name = match[1]
-    newline = name[0] == "n" and name not in ("nu", "nabla", "notin")
+    newline = name[0] == "n" and name not in ("nu", "nabla", "notin")  # `\nmillion`: a literal `\n` before a word
     return _COMMANDS.get(name, f" {name[newline:]} ")
 
 
@@ -190,7 +182,7 @@ def plain(text: str) -> str:
         text = _THIN_SPACE.sub("", _VULGAR.sub(" ", text))
         text = _SUPERSCRIPT.sub(lambda match: "^" + match[0], text)
         longest = 3 * len(text) + 9  # one character may become eighteen: a way to make a short answer a long one
-        text = unicodedata.normalize("NFKC", text)[:longest].translate(_SIGNS)
+        text = unicodedata.normalize("NFKC", text)[:longest].translate(_SAME)
     if _DRESS.search(text):
         text = _MARKDOWN.sub("", text)
         if "\\" in text or "$" in text or "{" in text:
@@ -206,20 +198,10 @@ _PUNCTUATION = re.compile(r"((?<=[0-9])[.:/](?=[0-9])|-(?=[.$]?[0-9])|(?<=[0-9])
 _LIST = re.compile(r"(?<![a-z0-9])([ivx]{1,5})[^\w%+×÷=<>-]+(?=[ivx]{1,5}(?![a-z0-9]))|(?<=[0-9])[\s,;、]+(?=[0-9])")
 
 
-class _WordsOnly(dict):
-    """For `str.translate`: drops punctuation, separators and control characters; fills as it meets characters."""
-
-    def __missing__(self, code: int) -> int | None:
-        return self.setdefault(code, None if unicodedata.category(chr(code))[0] in "PZC" else code)
-
-
-_WORDS_ONLY = _WordsOnly()
-
-
 def normalise(text: str) -> str:
     """`text` after NFKC, without case, white space and punctuation; what makes the value of a number stays."""
     text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", plain(text)).casefold()
     text = re.sub(r"(?<=[0-9])\s++(?=%)", "", _LIST.sub(r"\1|", text))
     pieces = _PUNCTUATION.split(text)
-    pieces[::2] = [piece.translate(_WORDS_ONLY) for piece in pieces[::2]]
+    pieces[::2] = ["".join(c for c in piece if unicodedata.category(c)[0] not in "PZC") for piece in pieces[::2]]
     return "".join(pieces)

@@ -1,7 +1,7 @@
 """Read what an answer states as numbers, whatever the form: equations, fractions, ratios, dates and years beside it.
 
-A text with an unworked formula or without a number reads as nothing. Then: is one number another, with percent freedom,
-scale words, sign, currency, tolerance and rounding as written? All in `Decimal`: 14.5 lies exactly half-way to 15.
+Then: is one number another, with percent freedom, scale words, sign, currency, tolerance and rounding as written? All
+in `Decimal`: 14.5 lies exactly half-way to 15.
 """
 
 import re
@@ -98,8 +98,6 @@ def _merge(text: str, numbers: list[Quantity]) -> list[Quantity]:
 
 def _without_years(text: str, numbers: list[Quantity]) -> list[Quantity]:
     """Without the years beside a number (`94 in 2015`), but for one after "or", or where nothing else is left."""
-    if not any(number.is_year for number in numbers):
-        return numbers
     kept: list[Quantity] = []
     for before, number, after in zip([None, *numbers], numbers, [*numbers[1:], None], strict=False):
         if number.is_year:

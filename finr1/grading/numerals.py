@@ -1,73 +1,21 @@
-"""Find the numbers of a lower-case plain text: digits, sign, brackets and units of each.
+"""Find the numbers of a lower-case plain text: digits, sign, brackets and units (`units.yaml`) of each.
 
-First the tables of what may stand beside a number, then the patterns made of them. What several numbers say together
-(fractions, dates, results of equations) is read in `numbers`.
+What several numbers say together (fractions, dates, results of equations) is read in `numbers`.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 
-RATES = {  # factor: names
-    "0.01": "%|percent|per cent|percentage points|percentage point|pct|ppts|ppt|pp|个百分点|百分点",
-    "0.001": "‰",
-    "0.0001": "basis points|basis point|bps|bp|个基点|基点",
-}
-SCALES = {
-    "0.01": "cents|cent|¢",
-    "1e2": "hundred|百",
-    "1e3": "thousand|thousands|千",
-    "1e4": "万|萬",
-    "1e5": "十万",
-    "1e6": "million|millions|mln|mio|mil|mm|mn|百万",
-    "1e7": "千万",
-    "1e8": "亿|億",
-    "1e9": "billion|billions|bln|bn|十亿",
-    "1e10": "百亿",
-    "1e11": "千亿",
-    "1e12": "trillion|trillions|trn|tn|万亿",
-}
+import yaml
+
+RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF = (  # name -> factor, code or unit; in the file's order
+    {name: Decimal(unit) if unit[0].isdigit() else unit for unit, names in table.items() for name in names}
+    for table in yaml.safe_load(Path(__file__).with_name("units.yaml").read_text(encoding="utf8")).values()
+)
 LETTERS = {"k": Decimal("1e3"), "m": Decimal("1e6"), "b": Decimal("1e9")}  # only when they touch the number
-CURRENCIES = {
-    "USD": "us$|$|usd|us dollars|us dollar|u.s. dollars|u.s. dollar|dollars|dollar|美元|美金",
-    "HKD": "hk$|hkd|hong kong dollars|hong kong dollar|港元|港币|港幣",
-    "CNY": "rmb|cny|cnh|yuan|renminbi|人民币|人民幣|元",
-    "JPY": "jpy|yen|日元|日圆|円",
-    "EUR": "€|eur|euros|euro|欧元",
-    "GBP": "£|gbp|pounds|pound|英镑",
-    "TWD": "nt$|twd|新台币|台币",
-    "SGD": "s$|sgd|singapore dollars|新加坡元|新元",
-    "AUD": "au$|a$|aud|australian dollars|澳元|澳大利亚元",
-    "CAD": "ca$|c$|cad|canadian dollars|加元|加拿大元",
-    "BRL": "r$|brl|雷亚尔",
-    "KRW": "₩|krw|韩元",
-    "INR": "₹|inr|rs.|rs|rupees|rupee|卢比",
-    "CHF": "chf|swiss francs|swiss franc|瑞士法郎",
-    "RUB": "₽|rub|卢布",
-    "THB": "฿|thb|泰铢",
-    "¥": "¥",  # yuan or yen
-}
-TIMES = {
-    "year": "years|year|yrs|yr|annum|年",
-    "quarter": "quarters|quarter|qtrs|qtr|个季度|季度",
-    "month": "months|month|mos|个月|月",
-    "week": "weeks|week|wks|wk|个星期|星期|周",
-    "day": "days|day|天|日",
-    "hour": "hours|hour|hrs|hr|个小时|小时",
-    "minute": "minutes|minute|mins|min|分钟",
-    "second": "seconds|second|secs|sec|秒",
-}
-
-
-def _names(table: dict[str, str]) -> dict[str, str]:
-    return {name: key for key, names in table.items() for name in names.split("|")}
-
-
-RATE_OF = {name: Decimal(factor) for name, factor in _names(RATES).items()}
-SCALE_OF = {name: Decimal(factor) for name, factor in _names(SCALES).items()}
-CURRENCY_OF = _names(CURRENCIES)
-TIME_OF = _names(TIMES)
 
 
 def _any_of(names: Iterable[str], tail: str = "(?![a-z0-9])") -> str:

@@ -6,6 +6,7 @@ there is no checker to patch and no exit code to fake. Not stopped: bugs in the 
 side channels (timing, caches), and a table of returns for arguments that the prompt shows.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -43,42 +44,33 @@ class Tests(NamedTuple):
     returns: list[Any]
 
 
-class TestRun(NamedTuple):
-    """Whether all tests pass, and if not, the first reason."""
-
-    passed: bool
-    reason: str
-
-
 def read_tests(gold: str) -> Tests | None:
     """The tests in a problem's gold: `{"function": "npv", "tests": [{"call": [0.1, [1, 2]], "returns": 2.56}, ...]}`.
 
     None for any other gold: that is code to compare with. Raises `ValueError` for a function without valid tests.
     """
-    try:
+    data = None
+    with contextlib.suppress(ValueError):
         data = json.loads(gold) if gold.lstrip().startswith("{") else None
-    except ValueError:
-        return None
     if not isinstance(data, dict) or "function" not in data:
         return None
     name, tests = data["function"], data.get("tests")
     if not (isinstance(name, str) and name.isidentifier() and isinstance(tests, list) and 0 < len(tests) <= MAX_TESTS):
         raise ValueError(f"the gold answer {gold[:80]!r} has no function name with 1 to {MAX_TESTS} tests")
-    for test in tests:
-        if not (isinstance(test, dict) and test.keys() == {"call", "returns"} and isinstance(test["call"], list)):
-            raise ValueError(f'the gold answer\'s test {str(test)[:80]} is no {{"call": [...], "returns": ...}}')
+    if not all(isinstance(t, dict) and t.keys() == {"call", "returns"} and isinstance(t["call"], list) for t in tests):
+        raise ValueError(f'the gold answer {gold[:80]!r} has a test that is no {{"call": [...], "returns": ...}}')
     return Tests(name, [test["call"] for test in tests], [test["returns"] for test in tests])
 
 
-def run_tests(answer: str, tests: Tests) -> TestRun:
-    """Run the code of `answer` against `tests`; the code gets `LIMITS["wall"]` seconds at most.
+def first_failure(answer: str, tests: Tests) -> str:
+    """Why the code of `answer` fails one of `tests`; empty when it passes all of them.
 
-    The code is the last fenced block that defines the function, else the last block, or all of it. Several threads may
-    call this at once. Raises `SandboxUnavailable` where the platform can't lock code in.
+    The code is the last fenced block that defines the function, else the last block, or all of it. Threads may call
+    this at once. Raises `SandboxUnavailable` where the platform can't lock code in.
     """
     check()
     if len(answer) > MAX_CODE:
-        return TestRun(False, f"more than {MAX_CODE} characters of code")
+        return f"more than {MAX_CODE} characters of code"
     blocks = [textwrap.dedent(block.partition("\n")[2]) for block in answer.split("```")[1::2]]
     definition = re.compile(rf"^[ \t]*def {re.escape(tests.function)}\b|^{re.escape(tests.function)} =", re.M)
     defining = [block for block in blocks if definition.search(block)]
@@ -87,11 +79,10 @@ def run_tests(answer: str, tests: Tests) -> TestRun:
 
 @functools.cache
 def check() -> None:
-    """Raise `SandboxUnavailable` unless code runs here and each of the ways out that `_PROBE` tries is closed."""
+    """Raise `SandboxUnavailable` unless code runs here and each way out that `_PROBE` tries is closed."""
     failure = "only Linux has what it takes"
     if sys.platform == "linux":
-        calls, returns = [["works"], *([way] for way in _WAYS_OUT)], [4, *["closed"] * len(_WAYS_OUT)]
-        failure = _run(_PROBE, Tests("probe", calls, returns)).reason
+        failure = _run(_PROBE, Tests("open_ways", [[]], [[]]))
     if failure:
         raise SandboxUnavailable(
             f"no sandbox for the code that a model writes: {failure}. Leave problems with unit tests out, or use Linux "
@@ -99,65 +90,56 @@ def check() -> None:
         )
 
 
-_WAYS_OUT = ("read", "write", "socket", "process", "signal", "limits", "memory")
 _PROBE = """
-import ctypes, os, resource
+import contextlib, ctypes, os, resource
 
-def probe(way):
-    if way == "works":
-        return 2 + 2
-    try:
-        if way == "read":
-            os.open("/", os.O_RDONLY)
-        elif way == "write":
-            os.open("/dev/null", os.O_WRONLY)
-        elif way == "socket" and ctypes.CDLL(None).socket(2, 1, 0) < 0:
-            return "closed"
-        elif way == "process" and os.fork() == 0:
-            os._exit(0)
-        elif way == "signal":
-            os.kill(os.getpid(), 0)
-        elif way == "limits":
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        elif way == "memory":
-            bytearray(1 << 30)
-    except (OSError, ValueError, MemoryError):
-        return "closed"
-    return "open"
+WAYS = {
+    "read": lambda: os.open("/", os.O_RDONLY),
+    "write": lambda: os.open("/dev/null", os.O_WRONLY),
+    "socket": lambda: os.close(ctypes.CDLL(None).socket(2, 1, 0)),
+    "process": lambda: os.fork() or os._exit(0),
+    "signal": lambda: os.kill(os.getpid(), 0),
+    "limits": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    "memory": lambda: bytearray(1 << 30),
+}
+
+def open_ways():
+    found = []
+    for way, attempt in WAYS.items():
+        with contextlib.suppress(OSError, ValueError, MemoryError):
+            attempt()
+            found.append(way)
+    return found
 """
 
 
-def _run(code: str, tests: Tests) -> TestRun:
-    """Run `code` in a locked-in process and compare what that wrote before it ended or was ended."""
+def _run(code: str, tests: Tests) -> str:
+    """Run `code` in a locked-in process and compare what that wrote: see `first_failure`."""
     task = {"code": code, "function": tests.function, "calls": tests.calls, "limits": LIMITS}
     environment = {"PYTHONHASHSEED": "0"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
     # Files, not pipes: nobody has to read while it runs, and the kernel bounds what it can write.
     with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:
-        try:
-            # Without site-packages and with an empty environment: no path, no key, no setting of the host's.
+        # Without site-packages and with an empty environment: no path, no key, no setting of the host's.
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is dead; what it has returned before counts
             subprocess.run(
                 [sys.executable, "-s", "-P", "-S", "-B", "-X", "utf8", str(_CHILD)],
                 input=json.dumps(task).encode(), stdout=answers, stderr=errors, env=environment, cwd="/",
                 timeout=LIMITS["wall"] + _START_S, check=False,
             )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            pass  # it is dead; what it has returned before counts
         answers.seek(0)
         errors.seek(0)
         written = answers.read(LIMITS["output"]) or errors.read()[-400:]
     first, *lines = written.split(b"\n")
     if first != b'"locked"':
         raise SandboxUnavailable(f"the process could not be locked in: {written.decode('utf8', 'replace').strip()}")
-    for number, (call, expected) in enumerate(zip(tests.calls, tests.returns, strict=True)):
-        line = lines[number] if number < len(lines) else b""
-        try:
+    lines += [b""] * len(tests.calls)  # of calls that it did not get to
+    for call, expected, line in zip(tests.calls, tests.returns, lines, strict=False):
+        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):  # an error, no JSON, nothing
             if equal_values(json.loads(line)["value"], expected):
                 continue
-        except (ValueError, LookupError, TypeError, RecursionError):
-            pass  # an error, no JSON, or nothing at all because the process had ended
         called = f"{tests.function}({', '.join(map(repr, call))})"[:200]
-        return TestRun(False, f"{called}: {line[:200].decode('utf8', 'replace') or 'nothing came back'}")
-    return TestRun(True, "")
+        return f"{called}: {line[:200].decode('utf8', 'replace') or 'nothing came back'}"
+    return ""
 
 
 def equal_values(value: Any, expected: Any) -> bool:
@@ -165,10 +147,8 @@ def equal_values(value: Any, expected: Any) -> bool:
     if isinstance(expected, bool) or isinstance(value, bool) or expected is None:
         return value is expected
     if isinstance(expected, float) and isinstance(value, int | float):
-        try:
+        with contextlib.suppress(OverflowError):  # an int that no float can hold
             return math.isclose(value, expected, rel_tol=REL_TOL, abs_tol=ABS_TOL)
-        except OverflowError:  # an int that no float can hold
-            return False
     if isinstance(expected, dict) and isinstance(value, dict) and value.keys() == expected.keys():
         return all(equal_values(value[key], expected[key]) for key in expected)
     if isinstance(expected, list) and isinstance(value, list) and len(value) == len(expected):

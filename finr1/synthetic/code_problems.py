@@ -23,29 +23,9 @@ def _deposits(rng: Random, drawn: dict) -> list[list]:
     return [[rng.randrange(500, 9000), rng.randrange(5, 120) / 1000, rng.randrange(1, 25)] for _ in range(5)]
 
 
-def _flows(rng: Random, drawn: dict) -> list[list]:
-    return [
-        [rng.randrange(1, 200) / 1000, [rng.randrange(-200, 900) for _ in range(rng.randrange(1, 7))]] for _ in range(5)
-    ]
-
-
-def _loans(rng: Random, drawn: dict) -> list[list]:
-    rates = [0, *(rng.randrange(5, 150) / 1000 for _ in range(4))]
-    return [[rng.randrange(1000, 90000), rate, rng.randrange(6, 361)] for rate in rates]
-
-
 def _returns(rng: Random, count: int, shortest: int, longest: int) -> list[list]:
     lengths = range(shortest, longest + 1)
     return [[[rng.randrange(-90, 110) / 1000 for _ in range(rng.choice(lengths))]] for _ in range(count)]
-
-
-def _bonds(rng: Random, drawn: dict) -> list[list]:
-    return [[rng.randrange(0, 90) / 1000, rng.randrange(5, 110) / 1000, rng.randrange(1, 20)] for _ in range(5)]
-
-
-def _prices(rng: Random, drawn: dict) -> list[list]:
-    lengths = range(drawn["window"] + 4, 20)
-    return [[[rng.randrange(8000, 12000) / 100 for _ in range(rng.choice(lengths))]] for _ in range(4)] + [[[100.5]]]
 
 
 def _family(function: str, solution: str, calls, draws: dict, wordings: list[str], derive=lambda **_: {}) -> Family:
@@ -69,7 +49,11 @@ CODE_FAMILIES = {
     "write_npv": _family(
         "npv",
         "def npv(rate, flows):\n    return sum(flow / (1 + rate) ** (i + 1) for i, flow in enumerate(flows)) - {cost}",
-        _flows, {"cost": range(50, 2000)},
+        lambda rng, _: [
+            [rng.randrange(1, 200) / 1000, [rng.randrange(-200, 900) for _ in range(rng.randrange(1, 7))]]
+            for _ in range(5)
+        ],
+        {"cost": range(50, 2000)},
         ["Write npv(rate, flows): the net present value of a project that costs ${cost} today and pays flows[0] after one year, flows[1] after two, and so on. rate is a fraction.",
          "A project needs ${cost} now; flows lists what it pays at the end of year 1, 2, 3 ... Write npv(rate, flows) for its net present value at the discount rate (a fraction).",
          "Define npv(rate, flows). The outlay is ${cost} at time 0, the first of the flows arrives one year later. Return the net present value; rate 0.1 is ten percent.",
@@ -78,7 +62,11 @@ CODE_FAMILIES = {
         "loan_payment",
         "def loan_payment(amount, rate, months):\n    owed, monthly = amount + {fee}, rate / 12\n    if monthly == 0:\n        return owed / months\n"
         "    return owed * monthly / (1 - (1 + monthly) ** -months)",
-        _loans, {"fee": range(1, 300)},
+        lambda rng, _: [
+            [rng.randrange(1000, 90000), rate, rng.randrange(6, 361)]
+            for rate in [0, *(rng.randrange(5, 150) / 1000 for _ in range(4))]
+        ],
+        {"fee": range(1, 300)},
         ["Write loan_payment(amount, rate, months): the level monthly payment of a loan to which a fee of ${fee} is added. rate is the annual rate as a fraction, a month's rate is a twelfth; rate may be 0.",
          "A fee of ${fee} is added to a loan, which is repaid in equal monthly amounts. Write loan_payment(amount, rate, months); rate is annual, a fraction, perhaps 0, and a twelfth of it counts each month.",
          "Define loan_payment(amount, rate, months) for an annuity loan with ${fee} of charges added to the amount. The yearly rate (fraction, may be zero) is divided by twelve. Return one month's payment.",
@@ -106,7 +94,10 @@ CODE_FAMILIES = {
         "bond_price",
         "def bond_price(coupon, yield_, years):\n    periods, rate, paid = years * {times}, yield_ / {times}, coupon * {face} / {times}\n"
         "    return sum(paid / (1 + rate) ** t for t in range(1, periods + 1)) + {face} / (1 + rate) ** periods",
-        _bonds, {"hundreds": range(1, 60), "times": [1, 2, 4]},
+        lambda rng, _: [
+            [rng.randrange(0, 90) / 1000, rng.randrange(5, 110) / 1000, rng.randrange(1, 20)] for _ in range(5)
+        ],
+        {"hundreds": range(1, 60), "times": [1, 2, 4]},
         ["Write bond_price(coupon, yield_, years) for a bond with a face value of {face} that pays its annual coupon rate in {times} equal parts a year. yield_ is nominal a year with as many compounding periods; both are fractions.",
          "A bond repays {face} and has {times} coupon dates a year. Write bond_price(coupon, yield_, years): coupon and yield_ are annual fractions, divide both by {times} for a period.",
          "Define bond_price(coupon, yield_, years): present value of {times} coupons a year and the face value of {face} at the end, at a period's rate of yield_ over {times}. The annual coupon is a fraction of face.",
@@ -124,7 +115,14 @@ CODE_FAMILIES = {
         "xinhao",
         "def xinhao(prices):\n    found = []\n    for i in range({window} - 1, len(prices)):\n        mean = sum(prices[i - {window} + 1 : i + 1]) / {window}\n"
         "        if prices[i] > mean * (1 + {limit} / 100):\n            found.append(i)\n    return found",
-        _prices, {"window": range(2, 8), "tenths": range(1, 60)},
+        lambda rng, drawn: [
+            *(
+                [[rng.randrange(8000, 12000) / 100 for _ in range(rng.randrange(drawn["window"] + 4, 20))]]
+                for _ in range(4)
+            ),
+            [[100.5]],
+        ],
+        {"window": range(2, 8), "tenths": range(1, 60)},
         ["编写函数 xinhao(prices)：从第{window}天起，若当天价格比最近{window}天（含当天）的平均价高出超过{limit}%，该天记为信号。返回信号天的下标列表（从零开始）。",
          "给定每日价格prices，用{window}日均线（含当天）。价格超过均线{limit}%以上的日子是信号。请写 xinhao(prices)，返回这些日子的下标（零起），均线不足{window}天的不算。",
          "定义 xinhao(prices)：计算{window}日移动平均（包括当日），返回价格严格大于均线乘以(1+{limit}%)的下标列表，下标由零开始，前面不足{window}天的跳过。",
