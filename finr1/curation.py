@@ -230,7 +230,7 @@ def funnel_stage(
 
 
 def funnel_rows(stages: Sequence[dict]) -> list[dict[str, object]]:
-    """One row per stage for a table or `plotting.funnel`: stage, count, each source's count, dropped as text."""
+    """One row per stage for a table or a figure: stage, count, each source's count, dropped as text."""
     sources = sorted({source for stage in stages for source in stage["kept"]})
     rows = []
     for stage in stages:

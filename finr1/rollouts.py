@@ -131,8 +131,7 @@ def static_html(table: pd.DataFrame, seed: int) -> str:
 def explorer(table: pd.DataFrame) -> widgets.VBox:
     """Choose a step and a question, read its group, and what the same question got at other steps."""
     wide, visited = widgets.Layout(width="98%"), visits(table)
-    steps = ((str(number), number) for number in visited["step"].unique())
-    step = widgets.Dropdown(options=[("all", None), *steps], description="Step")
+    step = widgets.Dropdown(options={"all": None} | {str(n): n for n in visited["step"]}, description="Step")
     question = widgets.Dropdown(options=_labels(visited, None), description="Question", layout=wide)
     page = widgets.HTML(layout=wide)
 

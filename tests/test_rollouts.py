@@ -156,7 +156,8 @@ def test_a_front_end_without_widgets_gets_the_static_page(stage, monkeypatch):
     from nbclient import NotebookClient
     from nbconvert import HTMLExporter
 
-    code = f"from finr1 import rollouts\nrollouts.show(rollouts.read_rollouts({str(stage)!r}, 2), 0)"
+    read = f"rollouts.read_rollouts(Path({str(stage)!r}), 2)"
+    code = f"from pathlib import Path\nfrom finr1 import rollouts\nrollouts.show({read}, 0)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent), prepend=os.pathsep)
     NotebookClient(notebook, kernel_name="python3").execute()
