@@ -1,7 +1,5 @@
 """One line of progress, read from the metrics file that a trainer writes; nothing that floods a notebook or a log."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
