@@ -1,217 +1,149 @@
 """Every group that GRPO sampled: what was asked, what was answered, what it earned, and how that changed over training.
 
-Read from the Parquet files that TRL writes with `log_completions` (`<stage>/completions/completions_<step>.parquet`):
-one row per completion, with one column for each reward function, the advantage, and whatever a reward function logged
-with TRL's `log_extra` (a verifier's reason, say). `show` is the viewer of notebook 05; the report takes `static_html`.
+Read from the Parquet files that TRL writes with `log_completions` (`<stage>/completions/completions_<step>.parquet`).
 Every text goes through a template that escapes it: completions hold whatever a policy found to be worth a reward.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
 
+import ipywidgets as widgets
+import pandas as pd
+from IPython.display import display
+
+from finr1.evaluation import paired_bootstrap
 from finr1.params import read_flat_yaml
-
-if TYPE_CHECKING:
-    from ipywidgets import VBox
-
-TEMPLATE = "rollouts.html.j2"
-_OWN = ("step", "prompt", "completion", "advantage", "id")  # TRL's columns besides rewards and extras
-_LABEL = 45  # characters of a question's start, and of its end, in the viewer's list
+from finr1.report import environment
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One completion."""
+def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
+    """One row for each completion below `stage_dir`, in TRL's order; empty where nothing was kept.
 
-    text: str
-    rewards: dict[str, float | None]  # None: this reward could not be judged
-    total: float | None  # their weighted sum; None where none could be judged: it was left out of its group
-    advantage: float | None
-    notes: dict[str, str]  # further columns, such as a verifier's reason
-
-
-@dataclass(frozen=True)
-class Group:
-    """The completions that were sampled for one question at one step, in TRL's order."""
-
-    step: int
-    question: str  # the prompt without its system turn
-    answers: tuple[Answer, ...]
-
-    @property
-    def mean_reward(self) -> float:
-        """Over the answers that were judged; 0 where none was."""
-        totals = [answer.total for answer in self.answers if answer.total is not None]
-        return fmean(totals) if totals else 0.0
-
-    @property
-    def parts(self) -> dict[str, float | None]:
-        """Mean of each reward over the answers that it could judge; None where it could judge none."""
-        given = {name: [a.rewards[name] for a in self.answers if a.rewards[name] is not None] for name in self.names}
-        return {name: fmean(values) if values else None for name, values in given.items()}
-
-    @property
-    def has_spread(self) -> bool:
-        """Whether any advantage differs from 0; without, the group taught nothing."""
-        return any(answer.advantage for answer in self.answers)
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.answers[0].rewards)
-
-    @property
-    def notes(self) -> list[str]:
-        return list(dict.fromkeys(name for answer in self.answers for name in answer.notes))
-
-
-def read_groups(stage_dir: Path, num_generations: int) -> list[Group]:
-    """All groups below `stage_dir`, by step. Empty where nothing was kept.
-
-    A generation batch that is used for several steps (`num_iterations`) is logged at each of them; only its first step
-    is taken. All texts are held in memory. Raises `ValueError` when a file's rows are no whole number of groups.
+    Columns: group (counted over the run), step, question (the prompt without its system turn), completion,
+    "rewards/NAME" (missing: it could not be judged), reward (their weighted sum; missing where none could), advantage,
+    and "notes/NAME" for what a reward function logged with TRL's `log_extra` (a verifier's reason).
+    Of a batch that is used for several steps (`num_iterations`), and logged at each, only the first step is taken.
+    Raises `ValueError` when a file's rows are no whole number of groups.
     """
-    import pandas as pd
-
-    path = Path(stage_dir) / "params.yaml"
+    path = stage_dir / "params.yaml"
     values = read_flat_yaml(path).values if path.exists() else {}
     weights = dict(zip(values.get("reward_funcs", ()), values.get("reward_weights", ()), strict=True))
-    groups, previous = [], None
-    for file in sorted((Path(stage_dir) / "completions").glob("*.parquet")):
-        rows = pd.read_parquet(file).to_dict("records")
+    files, previous = [], None
+    for file in sorted((stage_dir / "completions").glob("*.parquet")):
+        rows = pd.read_parquet(file)
         if len(rows) % num_generations:
             raise ValueError(f"{file.name}: {len(rows)} rows are no whole number of groups of {num_generations}")
-        said = [(_asked(row["prompt"]), _content(row["completion"])) for row in rows]
-        if said != previous:
-            for start in range(0, len(rows), num_generations):
-                answers = tuple(_answer(row, weights) for row in rows[start : start + num_generations])
-                groups.append(Group(int(rows[start]["step"]), said[start][0], answers))
+        rows["question"], rows["completion"] = rows["prompt"].map(_text), rows["completion"].map(_text)
+        said = rows[["question", "completion"]]
+        if not said.equals(previous):
+            files.append(rows)
         previous = said
-    return groups
+    if not files:
+        return pd.DataFrame()
+    table = pd.concat(files, ignore_index=True)
+    rewards = [name for name in table if name in weights or name.endswith("_reward")]
+    own = ("step", "prompt", "completion", "advantage", "id", "question")
+    notes = [name for name in table if name not in (*rewards, *own)]
+    table[rewards] = table[rewards].astype(float)
+    table["reward"] = table[rewards].mul([weights.get(name, 1.0) for name in rewards]).sum(axis=1, min_count=1)
+    table["group"] = table.index // num_generations
+    table[notes] = table[notes].mask(table[notes].eq(""))
+    names = {name: f"rewards/{name}" for name in rewards} | {name: f"notes/{name}" for name in notes}
+    return table.drop(columns="prompt").rename(columns=names)
 
 
-def _answer(row: Mapping[str, Any], weights: Mapping[str, float]) -> Answer:
-    """TRL names the column of a reward by its function; columns that are not its own and no reward are notes."""
-    names = [name for name in row if name in weights or name.endswith("_reward")]
-    rewards = {name: None if _missing(row[name]) else float(row[name]) for name in names}
-    judged = [weights.get(name, 1.0) * reward for name, reward in rewards.items() if reward is not None]
-    notes = {name: str(value) for name, value in row.items() if name not in (*names, *_OWN) and not _missing(value)}
-    advantage = None if _missing(row["advantage"]) else float(row["advantage"])
-    return Answer(_content(row["completion"]), rewards, sum(judged) if judged else None, advantage, notes)
-
-
-def _content(chat: object) -> str:
-    """The text of a completion, which is a string or a list of turns."""
-    return chat if isinstance(chat, str) else str(list(chat)[-1]["content"])
-
-
-def _asked(prompt: object) -> str:
-    """A prompt as text: a string as it is; of a chat every turn but the system's, as turns may differ only above."""
-    if isinstance(prompt, str):
-        return prompt
-    turns = [turn for turn in prompt if turn["role"] != "system"]
+def _text(chat: object) -> str:
+    """A string as it is; of a chat every turn but the system's, as turns may differ only above."""
+    if isinstance(chat, str):
+        return chat
+    turns = [turn for turn in chat if turn["role"] != "system"]
     return turns[0]["content"] if len(turns) == 1 else "\n\n".join(f"[{t['role']}] {t['content']}" for t in turns)
 
 
-def _missing(value: object) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
-# ---- the same question over training --------------------------------------------------------------------------------
-
-
-def by_question(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Question -> its groups in the order of the steps."""
-    visits: dict[str, list[Group]] = {}
-    for group in groups:
-        visits.setdefault(group.question, []).append(group)
-    return visits
-
-
-def gain(visits: Sequence[Group]) -> float:
-    """Mean reward of the last visit to a question less that of the first."""
-    return visits[-1].mean_reward - visits[0].mean_reward
-
-
-def came_back(groups: Sequence[Group]) -> list[list[Group]]:
-    """The visits to each question that was met, and judged, at two different steps, largest gain first."""
-    judged = [group for group in groups if any(answer.total is not None for answer in group.answers)]
-    visited = [visits for visits in by_question(judged).values() if visits[0].step != visits[-1].step]
-    return sorted(visited, key=lambda visits: -gain(visits))
-
-
-def selection(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
-    """(heading, visits) for a static page: the largest gain and the largest loss.
-
-    Extremes are chosen by result, so they say nothing about the average: show `average_change` beside them. Where no
-    question came back these are the first and the last group.
+def visits(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each group: group, step, question, the mean of each reward and of their sum over the completions that
+    were judged, completions (their number), spread (whether any advantage differs from 0: without, it taught nothing).
     """
-    visited = came_back(groups)
-    if not visited:
-        return [("the first group", [groups[0]]), ("the last group", [groups[-1]])] if groups else []
-    gains = [("the largest gain", visited[0])] if gain(visited[0]) > 0 else []
-    losses = [("the largest loss", visited[-1])] if gain(visited[-1]) < 0 else []
-    return gains + losses or [("no change", visited[0])]
+    means = ["reward", *table.filter(like="rewards/")]
+    groups = table.assign(spread=table["advantage"].fillna(0).ne(0)).groupby("group")
+    made = groups[["step", "question"]].first().join(groups[means].mean())
+    return made.assign(completions=groups.size(), spread=groups["spread"].any()).reset_index()
 
 
-def average_change(groups: Sequence[Group], seed: int) -> str:
-    """One sentence: the mean change in reward over all questions that came back, with its paired 95 % interval."""
-    from finr1.evaluation import paired_bootstrap
+def changes(visited: pd.DataFrame) -> pd.DataFrame:
+    """By question that was judged at two different steps: what it earned first and last, the gain, largest first."""
+    visits_of = visited.dropna(subset="reward").groupby("question", sort=False)
+    ends = visits_of.agg(first=("reward", "first"), last=("reward", "last"), steps=("step", "nunique"),
+                         first_group=("group", "first"), last_group=("group", "last"))  # fmt: skip
+    ends["gain"] = ends["last"] - ends["first"]
+    return ends[ends["steps"] > 1].sort_values("gain", ascending=False, kind="stable")
 
-    visited, asked = came_back(groups), len(by_question(groups))
-    if len(visited) < 2:
-        return f"Of {asked} questions {len(visited)} came back at a later step, too few for an average change."
-    first, last = ([visits[end].mean_reward for visits in visited] for end in (0, -1))
-    mean = paired_bootstrap(first, last, seed)
+
+def selection(visited: pd.DataFrame) -> list[tuple[str, str, list[int]]]:
+    """(heading, question, groups) for a static page: the largest gain and loss, else the first and the last group.
+
+    Extremes are chosen by result, so they say nothing about the average: show `average_change` beside them.
+    """
+    ends = list(changes(visited).itertuples())
+    if not ends:
+        return [(f"The {name} group", visited["question"].iloc[place], [visited["group"].iloc[place]])
+                for name, place in (("first", 0), ("last", -1))]  # fmt: skip
+    extremes = [("The largest gain", ends[0])] if ends[0].gain > 0 else []
+    extremes += [("The largest loss", ends[-1])] if ends[-1].gain < 0 else []
+    return [(f"{heading}: {end.gain:+.2f} in mean reward", end.Index, [end.first_group, end.last_group])
+            for heading, end in extremes or [("No change", ends[0])]]  # fmt: skip
+
+
+def average_change(visited: pd.DataFrame, seed: int) -> str:
+    """The mean change in reward over all questions that came back, with its paired 95 % interval."""
+    ends = changes(visited)
+    back = f"{len(ends)} of {visited['question'].nunique()} questions came back at a later step"
+    if len(ends) < 2:
+        return f"{back}, too few for an average change."
+    mean = paired_bootstrap(ends["first"], ends["last"], seed)
     noise = ", which is inside the noise" if mean.inside_noise else ""
     return (
-        f"{len(visited)} of {asked} questions came back at a later step: from their first visit to their last the mean "
-        f"reward changed by {mean.difference:+.2f} (95 % interval {mean.low:+.2f} to {mean.high:+.2f}, paired by "
-        f"question){noise}. Questions shown below are the extremes of these, chosen by result."
+        f"{back}: from their first visit to their last the mean reward changed by {mean.difference:+.2f} (95 % "
+        f"interval {mean.low:+.2f} to {mean.high:+.2f}, paired by question){noise}. Questions shown below are the "
+        "extremes of these, chosen by result."
     )
 
 
-# ---- shown ----------------------------------------------------------------------------------------------------------
+def html(table: pd.DataFrame, parts: Sequence[tuple[str, str, Sequence[int]]], said: str = "") -> str:
+    """`parts`: (heading, question, groups); of each a line for every visit, then every completion of those groups."""
+    shown = table[table["group"].isin({number for _, _, groups in parts for number in groups})]
+    shown = shown.sort_values("reward", ascending=False, kind="stable")
+    rewards, notes = table.filter(like="rewards/"), shown.filter(like="notes/").dropna(axis=1, how="all")
+    frames = {"visits": visits(table), "completions": shown}
+    rows = {name: frame.astype(object).where(frame.notna(), None).to_dict("records") for name, frame in frames.items()}
+    page = environment().get_template("rollouts.html.j2")
+    return page.render(parts=parts, said=said, rewards=list(rewards), notes=list(notes), **rows)
 
 
-def visits_html(visits: Sequence[Group], shown: Sequence[Group]) -> str:
-    """One question: a line for each visit, then every completion of the `shown` visits."""
-    macros = _template().module
-    return str(macros.styles()) + str(macros.visits(visits, shown))
-
-
-def static_html(groups: Sequence[Group], seed: int) -> str:
+def static_html(table: pd.DataFrame, seed: int) -> str:
     """What a page without a kernel shows: the average change, then first and last visit of the extremes."""
-    macros = _template().module
-    extremes = [(heading, visits, gain(visits)) for heading, visits in selection(groups)]
-    return str(macros.styles()) + str(macros.static(average_change(groups, seed), extremes))
+    visited = visits(table)
+    return html(table, selection(visited), average_change(visited, seed))
 
 
-def explorer(groups: Sequence[Group]) -> VBox:
-    """The viewer: choose a step and a question, read its group, and what the same question got at other steps."""
-    import ipywidgets as widgets
-
-    wide = widgets.Layout(width="98%")
-    steps = sorted({group.step for group in groups})
-    step = widgets.Dropdown(options=[("all", None), *((str(s), s) for s in steps)], description="Step")
-    question = widgets.Dropdown(options=_labels(groups, None), description="Question", layout=wide)
+def explorer(table: pd.DataFrame) -> widgets.VBox:
+    """Choose a step and a question, read its group, and what the same question got at other steps."""
+    wide, visited = widgets.Layout(width="98%"), visits(table)
+    step = widgets.Dropdown(options={"all": None} | {str(n): n for n in visited["step"]}, description="Step")
+    question = widgets.Dropdown(options=_labels(visited, None), description="Question", layout=wide)
     page = widgets.HTML(layout=wide)
-    histories = by_question(groups)
 
     def draw(_=None) -> None:
         if question.value is not None:  # while the list is being replaced nothing is chosen
-            visits = histories[question.value]
-            page.value = visits_html(visits, [g for g in visits if step.value in (None, g.step)])
+            chosen = visited["question"].eq(question.value) & (visited["step"].eq(step.value) | (step.value is None))
+            page.value = html(table, [("", question.value, visited.loc[chosen, "group"])])
 
     def list_questions(_) -> None:
-        kept, question.options = question.value, _labels(groups, step.value)
-        values = [value for _, value in question.options]
-        question.value = kept if kept in values else values[0]
+        kept, question.options = question.value, _labels(visited, step.value)  # the first one is chosen
+        if kept in dict(question.options).values():
+            question.value = kept
         draw()
 
     step.observe(list_questions, "value")
@@ -220,27 +152,19 @@ def explorer(groups: Sequence[Group]) -> VBox:
     return widgets.VBox([step, question, page])
 
 
-def show(groups: Sequence[Group], seed: int) -> None:
+def show(table: pd.DataFrame, seed: int) -> None:
     """Display the viewer; a front end that has no widgets (GitHub, nbconvert) shows `static_html` in its place."""
-    from IPython.display import display
-
-    if groups:
-        display(explorer(groups)._repr_mimebundle_() | {"text/html": static_html(groups, seed)}, raw=True)
+    if len(table):
+        display(explorer(table)._repr_mimebundle_() | {"text/html": static_html(table, seed)}, raw=True)
 
 
-def _labels(groups: Sequence[Group], step: int | None) -> list[tuple[str, str]]:
-    """The questions met at `step` (None: at any), each with its steps and its mean reward at them."""
+def _labels(visited: pd.DataFrame, step: int | None) -> list[tuple[str, str]]:
+    """(text, question) of those met at `step` (None: at any), with the mean reward at each of their steps."""
     labels = []
-    for question, visits in by_question(groups).items():
-        if any(step in (None, group.step) for group in visits):
-            history = ", ".join(f"{group.step}: {group.mean_reward:.2f}" for group in visits)
+    for question, rows in visited.groupby("question", sort=False):
+        if step is None or step in rows["step"].to_list():
+            history = ", ".join(f"{at}: {mean:.2f}" for at, mean in zip(rows["step"], rows["reward"], strict=True))
             short = " ".join(question.split())
-            short = short if len(short) <= 2 * _LABEL else f"{short[:_LABEL]} ... {short[-_LABEL:]}"
+            short = f"{short[:45]} ... {short[-45:]}" if len(short) > 90 else short  # what is asked may stand last
             labels.append((f"{short}  [{history}]", question))
     return labels
-
-
-def _template():
-    from finr1.report import environment
-
-    return environment().get_template(TEMPLATE)

@@ -1,10 +1,13 @@
-"""The recipe cells of a notebook as a module: the text that `launch` writes to `train.py`, not started."""
+"""Cells of a notebook in a test: those of the recipe as `launch` writes them to `train.py`, and any other by its id."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import nbformat
 
 from finr1 import child, launch
 from finr1.params import STAGES, Params
@@ -29,3 +32,12 @@ def make_trainer(params: Params, stage_dir: Path):
 def train(params: Params, stage_dir: Path, make=make_trainer) -> None:
     """As the child process does it."""
     child.train(make, params, stage_dir)
+
+
+def cells(notebook: str, *ids: str, **names: Any) -> dict[str, Any]:
+    """The import cell of a notebook and the cells `ids`, run in this order with `names` given; all names after it."""
+    file = Path(__file__).parent.parent / "notebooks" / f"{notebook}.ipynb"
+    sources = {cell.id: cell.source for cell in nbformat.read(file, 4).cells}
+    for cell in ("cell-01", *ids):
+        exec(compile(sources[cell], f"{notebook}, {cell}", "exec"), names)
+    return names

@@ -7,33 +7,30 @@ import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from recipes import cells
 from scipy.stats import ttest_1samp
 
 from finr1 import pipeline, plotting, reported
-from finr1.ablation import mean_over_seeds, plan_of_seed
 from finr1.evaluation import clustered_interval, wilson_interval
 from finr1.manifest import read_manifest, write_json
-from finr1.params import AblationParams, BenchmarkParams, ParameterError
+from finr1.params import AblationParams, BenchmarkParams, ParameterError, Params
 from finr1.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def recipe() -> dict:
-    """The names of notebook 09's cell tagged `recipe`."""
-    cells = nbformat.read(ROOT / "notebooks" / "09_ablation.ipynb", 4).cells
-    (source,) = [cell.source for cell in cells if "recipe" in cell.metadata.get("tags", [])]
-    names: dict = {}
-    exec(source, names)  # literals and `|`
-    return names
+NOTEBOOK = cells("09_ablation", "cell-05", "variance-of-mean", "mean-over-seeds")
+ARMS, mean_over_seeds = NOTEBOOK["ARMS"], NOTEBOOK["mean_over_seeds"]
 
 
-ARMS = recipe()["ARMS"]
+def plan_of_seed(params: AblationParams, seed: int, arms: dict) -> list[Params]:
+    """As notebook 09 plans it, with the arms `arms` in its table."""
+    made = cells("09_ablation", "stages-of-seed", "stages-of-arm", "plan-of-seed", params=params, ARMS=arms)
+    return made["plan_of_seed"](seed)
 
 
 def parameters(**changes) -> AblationParams:
@@ -170,13 +167,13 @@ def test_every_arm_of_the_notebook_is_a_set_of_parameters_in_every_preset(preset
         for a in ARMS.values()
         for value in a.values()
     )
-    assert all(set(pair) <= {"base", "sft", "grpo", *ARMS} for pair in recipe()["STEPS"])
+    assert all(set(pair) <= {"base", "sft", "grpo", *ARMS} for pair in NOTEBOOK["STEPS"])
 
 
 @pytest.mark.parametrize(
     ("changes", "arms", "message"),
     [
-        ({"arms": ["base", "dappo"]}, ARMS, '"dappo": not in the table of arms; did you mean dapo'),
+        ({"arms": ["base", "dappo"]}, ARMS, "{'dappo'} not in the table; there are base, zero, sft, grpo, paper_loss"),
         ({"arms": ["base", "same"]}, {"same": {"05_grpo.max_steps": 16}}, "trains nothing else than preset demo"),
         ({"arms": ["base", "typo"]}, {"typo": {"05_grpo.max_stesp": 1}}, "did you mean max_steps"),
         ({"arms": ["base", "a/b"]}, {"a/b": {"05_grpo.max_steps": 10}}, "plain folder name"),
@@ -185,8 +182,9 @@ def test_every_arm_of_the_notebook_is_a_set_of_parameters_in_every_preset(preset
     ],
 )
 def test_wrong_arms_stop_before_any_work(changes, arms, message):
-    with pytest.raises(ParameterError, match=message):
-        plan_of_seed(parameters(**changes), 5, arms)
+    planning = ["stages-of-seed", "stages-of-arm", "plan-of-seed", "cell-10"]
+    with pytest.raises((ParameterError, AssertionError), match=message):
+        cells("09_ablation", *planning, params=parameters(**changes), ARMS=arms)
 
 
 def test_a_seed_more_or_an_arm_that_is_gone_makes_only_what_is_missing(outputs, monkeypatch):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pandas as pd
 import pytest
+from recipes import cells
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from finr1 import manifest
-from finr1.compare import ComparedRun, compare_metrics, measure, read_run
 from finr1.evaluation import remark
 from finr1.params import CompareParams
 from finr1.paths import run_folder
@@ -71,17 +73,40 @@ def make_run(folder: Path, samples: list[dict], learning_rate: float = 1e-5, **m
     return folder
 
 
-def read(run: Path) -> ComparedRun:
-    return read_run(run / "06_benchmark")
+def notebook(a: Path, b: Path) -> dict:
+    """The names of notebook 10 after it has compared two runs."""
+    inputs = {"run_a": a / "06_benchmark", "run_b": b / "06_benchmark"}
+    given = {"params": SimpleNamespace(seed=0), "run": SimpleNamespace(inputs=inputs)}
+    return cells(
+        "10_compare", "read-stages", "measure", "metrics-of-answers", "judges", "compare-metrics", "holm", **given
+    )
 
 
 def difference(tmp_path: Path, first: list[dict], second: list[dict]) -> list[dict]:
-    runs = [read(make_run(tmp_path / name, rows)) for name, rows in (("a", first), ("b", second))]
-    return compare_metrics(*runs, seed=0).to_dict("records")
+    runs = [make_run(tmp_path / name, rows) for name, rows in (("a", first), ("b", second))]
+    return notebook(*runs)["metrics"].to_dict("records")
 
 
 def accuracy(rows: list[dict]) -> dict:
     return next(row for row in rows if row["metric"] == "accuracy")
+
+
+def test_the_notebook_runs_to_its_end(outputs):
+    """Paired and unpaired, judged on one side, and a setting that differs."""
+    first = answers([1, 0] * 20) + answers([0, 1] * 20, decoding="sampled", graded_by="judge")
+    second = answers([1, 1] * 20) + answers([1, 0] * 15, decoding="sampled", prompt="q")
+    make_run(outputs / "a", first)
+    make_run(outputs / "b", second, learning_rate=1e-3)
+    file = Path(__file__).parent.parent / "notebooks" / "10_compare.ipynb"
+    names: dict = {}
+    for cell in nbformat.read(file, 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+        if "parameters" in cell.metadata.get("tags", []):
+            names |= {"run_a": "a", "run_b": "b"}
+    text = (outputs / "comparison" / "10_compare" / "comparison.txt").read_text("utf8")
+    assert "learning_rate" in text and "0.001" in text and "unpaired" in text and "A judge graded" in text
+    assert (outputs / "comparison" / "10_compare" / "manifest.json").exists()
 
 
 # ---- the numbers -----------------------------------------------------------------------------------------------------
@@ -124,7 +149,8 @@ def test_several_answers_an_item_are_one_item(tmp_path):
 
 
 def test_constant_values_make_no_nonsense():
-    row = measure(pd.Series([0.0] * 4), pd.Series([0.0] * 5), paired=False, seed=0)
+    measure = cells("10_compare", "measure", params=SimpleNamespace(seed=0))["measure"]
+    row = measure(pd.Series([0.0] * 4), pd.Series([0.0] * 5), paired=False)
     assert row["low"] < 0 < row["high"] and (row["difference"], row["p"]) == (0, 1)
 
 
@@ -161,8 +187,8 @@ def test_rules_and_a_judge_are_not_compared(tmp_path, judges, graded, compared):
     for name, judge, who, right in zip("ab", judges, graded, ([1, 0, 0, 0], [1, 1, 1, 0]), strict=True):
         own = JUDGE | {"judge_model": judge} if judge else {}
         write_stage(tmp_path / name / "06_benchmark", own, {"samples.jsonl": answers(right, graded_by=who)})
-        runs.append(read(tmp_path / name))
-    metrics = set(compare_metrics(*runs, seed=0)["metric"])
+        runs.append(tmp_path / name)
+    metrics = set(notebook(*runs)["metrics"]["metric"])
     assert ("accuracy" in metrics) is compared and {"lenient", "format"} <= metrics
 
 
@@ -181,7 +207,7 @@ def test_a_run_is_named_by_folder_or_by_path(outputs, tmp_path, monkeypatch):
 def test_a_run_that_was_moved_keeps_its_own_stages(outputs, tmp_path):
     moved = tmp_path / "archive" / "old"
     shutil.move(make_run(outputs / "a", answers([1, 0])), moved)
-    assert list(read(moved).stages) == ["04_sft", "06_benchmark"]
+    assert list(notebook(moved, moved)["stages"]["A"]) == ["04_sft", "06_benchmark"]
 
 
 def test_a_run_that_is_not_there_or_not_complete_is_named(outputs):
@@ -194,12 +220,12 @@ def test_a_run_that_is_not_there_or_not_complete_is_named(outputs):
 
 
 def test_runs_that_share_no_model_are_an_error(tmp_path):
-    first, other = (read(make_run(tmp_path / m, answers([1, 0], model=m))) for m in ("base", "grpo"))
-    with pytest.raises(ValueError, match="no model answered"):
-        compare_metrics(first, other, seed=0)
+    runs = [make_run(tmp_path / m, answers([1, 0], model=m)) for m in ("base", "grpo")]
+    with pytest.raises(AssertionError, match="no model answered"):
+        notebook(*runs)
 
 
 def test_two_equal_runs_differ_nowhere(tmp_path):
-    run = read(make_run(tmp_path / "a", answers([1, 0] * 4)))
-    rows = compare_metrics(run, run, seed=0)
+    run = make_run(tmp_path / "a", answers([1, 0] * 4))
+    rows = notebook(run, run)["metrics"]
     assert not rows["difference"].any() and rows["inside_noise"].all()

@@ -5,22 +5,26 @@ from __future__ import annotations
 import ast
 import math
 import random
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
+import pandas as pd
 import pytest
+import torch
+from recipes import cells
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from finr1 import plotting, reported  # noqa: E402
+from finr1 import plotting, reported, synthetic  # noqa: E402
 from finr1.evaluation import Sample, paired_table, protocol_rows, results_table  # noqa: E402
-from finr1.plotting.benchmark import PARTS  # noqa: E402
+from finr1.evaluation.tables import PARTS  # noqa: E402
 from finr1.plotting.style import MODEL_MARKERS, WIDTH, looks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-KINDS, LANGUAGES, SPLITS = ["number", "percent", "label"], ["en", "zh"], ["train", "dev", "test"]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +90,12 @@ PHASES = {
     "kl": 0.01, "time/generate": 25.0, "time/score": 6.0, "time/reward": 0.2, "time/update": 15.0,
     "watch/agreement": 0.7, "watch/no_reasoning": 0.1, "watch/repetition": 0.05, "watch/options": 0.0,
 }  # fmt: skip
-FUNNEL = [{"stage": s, "count": c} for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]]
+FUNNEL = [
+    {"stage": s, "kept": {"x": c}, "dropped": {}}
+    for s, c in [("raw", 8281), ("gold readable", 7893), ("去重之后", 5006)]
+]
+NOTHING = [{"stage": "raw", "kept": {"x": 0}, "dropped": {}}]
+PROBLEMS = [p for split in ("train", "dev", "test") for p in synthetic.generate_problems(60, split, 0)]
 YIELDS = [
     {"series": judge, "label": f"at least {least}", "k": kept, "n": 90}
     for judge, counts in (("rules", (80, 60, 40)), ("model", (70, 65, 50)))
@@ -95,20 +104,31 @@ YIELDS = [
 AUDIT = [{"label": f, "n": n, "k": k} for f, n, k in [("wrong_answer", 41, 41), ("off_domain", 0, 0), ("none", 800, 7)]]
 SEEDS = [row | {"by_seed": {"1": 0.2, "2": 0.3}, "seeds": 2} for row in RESULTS]
 MEMORY = {"04 SFT": {"weights": 1.5, "optimizer": 3.0}, "05 GRPO": {"weights": 1.5, "sampling": 2.0}}
+TOY = {"format": [1, 1, 0, 1], "accuracy": [1, 0, 0, 1]}
+
+
+def drawn(notebook: str, *ids: str, **names):
+    """The figure that cells of a notebook draw."""
+    run = SimpleNamespace(figures=Path(tempfile.gettempdir()) / "finr1-figures")
+    return cells(notebook, *ids, run=run, **names)["fig"]
+
+
 FIGURES = {
-    "funnel": lambda: plotting.funnel(FUNNEL),
-    "funnel of one stage": lambda: plotting.funnel([{"stage": "raw", "count": 0}]),
-    "data set": lambda: plotting.dataset_overview(
-        [{"answer_kind": KINDS[i % 3], "language": LANGUAGES[i % 2], "split": SPLITS[i % 3], "tokens": 40 + i % 50}
-         for i in range(300)], "tokens"),
-    "data set of one kind": lambda: plotting.dataset_overview(
-        [{"answer_kind": "number", "language": "en", "split": "train", "tokens": 40}], "tokens"),
+    "funnel": lambda: drawn("01_data", "cell-25", "funnel-figure", funnel=FUNNEL),
+    "funnel of one stage": lambda: drawn("01_data", "cell-25", "funnel-figure", funnel=NOTHING),
+    "data set": lambda: drawn("01_data", "cell-26", problems=PROBLEMS),
+    "data set of one kind": lambda: drawn("01_data", "cell-26", problems=PROBLEMS[:1]),
     "audit": lambda: plotting.shares(AUDIT, "rejected by the filter"),
-    "scores": lambda: plotting.score_distribution([{"consistency": i % 9 > 0, "three_steps": True} for i in range(90)]),
+    "scores": lambda: drawn("03_filtering", "scores-figure", readable=[
+        SimpleNamespace(points={"consistency": i % 9 > 0, "three_steps": True}) for i in range(90)]),
     "one judge": lambda: plotting.shares(YIELDS[:3], "traces kept"),
     "two judges": lambda: plotting.shares(YIELDS, "traces kept"),
-    "memory": lambda: plotting.memory_bars(MEMORY, 80, "GPU"),
-    "pass rates": lambda: plotting.pass_rate_histogram([i % 5 / 4 for i in range(64)], 0.25, 0.75, 4),
+    "memory": lambda: drawn("00_overview", "memory-figure", planned={"memory": MEMORY}, available=80,
+                            where="GPU"),
+    "pass rates": lambda: drawn("05_grpo", "pass-rates-figure", params=SimpleNamespace(pass_rate_samples=4),
+                                known=pd.Series([i % 5 / 4 for i in range(64)])),
+    "no pass rates": lambda: drawn("05_grpo", "pass-rates-figure", params=SimpleNamespace(pass_rate_samples=4),
+                                   known=pd.Series([], dtype=float)),
     "sft": lambda: plotting.training_curves(sft_rows()),
     "sft of one step": lambda: plotting.training_curves(sft_rows(1)),
     "live": lambda: plotting.training_curves(grpo_rows(5), ["reward", "kl", "completions/mean_length"]),
@@ -119,9 +139,9 @@ FIGURES = {
     "grpo without rows": lambda: plotting.grpo_curves([]),
     "verifier": lambda: plotting.grpo_curves(
         grpo_rows(**{"verifier/undecided": 0.6, "verifier/cached": 0.2, "verifier/failed": 0.05})),
-    "toy": lambda: plotting.toy_grpo({"format": [1, 1, 0, 1], "accuracy": [1, 0, 0, 1]}, [0.9, -0.3, -1.4, 0.9]),
-    "benchmark": lambda: plotting.benchmark_scores(RESULTS),
-    "benchmark, one model": lambda: plotting.benchmark_scores([RESULTS[0]]),
+    "toy": lambda: drawn("05_grpo", "cell-07", toy=TOY, total=torch.tensor([2.0, 1.0, 0.0, 2.0])),
+    "benchmark": lambda: drawn("06_benchmark", "cell-13", rows=RESULTS, models={"base", "sft", "grpo"}),
+    "benchmark, one model": lambda: drawn("06_benchmark", "cell-13", rows=[RESULTS[0]], models={"base"}),
     "forest": lambda: plotting.paired_forest(STEPS),
     "by capability": lambda: plotting.accuracy_by(results_table(SAMPLES, by="capability"), "capability"),
     "by family": lambda: plotting.accuracy_by(results_table(SAMPLES, by="family"), "family", "sampled"),
@@ -129,7 +149,7 @@ FIGURES = {
     "protocols with others": lambda: plotting.accuracy_by(
         protocol_rows({name: [s.model_copy(update={"model": m}) for s in SAMPLES for m in ("base", "利率", "GPT-$")]
                        for name in PROTOCOLS}), "protocol"),
-    "decomposition": lambda: plotting.decomposition(STEPS),
+    "decomposition": lambda: drawn("06_benchmark", "cell-17", steps=STEPS),
     "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic, 135M", "x"),
     "over seeds": lambda: plotting.beside_the_paper(SEEDS, [], "preset demo"),
 }  # fmt: skip
@@ -180,30 +200,22 @@ def test_a_figure_of_accuracies_shows_n_and_says_what_its_intervals_are(name):
 
 
 def test_each_part_of_a_gain_has_its_interval():
-    axes = plotting.decomposition(STEPS).axes[0]
-    drawn = [tuple(line.get_xdata()) for line in axes.lines if len(set(line.get_ydata())) == 1]
+    lines = FIGURES["decomposition"]().axes[0].lines
+    shown = [tuple(line.get_xdata()) for line in lines if len(set(line.get_ydata())) == 1]
     for row in STEPS:
         names = [("low", "high"), *((f"{part}_low", f"{part}_high") for part in PARTS)]
-        assert {(100 * row[low], 100 * row[high]) for low, high in names} <= set(drawn)
-    judged = plotting.decomposition([STEPS[0] | {"as_judged": 0.1}])
-    assert "as judged" in panel_texts(judged)
-    assert len([line for line in judged.axes[0].lines if len(line.get_xdata()) == 2]) == 4  # three parts and zero
+        assert {(100 * row[low], 100 * row[high]) for low, high in names} <= set(shown)
 
 
 def test_models_with_other_numbers_of_items_are_not_shown_as_one():
     rows = [RESULTS[0], RESULTS[2] | {"n": 25}]
-    assert "n = 25–40" in panel_texts(plotting.benchmark_scores(rows))
+    assert "n = 25–40" in panel_texts(drawn("06_benchmark", "cell-13", rows=rows, models={"base", "sft"}))
     assert "n = 25–40" in panel_texts(plotting.beside_the_paper(rows, reported.recipe_rows(), "x"))
 
 
 def test_a_run_without_kl_says_so_in_the_panel():
     assert "no KL term in this run (beta = 0)" in panel_texts(plotting.grpo_curves(grpo_rows()))
     assert "no KL term" not in panel_texts(plotting.grpo_curves(grpo_rows(kl=0.01)))
-
-
-def test_problems_that_an_epoch_leaves_out_have_a_panel_where_they_were_logged():
-    assert "problems left out" in panel_texts(plotting.grpo_curves(grpo_rows(problems_left_out=3.0)))
-    assert "problems left out" not in panel_texts(plotting.grpo_curves(grpo_rows()))
 
 
 def test_each_reward_has_its_panel_whatever_it_is_called_and_however_large_it_gets():
@@ -271,10 +283,10 @@ def test_an_installed_chinese_font_is_used(monkeypatch):
 
 def test_a_saved_figure_is_two_files_and_the_same_each_time(tmp_path):
     for folder in ("a", "b"):
-        assert plotting.save_figure(plotting.funnel(FUNNEL), tmp_path / folder, "funnel") is None
-    for name in ("funnel.pdf", "funnel.png"):
+        assert plotting.save_figure(plotting.paired_forest(STEPS), tmp_path / folder, "steps") is None
+    for name in ("steps.pdf", "steps.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert b"CreationDate" not in (tmp_path / "a" / "funnel.pdf").read_bytes()  # the second may be the same by chance
+    assert b"CreationDate" not in (tmp_path / "a" / "steps.pdf").read_bytes()  # the second may be the same by chance
 
 
 def test_show_source_is_highlighted_and_complete():
@@ -285,20 +297,15 @@ def test_show_source_is_highlighted_and_complete():
 
 
 def test_the_live_curve_is_redrawn_in_its_place_and_leaves_no_figure_open(monkeypatch):
-    class Handle:
-        drawn = 0
-
-        def update(self, fig):
-            self.drawn += 1
-
-    handle = Handle()
-    monkeypatch.setattr("IPython.display.display", lambda fig, display_id: handle.update(fig) or handle)
+    shown = []
+    monkeypatch.setattr("IPython.display.DisplayHandle.display", lambda handle, fig: shown.append("new"))
+    monkeypatch.setattr("IPython.display.DisplayHandle.update", lambda handle, fig: shown.append("in its place"))
     callback = plotting.show_live(["loss"], seconds=0)
     callback(sft_rows(3))
     callback(sft_rows(4))
-    assert handle.drawn == 2
+    assert shown == ["new", "in its place"]
     slow = plotting.show_live(["loss"], seconds=3600)
     slow(sft_rows(3))
     slow(sft_rows(4))  # too soon: not drawn
-    assert handle.drawn == 3
+    assert len(shown) == 3
     assert plt.get_fignums() == []

@@ -8,12 +8,14 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import nbformat
 import pandas
 import pytest
 from markupsafe import Markup
+from recipes import cells
 
 matplotlib.use("Agg")
 
@@ -81,7 +83,7 @@ def made_page(root: Path, answers: Sequence[Sample], verdicts: Sequence[Verdict]
         folder.mkdir(parents=True)
         write_json(folder / "manifest.json", manifest(name, metrics.get(name, {})))
         if name in ("01_data", "05_grpo"):
-            plotting.save_figure(plotting.funnel(funnel), folder / "figures", "the_funnel")
+            plotting.save_figure(plotting.training_curves([], ["loss"]), folder / "figures", "the_funnel")
     write_jsonl(folder / "samples.jsonl", answers)
     write_jsonl(folder / "verdicts.jsonl", verdicts)
     rollouts(root / "demo" / "05_grpo" / "completions")
@@ -199,7 +201,7 @@ def test_costs_and_provenance_are_there(html):
     shown = PageParser(html).shown()
     for text in ("generation 301.2", "seed 3, commit 0123456789 with uncommitted changes", "3e-05", "a cpu"):
         assert text in shown
-    assert "In all 38 min 56 s" in shown  # six stages of 389 s
+    assert "In all 0:38:56" in shown  # six stages of 389 s
 
 
 def test_the_same_answers_stand_under_every_protocol(html):
@@ -232,7 +234,7 @@ def test_an_ablation_is_shown_where_there_is_one(tmp_path):
     ablation.mkdir(parents=True)
     write_json(ablation / "manifest.json", manifest("09_ablation", {}))
     (ablation / "ablation.txt").write_text(f"GRPO only 15.0 [5.0, 30.0] {ATTACK}")
-    plotting.save_figure(plotting.funnel([{"stage": "a", "count": 2}]), ablation / "figures", "ablation")
+    plotting.save_figure(plotting.training_curves([], ["loss"]), ablation / "figures", "ablation")
     made = made_page(tmp_path, samples(GAIN), ablation_stage=str(ablation))
     page = PageParser((made / "report.html").read_text("utf8"))
     assert f"GRPO only 15.0 [5.0, 30.0] {ATTACK}" in page.shown()
@@ -256,11 +258,11 @@ def test_open_questions_that_nobody_graded_still_give_a_page_and_figures(tmp_pat
     own = [s.model_copy(update={"correct": None, "lenient_correct": None}) for s in samples(GAIN, items=8)]
     rows, steps = results_table(own), paired_table(own, seed=0)
     assert steps == []
-    for number, fig in enumerate(
-        (plotting.benchmark_scores(rows), plotting.paired_forest(steps), plotting.decomposition(steps),
-         plotting.accuracy_by(results_table(own, by="capability"), "capability"))
-    ):  # fmt: skip
-        plotting.save_figure(fig, tmp_path / "figures", f"figure_{number}")
+    by_capability = plotting.accuracy_by(results_table(own, by="capability"), "capability")
+    plotting.save_figure(by_capability, tmp_path, "by_capability")
+    models, run = {row["model"] for row in rows}, SimpleNamespace(figures=tmp_path / "figures")
+    cells("06_benchmark", "cell-13", "cell-15", "cell-17", rows=rows, steps=steps, models=models, run=run)
+    assert len(list(run.figures.iterdir())) == 6
     shown = PageParser((made_page(tmp_path, own) / "report.html").read_text("utf8")).shown()
     assert "not known (no answer could be graded)" in shown and "8 of 8 answers undecided" in shown
 

@@ -41,15 +41,22 @@ def stage(tmp_path) -> Path:
     return tmp_path
 
 
+def page_of(table: pd.DataFrame, question: str, *groups: int) -> str:
+    return rollouts.html(table, [("", question, groups)])
+
+
 def test_a_group_is_what_was_sampled_for_one_question_at_one_step(stage):
-    groups = rollouts.read_groups(stage, 2)
-    assert [(g.step, g.question) for g in groups][:4] == [(1, "up"), (1, "down"), (1, "once"), (2, CHINESE)]
-    assert all(len(g.answers) == 2 for g in groups) and len(groups) == 8
-    judged, undecided = groups[3].answers
-    assert judged.rewards == {"format_reward": 1.0, "accuracy_reward": 1.0} and judged.total == 2
-    assert undecided.rewards["accuracy_reward"] is None and undecided.total == 1  # not judged is not wrong
-    assert groups[3].parts == {"format_reward": 1.0, "accuracy_reward": 1.0} and groups[3].mean_reward == 1.5
-    assert judged.notes == {"verifier_reason": "says 合规"} and undecided.notes == {}
+    table = rollouts.read_rollouts(stage, 2)
+    visits = rollouts.visits(table)
+    assert list(zip(visits["step"], visits["question"], strict=True))[:4] == [
+        (1, "up"), (1, "down"), (1, "once"), (2, CHINESE)]  # fmt: skip
+    assert len(visits) == 8 and visits["completions"].eq(2).all()
+    judged, undecided = table[table["group"] == 3].to_dict("records")
+    assert (judged["rewards/format_reward"], judged["rewards/accuracy_reward"], judged["reward"]) == (1, 1, 2)
+    assert pd.isna(undecided["rewards/accuracy_reward"]) and undecided["reward"] == 1  # not judged is not wrong
+    assert visits.loc[3, ["rewards/format_reward", "rewards/accuracy_reward", "reward"]].to_list() == [1, 1, 1.5]
+    assert judged["notes/verifier_reason"] == "says 合规" and pd.isna(undecided["notes/verifier_reason"])
+    assert table["notes/verifier_reason"].notna().sum() == 2  # an empty one is none
 
 
 def test_what_nobody_could_judge_pulls_no_mean_down(stage):
@@ -57,84 +64,81 @@ def test_what_nobody_could_judge_pulls_no_mean_down(stage):
     rows = pd.read_parquet(file)
     rows.loc[[0, 4, 5], ["format_reward", "accuracy_reward"]] = None  # one answer of "up", all of "steady"
     rows.to_parquet(file)
-    groups = rollouts.read_groups(stage, 2)
-    up, steady = (next(g for g in groups if g.step == 3 and g.question == name) for name in ("up", "steady"))
-    assert up.mean_reward == 2.0 and [answer.total for answer in steady.answers] == [None, None]
-    assert "steady" not in [visits[0].question for visits in rollouts.came_back(groups)]
-    assert "<b>–</b>" in rollouts.visits_html([up], [up])
+    table = rollouts.read_rollouts(stage, 2)
+    visits = rollouts.visits(table)
+    late = visits[visits["step"] == 3].set_index("question")
+    assert late.loc["up", "reward"] == 2.0 and pd.isna(late.loc["steady", "reward"])
+    assert "steady" not in rollouts.changes(visits).index
+    assert "<b>–</b>" in page_of(table, "up", late.loc["up", "group"])
 
 
 def test_a_group_without_spread_says_that_it_taught_nothing(stage):
-    groups = rollouts.read_groups(stage, 2)
-    assert [g.has_spread for g in groups[:3]] == [False, False, True]
-    assert "taught nothing" in rollouts.visits_html(groups[:1], groups[:1])
-    assert "taught nothing" not in rollouts.visits_html(groups[2:3], groups[2:3])
+    table = rollouts.read_rollouts(stage, 2)
+    assert rollouts.visits(table)["spread"].to_list()[:3] == [False, False, True]
+    assert "taught nothing" in page_of(table, "up", 0) and "taught nothing" not in page_of(table, "once", 2)
 
 
 def test_changes_run_from_the_largest_gain_to_the_largest_loss(stage):
-    groups = rollouts.read_groups(stage, 2)
-    assert [(visits[0].question, rollouts.gain(visits)) for visits in rollouts.came_back(groups)] == [
-        ("up", 1.0),
-        ("steady", 0.0),
-        ("down", -0.5),
-    ]
-    assert [heading for heading, _ in rollouts.selection(groups)] == ["the largest gain", "the largest loss"]
-    told = rollouts.average_change(groups, seed=0)
+    visits = rollouts.visits(rollouts.read_rollouts(stage, 2))
+    assert rollouts.changes(visits)["gain"].to_dict() == {"up": 1.0, "steady": 0.0, "down": -0.5}
+    assert list(rollouts.changes(visits).index) == ["up", "steady", "down"]
+    assert rollouts.selection(visits) == [("The largest gain: +1.00 in mean reward", "up", [0, 5]),
+                                          ("The largest loss: -0.50 in mean reward", "down", [1, 6])]  # fmt: skip
+    told = rollouts.average_change(visits, seed=0)
     assert "3 of 5 questions came back" in told and "+0.17" in told and "inside the noise" in told
 
 
 def test_where_no_question_came_back_first_and_last_group_are_shown(tmp_path):
     write(tmp_path, 1, {"a": [0.0, 1.0], "b": [1.0, 1.0]})
-    groups = rollouts.read_groups(tmp_path, 2)
-    assert [(heading, visits[0].question) for heading, visits in rollouts.selection(groups)] == [
-        ("the first group", "a"), ("the last group", "b"),
-    ]  # fmt: skip
-    assert "0 came back" in rollouts.static_html(groups, seed=0)
+    table = rollouts.read_rollouts(tmp_path, 2)
+    selected = rollouts.selection(rollouts.visits(table))
+    assert selected == [("The first group", "a", [0]), ("The last group", "b", [1])]
+    assert "0 of 2 questions came back" in rollouts.static_html(table, seed=0)
 
 
 def test_a_batch_that_is_used_for_several_steps_is_taken_once(tmp_path):
     write(tmp_path, 1, {"a": [0.0, 1.0]})
     once = pd.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
     once.assign(step=2).to_parquet(tmp_path / "completions" / "completions_00002.parquet")
-    assert [group.step for group in rollouts.read_groups(tmp_path, 2)] == [1]
+    assert rollouts.read_rollouts(tmp_path, 2)["step"].to_list() == [1, 1]
 
 
 def test_equal_last_turns_after_other_turns_are_other_questions(tmp_path):
     write(tmp_path, 1, {"And Q2?": [0.0, 1.0]}, history="Q1 was 5.")
     write(tmp_path, 2, {"And Q2?": [0.0, 1.0]}, history="Q1 was 7.")
-    first, second = rollouts.read_groups(tmp_path, 2)
-    assert first.question != second.question and "Q1 was 5." in first.question and "Be brief" not in first.question
-    assert not rollouts.came_back([first, second])
+    visits = rollouts.visits(rollouts.read_rollouts(tmp_path, 2))
+    first, second = visits["question"]
+    assert first != second and "Q1 was 5." in first and "Be brief" not in first
+    assert rollouts.changes(visits).empty
 
 
 def test_rows_that_are_no_whole_number_of_groups_are_an_error(stage):
     with pytest.raises(ValueError, match="completions_00001.parquet: 6 rows are no whole number of groups of 4"):
-        rollouts.read_groups(stage, 4)
+        rollouts.read_rollouts(stage, 4)
 
 
 def test_nothing_kept_is_no_groups(tmp_path):
-    assert rollouts.read_groups(tmp_path, 2) == []
-    rollouts.show([], seed=0)  # and nothing to display
+    table = rollouts.read_rollouts(tmp_path, 2)
+    assert table.empty
+    rollouts.show(table, seed=0)  # and nothing to display
 
 
 def test_text_is_escaped_and_chinese_stays(stage):
-    groups = rollouts.read_groups(stage, 2)
-    visits = rollouts.by_question(groups)[CHINESE]
-    html = rollouts.static_html(groups, seed=0) + rollouts.visits_html(visits, visits)
+    table = rollouts.read_rollouts(stage, 2)
+    html = rollouts.static_html(table, seed=0) + page_of(table, CHINESE, 3)
     assert "<script" not in html and "<img" not in html and "49" not in html
     assert "&lt;script&gt;" in html and CHINESE in html and "says 合规" in html and "verifier reason" in html
 
 
 def test_dollar_amounts_are_no_formula_in_a_notebook(tmp_path):
     write(tmp_path, 1, {"Gifts over $50 are forbidden. She accepts $20.": [0.0, 1.0]})
-    groups = rollouts.read_groups(tmp_path, 2)
-    for html in (rollouts.static_html(groups, seed=0), rollouts.visits_html(groups, groups)):
+    table = rollouts.read_rollouts(tmp_path, 2)
+    for html in (rollouts.static_html(table, seed=0), page_of(table, table["question"][0], 0)):
         assert "$50" in html and "mathjax_ignore" in html  # JupyterLab typesets $...$ in any other output
 
 
 def test_the_viewer_shows_the_chosen_step_and_question(stage):
-    groups = rollouts.read_groups(stage, 2)
-    step, question, page = rollouts.explorer(groups).children
+    step, question, page = rollouts.explorer(rollouts.read_rollouts(stage, 2)).children
     assert [value for _, value in question.options] == ["up", "down", "once", CHINESE, "steady"]
     question.value = "up"
     assert "answer 0 at 1 " in page.value and "answer 1 at 3 " in page.value
@@ -152,7 +156,8 @@ def test_a_front_end_without_widgets_gets_the_static_page(stage, monkeypatch):
     from nbclient import NotebookClient
     from nbconvert import HTMLExporter
 
-    code = f"from finr1 import rollouts\nrollouts.show(rollouts.read_groups({str(stage)!r}, 2), 0)"
+    read = f"rollouts.read_rollouts(Path({str(stage)!r}), 2)"
+    code = f"from pathlib import Path\nfrom finr1 import rollouts\nrollouts.show({read}, 0)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent), prepend=os.pathsep)
     NotebookClient(notebook, kernel_name="python3").execute()
@@ -170,5 +175,5 @@ def test_real_rollouts_can_be_read():
         pytest.skip("no finished run in outputs/demo")
     from finr1.run import read_manifest
 
-    groups = rollouts.read_groups(stage, read_manifest(stage)["parameters"]["num_generations"])
-    assert groups and rollouts.static_html(groups, seed=0).count("<tr>") > 10
+    table = rollouts.read_rollouts(stage, read_manifest(stage)["parameters"]["num_generations"])
+    assert len(table) and rollouts.static_html(table, seed=0).count("<tr>") > 10

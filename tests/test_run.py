@@ -418,6 +418,6 @@ def test_the_last_error_of_a_log_is_found(log, expected, reason):
 
 
 def test_progress_reads_as_a_person_would_say_it():
-    assert describe([], 3) == "starting, 3 s"
-    assert describe([{"step": 2, "max_steps": 9, "loss": 0.12345}], 61) == "step 2/9, loss 0.1235, 1 min 01 s"
-    assert [duration(seconds) for seconds in (59.6, 3599, 7500)] == ["1 min 00 s", "59 min 59 s", "2 h 05 min"]
+    assert describe([], 3) == "starting, 0:00:03"
+    assert describe([{"step": 2, "max_steps": 9, "loss": 0.12345}], 61) == "step 2/9, loss 0.1235, 0:01:01"
+    assert [duration(seconds) for seconds in (59.6, 3599, 7500)] == ["0:01:00", "0:59:59", "2:05:00"]

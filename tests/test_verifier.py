@@ -306,12 +306,11 @@ def test_training_asks_counts_remembers_and_keeps_the_reasons(server, outputs, t
     assert server.asked == {CHECKED: 1, prompt_of(FALL): 1, prompt_of(RISE): 1, prompt_of(ODD): 2}
     assert first[f"rewards/{name}/mean"] == pytest.approx(2 / 3)  # of the three that have one: None is not 0
     assert second[f"rewards/{name}/mean"] == 0.75
-    early = rollouts.read_groups(stage, 4)[0]
-    assert [answer.rewards[name] for answer in early.answers] == [1.0, 0.0, 1.0, None]
+    early = rollouts.read_rollouts(stage, 4).query("group == 0")
+    assert early[f"rewards/{name}"].fillna(-1).to_list() == [1.0, 0.0, 1.0, -1]
     # The three others are the group: rewards r, r - 1, r. The fourth, right in form, is held against nobody.
-    advantages = [answer.advantage for answer in early.answers]
-    assert advantages == pytest.approx([0.5774, -1.1547, 0.5774, 0.0], abs=1e-3)
-    notes = [answer.notes["verifier"] for answer in early.answers]
+    assert early["advantage"].to_list() == pytest.approx([0.5774, -1.1547, 0.5774, 0.0], abs=1e-3)
+    notes = early["notes/verifier"].to_list()
     assert notes[:2] == ["right: Both mean a fall.", "wrong: The other direction."]
     assert notes[3].startswith("no verdict: no answer: ") and "HTTP 400" in notes[3]
     assert "planted-key" not in "".join(notes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,8 +24,6 @@ MODEL_MARKERS = {"base": "o", "zero": "v", "sft": "s", "grpo": "D"}
 MODEL_NAMES = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO"}
 # Any other model, in the order in which a figure meets them.
 _OTHERS = (("#56B4E9", "P"), ("#E69F00", "X"), ("#000000", "*"), ("#F0E442", "<"))
-BLUE, VERMILION, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
-GREY = "#999999"
 # Fonts with Chinese glyphs under the names by which the common systems ship them, best first.
 CJK_FONTS = ("Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei")
 
@@ -41,14 +38,11 @@ class Look(NamedTuple):
 
 def looks(models: Iterable[str]) -> dict[str, Look]:
     """Model -> its `Look`: fixed for the recipe's models, by place for others (from the fifth of them, repeated)."""
-    drawn, others = {}, 0
-    for model in dict.fromkeys(models):
-        if model in MODEL_NAMES:
-            drawn[model] = Look(MODEL_COLOURS[model], MODEL_MARKERS[model], MODEL_NAMES[model])
-        else:
-            drawn[model] = Look(*_OTHERS[others % len(_OTHERS)], safe_text(model))
-            others += 1
-    return drawn
+    models = list(dict.fromkeys(models))
+    others = [model for model in models if model not in MODEL_NAMES]
+    drawn = {model: Look(*_OTHERS[place % len(_OTHERS)], safe_text(model)) for place, model in enumerate(others)}
+    drawn |= {model: Look(MODEL_COLOURS[model], MODEL_MARKERS[model], name) for model, name in MODEL_NAMES.items()}
+    return {model: drawn[model] for model in models}
 
 
 def use_style() -> None:
@@ -68,18 +62,18 @@ def safe_text(text: Any) -> str:
 
 def label_rows(ax: Axes, labels: Sequence[str]) -> None:
     """Name the rows 0, 1, ... of a horizontal plot, first row on top, grid along the values."""
-    ax.set_yticks(range(len(labels)), labels)
+    ax.set_yticks(range(len(labels)), [safe_text(label) for label in labels])
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.grid(axis="x", visible=True)
 
 
-def dots_with_intervals(ax: Axes, rows: Sequence[Mapping], factor: float = 100) -> None:
-    """A horizontal plot of estimates: one labelled line per `label`, a dot with its 95 % interval per row.
+def dots(ax: Axes, rows: Sequence[Mapping]) -> None:
+    """A horizontal plot of estimates in percent: one line for each label, on it a dot with its interval for each row.
 
-    `rows`: {"label", "value", "low", "high", "look"}, numbers times `factor`; "hollow" leaves the dot empty, "points"
-    are drawn small beside it. No interval where "low" is None, and nothing at all where "value" is.
+    `rows`: {"label", "value", "low", "high", "look"}, numbers in [-1, 1]; "hollow" leaves the dot empty, "points" are
+    drawn small beside it. No interval where "low" is None, and nothing at all where "value" is.
     """
     labels = list(dict.fromkeys(row["label"] for row in rows))
     for place, label in enumerate(labels):
@@ -89,18 +83,18 @@ def dots_with_intervals(ax: Axes, rows: Sequence[Mapping], factor: float = 100) 
                 continue
             y, look = place + 0.7 * ((number + 0.5) / len(members) - 0.5), row["look"]
             if row["low"] is not None:
-                ax.plot([factor * row["low"], factor * row["high"]], [y, y], color=look.colour, linewidth=1.1)
+                ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=look.colour, linewidth=1.1)
             face = "white" if row.get("hollow") else look.colour
-            ax.plot(factor * row["value"], y, look.marker, color=look.colour, markerfacecolor=face, markersize=4.5)
-            if small := [factor * value for value in row.get("points", ())]:
-                ax.plot(small, [y + 0.06] * len(small), ".", color=look.colour, alpha=0.5, markersize=4)
+            ax.plot(100 * row["value"], y, look.marker, color=look.colour, markerfacecolor=face)
+            if points := [100 * value for value in row.get("points", ())]:
+                ax.plot(points, [y + 0.06] * len(points), ".", color=look.colour, alpha=0.5, markersize=4)
     label_rows(ax, labels)
 
 
-def legend_of(place: Figure | Axes, drawn: Iterable[Look], **where: Any) -> None:
-    """Each marker with its name, over the panels of a figure or as `where` says."""
-    handles = [plt.Line2D([], [], color=look.colour, marker=look.marker, markersize=4.5, label=look.name)
-               for look in drawn]  # fmt: skip
+def legend_of(place: Figure | Axes, rows: Iterable[Mapping], **where: Any) -> None:
+    """Each marker of `dots` with its name, over the panels of a figure or as `where` says."""
+    drawn = dict.fromkeys(row["look"] for row in rows)
+    handles = [plt.Line2D([], [], color=look.colour, marker=look.marker, label=look.name) for look in drawn]
     place.legend(handles=handles, **{"loc": "outside upper center", "ncols": 4} | where)
 
 
@@ -118,4 +112,4 @@ def show_source(obj: Any) -> Code:
     """The source of a function, class or module as a highlighted notebook output: shown, never pasted."""
     from IPython.display import Code
 
-    return Code(textwrap.dedent(inspect.getsource(obj)), language="python")
+    return Code(inspect.getsource(obj), language="python")

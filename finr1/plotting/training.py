@@ -1,4 +1,4 @@
-"""Figures of the training: what fits, what is learned from, and the curves of `metrics.jsonl`.
+"""Curves of `metrics.jsonl`, once a training has ended and while it runs.
 
 A raw curve stands faint under its trailing mean, which looks back only. A centred mean, padded at the right edge,
 draws a drop there that never was.
@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from finr1.plotting.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, WIDTH, label_rows, safe_text
+from finr1.plotting.style import WIDTH, safe_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,22 +35,20 @@ TITLES = {  # what the trainer logs -> what stands over its panel; a share is sh
     "entropy": "entropy (nats / token)",
     "kl": "KL to the start (nats / token)",
     "clip_ratio/region_mean": "clipped tokens (%)",
-    "problems_left_out": "problems left out of the epoch",
     "watch": "signs of reward hacking (%)",
     "verifier": "verifier: completions (%)",
     "time": "time per step (s)",
-    "step_time": "time per step (s)",
 }
 SFT_KEYS = ("loss", "mean_token_accuracy", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib")
 GRPO_KEYS = ("reward", "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "entropy", "kl",
-             "clip_ratio/region_mean", "grad_norm", "watch")  # fmt: skip
+             "clip_ratio/region_mean", "grad_norm", "watch", "time")  # fmt: skip
 # Panels with several lines: what is logged -> its name in the legend. "watch/a", "watch/b" are lines of panel "watch".
 SEVERAL = {
     "memory_gib": {"memory_gib": "held", "peak_memory_gib": "peak"},
     "reward": {"reward": "mean", "reward_std": "spread"},
 }
-EXACT = ("learning_rate", "problems_left_out", "memory_gib", "peak_memory_gib")  # no noise to smooth
-STYLES = [(BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (PINK, ":"), (SKY, "--"), (ORANGE, "-.")]
+EXACT = ("learning_rate", "memory_gib", "peak_memory_gib")  # no noise to smooth
+LINES = ("-", "--", "-.", ":", "--", "-.")
 
 
 def training_curves(rows: Sequence[Mapping], keys: Sequence[str] = SFT_KEYS, columns: int = 2) -> Figure:
@@ -81,7 +79,8 @@ def _panel(ax: Axes, log: pd.DataFrame, key: str, window: int) -> None:
     labels = SEVERAL.get(key) or below or {key: ""}
     logged = {name: log[name].dropna() for name in labels if name in log and log[name].notna().any()}
     percent = TITLES.get(key, "").endswith("(%)")
-    for (name, values), (colour, line) in zip(logged.items(), STYLES, strict=False):
+    for place, (name, values) in enumerate(logged.items()):
+        colour, line = f"C{place}", LINES[place % len(LINES)]
         values = values * (100 if percent else 1)
         if len(logged) == 1 and name not in EXACT:
             values.plot(ax=ax, color=colour, alpha=0.25, marker="." if len(values) < 40 else "", markersize=3)
@@ -109,87 +108,27 @@ def _panel(ax: Axes, log: pd.DataFrame, key: str, window: int) -> None:
 
 
 def grpo_curves(rows: Sequence[Mapping]) -> Figure:
-    """Everything that shows whether GRPO learns or collapses, a panel each.
-
-    Each reward, under whatever name the run logs it ("rewards/<name>/mean"), their total with its spread, groups
-    without spread (no gradient comes from them), completion length, truncated share, entropy, KL (only with beta > 0),
-    clipped share, gradient norm, signs of hacking, time by phase; where a run has them, what its verifier decided and
-    the problems left out of an epoch.
+    """Everything that shows whether GRPO learns or collapses, a panel each: first each reward, under whatever name the
+    run logs it ("rewards/<name>/mean"), last what its verifier decided, where it has one.
     """
     logged = {key for row in rows for key in row}
     rewards = sorted(key for key in logged if key.startswith("rewards/") and key.endswith("/mean"))
-    time_key = "time" if any(key.startswith("time/") for key in logged) else "step_time"
     verifier = ["verifier"] if any(key.startswith("verifier/") for key in logged) else []
-    return training_curves(rows, [*rewards, *GRPO_KEYS, time_key, *verifier, *({"problems_left_out"} & logged)])
+    return training_curves(rows, [*rewards, *GRPO_KEYS, *verifier])
 
 
 def show_live(keys: Sequence[str], seconds: float = 5.0) -> Callable[[Sequence[Mapping]], None]:
     """`on_progress` for `launch`: redraws the curves of `keys` in the cell's output, at most once in `seconds`."""
-    drawn, handle = -math.inf, None
+    from IPython.display import DisplayHandle
+
+    handle, drawn = DisplayHandle(), []
 
     def redraw(rows: Sequence[Mapping]) -> None:
-        nonlocal drawn, handle
-        from IPython.display import display
-
-        if time.monotonic() - drawn < seconds:
+        if drawn and time.monotonic() - drawn[-1] < seconds:
             return
-        drawn = time.monotonic()
         fig = training_curves(rows, keys, columns=min(len(keys), 2))
-        if handle is None:
-            handle = display(fig, display_id=True)
-        else:
-            handle.update(fig)  # in its place, so that a progress line beside it stays
+        (handle.update if drawn else handle.display)(fig)  # in its place, so that a progress line beside it stays
         plt.close(fig)  # or the cell shows it once more, and pyplot keeps them all
+        drawn.append(time.monotonic())
 
     return redraw
-
-
-def toy_grpo(rewards: Mapping[str, Sequence[float]], advantages: Sequence[float]) -> Figure:
-    """One group by hand. Left: rewards of each completion, stacked by reward. Right: the advantages they become.
-
-    `rewards`: reward name -> one value per completion; `advantages`: one per completion, in the same order.
-    """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.3))
-    numbers = [str(place + 1) for place in range(len(advantages))]
-    table = pd.DataFrame({safe_text(name): values for name, values in rewards.items()}, index=numbers)
-    table.plot.bar(stacked=True, ax=left, rot=0, color=[BLUE, ORANGE, GREEN, SKY], edgecolor="white", legend=False)
-    left.axhline(table.sum(axis=1).mean(), color="black", linestyle="--", linewidth=1, label="mean of the group")
-    left.set(ylabel="reward", xlabel="completion")
-    fig.legend(loc="outside upper center", ncols=len(rewards) + 1)
-    colours = [BLUE if value > 0 else VERMILION if value < 0 else GREY for value in advantages]
-    right.bar_label(right.bar(numbers, advantages, color=colours), fmt="%+.2f", fontsize=8, padding=1)
-    right.axhline(0, color="black", linewidth=0.8)
-    right.margins(y=0.15)
-    right.set(ylabel="advantage", xlabel="completion")
-    return fig
-
-
-def memory_bars(memory: dict[str, dict[str, float]], available: float, where: str) -> Figure:
-    """Stacked bars: GiB of each part in each phase (phase -> part -> GiB); a line at the `available` GiB of `where`."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.42 * len(memory)))
-    gib = pd.DataFrame(memory).T.fillna(0)
-    colours = [BLUE, SKY, GREEN, PINK, VERMILION, ORANGE, "#F0E442", GREY]
-    gib.plot.barh(stacked=True, ax=ax, width=0.8, color=colours, edgecolor="white", legend=False)
-    for place, total in enumerate(gib.sum(axis=1)):
-        ax.text(total, place, f" {total:.1f}", va="center")
-    ax.axvline(available, color="black", linestyle="--", linewidth=1, label=f"{where}: {available:.0f} GiB")
-    ax.set(xlabel="GiB in each process", xlim=(0, 1.15 * max(*gib.sum(axis=1), available)))
-    label_rows(ax, list(gib.index))
-    fig.legend(ncols=4, loc="outside lower center")
-    return fig
-
-
-def pass_rate_histogram(rates: Sequence[float], low: float, high: float, samples: int) -> Figure:
-    """Pass rates in [0, 1] of the SFT model on the RL candidates, `samples` answers each; `low` to `high` are chosen.
-
-    A problem that always or never succeeds gives a group without spread, and so no gradient.
-    """
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.2))
-    steps = [place / samples for place in range(samples + 1)]
-    counts = [sum(round(rate * samples) == place for rate in rates) for place in range(samples + 1)]
-    colours = [GREEN if low <= rate <= high else GREY for rate in steps]
-    ax.bar_label(ax.bar([100 * rate for rate in steps], counts, width=70 / samples, color=colours), fontsize=7)
-    kept = sum(low <= rate <= high for rate in rates)
-    ax.set(xlabel=f"pass rate of the SFT model (%), {samples} answers per problem", ylabel="problems")
-    ax.set_title(f"chosen (green): {kept} of {len(rates)} problems, pass rate {100 * low:.3g} to {100 * high:.3g} %")
-    return fig
