@@ -104,8 +104,7 @@ class Page:
     def add_manifests(self, manifests: Mapping[str, Mapping]) -> None:
         """One folded part per manifest: the stage's parameters, then everything as it is in the file."""
         for name, made in manifests.items():
-            changed = " with uncommitted changes" if made["code"]["dirty"] else ""
-            heading = f"{name}: seed {made['seed']}, commit {(made['code']['commit'] or 'unknown')[:10]}{changed}"
+            heading = f"{name}: seed {made['seed']}, commit {made['code']['commit'] or 'unknown'}"
             text = verbatim(json.dumps(made, indent=1, ensure_ascii=False))
             self.add(f"{heading}, finished {made['finished']}", made["parameters"], text, look="folded")
 
