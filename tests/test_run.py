@@ -220,7 +220,7 @@ def test_a_notebooks_hash_follows_its_code_and_nothing_else(project):
     write("def make_trainer():\n    return 2")
     assert manifest.changed_code("01_data", recipe) == ["cell `make_trainer` of its notebook"]
     write("a = 1")
-    words = ["cell `make_trainer` of its notebook", "other cells of its notebook"]
+    words = ["other cells of its notebook", "cell `make_trainer` of its notebook"]
     assert manifest.changed_code("01_data", recipe) == words
 
 
