@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import faulthandler
 import fcntl
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from finr1.params import Params
+from finr1.paths import shown
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -22,7 +22,7 @@ P = TypeVar("P", bound=Params)
 
 # Set by `launch`: standard input is a pipe that closes when the notebook is gone.
 LAUNCHED = "FINR1_LAUNCHED"
-_LOCK_FILE = "train.lock"
+LOCK_FILE = "train.lock"
 LOADED_FILE = "train_files.json"  # {package file: sha256} of what the trainer has loaded
 
 
@@ -32,29 +32,16 @@ def stage_lock(stage_dir: Path) -> Iterator[None]:
 
     The kernel drops the lock when its holder dies, so nothing is left to clean up after a crash.
     """
-    with (Path(stage_dir) / _LOCK_FILE).open("a+", encoding="utf8") as file:
+    with (stage_dir / LOCK_FILE).open("a+", encoding="utf8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise RuntimeError(f"another trainer (process {file.read().strip()}) is at work in {stage_dir}") from None
+            raise RuntimeError(f"process {file.read()} is at work in {shown(stage_dir)}: wait or end it") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def is_locked(stage_dir: Path) -> bool:
-    """Whether a trainer is at work in the folder."""
-    path = Path(stage_dir) / _LOCK_FILE
-    if not path.exists():
-        return False
-    with path.open("a+", encoding="utf8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def first_gpu() -> str:
@@ -68,18 +55,12 @@ def first_gpu() -> str:
 def child_main(make_trainer: Callable[[P, Path], Trainer], params_class: type[P]) -> None:
     """Train the stage whose folder holds this script: read `params.yaml`, lock the folder, make the trainer, train."""
     stage_dir = Path(sys.argv[0]).resolve().parent
-    if not (stage_dir / "params.yaml").exists():
-        sys.exit(f"{sys.argv[0]} trains the stage in whose folder it lies; there is no {stage_dir / 'params.yaml'}")
     if "RANK" not in os.environ:  # by hand, without torchrun; CUDA is not started yet
         os.environ["CUDA_VISIBLE_DEVICES"] = first_gpu()
-    faulthandler.enable()  # a crash in native code leaves its Python stack in the log
     if os.environ.get(LAUNCHED):
         threading.Thread(target=_end_with_the_notebook, daemon=True).start()
     params = params_class.from_yaml(stage_dir / "params.yaml")
-    if os.environ.get("RANK", "0") == "0":  # one lock for all ranks of torchrun
-        with stage_lock(stage_dir):
-            train(make_trainer, params, stage_dir)
-    else:
+    with stage_lock(stage_dir) if os.environ.get("RANK", "0") == "0" else nullcontext():  # one for all ranks
         train(make_trainer, params, stage_dir)
 
 

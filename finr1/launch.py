@@ -1,11 +1,8 @@
 """Training runs in a child process, from a laptop to several GPUs: the notebook's kernel never holds the GPU.
 
-`launch` writes the notebook's cells tagged `recipe` to `<stage>/train.py` and starts that file; by hand it is
-`python outputs/demo/05_grpo/train.py`. What ran is thus kept beside what it made. Several processes are started by
-`accelerate launch` with `params/accelerate/<distributed>.yaml`; several nodes by the environment variables NNODES,
-NODE_RANK, MASTER_ADDR and MASTER_PORT (docs/distributed.md). The child's side is `finr1.child`. (`notebook_launcher`
-forks, which CUDA does not survive; `accelerate launch --cpu --num_processes 2` was seen to run one process without a
-word: the child checks its number of processes and its wrapper.)
+`launch` writes the notebook's cells tagged `recipe` to `<stage>/train.py` and starts that file, which stays beside what
+it made. Several processes are started by `accelerate launch` (`notebook_launcher` forks, which CUDA does not survive);
+it was seen to run one process instead of two without a word, so the child, `finr1.child`, checks their number.
 """
 
 from __future__ import annotations
@@ -44,8 +41,12 @@ MODEL_FOLDER = "model"
 MADE_BY_TRAINING = (
     MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE
 )  # fmt: skip
-_POLL_S = 0.2
-_GRACE_S = 10  # between asking a trainer to stop and ending it
+_NODES = {  # the usual environment variables -> options of `accelerate launch`
+    "NNODES": "--num_machines",
+    "NODE_RANK": "--machine_rank",
+    "MASTER_ADDR": "--main_process_ip",
+    "MASTER_PORT": "--main_process_port",
+}
 
 OnProgress = Callable[[list[dict[str, Any]]], None]
 
@@ -54,24 +55,17 @@ class TrainingFailed(RuntimeError):
     """The training process died; the message holds its own last error and the end of its log."""
 
 
-# ---- from the notebook to the script ---------------------------------------------------------------------------------
-
-
 def recipe_script(stage: str, params_class: type[Params], namespace: Mapping[str, Any] | None = None) -> str:
     """The text of `train.py`: the cells tagged `recipe` of the stage's notebook, and the line that trains.
 
     `namespace` is the kernel's `globals()`: a cell that was run in another form than the notebook was last saved in
-    stands there as it was run. Raises `ValueError` for a notebook without a recipe that defines `make_trainer`.
+    stands there as it was run.
     """
     path = notebook_file(stage)
     cells = json.loads(path.read_text("utf8"))["cells"]
     recipe = ["".join(cell["source"]) for cell in cells if "recipe" in cell["metadata"].get("tags", [])]
     recipe = [_as_run(source, namespace or {}).strip() for source in recipe]
-    if not any(re.search(r"^def make_trainer\(", source, re.MULTILINE) for source in recipe):
-        raise ValueError(f"{shown(path)}: no cell tagged `recipe` defines make_trainer(params, stage_dir)")
-    about = (
-        f'"""The cells tagged `recipe` of {path.name}, as they ran; `python {SCRIPT}` trains this folder\'s stage."""'
-    )
+    about = f'"""The cells tagged `recipe` of {path.name}, as they ran; `python {SCRIPT}` trains this stage."""'
     name = params_class.__name__
     main = f"""if __name__ == "__main__":
     from finr1.child import child_main
@@ -82,15 +76,10 @@ def recipe_script(stage: str, params_class: type[Params], namespace: Mapping[str
 
 
 def notebook_file(stage: str) -> Path:
-    """The notebook of this stage that runs in this kernel, where Jupyter says so; else the one in `notebooks/`.
-
-    A copy of it under any name counts, but not the notebook of another stage whose kernel started this process.
-    """
-    session = Path(os.environ.get("JPY_SESSION_NAME", ""))
-    if session.suffix == ".ipynb" and session.is_file():
-        first = json.loads(session.read_text("utf8"))["cells"][:1]
-        if first and "".join(first[0]["source"]).startswith(f"# {stage[:2]} "):
-            return session
+    """The notebook of this stage that runs in this kernel, where Jupyter says so; else the one in `notebooks/`."""
+    session, title = Path(os.environ.get("JPY_SESSION_NAME", "")), f'"# {stage[:2]} '
+    if session.suffix == ".ipynb" and session.is_file() and title in session.read_text("utf8"):
+        return session
     return repository_root() / "notebooks" / f"{stage}.ipynb"
 
 
@@ -105,9 +94,6 @@ def _as_run(source: str, namespace: Mapping[str, Any]) -> str:
     return run[-1] if run else source
 
 
-# ---- the child process -----------------------------------------------------------------------------------------------
-
-
 def launch(
     run: Run,
     namespace: Mapping[str, Any] | None = None,
@@ -118,7 +104,7 @@ def launch(
     """Write `train.py` from the recipe, start it, and wait for it; returns the rows of its `metrics.jsonl`.
 
     `namespace` is the notebook's `globals()`, see `recipe_script`. The parameters' `num_processes` counts over all
-    nodes; `distributed` names the file of `params/accelerate/` for more than one.
+    nodes (docs/distributed.md); `distributed` names the file of `params/accelerate/` for more than one.
 
     Returns at once when `model/` is there: the child writes it last. A child that was killed before resumes from its
     last checkpoint. Both hold only for the same recipe, the same package files that the child loaded, and the same
@@ -147,8 +133,10 @@ def launch(
     with process.stdin:
         try:
             code = _watch(process, run.dir, on_progress)
-        except BaseException:  # an interrupted cell must not leave a trainer behind
-            _end(process)
+        except BaseException:  # an interrupted cell must not leave a trainer behind; it resumes wherever it was killed
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             raise
     if code != 0:
         raise TrainingFailed(_what_happened(params.stage, code, log, start))
@@ -156,28 +144,18 @@ def launch(
 
 
 def launcher_argv(stage_dir: Path, num_processes: int, distributed: str) -> list[str]:
-    """The command that trains on this node: plain Python for one process, `accelerate launch` for more."""
+    """The command that trains on this node: plain Python for one process, `accelerate launch` for more.
+
+    Raises KeyError with the name of an environment variable that several nodes need and that is not set.
+    """
     script = str(stage_dir / SCRIPT)
     if num_processes == 1:
         return [sys.executable, script]
     config = repository_root() / "params" / "accelerate" / f"{distributed}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    return [*launcher, "--num_processes", str(num_processes), *_nodes(), script]
-
-
-def _nodes() -> list[str]:
-    """Options for several nodes, from the usual environment variables; ValueError names those that are missing."""
-    nodes = os.environ.get("NNODES", "1")
-    if nodes == "1":
-        return []
-    if missing := [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise ValueError(f"NNODES = {nodes}: the environment variables {', '.join(missing)} are not set")
-    return [
-        *("--num_machines", nodes),
-        *("--machine_rank", os.environ["NODE_RANK"]),
-        *("--main_process_ip", os.environ["MASTER_ADDR"]),
-        *("--main_process_port", os.environ["MASTER_PORT"]),
-    ]
+    several = os.environ.get("NNODES", "1") != "1"
+    nodes = [f"{option}={os.environ[name]}" for name, option in _NODES.items()] if several else []
+    return [*launcher, "--num_processes", str(num_processes), *nodes, script]
 
 
 def environment(num_processes: int) -> dict[str, str]:
@@ -185,10 +163,9 @@ def environment(num_processes: int) -> dict[str, str]:
     # RANK and the like, where this process has them, belong to another launcher.
     outer = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}
     env = {name: value for name, value in os.environ.items() if name not in outer}
-    env["PYTHONUNBUFFERED"] = "1"
-    if num_processes == 1:
-        env["CUDA_VISIBLE_DEVICES"] = first_gpu()
-    return env
+    env |= {"CUDA_VISIBLE_DEVICES": first_gpu()} if num_processes == 1 else {}
+    # A crash in native code leaves its Python stack in the log.
+    return env | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def join(stage_dir: Path) -> int:
@@ -197,21 +174,17 @@ def join(stage_dir: Path) -> int:
     The folder is on a file system that all nodes share. Returns 0 without training when `model/` is there.
     """
     address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
-    while not _reachable(address):
+    while True:
+        with suppress(OSError), socket.create_connection(address, timeout=1):
+            break
         if (stage_dir / MODEL_FOLDER).exists():
             print(f"{shown(stage_dir / MODEL_FOLDER)} is complete: no training")
             return 0
-        time.sleep(_POLL_S)
+        time.sleep(0.2)
     # Only now: what stood there before the first node started its trainer may be an older run's.
     params = STAGES[stage_dir.name].from_yaml(stage_dir / PARAMS_FILE)
     arguments = launcher_argv(stage_dir, params.num_processes, params.distributed)
     return subprocess.run(arguments, cwd=repository_root(), env=environment(params.num_processes)).returncode
-
-
-def _reachable(address: tuple[str, int]) -> bool:
-    with suppress(OSError), socket.create_connection(address, timeout=1):
-        return True
-    return False
 
 
 def _drop_outdated(run: Run, reads: Sequence[str]) -> None:
@@ -231,16 +204,12 @@ def _drop_outdated(run: Run, reads: Sequence[str]) -> None:
 
 
 def _watch(process: subprocess.Popen, stage_dir: Path, on_progress: OnProgress | None) -> int:
-    line, started, looked, drawn = ProgressLine(), time.monotonic(), float("-inf"), 0
+    line, started, drawn = ProgressLine(), time.monotonic(), 0
     while True:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_POLL_S)
-        ended, now = process.poll() is not None, time.monotonic()
-        if not ended and now - looked < 1:
-            continue
-        looked = now
-        rows = read_metrics(stage_dir)
-        line.show(describe(rows, now - started), last=ended)
+            process.wait(timeout=1)
+        ended, rows = process.returncode is not None, read_metrics(stage_dir)
+        line.show(describe(rows, time.monotonic() - started), last=ended)
         if on_progress and len(rows) != drawn:
             on_progress(rows)
             drawn = len(rows)
@@ -255,25 +224,14 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("stage_dir", type=Path, metavar="STAGE_FOLDER", help="for example outputs/paper/04_sft")
 
 
-def _end(process: subprocess.Popen) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE_S)
-            return
-
-
 def _what_happened(stage: str, code: int, log: Path, start: int) -> str:
     with log.open("rb") as file:
         file.seek(start)
         lines = clean_lines(file.read().decode("utf8", errors="replace"))
-    # torchrun closes with a traceback of its own and a page about it, after this line.
-    own = next((i for i, line in enumerate(lines) if re.search(r"torch/distributed/.*failed \(exitcode", line)), None)
-    tail = "\n".join(f"  {line}" for line in lines[:own][-15:])
-    return (
-        f"the training of {stage} {_ending(code, lines)}\n{last_error(lines[:own])}\nThe end of {shown(log)}:\n{tail}"
-    )
+    ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+    end = "\n".join(f"  {line}" for line in lines[-15:])
+    return f"the training of {stage} {ended}{hint}\n{last_error(lines)}\nThe end of {shown(log)}:\n{end}"
 
 
 def clean_lines(text: str) -> list[str]:
@@ -284,21 +242,6 @@ def clean_lines(text: str) -> list[str]:
 
 
 def last_error(lines: list[str]) -> str:
-    """The exception line of the last traceback in a log; without one, the last line."""
-    errors, inside = [], False
-    for line in lines:
-        if line.startswith("Traceback (most recent call last)"):
-            inside = True
-        elif inside and re.match(r"[A-Za-z_][\w.]*(: |$)", line):  # two processes may write into each other's lines
-            inside = False
-            errors.append(line)
-    return (errors or lines or ["(it wrote no log)"])[-1]
-
-
-def _ending(code: int, lines: list[str]) -> str:
-    # torchrun ends with 1 and tells of the signal that one of its processes got.
-    told = [re.search(r"Signal \d+ \((SIG\w+)\)", line) for line in lines]
-    names = [signal.Signals(-code).name] if code < 0 else [match[1] for match in told if match]
-    if not names:
-        return f"ended with exit code {code}"
-    return f"was killed by {names[0]}" + (" (out of memory?)" if names[0] == "SIGKILL" else "")
+    """The last line of a log that names an exception, torchrun's own left out; without one, the last line."""
+    named = [line for line in lines if re.match(r"(?!torch\.distributed\.elastic)[\w.]*(Error|Exception)(: |$)", line)]
+    return (named or lines or ["(it wrote no log)"])[-1]

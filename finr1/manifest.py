@@ -59,10 +59,8 @@ def what_is_missing(stage_dir: Path) -> str | None:
         return f"no {MANIFEST_FILE}"
     for name, entry in read_manifest(stage_dir)["outputs"].items():
         file = stage_dir / name
-        if not file.is_file():
-            return f"{name} is gone"
-        if file.stat().st_size != entry["bytes"]:
-            return f"{name} was changed after the stage was complete"
+        if not file.is_file() or file.stat().st_size != entry["bytes"]:
+            return f"{name} was removed or changed after the stage was complete"
     return None
 
 
@@ -77,34 +75,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Outputs.
-
-
 def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """{file: sha256, bytes, and rows of JSONL}; a folder counts file by file.
+    """{file: sha256 and bytes}; a folder counts file by file.
 
     Raises FileNotFoundError for a name that the stage has not written.
     """
-    described: dict[str, dict[str, Any]] = {}
+    files: list[Path] = []
     for name in names:
         path = stage_dir / name
         if not path.exists():
             raise FileNotFoundError(f"{name} is named as an output, but {path} does not exist")
-        for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
-            entry = {"sha256": file_sha256(file), "bytes": file.stat().st_size}
-            if file.suffix == ".jsonl":
-                with file.open("rb") as lines:
-                    entry["rows"] = sum(1 for line in lines if line.strip())
-            described[str(file.relative_to(stage_dir))] = entry
-    return described
-
-
-def outputs_sha256(outputs: dict[str, dict[str, Any]]) -> str:
-    """One hash over all outputs: what a later stage depends on."""
-    return digest({name: entry["sha256"] for name, entry in outputs.items()})
-
-
-# Code.
+        files += [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {
+        str(file.relative_to(stage_dir)): {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in files
+    }
 
 
 @cache
@@ -121,22 +105,16 @@ def package_hashes() -> dict[str, str]:
 
 
 def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
-    """Those of `hashes` that this process has loaded: its modules and their data files.
-
-    A data file belongs to the modules of its folder; in the package's root, to the module of its name
-    (`ledger.yaml` to `ledger.py`). What lies in `sandbox` runs in a process of its own, and counts with its folder.
+    """Those of `hashes` that this process has loaded: its modules in the package's root and the data files of their
+    names (`ledger.py`, `ledger.yaml`), and every folder of which it has loaded a module, as a whole.
     """
-    files = [
-        Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
-    ]
-    code = [file.relative_to(_PACKAGE.parent) for file in files if file.is_relative_to(_PACKAGE)]
-    modules, folders = {path.with_suffix("") for path in code}, {path.parent for path in code if len(path.parts) > 2}
 
-    def belongs(path: Path) -> bool:
-        counts_with_folder = path.suffix != ".py" or path.parent.name == "sandbox"
-        return path.parent / path.name.partition(".")[0] in modules or (counts_with_folder and path.parent in folders)
+    def unit(path: Path) -> Path:
+        return path.with_name(path.name.partition(".")[0]) if path.parent == _PACKAGE else path.parent
 
-    return {name: sha256 for name, sha256 in hashes.items() if belongs(Path(name))}
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    loaded = {unit(Path(file).resolve()) for file in files if file}
+    return {name: sha256 for name, sha256 in hashes.items() if unit(_PACKAGE.parent / name) in loaded}
 
 
 def changed_files(recorded: dict[str, str]) -> list[str]:
@@ -145,40 +123,34 @@ def changed_files(recorded: dict[str, str]) -> list[str]:
     return [name for name, path in paths.items() if not path.exists() or file_sha256(path) != recorded[name]]
 
 
-def notebook_code(path: Path) -> dict[str, Any]:
-    """{notebook_sha256, functions}: hash of the code cells of a stage's notebook; {function: hash of its cell}.
+def notebook_code(path: Path) -> dict[str, str]:
+    """{function: hash of the cell that defines it}, and under "" the hash of all other code cells of a notebook.
 
     The parameters cell is left out: its values are in the manifest already, and prose changes no result. A stage
-    without a notebook has None and no functions.
+    without a notebook has no entries.
     """
-    if not path.exists():
-        return {"notebook_sha256": None, "functions": {}}
-    code = [
-        "".join(cell["source"])
-        for cell in json.loads(path.read_text("utf8"))["cells"]
-        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
-    ]
-    defined = {name: digest(cell) for cell in code for name in re.findall(r"^(?:async )?def (\w+)", cell, re.MULTILINE)}
-    return {"notebook_sha256": digest(code), "functions": defined}
+    cells = json.loads(path.read_text("utf8"))["cells"] if path.exists() else []
+    hashes, others = {}, []
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+            defined = re.findall(r"^(?:async )?def (\w+)", source, re.MULTILINE)
+            hashes |= dict.fromkeys(defined, digest(source))
+            others += [] if defined else [source]
+    return hashes | ({"": digest(others)} if cells else {})
 
 
 def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
     """What differs from the `code` of a stage's manifest, in words: its notebook or cells of it, and package files."""
-    now, changed = notebook_code(repository_root() / "notebooks" / f"{stage}.ipynb"), []
-    if now["notebook_sha256"] != recorded["notebook_sha256"]:
-        cells = [name for name, sha256 in now["functions"].items() if recorded["functions"].get(name) != sha256]
-        changed = [f"cell `{name}` of its notebook" for name in cells] or ["its notebook"]
-    return changed + changed_files(recorded["files"])
+    now, before = notebook_code(repository_root() / "notebooks" / f"{stage}.ipynb"), recorded.get("notebook", {})
+    names = [name for name in now | before if now.get(name) != before.get(name)]
+    cells = [f"cell `{name}` of its notebook" if name else "other cells of its notebook" for name in names]
+    return cells + changed_files(recorded["files"])
 
 
-def commit() -> dict[str, Any]:
-    """{commit, dirty} of the clone (dirty: a file that git knows was changed); both None outside of a clone."""
-    command = ["git", "-C", str(repository_root()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    told = ""
-    with suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    sha, _, dirty = told.partition("-")
-    return {"commit": sha or None, "dirty": bool(dirty) if sha else None}
+def commit() -> str | None:
+    """The clone's commit, "-dirty" behind it where a file that git knows was changed; None outside of a clone."""
+    return _told("git", "-C", str(repository_root()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def versions() -> dict[str, str]:
@@ -187,22 +159,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: installed[name] for name in _LIBRARIES if name in installed}
 
 
-# The machine.
-
-
 def hardware() -> dict[str, Any]:
     """{cpu, cores, memory_gib, gpus}. GPUs are asked of the driver: torch would take up memory on them for it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpus = Path("/proc/cpuinfo").read_text("utf8") if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"^model name\s*:\s*(.*)", cpus, re.MULTILINE)
-    command, gpus = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"], ""
-    with suppress(OSError, subprocess.SubprocessError):  # without it there is no GPU to speak of
-        gpus = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     return {
         "cpu": model[1] if model else platform.processor() or platform.machine(),
-        "cores": cores,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": [line.strip() for line in gpus.splitlines() if line.strip()],
+        "gpus": (_told("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader") or "").splitlines(),
     }
 
 
@@ -211,3 +176,10 @@ def peak_memory_gib() -> dict[str, float]:
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
     asked = {"notebook": resource.RUSAGE_SELF, "largest_child": resource.RUSAGE_CHILDREN}
     return {name: round(resource.getrusage(who).ru_maxrss * unit / 2**30, 2) for name, who in asked.items()}
+
+
+def _told(*command: str) -> str | None:
+    """What a command prints; None when it prints nothing, fails, or is not there."""
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip() or None
+    return None

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
+import textwrap
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -24,8 +24,8 @@ from finr1.launch import clean_lines
 from finr1.params import STAGES, ParameterError, Params, read_flat_yaml
 from finr1.params.base import did_you_mean, quoted
 from finr1.paths import outputs_root, preset_names, repository_root, shown
-from finr1.progress import ProgressLine, duration, read_metrics
-from finr1.run import KERNEL_LOG, forget, missing_inputs
+from finr1.progress import duration
+from finr1.run import KERNEL_LOG, STATE_FILE, missing_inputs
 
 _LAST_LINES = 12  # of a traceback or a log, as many as an error shows
 
@@ -34,37 +34,27 @@ class NotebookFailed(RuntimeError):
     """A notebook stopped: its own error, and where the executed notebook lies."""
 
 
-# The command.
-
-
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `run` to the commands of `python -m finr1`."""
-    run = commands.add_parser(
-        "run",
-        help="run the notebooks of a preset",
-        description="Run the notebooks of a preset in order, into outputs/NAME. What is complete and unchanged is "
-        "skipped; after an error, the same command again resumes.",
-    )
+    run = commands.add_parser("run", help="run the notebooks of a preset; what is complete and unchanged is skipped")
     run.set_defaults(command=run_command)
     run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
     run.add_argument("--run", metavar="NAME", help="folder of outputs/ (default: the preset's name)")
-    run.add_argument("--until", metavar="STAGE", help=f"last stage to run: {', '.join(STAGES)}")
+    what = f"last stage to run: {', '.join(STAGES)}"
+    run.add_argument("--until", metavar="STAGE", choices=list(STAGES), help=what)
     what = "change a parameter, as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable"
     run.add_argument("--set", metavar="[STAGE.]NAME=VALUE", action="append", default=[], help=what)
     what = "make a stage again, or all; repeatable"
-    run.add_argument("--force", metavar="STAGE", action="append", default=[], help=what)
+    run.add_argument("--force", metavar="STAGE", choices=[*STAGES, "all"], action="append", default=[], help=what)
 
 
 def run_command(options: argparse.Namespace) -> int:
     """`python -m finr1 run`; 0 done, 1 a notebook failed, 2 wrong parameters."""
     try:
         run_preset(options.preset, options.run or options.preset, options.until, options.set, options.force)
-    except ParameterError as error:
+    except (ParameterError, NotebookFailed) as error:
         print(error, file=sys.stderr)
-        return 2
-    except NotebookFailed as error:
-        print(f"{error}\nThe same command again resumes from here.", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ParameterError) else 1
     return 0
 
 
@@ -76,12 +66,7 @@ def run_preset(
     `changes` are `STAGE.NAME=VALUE`, `force` names stages to make again (or "all").
     Raises ParameterError before any work, NotebookFailed when a notebook fails.
     """
-    stages = list(STAGES)
-    if until is not None:
-        _check_known("--until", "stage", until, stages)
-        stages = stages[: stages.index(until) + 1]
-    for stage in force:
-        _check_known("--force", "stage", stage, [*STAGES, "all"])
+    stages = [stage for stage in STAGES if until is None or stage <= until]  # they are numbered
     plan = load_preset(preset, run, stages, changes)
     run_stages(list(plan.values()), stages if "all" in force else force)
     report = outputs_root() / run / "07_report"
@@ -91,8 +76,10 @@ def run_preset(
 
 def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[str] = ()) -> dict[str, Params]:
     """{stage: its parameters}; ParameterError with the problems of all stages together."""
-    _check_known("--preset", "preset", preset, preset_names())
-    overrides = _parse_changes(changes, stages)
+    if preset not in (known := preset_names()):
+        hint = f"{did_you_mean(preset, known)}; there are: {', '.join(known)}"
+        raise ParameterError("--preset", [f"{quoted(preset)}: no such preset{hint}"])
+    overrides = _parse_changes(changes)
     if changes:  # 00 plans what runs, not the preset as it lies on disk; a change of the plan runs it again
         overrides["00_overview"].setdefault("changes", list(changes))
     plan: dict[str, Params] = {}
@@ -108,38 +95,23 @@ def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[
     return plan
 
 
-def _parse_changes(changes: Sequence[str], stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`STAGE.NAME=VALUE` or `NAME=VALUE` -> {stage: {name: value}}; values are read as YAML."""
     overrides: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
+    known = [(stage, name) for stage in STAGES for name in STAGES[stage].model_fields if name != "run"]
     for change in changes:
         target, equals, text = change.partition("=")
-        stage, dot, name = target.rpartition(".")
-        if not equals or not name:
-            raise ParameterError("--set", [f"{quoted(change)}: should be STAGE.NAME=VALUE, like 05_grpo.max_steps=2"])
-        if name == "run":
-            raise ParameterError("--set", [f"{quoted(change)}: --run NAME names the run of all stages"])
-        if dot:
-            _check_known(f"--set {change}", "stage", stage, STAGES)
-        targets = [stage] if dot else [stage for stage in stages if name in STAGES[stage].model_fields]
-        if not targets:
-            known = {field for stage in stages for field in STAGES[stage].model_fields}
-            raise ParameterError("--set", [f"{name}: unknown parameter in every stage{did_you_mean(name, known)}"])
-        try:
+        places = [(stage, name) for stage, name in known if target in (name, f"{stage}.{name}")]
+        if not equals or not places:  # the value is left out: it may be a key that somebody put there
+            near = did_you_mean(target, {word for stage, name in known for word in (name, f"{stage}.{name}")})
+            problem = f"unknown parameter{near}" if equals else "no value"
+            raise ParameterError("--set", [f"{target}: {problem}; as 05_grpo.max_steps=2 (--run NAME names the run)"])
+        value: Any = text
+        with suppress(yaml.YAMLError):  # text that is no YAML stays as it is
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        for stage in targets:
+        for stage, name in places:
             overrides[stage][name] = value
     return overrides
-
-
-def _check_known(where: str, kind: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise ParameterError(where, [f"{quoted(name)}: no such {kind}{hint}; there are: {', '.join(known)}"])
-
-
-# What runs.
 
 
 def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
@@ -156,7 +128,8 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
             print(f"skip {name}: complete and unchanged", flush=True)
             continue
         if stage in forced:
-            forget(stage_folder(params))
+            for file in (manifest.MANIFEST_FILE, STATE_FILE):  # without them, `Run` starts afresh
+                (stage_folder(params) / file).unlink(missing_ok=True)
         print(f"run  {name}: {reason}", flush=True)
         started = time.monotonic()
         execute(stage, params)
@@ -190,20 +163,16 @@ def why_run(params: Params) -> str | None:
     old, new = record["parameters"], params.model_dump()
     changed = [f"{name} {quoted(old.get(name))} -> {quoted(new[name])}" for name in new if old.get(name) != new[name]]
     for name, source in params.inputs().items():
-        made_from = record["inputs"].get(name, {}).get("sha256")
+        made_from = record["inputs"].get(name)
         if manifest.what_is_missing(source) or manifest.read_manifest(source)["outputs_sha256"] != made_from:
             changed.append(name)
     changed += manifest.changed_code(params.stage, record["code"])
-    more = [f"{len(changed) - 5} more"] if len(changed) > 5 else []
-    return f"changed: {', '.join(changed[:5] + more)}" if changed else None
+    return textwrap.shorten(f"changed: {', '.join(changed)}", 300, placeholder=" ...") if changed else None
 
 
 def stage_folder(params: Params) -> Path:
     """`outputs/<run>/<stage>`."""
     return outputs_root() / params.run / params.stage
-
-
-# One notebook.
 
 
 def execute(stage: str, params: Params) -> None:
@@ -212,79 +181,41 @@ def execute(stage: str, params: Params) -> None:
     Raises NotebookFailed with the notebook's own error.
     """
     import papermill
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
+
+    class ThisPython(AsyncKernelManager):
+        def __init__(self, **settings: Any):  # in a user's folder, `python3` may be another project's
+            super().__init__(**settings, kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+
+        async def start_kernel(self, **arguments: Any) -> None:
+            await super().start_kernel(**arguments, stdout=log, stderr=log)  # what it says outside of cells
 
     folder = stage_folder(params)
     folder.mkdir(parents=True, exist_ok=True)
     executed, log_file = folder / f"{stage}.ipynb", folder / KERNEL_LOG
     try:
-        with log_file.open("wb") as log, _progress(stage, folder):
+        with log_file.open("wb") as log:
             papermill.execute_notebook(
                 str(repository_root() / "notebooks" / f"{stage}.ipynb"),
                 str(executed),
                 parameters=params.model_dump(),
                 kernel_name="python3",
                 language="python",
-                kernel_manager_class=_kernel_manager_class(log),
+                kernel_manager_class=ThisPython,
                 cwd=str(repository_root()),
                 start_timeout=300,  # seconds; a busy machine takes its time
-                progress_bar=False,
+                progress_bar=sys.stdout.isatty(),
             )
-    except papermill.PapermillExecutionError as error:
-        said = "\n".join(clean_lines(f"{error.ename}: {error.evalue}"))
-        # The suite's own errors say all; of others, the lines that led there help.
-        trace = [] if "\n" in said else clean_lines("\n".join(error.traceback))[-_LAST_LINES:-1]
-        lines = [f"failed in cell [{error.exec_count}]", *(f"  {line}" for line in trace), said]
-    except DeadKernelError:
-        # The kernel opens with a warning about its own sockets, which says nothing about its end.
-        log_end = clean_lines(log_file.read_text("utf8", errors="replace"))[-_LAST_LINES:]
-        lines = ["failed: its kernel died, as when the system ends a process that takes too much memory"]
-        lines += [f"  {line}" for line in log_end if "[IPKernelApp] WARNING" not in line]
-    else:
         if (missing := manifest.what_is_missing(folder)) is None:
             return
         lines = [f"ran to its end, but is not complete ({missing}): its last cell is `run.finish(...)`"]
-    raise NotebookFailed("\n".join([f"{stage} {lines[0]}", *lines[1:], f"The executed notebook: {shown(executed)}"]))
-
-
-def _kernel_manager_class(log: BinaryIO) -> type:
-    """A kernel manager whose kernels run this interpreter and send what they say outside of cells to `log`.
-
-    Jupyter looks for `python3` in the user's own folder too, where another project may have left one for its Python.
-    """
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    class ThisPython(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-            return KernelSpec(argv=argv, display_name="finr1", language="python", interrupt_mode="signal")
-
-        async def start_kernel(self, **arguments: Any) -> None:
-            await super().start_kernel(**arguments, stdout=log, stderr=log)
-
-    return ThisPython
-
-
-@contextmanager
-def _progress(stage: str, folder: Path) -> Iterator[None]:
-    """On a terminal, a line that says how long the stage runs and how far its training is."""
-    done, started, line = threading.Event(), time.monotonic(), ProgressLine()
-
-    def keep_showing() -> None:
-        while not done.wait(1):
-            rows = read_metrics(folder)
-            step = f", training step {rows[-1]['step']}/{rows[-1].get('max_steps', '?')}" if rows else ""
-            line.show(f"     {stage}: {duration(time.monotonic() - started)}{step}")
-
-    thread = threading.Thread(target=keep_showing, daemon=True)
-    if sys.stdout.isatty():
-        thread.start()
-    try:
-        yield
-    finally:
-        if thread.is_alive():
-            done.set()
-            thread.join()
-            print("\r\x1b[K", end="", flush=True)
+    except papermill.PapermillExecutionError as error:
+        trace = clean_lines("\n".join(error.traceback))
+        lines = [f"failed in cell [{error.exec_count}]", *trace[-_LAST_LINES - error.evalue.count("\n") :]]
+    except DeadKernelError:
+        lines = ["failed: its kernel died, as when the system ends a process that takes too much memory"]
+        lines += clean_lines(log_file.read_text("utf8", errors="replace"))[-_LAST_LINES:]
+    lines += [f"The executed notebook: {shown(executed)}", "The same command again resumes from here."]
+    raise NotebookFailed(f"{stage} " + "\n".join(lines))

@@ -18,24 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from finr1 import manifest
-from finr1.child import LOADED_FILE, is_locked
+from finr1.child import LOADED_FILE, LOCK_FILE, stage_lock
 from finr1.launch import MADE_BY_TRAINING, PARAMS_FILE, SCRIPT, launch, notebook_file  # noqa: F401
 from finr1.manifest import MANIFEST_FILE, read_manifest
 from finr1.params import STAGES, ParameterError, Params
 from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 
 KERNEL_LOG = "kernel.log"
-_STATE_FILE = "state.json"
-# Never removed: answers, and what papermill is writing into this folder right now.
-_KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG)
-
-
-class MissingStage(ParameterError):
-    """An input stage is not there or not complete."""
-
-
-class StageBusy(RuntimeError):
-    """Another process is training in the same folder."""
+STATE_FILE = "state.json"
+# Never removed: answers, and what papermill and the lock have open in this folder right now.
+_KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG, LOCK_FILE)
 
 
 def missing_inputs(params: Params) -> dict[Path, str]:
@@ -55,33 +47,24 @@ def missing_inputs(params: Params) -> dict[Path, str]:
 class Run:
     """One stage of one run. Making it prepares `outputs/<run>/<stage>/`; `finish` completes it.
 
-    Raises MissingStage when an input is incomplete and StageBusy when a trainer is at work in the folder.
+    Raises ParameterError when an input is incomplete and RuntimeError when a trainer is at work in the folder.
     """
 
     def __init__(self, params: Params):
         self.params, self.name, self.stage = params, params.run, params.stage
         self.inputs = params.inputs()
         self.dir = outputs_root() / params.run / params.stage
+        self.figures = self.dir / "figures"
         if missing := missing_inputs(params):
-            raise MissingStage(params.stage, missing.values())
-        if is_locked(self.dir):
-            raise StageBusy(f"a trainer is at work in {shown(self.dir)}; wait for it or end it")
-        made_from = {name: read_manifest(folder)["outputs_sha256"] for name, folder in self.inputs.items()}
-        self._made_from = {
-            name: {"path": shown(self.inputs[name]), "sha256": sha256} for name, sha256 in made_from.items()
-        }
+            raise ParameterError(params.stage, missing.values())
+        self._made_from = {name: read_manifest(folder)["outputs_sha256"] for name, folder in self.inputs.items()}
+        self.fingerprint = manifest.digest([params.model_dump(), self._made_from])
         # Taken now, as this is the code that runs; by the end of a long stage the files may have been edited.
-        self._code = manifest.commit() | manifest.notebook_code(notebook_file(self.stage))
+        self._code = {"commit": manifest.commit(), "notebook": manifest.notebook_code(notebook_file(self.stage))}
         self._package = manifest.package_hashes()
-        self.fingerprint = manifest.digest([params.model_dump(), made_from])
-        self._prepare()
-
-    @property
-    def figures(self) -> Path:
-        """Folder for this stage's figures; made when first asked for."""
-        folder = self.dir / "figures"
-        folder.mkdir(exist_ok=True)
-        return folder
+        self.dir.mkdir(parents=True, exist_ok=True)
+        with stage_lock(self.dir):
+            self._prepare()
 
     def path(self, name: str) -> Path:
         """Where the artefact `name` of this stage goes; folders in between are made."""
@@ -110,9 +93,8 @@ class Run:
         trainer = self.dir / LOADED_FILE
         by_trainer = json.loads(trainer.read_text("utf8")) if trainer.exists() else {}
         # The largest of all sessions that made these artefacts: one that only shows them again trains nothing.
-        before = self.state.get("peak_memory_gib", {})
-        peaks = {name: max(before.get(name, 0.0), gib) for name, gib in manifest.peak_memory_gib().items()}
-        self.state["peak_memory_gib"] = peaks
+        peaks = self.state.setdefault("peak_memory_gib", {})
+        peaks |= {name: max(gib, peaks.get(name, 0.0)) for name, gib in manifest.peak_memory_gib().items()}
         self.save_state()
         record = {
             "stage": self.stage,
@@ -122,47 +104,36 @@ class Run:
             "seed": self.params.seed,
             "inputs": self._made_from,
             "outputs": described,
-            "outputs_sha256": manifest.outputs_sha256(described),
+            "outputs_sha256": manifest.digest({name: file["sha256"] for name, file in described.items()}),
             "metrics": metrics,
             "code": self._code | {"files": by_trainer | manifest.loaded_files(self._package)},
             "versions": manifest.versions(),
             "hardware": manifest.hardware(),
             "phases_s": self.state["phases"],
-            "sessions": self.state["sessions"],
             "peak_memory_gib": peaks,
             "started": self.state["started"],
             "finished": _now(),
         }
         manifest.write_json(self.dir / MANIFEST_FILE, record)
-        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record["phases_s"].items())
-        print(f"{self.stage} is complete: {shown(self.dir / MANIFEST_FILE)}{f' ({phases})' if phases else ''}")
+        print(f"{self.stage} is complete: {shown(self.dir / MANIFEST_FILE)}")
 
     def save_state(self) -> None:
         """Keep `state` for a session that resumes after this one was killed."""
-        manifest.write_json(self.dir / _STATE_FILE, self.state)
+        manifest.write_json(self.dir / STATE_FILE, self.state)
 
     def _prepare(self) -> None:
-        self.dir.mkdir(parents=True, exist_ok=True)
         (self.dir / MANIFEST_FILE).unlink(missing_ok=True)  # a stage under way is not complete
-        file = self.dir / _STATE_FILE
+        file = self.dir / STATE_FILE
         self.state = json.loads(file.read_text("utf8")) if file.exists() else {}
-        code = manifest.digest([self._code["notebook_sha256"], self._package])
+        code = manifest.digest([self._code["notebook"], self._package])
         if self.state.get("fingerprint") != self.fingerprint:
             _remove_artefacts(self.dir)
-            self.state = {"fingerprint": self.fingerprint, "started": _now()}
-            self.state |= {"sessions": 0, "phases": {}, "launched": {}}
+            self.state = {"fingerprint": self.fingerprint, "started": _now(), "phases": {}, "launched": {}}
         elif self.state.get("code_sha256") != code:
-            _remove_artefacts(self.dir, kept=(*MADE_BY_TRAINING, SCRIPT, _STATE_FILE))
+            _remove_artefacts(self.dir, kept=(*MADE_BY_TRAINING, SCRIPT, STATE_FILE))
         self.state["code_sha256"] = code
-        self.state["sessions"] += 1
         self.save_state()
         self.params.to_yaml(self.dir / PARAMS_FILE)
-
-
-def forget(stage_dir: Path) -> None:
-    """Make the next `Run` in this folder start afresh (answers stay, as always)."""
-    for name in (MANIFEST_FILE, _STATE_FILE):
-        (stage_dir / name).unlink(missing_ok=True)
 
 
 def _remove_artefacts(folder: Path, kept: tuple[str, ...] = ()) -> None:

@@ -18,7 +18,7 @@ from finr1.evaluation import remark
 from finr1.params import CompareParams
 from finr1.paths import run_folder
 from finr1.records import write_jsonl
-from finr1.run import MissingStage, Run
+from finr1.run import Run
 
 
 def answers(
@@ -46,14 +46,15 @@ def write_stage(
     for name, rows in outputs.items():
         write_jsonl(folder / name, rows)
     described = manifest.describe_outputs(folder, list(outputs))
+    sha256 = manifest.digest({name: file["sha256"] for name, file in described.items()})
     hashes = {name: manifest.read_manifest(path)["outputs_sha256"] for name, path in (inputs or {}).items()}
     record = {
         "stage": folder.name, "run": folder.parent.name,
         "parameters": {"run": folder.parent.name, "seed": 1, "judge_backend": "rules", "judge_model": None,
                        "judge_scope": "undecided", **parameters},
-        "seed": 1, "outputs": described, "outputs_sha256": manifest.outputs_sha256(described), "metrics": {},
-        "inputs": {name: {"path": str(path), "sha256": hashes[name]} for name, path in (inputs or {}).items()},
-        "code": {"commit": "0123456789abcdef", "dirty": False, "package_sha256": "a" * 64, "notebook_sha256": "b" * 64},
+        "seed": 1, "outputs": described, "outputs_sha256": sha256, "metrics": {},
+        "inputs": hashes,
+        "code": {"commit": "0123456789abcdef", "notebook": {"": "b" * 64}, "files": {"finr1/rewards.py": "a" * 64}},
         "versions": {"torch": "2.13.0"}, "hardware": {"cpu": "a cpu", "gpus": []}, "phases_s": {"train": 3.5},
         "peak_memory_gib": {"notebook": 1.0}, "finished": "2026-01-01T10:00:00+00:00", **more,
     }  # fmt: skip
@@ -215,7 +216,7 @@ def test_a_run_that_is_not_there_or_not_complete_is_named(outputs):
     with pytest.raises(MissingStage, match="run_b = .*good_bb.*not a complete stage"):
         Run(CompareParams(run="c", seed=1, run_a="good_b", run_b="good_bb"))
     (made / "06_benchmark" / "manifest.json").unlink()
-    with pytest.raises(MissingStage, match="--run good_b --until 06_benchmark"):
+    with pytest.raises(ParameterError, match="--run good_b --until 06_benchmark"):
         Run(CompareParams(run="c", seed=1, run_a="good_b", run_b="good_b"))
 
 

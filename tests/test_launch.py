@@ -6,7 +6,6 @@ import linecache
 from pathlib import Path
 
 import nbformat
-import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from finr1.launch import notebook_file, recipe_script
@@ -52,12 +51,6 @@ def test_a_cell_that_was_run_and_not_saved_is_written_as_it_was_run(project):
     in_kernel(kernel, MAKE.replace("* 1", "* 7"), "cell-3")
     text = script(kernel)
     assert "* 7" in text and "* 5" not in text and "* 1" not in text and "import re" in text
-
-
-def test_a_notebook_without_a_trainer_says_what_is_missing(project):
-    write(project / "notebooks" / "04_sft.ipynb", "import math")
-    with pytest.raises(ValueError, match="no cell tagged `recipe` defines make_trainer"):
-        script()
 
 
 def test_jupyters_notebook_counts_where_it_is_this_stages(project, monkeypatch):

@@ -60,7 +60,7 @@ def manifest(stage: str, metrics: dict) -> dict:
         "outputs_sha256": stage[0] * 64, "started": "2026-01-01T10:00:00+00:00",
         "parameters": {"learning_rate": 3e-5, "note": ATTACK, "data_dir": None, "num_generations": 4, "track": "clean",
                        "decontaminate_ngram": 13, "model_name_or_path": "SmolLM2"},
-        "code": {"commit": "0123456789abcdef", "dirty": True}, "versions": {"torch": "2.13.0"},
+        "code": {"commit": "0123456789abcdef-dirty"}, "versions": {"torch": "2.13.0"},
         "hardware": {"cpu": "a cpu", "cores": 2, "gpus": []}, "phases_s": {"generation": 301.2, "update": 88.1},
         "peak_memory_gib": {"notebook": 1.2}, "finished": "2026-01-01T10:12:00+00:00",
     }  # fmt: skip
@@ -199,7 +199,7 @@ def test_the_papers_numbers_stand_apart(html):
 
 def test_costs_and_provenance_are_there(html):
     shown = PageParser(html).shown()
-    for text in ("generation 301.2", "seed 3, commit 0123456789 with uncommitted changes", "3e-05", "a cpu"):
+    for text in ("generation 301.2", "seed 3, commit 0123456789abcdef-dirty", "3e-05", "a cpu"):
         assert text in shown
     assert "In all 0:38:56" in shown  # six stages of 389 s
 
