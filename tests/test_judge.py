@@ -1,8 +1,10 @@
 """The rules judge, the scripted teacher's faults, a model as judge, and how often a judge errs on the benchmark."""
 
+import gzip
 import hashlib
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +12,13 @@ from loopback import Loopback
 from test_evaluation import BENCHMARK, make_sample, many, problem
 from tiny_model import make_tiny_model
 
-from finr1 import evaluation, judge, synthetic, teacher
+from finr1 import evaluation, grading, judge, synthetic, teacher
 from finr1.__main__ import main
 from finr1.generation import AnswerStore, EndpointBackend, SamplingParams, ScriptedBackend, generate
 from finr1.judge.error import STUDY
 from finr1.judge.model import CHECK_PROMPTS, check_request, fence_around, harmless, read_reasoned
 from finr1.params import BenchmarkParams, ParameterError
 from finr1.records import Problem, Trace, render_completion, write_jsonl
-from finr1.sources.financereasoning import read_traces
 
 EQUATIONS = [
     # text, the equations that must be found false, why
@@ -479,6 +480,30 @@ def test_the_benchmarks_judge_may_be_a_local_model(tmp_path):
 
 
 # ---- real DeepSeek-R1 traces -----------------------------------------------------------------------------------------
+
+
+def read_traces(data: Path) -> tuple[list[Trace], list[bool]]:
+    """The published answers to FinanceReasoning's hard questions, and whether their authors' grader accepts each.
+
+    https://github.com/BUPT-Reasoning-Lab/FinanceReasoning, results/FinanceReasoning/hard/cot/deepseek-r1. Nobody asked
+    it for our response format, so its answer is read leniently.
+    """
+    lines = gzip.decompress((data / "financereasoning" / "deepseek_r1_hard_cot.jsonl.gz").read_bytes()).splitlines()
+    traces, verdicts = [], []
+    for record in map(json.loads, lines):
+        name, gold = f"financereasoning/{record['question_id']}", record["ground_truth"]
+        kind, thought = "boolean" if isinstance(gold, bool) else "number", record["reasoning_content"]
+        problem = Problem(
+            id=name, source="financereasoning", module="none", language="en", capability="calculation", group=name,
+            answer_kind=kind, context=record["context"], question=record["question"], gold=str(gold), split="dev",
+        )  # fmt: skip
+        traces.append(Trace(
+            id=f"{name}#0", problem=problem, teacher="deepseek-r1", reasoning=thought,
+            completion=f"<think>{thought}</think>{record['output']}",
+            answer=grading.lenient_answer(record["output"], answer_kind=kind),
+        ))  # fmt: skip
+        verdicts.append(bool(record["result"]["acc"]))
+    return traces, verdicts
 
 
 def test_our_check_differs_from_the_grader_of_real_deepseek_r1_answers_for_known_reasons(real_data):

@@ -146,7 +146,7 @@ def test_every_command_of_the_readme_exists_and_explains_itself(capsys):
     from finr1.__main__ import main
 
     named = set(re.findall(r"python -m finr1 ([a-z][a-z-]*)", (ROOT / "README.md").read_text("utf8")))
-    assert {"run", "join", "plan", "sources", "generate", "regrade", "export-harness"} <= named
+    assert {"run", "join", "plan", "generate", "regrade", "export-harness"} <= named
     for name in sorted(named):
         with pytest.raises(SystemExit) as end:
             main([name, "--help"])

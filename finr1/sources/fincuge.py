@@ -10,12 +10,11 @@ a judge.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections import defaultdict
+from typing import Any, NamedTuple
 
 from finr1.records import AnswerKind, Capability, Problem
-from finr1.sources.files import Files, key_of, read_each, require, split_in_name
+from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name
 from finr1.sources.golds import CONTRADICTORY
 
 RELATIONS = (
@@ -26,8 +25,7 @@ RELATIONS = (
 QUESTION_IN_TEXT = ""  # the question ends at the text's first question mark
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """How a task's list becomes a problem."""
 
     columns: str
@@ -55,8 +53,8 @@ TASKS = {
 }  # fmt: skip
 
 
-def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
-    """(file, number, problem or reason), questions that stand there with several answers as one.
+def read_files(files: Files) -> Results:
+    """The results, with questions that stand there with several answers as one.
 
     A pair of companies has several relations, an event several subjects: their answers become alternatives. A forum
     post with two sentiments is flawed. Training texts that stand in an eval file, too, are left out.
@@ -64,9 +62,9 @@ def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
     results = list(read_each(read, files))
     problems = [result for *_, result in results if isinstance(result, Problem)]
     tested = {problem.group for problem in problems if problem.split == "test"}
-    golds: dict[tuple[str, str], list[str]] = {}
+    golds: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)  # those of a question, in order
     for problem in problems:
-        golds.setdefault((problem.split, problem.id), []).append(problem.gold)
+        golds[problem.split, problem.id][problem.gold] = None
     done: set[str] = set()
     for file, number, result in results:
         if isinstance(result, Problem):
@@ -77,7 +75,6 @@ def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
                 result = "duplicate id" if result.gold == first else "a further answer to a question"
             else:
                 done.add(result.id)
-                others = [gold for gold in dict.fromkeys(others) if gold != first]
                 flaw = CONTRADICTORY if others and result.capability == "sentiment" else ""
                 result = result.model_copy(update={"alternatives": others, "flaw": flaw})
         yield file, number, result
@@ -100,17 +97,14 @@ def read(record: Any, file: str) -> Problem:
         gold = task.golds[str(gold)]
     question, gold = question.strip(), " ".join(gold.split()) if family == "finnl" else gold.strip()
     require({"no question": question, "no gold": gold and gold != "NaN"})
-    labels = task.golds if task.kind == "label" else None
-    return Problem(
-        id=f"fincuge/{key_of(question, context)}",
-        source="fincuge",
-        module="reasoning business knowledge",
-        language="zh",
+    return problem_of(
+        "fincuge",
+        key_of(question, context),
         capability=task.capability,
         answer_kind=task.kind,
         context=context,
         question=question,
-        labels=labels,
+        labels=task.golds if task.kind == "label" else None,
         gold=gold,
         split="test" if "eval" in file.lower() else split_in_name(file) or "train",
         group=f"fincuge/{key_of(context or question)}",
