@@ -21,7 +21,7 @@ from finr1.sources.files import NoProblem
 from finr1.sources.finqa import page_of
 from finr1.sources.golds import CONTRADICTORY as BOTH
 from finr1.sources.golds import choose_golds, execute, parse_program, worked_reasoning
-from finr1.sources.pages import Page, clean_text, markdown_table
+from finr1.sources.pages import Page, clean_text
 from finr1.sources.tfns import rationale
 
 TABLE = [["", "2015", "2014"], ["net revenue", "$ 5829", "$ 5735"], ["other", "-14 ( 14 )", "8.5% ( 8.5 % )"]]
@@ -80,7 +80,6 @@ def dropped(loaded: Loaded) -> dict[str, int]:
 def assert_accounted(loaded: Loaded) -> None:
     for row in loaded.rows:
         assert row["raw"] == row["kept"] + sum(row["dropped"].values()), row
-    assert sum(row["problems"] for row in loaded.rows) == len(loaded.problems)
 
 
 # ---------------------------------------------------------------------------
@@ -117,7 +116,8 @@ def test_a_context_is_text_then_a_markdown_table_then_text():
 
 
 def test_ragged_rows_are_filled_and_pipes_in_cells_replaced():
-    assert markdown_table((("a", "b"), ("x|y",))).splitlines() == ["| a | b |", "| --- | --- |", "| x/y |  |"]
+    page = Page((), (("a", "b"), ("x|y",)), ())
+    assert page.context().splitlines() == ["| a | b |", "| --- | --- |", "| x/y |  |"]
 
 
 def test_a_flattened_page_gives_the_same_context():
@@ -283,8 +283,8 @@ def test_lists_and_lines_load_alike_gzipped_or_not(tmp_path, name):
         ("train__json", ["a"], "unknown schema"),
         ("test__json", {"id": "x", "generation": "<think>", "prediction": 1, "pre_text": []}, "unknown schema"),
         ("pairs__json", {"q_uid": "Z/1/page_1.pdf-1", "question": "?", "answer_1": "1", "answer_2": "1"}, "no context"),
-        ("dev_prompts__json", {"text": "Question: q\n Output: add(1, 2)"}, "used for its program only"),
-        ("ids__json", {"train": [], "dev": [], "test": []}, "one list a split"),
+        ("dev_prompts__json", {"text": "Question: q\n Output: add(1, 2)"}, "about other records"),
+        ("ids__json", {"train": [], "dev": [], "test": []}, "about other records"),
     ],
 )
 def test_a_finqa_record_that_cannot_be_used_is_counted_under_its_reason(tmp_path, name, record, reason):
@@ -701,19 +701,16 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
     [
         ("tfns", "train.jsonl", [{"text": "up", "label": "7"}], "unreadable gold"),
         ("tfns", "train.jsonl", [{"text": "up"}], "missing column label"),
-        ("tfns", "train.jsonl", [{"text": "up \0 down", "label": 1}], "NUL bytes"),
-        ("tfns", "train.jsonl", [{"text": "up " * 400_000, "label": 1}], "too long"),
         ("tfns", "train.jsonl", [{"text": 5, "label": 1}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"qa": None}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"table": 7}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"id": 5}], "malformed record"),
-        ("finqa", "train.json", [{"train": [finqa_record()], "dev": [], "test": []}], "one list a split"),
+        ("finqa", "train.json", [{"train": [finqa_record()], "dev": [], "test": []}], "about other records"),
         ("finqa", "train.json", [{"train": 5, "dev": [], "test": []}], "unknown schema"),
         ("finqa", "dev.json", [{"id": 5, "question": "?", "context": "", "gold_raw": 1}], "malformed record"),
         ("convfinqa", "train.json", [{"id": "x", "table": [], "annotation": 5}], "missing column pre_text"),
         ("convfinqa", "train_turn.json", [conversation(cur_dial=["q"], turn_ind=1e999)], "malformed record"),
         ("tfns", "train.jsonl", ["hello world"], "malformed record"),
-        ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "\0", "B": "y", "Answer": "A"}], "NUL bytes"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "x", "B": "y", "Answer": "Z"}], "unreadable gold"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "x", "B": "y"}], "missing column Answer"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "Answer": "A"}], "no options"),
@@ -789,8 +786,8 @@ def test_a_bad_record_is_counted_and_never_a_stack_trace(tmp_path, source, name,
             {"capability": "code", "module": "code"},
         ),
         (
-            "finpee", "finpee/mine.jsonl", {"id": "7", "question": "q", "answer": "12.5%", "kind": "percent"},
-            {"id": "finpee/7", "answer_kind": "percent", "split": "train"},
+            "finpee", "finpee/mine.jsonl", {"question": "q", "answer": "12.5%", "kind": "percent", "split": "dev"},
+            {"gold": "12.5%", "answer_kind": "percent", "split": "dev"},
         ),
     ],
 )  # fmt: skip

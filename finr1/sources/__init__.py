@@ -20,8 +20,6 @@ from finr1.sources.files import BROKEN, PAPER, Files, Results, SourceError, down
 
 __all__ = ["SOURCES", "Loaded", "Source", "SourceError", "load_source"]
 
-MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer one is a damaged file, not a question
-
 
 class Source(NamedTuple):
     """What the suite knows about one source; `read` or `read_files` turns its records into problems."""
@@ -47,10 +45,8 @@ def _hub(hub_id: str, **options: Any) -> dict[str, Any]:
 def _github(repository: str, urls: dict[str, str] | None = None, part: str = "") -> dict[str, Any]:
     """Home and download of a repository: of `urls`, by default of all its files, those with `part` in their names."""
     home = f"https://github.com/{repository}"
-    return {
-        "home": home,
-        "fetch": partial(download, urls or {"main.zip": f"{home}/archive/refs/heads/main.zip"}, part=part),
-    }
+    urls = urls or {"main.zip": f"{home}/archive/refs/heads/main.zip"}
+    return {"home": home, "fetch": partial(download, urls, part=part)}
 
 
 _CARD = "as stated on the data set's card"
@@ -83,7 +79,7 @@ SOURCES = {
 class Loaded(NamedTuple):
     """The problems of one source, and a row a file that accounts for its records: `raw` = `kept` + all of `dropped`.
 
-    A record may hold several questions (a dialogue) and is kept if one of them is; `problems` counts the questions.
+    A record may hold several questions (a dialogue) and is kept if one of them is.
     """
 
     problems: list[Problem]
@@ -110,29 +106,24 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
     outcomes = {file: [[] for _ in records] for file, records in files.items()}  # of each question of each record
     kept: dict[str, tuple[str, Problem]] = {}  # id -> (file, problem)
     for file, number, result in source.read_files(files) if source.read_files else read_each(source.read, files):
-        if isinstance(result, Problem):
-            result = _unusable(result) or result
+        if isinstance(result, Problem) and not _gradable(result):
+            result = "unreadable gold"
         if isinstance(result, Problem) and kept.setdefault(result.id, (file, result))[1] is not result:
             result = "duplicate id" if kept[result.id] == (file, result) else "other copy of a record"
         outcomes[file][number].append(result)
     rows = []
     for file, records in outcomes.items():
         records += [["broken record"]] * (len(content[file]) - len(records))
-        problems = [sum(isinstance(result, Problem) for result in results) for results in records]
-        lost = [results for results, count in zip(records, problems, strict=True) if not count]
+        lost = [results for results in records if not any(isinstance(result, Problem) for result in results)]
         dropped = Counter(results[0] if results else "no question" for results in lost)
         row = {"source": name, "file": file, "raw": len(records), "kept": len(records) - len(lost)}
-        rows.append(row | {"dropped": dict(dropped.most_common()), "problems": sum(problems)})
+        rows.append(row | {"dropped": dict(dropped.most_common())})
     return Loaded([problem for _, problem in kept.values()], rows)
 
 
-def _unusable(problem: Problem) -> str:
-    """Why no model can be asked `problem` or no grader can grade it; "" if they can."""
-    text = problem.model_dump_json()
-    if len(text) > MAX_CHARS or "\\u0000" in text:
-        return "too long" if len(text) > MAX_CHARS else "NUL bytes"
+def _gradable(problem: Problem) -> bool:
     try:
         grading.grade("", problem.gold, problem.answer_kind, choices=problem.choices, labels=problem.labels)
     except ValueError:
-        return "unreadable gold"
-    return ""
+        return False
+    return True

@@ -12,7 +12,7 @@ from typing import Any
 
 from finr1.records import Problem, Turn
 from finr1.sources.files import Files, NoProblem, Results, attempt, read_each, require, split_in_name
-from finr1.sources.finqa import Asked, page_of, page_problem, place
+from finr1.sources.finqa import Asked, page_of, page_problem, rank_of
 from finr1.sources.golds import agree, answer_kind, clean_gold, parse_program
 from finr1.sources.pages import Page
 
@@ -22,12 +22,12 @@ URLS = {"data.zip": "https://github.com/czyssrs/ConvFinQA/raw/main/data.zip"}
 def read_files(files: Files) -> Results:
     """The results, one item a turn, the most complete copies first."""
     conversations: dict[tuple, tuple[Page, dict]] = {}  # its page, and turn -> (number of the record, question)
-    for file, number, found in sorted(read_each(_read, files), key=place):
+    for file, number, found in sorted(read_each(_read, files), key=rank_of):
         if isinstance(found, str):
             yield file, number, found
             continue
-        order, name, page, asked = found
-        _, turns = conversations.setdefault((order, file, name), (page, {}))
+        rank, name, page, asked = found
+        _, turns = conversations.setdefault((rank, file, name), (page, {}))
         if asked.keys() & turns.keys():
             yield file, number, "duplicate id"
         else:
@@ -39,7 +39,7 @@ def read_files(files: Files) -> Results:
 
 
 def _read(raw: Any, file: str) -> tuple[int, str, Page, dict[int, Asked]]:
-    """A record of a published shape: its place among the copies, the most complete first, its id, page and turns."""
+    """A record of a published shape: its rank among the copies, 0 the most complete, its id, page and turns."""
     match raw:
         case {"id": str(name), "financial_report": page, "conversation": turns}:
             asked = [Asked(turn["question"], turn["expected_program"], turn["expected_answer"]) for turn in turns]
@@ -59,18 +59,9 @@ def _problem(name: str, turn: int, questions: list[Asked], page: Page, split: st
     *earlier, asked = questions
     history = [Turn(question=before.question.strip(), answer=_shown_answer(before)) for before in earlier]
     steps = parse_program(asked.program)
-    problem = page_problem(
-        "convfinqa",
-        f"{name}_{turn}",
-        asked,
-        page,
-        history,
-        group=page_of(name),
-        split=split,
-        capability="multi_turn",
-        family="look-up" if steps == [] else steps[-1][0] if steps else "",
-        level=None if steps is None else len(steps) + 1,  # a look-up is the easiest
-    )
+    level = None if steps is None else len(steps) + 1  # a look-up is the easiest
+    fields = {"group": page_of(name), "split": split, "history": history, "level": level}
+    problem = page_problem("convfinqa", f"{name}_{turn}", asked, page, capability="multi_turn", **fields)
     require({"no gold in an earlier turn": len(history) == turn and all(before.answer for before in history)})
     return problem
 

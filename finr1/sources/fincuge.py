@@ -22,14 +22,13 @@ RELATIONS = (
     "被收购 重组 交易 发行 被发行 合资 合并 订单 拟收购 被拟收购 注资 被注资 商讨 帮助 被帮助 入股 被入股 "
     "成立 被成立 买资 被买资 转让 被转让 借壳 被借壳"
 ).split()
-QUESTION_IN_TEXT = ""  # the question ends at the text's first question mark
 
 
 class Task(NamedTuple):
     """How a task's list becomes a problem."""
 
     columns: str
-    question: str  # a template, filled with the columns
+    question: str = ""  # a template, filled with the columns; else it ends at the text's first question mark
     context: str = "text"  # the columns that it consists of
     golds: dict[str, str] | None = None  # a closed set: value in the list -> gold
     kind: AnswerKind = "text"
@@ -47,8 +46,8 @@ TASKS = {
     "finnsp": Task("id title text names gold subject", context="title text",
                    question="这条新闻对其中的金融主体（{names}）是负面的吗？请回答“是”或“否”。",
                    kind="boolean", capability="risk", golds={"0": "否", "1": "是"}),
-    "finqa": Task("text gold", QUESTION_IN_TEXT),
-    "fincqa": Task("text gold", QUESTION_IN_TEXT),
+    "finqa": Task("text gold"),
+    "fincqa": Task("text gold"),
     "finna": Task("gold text", "请用一句话为这条新闻写一个标题。"),
 }  # fmt: skip
 
@@ -89,7 +88,7 @@ def read(record: Any, file: str) -> Problem:
     columns = dict(zip(task.columns.split(), record, strict=True))
     context = "\n".join(columns[name] for name in task.context.split()).strip()
     question, gold = task.question.format(**columns), columns["gold"]
-    if task.question == QUESTION_IN_TEXT:
+    if not task.question:
         question, mark, context = (part.strip() for part in columns["text"].replace("?", "？", 1).partition("？"))
         question += mark
     if task.golds:
@@ -97,16 +96,8 @@ def read(record: Any, file: str) -> Problem:
         gold = task.golds[str(gold)]
     question, gold = question.strip(), " ".join(gold.split()) if family == "finnl" else gold.strip()
     require({"no question": question, "no gold": gold and gold != "NaN"})
-    return problem_of(
-        "fincuge",
-        key_of(question, context),
-        capability=task.capability,
-        answer_kind=task.kind,
-        context=context,
-        question=question,
-        labels=task.golds if task.kind == "label" else None,
-        gold=gold,
-        split="test" if "eval" in file.lower() else split_in_name(file) or "train",
-        group=f"fincuge/{key_of(context or question)}",
-        family=family,
-    )
+    labels = task.golds if task.kind == "label" else None
+    asked = {"context": context, "question": question, "gold": gold, "labels": labels, "answer_kind": task.kind}
+    split = "test" if "eval" in file.lower() else split_in_name(file) or "train"
+    place = {"split": split, "group": f"fincuge/{key_of(context or question)}", "family": family}
+    return problem_of("fincuge", key_of(question, context), capability=task.capability, **asked, **place)

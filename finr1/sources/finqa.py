@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from finr1.records import Problem, Turn
+from finr1.records import Problem
 from finr1.sources.files import Files, NoProblem, Results, attempt, problem_of, read_each, require, split_in_name
 from finr1.sources.golds import choose_golds, execute, parse_program, worked_reasoning
 from finr1.sources.pages import Page
 
 HOME = "https://raw.githubusercontent.com/czyssrs/FinQA/main/dataset/"
-URLS = {f"{split}.json": f"{HOME}{split}.json" for split in ("train", "dev", "test")}
+URLS = {name: HOME + name for name in ("train.json", "dev.json", "test.json")}
 
 
 class Asked(NamedTuple):
@@ -34,43 +33,41 @@ def read_files(files: Files) -> Results:
     """The results, the most complete copies first."""
     known, splits = _joined(files)
     pages: dict[str, Page] = {}
-    for file, number, found in sorted(read_each(_read, files), key=place):
+    for file, number, found in sorted(read_each(_read, files), key=rank_of):
         if not isinstance(found, str):
             parts = known[_key(found[1])] | found[1]
             found = attempt(_problem, parts, split_in_name(file), pages, splits)
         yield file, number, found
 
 
-def place(result: tuple[str, int, Any]) -> int:
-    """Where what `_read` has found comes in the order of the copies: the reasons first, then the most complete."""
+def rank_of(result: tuple[str, int, Any]) -> int:
+    """The rank of what a `_read` has found among the copies: reasons first, then the most complete copies."""
     return -1 if isinstance(result[2], str) else result[2][0]
 
 
 def _read(raw: Any, file: str) -> tuple[int, dict[str, Any]]:
-    """A record of a published shape: its place among the copies, the most complete first, and the parts it states."""
+    """A record of a published shape: its rank among the copies, 0 the most complete, and the parts it states."""
     match raw:
         case {"id": name, "qa": qa, "table": _, "pre_text": _}:
-            place, names = 0, {"program": "program", "answer": "text", "exe_ans": "executed"}
-            parts = {"id": name, "question": qa["question"], "page": raw} | {names[key]: qa.get(key) for key in names}
+            rank, parts = 0, {"id": name, "page": raw, "question": qa["question"], "program": qa.get("program")}
+            parts |= {"text": qa.get("answer"), "executed": qa.get("exe_ans")}
         case {"q_uid": name, "answers": answers, "context": page}:
-            place, parts = 1, {"id": name, "page": page, "program": raw.get("program")}
+            rank, parts = 1, {"id": name, "page": page, "program": raw.get("program")}
             parts |= {"text": answers.get("str_answer"), "executed": answers.get("exe_answer")}
         case {"id": name, "table": _, "pre_text": _, "program": program}:
-            place, parts = 2, {"id": name, "page": raw, "program": program, "executed": raw.get("answer")}
+            rank, parts = 2, {"id": name, "page": raw, "program": program, "executed": raw.get("answer")}
         case {"id": name, "context": page, "gold_raw": executed}:
-            place, parts = 3, {"id": name, "page": page, "program": raw.get("program"), "executed": executed}
+            rank, parts = 3, {"id": name, "page": page, "program": raw.get("program"), "executed": executed}
         case {"prompt": [{"content": text}, *_], "extra_info": {"id": name}}:  # its own gold lost its percent sign
             page, _, rest = text.removeprefix("Context: ").rpartition("\nQuestion: ")
-            place, parts = 4, {"id": name, "page": page, "question": rest.split("\n\n")[0]}
+            rank, parts = 4, {"id": name, "page": page, "question": rest.split("\n\n")[0]}
         case {"q_uid": name, "answer_1": text, "answer_2": executed}:
-            place, parts = 5, {"id": name, "text": text, "executed": executed}
-        case {"text": _}:
-            raise NoProblem("used for its program only")
-        case {"train": [*_], "dev": [*_], "test": [*_]}:
-            raise NoProblem("one list a split")
+            rank, parts = 5, {"id": name, "text": text, "executed": executed}
+        case {"text": _} | {"train": [*_], "dev": [*_], "test": [*_]}:
+            raise NoProblem("about other records")
         case _:
             raise NoProblem("unknown schema")
-    return place, {"question": raw.get("question")} | parts
+    return rank, {"question": raw.get("question")} | parts
 
 
 def _joined(files: Files) -> tuple[dict[tuple[str, str], dict], dict[str, str | None]]:
@@ -108,34 +105,23 @@ def _problem(parts: dict, split: str | None, pages: dict[str, Page], splits: dic
         if not executed and "executed" not in parts:
             executed = execute(program, page.table)
     require({"no context": group in pages})
-    asked, steps = Asked(parts["question"], program, executed, parts.get("text")), parse_program(program)
-    return page_problem(
-        "finqa",
-        name,
-        asked,
-        pages[group],
-        group=group,
-        split=splits.setdefault(group, split),
-        capability="calculation",
-        family=steps[-1][0] if steps else "",
-        level=len(steps) if steps else None,
-    )
+    asked, level = Asked(parts["question"], program, executed, parts.get("text")), len(parse_program(program) or ())
+    fields = {"group": group, "split": splits.setdefault(group, split), "level": level or None}
+    return page_problem("finqa", name, asked, pages[group], capability="calculation", **fields)
 
 
-def page_problem(
-    source: str, key: str, asked: Asked, page: Page, history: Sequence[Turn] = (), **fields: Any
-) -> Problem:
+def page_problem(source: str, key: str, asked: Asked, page: Page, **fields: Any) -> Problem:
     """A question about a page as a `Problem`; raises `NoProblem` with the first thing that it lacks."""
-    context, question = page.context(), asked.question.strip()
+    context, question, steps = page.context(), asked.question.strip(), parse_program(asked.program)
     require({"no context": context, "unknown split": fields["split"], "no question": question})
     golds = choose_golds(asked.text, asked.executed, question)
-    questions = " ".join([*(turn.question for turn in history), question])
+    questions = " ".join([*(turn.question for turn in fields.get("history", ())), question])
     return problem_of(
         source,
         key,
         context=context,
-        history=list(history),
         question=question,
+        family="look-up" if steps == [] else steps[-1][0] if steps else "",
         reference=worked_reasoning(asked.program, golds["gold"], asked.executed, page, questions),
         **golds,
         **fields,

@@ -85,10 +85,7 @@ def answer_kind(text: str, executed: str, question: str) -> AnswerKind:
 
 
 def agree(first: str, second: str, kind: AnswerKind) -> bool:
-    """Whether either is right when the other is the gold (the coarser of the two may be the more rounded one).
-
-    False where one of them cannot be read.
-    """
+    """Whether either is right when the other, which may be more rounded, is the gold; not if one cannot be read."""
     try:
         return bool(grading.grade(first, second, kind) or grading.grade(second, first, kind))
     except ValueError:
@@ -244,10 +241,9 @@ def _where(program: str, steps: list[Step], page: Page, question: str) -> str:
 
     Of several places the one that shares most words with the question.
     """
-    asked = set(question.lower().split())
 
     def shared(text: str) -> int:
-        return len(asked & set(text.lower().split()))
+        return len(set(question.lower().split()) & set(text.lower().split()))
 
     arguments = [text for operation, *pair in steps if "table" not in operation for text in pair]
     literals = [text for text in arguments if not text.startswith(("#", "const_"))] if steps else [program.strip()]

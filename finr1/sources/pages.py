@@ -34,9 +34,12 @@ class Page(NamedTuple):
         return cls(_sentences(pre), rows, _sentences(post))
 
     def context(self) -> str:
-        """The page as a model sees it; empty if the page is empty."""
-        parts = ("\n".join(self.pre), markdown_table(self.table), "\n".join(self.post))
-        return "\n\n".join(part for part in parts if part)
+        """The page as a model sees it, with its table in markdown; empty if the page is empty."""
+        width = max((len(row) for row in self.table), default=0)  # short rows are filled up with empty cells
+        rows = [[cell.replace("|", "/") for cell in row] + [""] * (width - len(row)) for row in self.table]
+        rows[1:1] = [["---"] * width] if rows else []
+        table = [f"| {' | '.join(row)} |" for row in rows]
+        return "\n\n".join("\n".join(lines) for lines in (self.pre, table, self.post) if lines)
 
 
 def _parts(text: str) -> tuple[list[str], list[list[str]], list[str]]:
@@ -66,13 +69,3 @@ def clean_text(text: str) -> str:
 def _sentences(lines: list[str]) -> tuple[str, ...]:
     cleaned = (clean_text(line) for line in lines)
     return tuple(line for line in cleaned if any(char.isalnum() for char in line))  # drops lines of dots and dashes
-
-
-def markdown_table(rows: tuple[tuple[str, ...], ...]) -> str:
-    """`rows` as a markdown table, the first row as its header; short rows are filled up with empty cells."""
-    if not rows:
-        return ""
-    width = max(len(row) for row in rows)
-    lines = [[cell.replace("|", "/") for cell in row] + [""] * (width - len(row)) for row in rows]
-    lines.insert(1, ["---"] * width)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -4,9 +4,8 @@
   without an answer, and no split is published: see `ANT_TEST_SHARE`.
 * FinanceIQ: one CSV an exam. Fin-R1 trains on its `test/` and does not report it, so that is training data here.
 * FinCorpus: only `fin_exam` holds questions, as plain text.
-* FinPEE is closed. `finpee` reads questions of one's own in its place: `question` and `answer`; optional are `id`,
-  `context`, `A`..`H`, `kind` (an answer kind; default number, or choice where there are options), `explanation`,
-  `language` and `split` (default train).
+* FinPEE is closed. `finpee` reads Chinese questions of one's own in its place: `question` and `answer`; optional are
+  `context`, `A`..`H`, `kind` (an answer kind; default number, or choice where there are options) and `split`.
 * Finance-Instruct-500k: `system, user, assistant`, or `prompt` and `completion`. Fin-R1 benchmarks on a stratified
   tenth of it: where no file states a split, a tenth by hash is `test`.
 * FinanceQT is Quant-Trading-Instruct.
@@ -48,18 +47,11 @@ def read_ant(record: dict, file: str) -> Problem:
     if not options and task in VERDICT_PROMPTS:
         question = f"{VERDICT_PROMPTS[task]}\n\n{question}"
     place = hash_share(key, SPLIT_SEED)
-    return _exam(
-        "ant_finance",
-        f"{task}/{key}",
-        question,
-        options,
-        record["answer"],
-        answer_kind="choice" if options else "boolean",
-        split="test" if place < ANT_TEST_SHARE else "dev" if place < ANT_TEST_SHARE + ANT_DEV_SHARE else "train",
-        context=context,
-        capability=ANT_CAPABILITIES.get(task) or ANT_CAPABILITIES.get(folders[-1], "knowledge"),
-        family=task,
-    )
+    split = "test" if place < ANT_TEST_SHARE else "dev" if place < ANT_TEST_SHARE + ANT_DEV_SHARE else "train"
+    capability = ANT_CAPABILITIES.get(task) or ANT_CAPABILITIES.get(folders[-1], "knowledge")
+    kind = "choice" if options else "boolean"
+    fields = {"answer_kind": kind, "context": context, "split": split, "capability": capability, "family": task}
+    return _exam("ant_finance", f"{task}/{key}", question, options, record["answer"], **fields)
 
 
 def read_financeiq(record: dict, file: str) -> Problem:
@@ -85,21 +77,11 @@ def read_fincorpus(record: dict, file: str) -> Problem:
 
 def read_finpee(record: dict, file: str) -> Problem:
     """A question of one's own folder as a `Problem`; columns as in the module's text."""
-    question, options = text_of(record["question"]), options_of(record)
+    question, context, options = text_of(record["question"]), text_of(record.get("context")), options_of(record)
     kind = record.get("kind") or ("choice" if options else "number")
-    return _exam(
-        "finpee",
-        record.get("id") or key_of(question, *options.values()),
-        question,
-        options,
-        record["answer"],
-        answer_kind=kind,
-        split=record.get("split") or "train",
-        context=text_of(record.get("context")),
-        capability="calculation" if kind in ("number", "percent") else "knowledge",
-        reference=record.get("explanation") or "",
-        language=record.get("language") or "zh",
-    )
+    fields = {"context": context, "answer_kind": kind, "split": record.get("split") or "train"}
+    key = key_of(context, question, *options.values())
+    return _exam("finpee", key, question, options, record["answer"], **fields)
 
 
 def options_of(record: dict) -> dict[str, str]:

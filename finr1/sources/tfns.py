@@ -39,18 +39,8 @@ def read(record: dict, file: str) -> Problem:
         split = "test"
     elif split == "train" and hash_share(key, DEV_SEED) < DEV_SHARE:
         split = "dev"
-    return problem_of(
-        "tfns",
-        key,
-        capability="sentiment",
-        answer_kind="label",
-        context=tweet,
-        question=QUESTION,
-        labels=LABELS,
-        gold=gold,
-        split=split,
-        reference=rationale(text, gold),
-    )
+    fields = {"capability": "sentiment", "answer_kind": "label", "labels": LABELS, "question": QUESTION}
+    return problem_of("tfns", key, context=tweet, gold=gold, split=split, reference=rationale(text, gold), **fields)
 
 
 @cache
