@@ -25,6 +25,16 @@ def _code(stage: str):
     return compile(launch.recipe_script(stage, STAGES[stage]), f"{stage}/train.py", "exec")
 
 
+def cell_of(stage: str, name: str) -> ModuleType:
+    """The import cell of a notebook and the cell tagged `recipe` that defines the function `name`."""
+    cells = nbformat.read(launch.notebook_file(stage), 4).cells
+    imports = next(cell for cell in cells if cell.cell_type == "code")
+    (recipe,) = (c for c in cells if "recipe" in c.metadata.get("tags", []) and f"def {name}(" in c.source)
+    module = ModuleType(f"cell_{stage}")
+    exec(f"{imports.source}\n{recipe.source}", module.__dict__)
+    return module
+
+
 def make_trainer(params: Params, stage_dir: Path):
     return recipe(params.stage).make_trainer(params, stage_dir)
 

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from finr1 import manifest
 from finr1.evaluation import remark
-from finr1.params import CompareParams
+from finr1.params import CompareParams, ParameterError
 from finr1.paths import run_folder
 from finr1.records import write_jsonl
 from finr1.run import Run
@@ -213,7 +213,7 @@ def test_a_run_that_was_moved_keeps_its_own_stages(outputs, tmp_path):
 
 def test_a_run_that_is_not_there_or_not_complete_is_named(outputs):
     made = make_run(outputs / "good_b", answers([1, 0]))
-    with pytest.raises(MissingStage, match="run_b = .*good_bb.*not a complete stage"):
+    with pytest.raises(ParameterError, match="run_b = .*good_bb.*not a complete stage"):
         Run(CompareParams(run="c", seed=1, run_a="good_b", run_b="good_bb"))
     (made / "06_benchmark" / "manifest.json").unlink()
     with pytest.raises(ParameterError, match="--run good_b --until 06_benchmark"):

@@ -10,18 +10,19 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from recipes import cell_of
 
 from finr1 import grading
 from finr1.__main__ import main
 from finr1.judge.rules import false_equations
 from finr1.params import DataParams
 from finr1.records import Problem, Turn, messages
-from finr1.sources import SOURCES, Loaded, Source, SourceError, files, load_source, retrieved_context, tfns
+from finr1.sources import SOURCES, Loaded, Source, SourceError, files, load_source, tfns
 from finr1.sources.files import NoProblem
 from finr1.sources.finqa import page_of
 from finr1.sources.golds import CONTRADICTORY as BOTH
-from finr1.sources.golds import Golds, choose_golds, execute, parse_program, worked_reasoning
-from finr1.sources.pages import Page, clean_text, markdown_table
+from finr1.sources.golds import choose_golds, execute, parse_program, worked_reasoning
+from finr1.sources.pages import Page, clean_text
 from finr1.sources.tfns import rationale
 
 TABLE = [["", "2015", "2014"], ["net revenue", "$ 5829", "$ 5735"], ["other", "-14 ( 14 )", "8.5% ( 8.5 % )"]]
@@ -74,13 +75,12 @@ def load(tmp_path: Path, source: str, **by_name: list) -> Loaded:
 
 
 def dropped(loaded: Loaded) -> dict[str, int]:
-    return {reason: count for row in loaded.rows() for reason, count in row["dropped"].items()}
+    return {reason: count for row in loaded.rows for reason, count in row["dropped"].items()}
 
 
 def assert_accounted(loaded: Loaded) -> None:
-    for row in loaded.rows():
+    for row in loaded.rows:
         assert row["raw"] == row["kept"] + sum(row["dropped"].values()), row
-    assert sum(row["problems"] for row in loaded.rows()) == len(loaded.problems)
 
 
 # ---------------------------------------------------------------------------
@@ -117,7 +117,8 @@ def test_a_context_is_text_then_a_markdown_table_then_text():
 
 
 def test_ragged_rows_are_filled_and_pipes_in_cells_replaced():
-    assert markdown_table((("a", "b"), ("x|y",))).splitlines() == ["| a | b |", "| --- | --- |", "| x/y |  |"]
+    page = Page((), (("a", "b"), ("x|y",)), ())
+    assert page.context().splitlines() == ["| a | b |", "| --- | --- |", "| x/y |  |"]
 
 
 def test_a_flattened_page_gives_the_same_context():
@@ -130,28 +131,32 @@ def test_a_flattened_page_gives_the_same_context():
 # Golds
 
 
+def gold(gold: str, alternatives: list[str], kind: str, flaw: str = "") -> dict:
+    return {"gold": gold, "alternatives": alternatives, "answer_kind": kind, "flaw": flaw}
+
+
 @pytest.mark.parametrize(
     ("text", "executed", "question", "expected", "why"),
     [
-        ("1.64%", 0.01639, "", Golds("1.64%", ["0.01639"], "percent"), "the text has the sign"),
-        ("94", 94.0, "", Golds("94", [], "number"), "both the same"),
-        ("38316\\n", 38316.32653, "", Golds("38316", ["38316.32653"], "number"), "newline debris"),
-        ("4.9\\", "4.85514", "", Golds("4.9", ["4.85514"], "number"), "backslash debris"),
-        (".3%", 0.00302, "", Golds("0.3%", ["0.00302"], "percent"), "leading dot"),
-        ("", "yes", "", Golds("yes", [], "boolean"), "no text answer"),
-        ("", 0.14136, "what percent is it?", Golds("0.14136", [], "percent"), "without a text the question tells"),
-        ("67.88", 0.67877, "what percent was kept?", Golds("67.88", ["0.67877"], "percent"), "only the sign lacks"),
-        ("67.88", 0.67877, "what was kept?", Golds("0.67877", ["67.88"], "number", BOTH), "nobody asked for percent"),
-        ("380", 3.8, "", Golds("3.8", ["380"], "number", BOTH), "a factor of 100"),
-        ("10%", -0.09709, "", Golds("-0.09709", ["10%"], "percent", BOTH), "another sign"),
-        ("yes", 471.0, "", Golds("471", ["yes"], "number", BOTH), "yes and a number"),
-        ("apple never booked it but 856 it is", 856.0, "", Golds("856", [], "number"), "a sentence is a poor gold"),
+        ("1.64%", 0.01639, "", gold("1.64%", ["0.01639"], "percent"), "the text has the sign"),
+        ("94", 94.0, "", gold("94", [], "number"), "both the same"),
+        ("38316\\n", 38316.32653, "", gold("38316", ["38316.32653"], "number"), "newline debris"),
+        ("4.9\\", "4.85514", "", gold("4.9", ["4.85514"], "number"), "backslash debris"),
+        (".3%", 0.00302, "", gold("0.3%", ["0.00302"], "percent"), "leading dot"),
+        ("", "yes", "", gold("yes", [], "boolean"), "no text answer"),
+        ("", 0.14136, "what percent is it?", gold("0.14136", [], "percent"), "without a text the question tells"),
+        ("67.88", 0.67877, "what percent was kept?", gold("67.88", ["0.67877"], "percent"), "only the sign lacks"),
+        ("67.88", 0.67877, "what was kept?", gold("0.67877", ["67.88"], "number", BOTH), "nobody asked for percent"),
+        ("380", 3.8, "", gold("3.8", ["380"], "number", BOTH), "a factor of 100"),
+        ("10%", -0.09709, "", gold("-0.09709", ["10%"], "percent", BOTH), "another sign"),
+        ("yes", 471.0, "", gold("471", ["yes"], "number", BOTH), "yes and a number"),
+        ("apple never booked it but 856 it is", 856.0, "", gold("856", [], "number"), "a sentence is a poor gold"),
     ],
 )
 def test_the_text_answer_is_the_gold_unless_it_is_unreadable_or_contradicted(text, executed, question, expected, why):
-    chosen = choose_golds(text, executed, question)
-    if not expected.alternatives:
-        chosen = Golds(chosen.gold, [], chosen.kind, chosen.flaw)
+    chosen = {"flaw": ""} | choose_golds(text, executed, question)
+    if not expected["alternatives"]:
+        chosen["alternatives"] = []
     assert chosen == expected, why
 
 
@@ -189,8 +194,7 @@ def test_programs_are_executed_as_the_source_defines_them(program, result, why):
 
 
 def test_a_row_name_with_brackets_and_commas_is_one_argument():
-    (step,) = parse_program("table_sum(costs ( net , 2009 ), none)")
-    assert (step.first, step.second) == ("costs ( net , 2009 )", "none")
+    assert parse_program("table_sum(costs ( net , 2009 ), none)") == [("table_sum", "costs ( net , 2009 )", "none")]
 
 
 @pytest.mark.parametrize(
@@ -278,10 +282,10 @@ def test_lists_and_lines_load_alike_gzipped_or_not(tmp_path, name):
         ("part1__json", finqa_record(), "unknown split"),
         ("train__json", {"a": 1}, "unknown schema"),
         ("train__json", ["a"], "unknown schema"),
-        ("test__json", {"id": "x", "generation": "<think>", "prediction": 1, "pre_text": []}, "answers of a model"),
+        ("test__json", {"id": "x", "generation": "<think>", "prediction": 1, "pre_text": []}, "unknown schema"),
         ("pairs__json", {"q_uid": "Z/1/page_1.pdf-1", "question": "?", "answer_1": "1", "answer_2": "1"}, "no context"),
-        ("dev_prompts__json", {"text": "Question: q\n Output: add(1, 2)"}, "used for its program only"),
-        ("ids__json", {"train": [], "dev": [], "test": []}, "one list a split"),
+        ("dev_prompts__json", {"text": "Question: q\n Output: add(1, 2)"}, "about other records"),
+        ("ids__json", {"train": [], "dev": [], "test": []}, "about other records"),
     ],
 )
 def test_a_finqa_record_that_cannot_be_used_is_counted_under_its_reason(tmp_path, name, record, reason):
@@ -441,13 +445,13 @@ def test_convfinqa_reuploads_give_the_same_turn(tmp_path, record):
         ("part__json", [conversation()], {"unknown split": 1}),
         ("train__json", [conversation(dialogue_break=["a?", "", "c?"])], {}),
         ("train_turn__json", [turn_record(0), turn_record(2)], {"no gold in an earlier turn": 1}),
-        ("dev__jsonl", [{"id": "x", "questions": ["a?", "b?"], "answer": 1}], {"only the last answer": 1}),
+        ("dev__jsonl", [{"id": "x", "questions": ["a?", "b?"], "answer": 1}], {"unknown schema": 1}),
         ("train__json", [conversation(), conversation()], {"duplicate id": 1}),
         ("train__json", [{"id": "x", "table": [], "annotation": {}}], {"missing column pre_text": 1}),
-        ("train_turn__json", [turn_record(0) | {"annotation": {"cur_dial": []}}], {"malformed record": 1}),
-        ("train__json", [{"doc": {}, "dialogue": {"conv_questions": ["a?", "b?"]}, "id": "x"}], {"damaged table": 1}),
-        ("train__json", [{"question_id": "x_q0", "conv_questions": "a?"}], {"answers of a model": 1}),
-        ("train__json", [{"question": "a?", "answer": "1"}], {"no context": 1}),
+        ("train_turn__json", [turn_record(0) | {"annotation": {"cur_dial": []}}], {"missing column turn_ind": 1}),
+        ("train__json", [{"doc": {}, "dialogue": {"conv_questions": ["a?", "b?"]}, "id": "x"}], {"unknown schema": 1}),
+        ("train__json", [{"question_id": "x_q0", "conv_questions": "a?"}], {"unknown schema": 1}),
+        ("train__json", [{"question": "a?", "answer": "1"}], {"unknown schema": 1}),
         ("train__json", [{"a": 1}, "text"], {"unknown schema": 2}),
     ],
 )  # fmt: skip
@@ -468,7 +472,7 @@ def test_the_official_archive_is_read_as_it_is(tmp_path):
         archive.writestr("data/dev.json", json.dumps([conversation()]))
         archive.writestr("__MACOSX/data/._dev.json", b"\x00\x05")
     loaded = load_source("convfinqa", tmp_path)
-    assert [row["file"] for row in loaded.rows()] == ["data.zip/data/dev.json"]
+    assert [row["file"] for row in loaded.rows] == ["data.zip/data/dev.json"]
     assert {problem.split for problem in loaded.problems} == {"dev"}
 
 
@@ -508,8 +512,7 @@ def test_tweets_that_cannot_be_used_are_counted(tmp_path):
     write(tmp_path / "tfns", "part.jsonl", [{"text": "up", "label": 1}])
     loaded = load_source("tfns", tmp_path)
     assert dropped(loaded) == {
-        "words in place of labels": 1,
-        "missing column text": 1,
+        "missing column text": 2,
         "no text but a link": 1,
         "unreadable gold": 1,
         "unknown split": 1,
@@ -551,6 +554,9 @@ def test_a_rationale_exists_only_where_the_rule_agrees_with_the_gold():
 # Retrieval
 
 
+CONTEXTS = cell_of("01_data", "retrieved_context")
+
+
 def long_problem(**changes) -> Problem:
     filler = [f"paragraph {n} is about something else entirely ." for n in range(60)]
     post = ["net revenue rose because of pipes .", *filler]
@@ -563,7 +569,7 @@ def long_problem(**changes) -> Problem:
 
 
 def test_retrieval_keeps_header_and_related_lines_in_page_order():
-    lines = retrieved_context(long_problem(), 200).splitlines()
+    lines = CONTEXTS.retrieved_context(long_problem(), 200).splitlines()
     assert lines[0] == "|  | 2015 | 2014 |"
     assert "| net revenue | $ 5829 | $ 5735 |" in lines and lines[-1] == "net revenue rose because of pipes ."
     assert not any("something else" in line for line in lines)
@@ -572,17 +578,17 @@ def test_retrieval_keeps_header_and_related_lines_in_page_order():
 def test_retrieval_never_looks_at_the_gold():
     problem = long_problem()
     changed = long_problem(gold="8.5%", alternatives=["other"], reference="other other other")
-    assert retrieved_context(problem, 200) == retrieved_context(changed, 200)
+    assert CONTEXTS.retrieved_context(problem, 200) == CONTEXTS.retrieved_context(changed, 200)
 
 
 @pytest.mark.parametrize("room", [0, 10, 60, 200, 1000])
 def test_retrieval_stays_within_its_room(room):
-    assert len(retrieved_context(long_problem(), room)) <= room
+    assert len(CONTEXTS.retrieved_context(long_problem(), room)) <= room
 
 
 def test_a_context_that_fits_is_returned_unchanged():
     problem = long_problem()
-    assert retrieved_context(problem, len(problem.context)) == problem.context
+    assert CONTEXTS.retrieved_context(problem, len(problem.context)) == problem.context
 
 
 # ---------------------------------------------------------------------------
@@ -608,13 +614,19 @@ def test_a_missing_folder_says_where_the_files_come_from(tmp_path):
         ("train.json", b"[" + b"9" * 5000 + b"]", "not what its name says"),
         ("train.csv", b'text,label\nfine,0\n"Apple up,1\nthird,2\n', "not what its name says"),
         ("TRAIN.JSONL.GZ", b"no gzip", "damaged"),
-        ("train.parquet", b"PAR1", "is not read"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, message):
     (tmp_path / "finqa").mkdir()
     (tmp_path / "finqa" / name).write_bytes(content)
     with pytest.raises(SourceError, match=rf"{re.escape(name)}.*{message}"):
+        load_source("finqa", tmp_path)
+
+
+def test_a_folder_without_a_readable_file_is_no_empty_source(tmp_path):
+    (tmp_path / "finqa").mkdir()
+    (tmp_path / "finqa" / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SourceError, match=r"finqa holds no file that ends in one of \.json, "):
         load_source("finqa", tmp_path)
 
 
@@ -662,6 +674,19 @@ def test_the_hub_s_two_splits_become_train_dev_and_test(tmp_path, monkeypatch):
     assert [problem.gold for problem in loaded.problems if problem.split == "test"] == ["bullish"]
 
 
+def test_the_sources_command_prints_a_row_a_file_and_names_a_damaged_one(tmp_path, capsys):
+    write(tmp_path / "tfns", "train.jsonl", [{"text": "up", "label": 1}, {"text": "up", "label": 1}])
+    (tmp_path / "misspelt").mkdir()
+    assert main(["sources", "--data", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].split() == ["tfns", "2", "1", "train.jsonl", '{"duplicate', 'id":', "1}"]
+    assert "misspelt" in err
+    (tmp_path / "tfns" / "test.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a", "label": 1}\n' * 99)[:-9])
+    assert main(["sources", "--data", str(tmp_path)]) == 1
+    assert "test.jsonl.gz" in capsys.readouterr().err
+    assert main(["sources", "--data", str(tmp_path / "nowhere")]) == 1
+
+
 def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch):
     def read(record: dict, file: str) -> Problem | str:
         return long_problem(id=f"mine/{record['n']}", source="mine") if record["n"] else "no number"
@@ -673,7 +698,8 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
     rules = dict(track="clean", sampling="balanced", decontaminate_ngram=13, max_context_chars=None)
     with pytest.raises(ValueError, match=r'source_names\[0\] = "mine": should be one of synthetic, fincorpus'):
         DataParams(**names, **sizes, **rules)
-    monkeypatch.setitem(SOURCES, "mine", Source("mine", "m", "en", "MIT", "my desk", 4, 1, read))
+    mine = Source("mine", "m", "en", paper_raw=4, paper_kept=1, licence="MIT", home="my desk", read=read)
+    monkeypatch.setitem(SOURCES, "mine", mine)
     params = DataParams.from_notebook(names | sizes | rules)
     assert params.source_names == ["mine"]
     write(tmp_path / "mine", "records.jsonl", [{"n": 1}, {"n": 0}, {"n": 1}, {"n": 2}])
@@ -695,13 +721,12 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
         ("finqa", "train.json", [finqa_record() | {"qa": None}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"table": 7}], "malformed record"),
         ("finqa", "train.json", [finqa_record() | {"id": 5}], "malformed record"),
-        ("finqa", "train.json", [{"train": [finqa_record()], "dev": [], "test": []}], "one list a split"),
+        ("finqa", "train.json", [{"train": [finqa_record()], "dev": [], "test": []}], "about other records"),
         ("finqa", "train.json", [{"train": 5, "dev": [], "test": []}], "unknown schema"),
         ("finqa", "dev.json", [{"id": 5, "question": "?", "context": "", "gold_raw": 1}], "malformed record"),
         ("convfinqa", "train.json", [{"id": "x", "table": [], "annotation": 5}], "missing column pre_text"),
         ("convfinqa", "train_turn.json", [conversation(cur_dial=["q"], turn_ind=1e999)], "malformed record"),
-        ("tfns", "train.jsonl", ["hello world"], "unknown schema"),
-        ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "\0", "B": "y", "Answer": "A"}], "NUL bytes"),
+        ("tfns", "train.jsonl", ["hello world"], "malformed record"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "x", "B": "y", "Answer": "Z"}], "unreadable gold"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "A": "x", "B": "y"}], "missing column Answer"),
         ("financeiq", "test/a.jsonl", [{"Question": "q", "Answer": "A"}], "no options"),
@@ -777,8 +802,8 @@ def test_a_bad_record_is_counted_and_never_a_stack_trace(tmp_path, source, name,
             {"capability": "code", "module": "code"},
         ),
         (
-            "finpee", "finpee/mine.jsonl", {"id": "7", "question": "q", "answer": "12.5%", "kind": "percent"},
-            {"id": "finpee/7", "answer_kind": "percent", "split": "train"},
+            "finpee", "finpee/mine.jsonl", {"question": "q", "answer": "12.5%", "kind": "percent", "split": "dev"},
+            {"gold": "12.5%", "answer_kind": "percent", "split": "dev"},
         ),
     ],
 )  # fmt: skip
@@ -817,7 +842,7 @@ def test_the_hubs_finance_instruct_has_test_items(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: {"train": instructions_of(300)})
     loaded = load_source("finance_instruct_500k", cache_dir=tmp_path)
     assert 15 < sum(p.split == "test" for p in loaded.problems) < 50
-    assert loaded.rows()[0]["file"] == "train" and loaded.rows()[0]["kept"] == 300
+    assert loaded.rows[0]["file"] == "train" and loaded.rows[0]["kept"] == 300
 
 
 def test_csv_with_byte_order_mark_crlf_unnamed_column_and_a_torn_row(tmp_path):
@@ -864,19 +889,6 @@ def test_a_question_with_several_answers_is_one_problem(tmp_path):
     assert_accounted(loaded)
 
 
-def test_the_sources_command_prints_a_row_a_file_and_names_a_damaged_one(tmp_path, capsys):
-    write(tmp_path / "tfns", "train.jsonl", [{"text": "up", "label": 1}, {"text": "up", "label": 1}])
-    (tmp_path / "misspelt").mkdir()
-    assert main(["sources", "--data", str(tmp_path)]) == 0
-    out, err = capsys.readouterr()
-    assert out.splitlines()[1].split() == ["tfns", "2", "1", "train.jsonl", '{"duplicate', 'id":', "1}"]
-    assert "misspelt" in err
-    (tmp_path / "tfns" / "test.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a", "label": 1}\n' * 99)[:-9])
-    assert main(["sources", "--data", str(tmp_path)]) == 1
-    assert "test.jsonl.gz" in capsys.readouterr().err
-    assert main(["sources", "--data", str(tmp_path / "nowhere")]) == 1
-
-
 # ---------------------------------------------------------------------------
 # The real files
 
@@ -889,18 +901,24 @@ RECORDS = {  # as the files' own documentation counts them
 }  # fmt: skip
 
 
+# Answers of a model, tables with wrong signs, questions without a page: re-uploads that no problem is made of.
+OF_NO_USE = {"finr1_model_outputs_100", "dev_dialogues_421", "dev_pot_421", "train_subset_200_tomoro",
+             "train_qa_pairs_3965_noctx", "train_turns_3461_noctx"}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def real(real_data: Path) -> dict[str, Loaded]:
-    there = [name for name, source in SOURCES.items() if source.folder_in(real_data).is_dir()]
+    there = [name for name, source in SOURCES.items() if (real_data / (source.folder or name)).is_dir()]
     return {name: load_source(name, real_data) for name in there}
 
 
 def test_every_real_record_is_kept_or_counted(real):
     for name, loaded in real.items():
         assert_accounted(loaded)
-        records = {row["file"]: row["raw"] for row in loaded.rows()}
+        records = {row["file"]: row["raw"] for row in loaded.rows}
         assert RECORDS.get(name, {}).items() <= records.items()
-        assert "unknown schema" not in dropped(loaded)
+        refused = {row["file"].partition(".")[0] for row in loaded.rows if "unknown schema" in row["dropped"]}
+        assert refused <= OF_NO_USE
         assert len({problem.id for problem in loaded.problems}) == len(loaded.problems)
 
 
@@ -952,7 +970,7 @@ def test_retrieval_finds_the_numbers_of_most_real_programs(real):
         equations = " ".join(line for line in problem.reference.splitlines() if " = " in line)
         used, page, short = (
             set(re.findall(r"\d+(?:\.\d+)?", text))
-            for text in (equations, problem.context, retrieved_context(problem, 1000))
+            for text in (equations, problem.context, CONTEXTS.retrieved_context(problem, 1000))
         )
         found += used & page <= short
     assert found > 0.7 * len(problems)

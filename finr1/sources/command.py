@@ -23,17 +23,17 @@ def print_counts(options: argparse.Namespace) -> int:
 
     Names the folders that belong to no source: a misspelt one must not pass for an empty source.
     """
-    folders = {name: source.folder_in(options.data) for name, source in SOURCES.items()}
+    folders = {name: options.data / (source.folder or name) for name, source in SOURCES.items()}
     there = {name: folder for name, folder in folders.items() if folder.is_dir()}
     errors = [] if there else [f"{options.data}: no folder of a source; their names: {', '.join(SOURCES)}"]
     if not options.json:
         print(f"{'source':22}{'raw':>9}{'kept':>9}  file: dropped by reason")
     for name in there:
         try:
-            for row in load_source(name, options.data).rows():
+            for row in load_source(name, options.data).rows:
                 dropped = json.dumps(row["dropped"], ensure_ascii=False) if row["dropped"] else ""
                 line = f"{name:22}{row['raw']:9}{row['kept']:9}  {row['file']} {dropped}"
-                print(json.dumps({"source": name} | row, ensure_ascii=False) if options.json else line)
+                print(json.dumps(row, ensure_ascii=False) if options.json else line)
         except SourceError as error:
             errors.append(str(error))
     other = sorted({path for path in options.data.glob("*/")} - set(there.values()))

@@ -8,86 +8,60 @@ turn becomes a problem whose history holds the earlier questions with their gold
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from finr1.records import Problem, Turn
-from finr1.sources.files import Files, NoProblem, attempt, require, split_in_name
-from finr1.sources.finqa import Asked, page_of, page_problem
+from finr1.sources.files import Files, NoProblem, Results, attempt, read_each, require, split_in_name
+from finr1.sources.finqa import Asked, page_of, page_problem, rank_of
 from finr1.sources.golds import agree, answer_kind, clean_gold, parse_program
 from finr1.sources.pages import Page
 
 URLS = {"data.zip": "https://github.com/czyssrs/ConvFinQA/raw/main/data.zip"}
-TURN = 2  # the place of single turns among the copies
-Conversation = tuple[str, Page, dict[int, tuple[int, Asked]]]  # id, page, turn -> (number of its record, question)
 
 
-def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
-    """(file, number of the record, problem or reason), one item a turn, the most complete copies first."""
-    records = [(attempt(_read, raw), file, number) for file, rows in files.items() for number, raw in enumerate(rows)]
-    yield from ((file, number, reason) for reason, file, number in records if isinstance(reason, str))
-    copies = sorted((record for record in records if not isinstance(record[0], str)), key=lambda record: record[0][0])
-    conversations: dict[tuple, Conversation] = {}  # a single turn's by its id, a whole one by its record
-    for (place, name, page, turns), file, number in copies:
-        key = (place, file, name if place == TURN else number)
-        *_, known = conversations.setdefault(key, (name, page, {}))
-        if turns.keys() & known.keys():
+def read_files(files: Files) -> Results:
+    """The results, one item a turn, the most complete copies first."""
+    conversations: dict[tuple, tuple[Page, dict]] = {}  # its page, and turn -> (number of the record, question)
+    for file, number, found in sorted(read_each(_read, files), key=rank_of):
+        if isinstance(found, str):
+            yield file, number, found
+            continue
+        rank, name, page, asked = found
+        _, turns = conversations.setdefault((rank, file, name), (page, {}))
+        if asked.keys() & turns.keys():
             yield file, number, "duplicate id"
         else:
-            known |= {turn: (number, asked) for turn, asked in turns.items()}
-    for (_, file, _), conversation in conversations.items():
-        for turn, (number, _) in sorted(conversation[2].items()):
-            yield file, number, attempt(_problem, conversation, turn, split_in_name(file))
+            turns |= {turn: (number, question) for turn, question in asked.items()}
+    for (_, file, name), (page, turns) in conversations.items():
+        for turn, (number, _) in sorted(turns.items()):
+            questions = [turns[n][1] for n in range(turn + 1) if n in turns]
+            yield file, number, attempt(_problem, name, turn, questions, page, split_in_name(file))
 
 
-def _read(raw: Any) -> tuple[int, str, Page, dict[int, Asked]]:
-    """A record of a published shape: its place among the copies, the most complete first, its id, page and turns."""
+def _read(raw: Any, file: str) -> tuple[int, str, Page, dict[int, Asked]]:
+    """A record of a published shape: its rank among the copies, 0 the most complete, its id, page and turns."""
     match raw:
-        case {"id": str(name), "table": _, "annotation": {"cur_dial": _}} | {
-            "id": str(name),
-            "table": _,
-            "cur_dial": _,
-        }:
-            turn = raw.get("annotation", raw)
-            asked = Asked(
-                turn["cur_dial"][-1], turn.get("cur_program") or "", turn.get("exe_ans"), raw.get("answer", "")
-            )
-            return TURN, re.sub(r"_\d+$", "", name), Page.of(raw), {int(turn["turn_ind"]): asked}
-        case {"id": str(name), "table": _, "annotation": _}:
-            return 0, name, Page.of(raw), dict(enumerate(_official(raw)))
         case {"id": str(name), "financial_report": page, "conversation": turns}:
             asked = [Asked(turn["question"], turn["expected_program"], turn["expected_answer"]) for turn in turns]
             return 1, name, Page.of(page), dict(enumerate(asked))
-        case {"questions": _, "answer": _}:
-            raise NoProblem("only the last answer")
-        case {"doc": _, "dialogue": _}:  # `27% ( 27 % )` read as -27, rows of the same name lost
-            raise NoProblem("damaged table")
-        case {"question_id": _, "conv_questions": _}:  # 37 % differ from the official ones
-            raise NoProblem("answers of a model")
-        case {"question": _, "answer": _}:
-            raise NoProblem("no context")
+        case {"id": str(name), "table": _}:
+            note, page = raw.get("annotation", raw), Page.of(raw)
+            if "cur_dial" not in note:
+                return 0, name, page, dict(enumerate(_official(raw)))
+            program, executed, text = note.get("cur_program") or "", note.get("exe_ans"), raw.get("answer", "")
+            turn = {int(note["turn_ind"]): Asked(note["cur_dial"][-1], program, executed, text)}
+            return 2, re.sub(r"_\d+$", "", name), page, turn
     raise NoProblem("unknown schema")
 
 
-def _problem(conversation: Conversation, turn: int, split: str | None) -> Problem:
-    """One turn of a conversation as a `Problem`."""
-    identifier, page, turns = conversation
-    asked = turns[turn][1]
-    earlier = [turns[n][1] for n in range(turn) if n in turns]
+def _problem(name: str, turn: int, questions: list[Asked], page: Page, split: str | None) -> Problem:
+    """One turn of a conversation as a `Problem`; `questions` holds it behind the earlier ones that are known."""
+    *earlier, asked = questions
     history = [Turn(question=before.question.strip(), answer=_shown_answer(before)) for before in earlier]
     steps = parse_program(asked.program)
-    problem = page_problem(
-        asked,
-        page,
-        split,
-        history,
-        id=f"convfinqa/{identifier}_{turn}",
-        source="convfinqa",
-        capability="multi_turn",
-        group=page_of(identifier),
-        family="look-up" if steps == [] else steps[-1].operation if steps else "",
-        level=None if steps is None else len(steps) + 1,  # a look-up is the easiest
-    )
+    level = None if steps is None else len(steps) + 1  # a look-up is the easiest
+    fields = {"group": page_of(name), "split": split, "history": history, "level": level}
+    problem = page_problem("convfinqa", f"{name}_{turn}", asked, page, capability="multi_turn", **fields)
     require({"no gold in an earlier turn": len(history) == turn and all(before.answer for before in history)})
     return problem
 

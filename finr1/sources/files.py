@@ -1,8 +1,8 @@
 """Bytes to rows: JSON lists, JSONL, CSV, their .gz and zip archives of them, from a folder, a download or the hub.
 
-A file becomes a list of raw records, nothing is interpreted here. A file that cannot be read is an error that names it;
-a single broken record becomes `BROKEN`, which the loader counts. CSV is read by Python's own parser: pandas reads a row
-with a stray comma as if its first cell were an index, and takes `"a"b` for a cell.
+A file becomes a list of raw records. A file that cannot be read is an error that names it; a single broken record
+becomes `BROKEN`, which the loader counts. CSV is read by Python's own parser: pandas reads a row with a stray comma as
+if its first cell were an index, and takes `"a"b` for a cell. Behind that stands what the readers of records share.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ import io
 import json
 import os
 import re
-import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from finr1 import reported
 from finr1.records import Problem
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
-OTHER_DATA = (".parquet", ".arrow", ".tsv", ".xlsx", ".xls")  # named when they lie there, not read
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 BROKEN = object()  # stands for a record that could not be read
 # What gzip, zip (encrypted, unknown method), codecs and parsers raise; an int has a limit of digits.
 DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError)
+# The rows of the paper's table by the names that the sources have here.
+PAPER = {row["source"].lower().replace("-", "_"): row for row in reported.SOURCES}
 
 Files = dict[str, list]  # file name relative to the source's folder -> its raw records, in the file's order
+Results = Iterator[tuple[str, int, Problem | str]]  # file, number of the record, and a problem or the reason why not
 
 csv.field_size_limit(1 << 30)  # a long cell is a matter of its record, not of the whole file
 
@@ -47,21 +49,15 @@ class NoProblem(Exception):
 def read_folder(folder: Path) -> Files:
     """The records of every data file below `folder`, in the order of their names; a README is left alone.
 
-    Raises `SourceError` if the folder is missing, holds no data file, or holds files that cannot be read (names all).
+    Raises `SourceError` if the folder is missing, holds no data file, or holds one that cannot be read.
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
-    files, errors = {}, []
-    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-        try:
-            if path.name.lower().endswith(SUFFIXES):
-                files |= read_file(path, str(path.relative_to(folder)))
-            elif path.name.lower().endswith(OTHER_DATA):
-                errors.append(f"{path} is not read: convert it to one of {', '.join(SUFFIXES)}")
-        except SourceError as error:
-            errors.append(str(error))
-    if errors or not files:
-        raise SourceError("; ".join(errors) or f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
+    files: Files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES)):
+        files |= read_file(path, str(path.relative_to(folder)))
+    if not files:
+        raise SourceError(f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
     return files
 
 
@@ -121,8 +117,7 @@ def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
     try:
         splits = load_dataset(hub_id, cache_dir=str(cache), **options)
     except Exception as error:  # the hub's clients raise many kinds for "not there"
-        advice = "download its files into a folder named after the source, and name the folder above it as data_dir"
-        raise SourceError(f"the hub's {hub_id} cannot be loaded ({error}); {advice}") from error
+        raise SourceError(f"the hub's {hub_id} cannot be loaded ({error}); download its files by hand") from error
     return {name: list(rows) for name, rows in splits.items()}
 
 
@@ -160,18 +155,25 @@ def attempt(convert: Callable, *arguments: Any) -> Any:
         return "malformed record"  # it lacks what its schema has; pydantic's error is a ValueError
 
 
-def read_each(read: Callable[[Any, str], Problem | str], files: Files) -> Iterator[tuple[str, int, Problem | str]]:
-    """(file, number of the record, problem or reason) for records that need nothing from each other."""
+def read_each(read: Callable[[Any, str], Any], files: Files) -> Iterator[tuple[str, int, Any]]:
+    """(file, number of the record, what `read` makes of it or the reason why nothing) for each record by itself."""
     for file, records in files.items():
         for number, record in enumerate(records):
             yield file, number, attempt(read, record, file)
 
 
-def require(parts: Mapping[str, object]) -> None:
+def require(parts: dict[str, object]) -> None:
     """Raise `NoProblem` with the first reason of {reason: part of the record} whose part is empty."""
     for reason, part in parts.items():
         if not part:
             raise NoProblem(reason)
+
+
+def problem_of(source: str, key: str, **fields: Any) -> Problem:
+    """A problem of a source of the paper, by default in the paper's module and language, and a group of its own."""
+    name, row = f"{source}/{key}", PAPER[source]
+    defaults = {"module": row["module"], "language": row["language"], "group": name}
+    return Problem(id=name, source=source, **defaults | fields)
 
 
 def text_of(value: object) -> str:

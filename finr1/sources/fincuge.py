@@ -10,12 +10,11 @@ a judge.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections import defaultdict
+from typing import Any, NamedTuple
 
 from finr1.records import AnswerKind, Capability, Problem
-from finr1.sources.files import Files, key_of, read_each, require, split_in_name
+from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name
 from finr1.sources.golds import CONTRADICTORY
 
 RELATIONS = (
@@ -23,15 +22,13 @@ RELATIONS = (
     "被收购 重组 交易 发行 被发行 合资 合并 订单 拟收购 被拟收购 注资 被注资 商讨 帮助 被帮助 入股 被入股 "
     "成立 被成立 买资 被买资 转让 被转让 借壳 被借壳"
 ).split()
-QUESTION_IN_TEXT = ""  # the question ends at the text's first question mark
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """How a task's list becomes a problem."""
 
     columns: str
-    question: str  # a template, filled with the columns
+    question: str = ""  # a template, filled with the columns; else it ends at the text's first question mark
     context: str = "text"  # the columns that it consists of
     golds: dict[str, str] | None = None  # a closed set: value in the list -> gold
     kind: AnswerKind = "text"
@@ -49,14 +46,14 @@ TASKS = {
     "finnsp": Task("id title text names gold subject", context="title text",
                    question="这条新闻对其中的金融主体（{names}）是负面的吗？请回答“是”或“否”。",
                    kind="boolean", capability="risk", golds={"0": "否", "1": "是"}),
-    "finqa": Task("text gold", QUESTION_IN_TEXT),
-    "fincqa": Task("text gold", QUESTION_IN_TEXT),
+    "finqa": Task("text gold"),
+    "fincqa": Task("text gold"),
     "finna": Task("gold text", "请用一句话为这条新闻写一个标题。"),
 }  # fmt: skip
 
 
-def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
-    """(file, number, problem or reason), questions that stand there with several answers as one.
+def read_files(files: Files) -> Results:
+    """The results, with questions that stand there with several answers as one.
 
     A pair of companies has several relations, an event several subjects: their answers become alternatives. A forum
     post with two sentiments is flawed. Training texts that stand in an eval file, too, are left out.
@@ -64,9 +61,9 @@ def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
     results = list(read_each(read, files))
     problems = [result for *_, result in results if isinstance(result, Problem)]
     tested = {problem.group for problem in problems if problem.split == "test"}
-    golds: dict[tuple[str, str], list[str]] = {}
+    golds: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)  # those of a question, in order
     for problem in problems:
-        golds.setdefault((problem.split, problem.id), []).append(problem.gold)
+        golds[problem.split, problem.id][problem.gold] = None
     done: set[str] = set()
     for file, number, result in results:
         if isinstance(result, Problem):
@@ -77,7 +74,6 @@ def read_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
                 result = "duplicate id" if result.gold == first else "a further answer to a question"
             else:
                 done.add(result.id)
-                others = [gold for gold in dict.fromkeys(others) if gold != first]
                 flaw = CONTRADICTORY if others and result.capability == "sentiment" else ""
                 result = result.model_copy(update={"alternatives": others, "flaw": flaw})
         yield file, number, result
@@ -92,7 +88,7 @@ def read(record: Any, file: str) -> Problem:
     columns = dict(zip(task.columns.split(), record, strict=True))
     context = "\n".join(columns[name] for name in task.context.split()).strip()
     question, gold = task.question.format(**columns), columns["gold"]
-    if task.question == QUESTION_IN_TEXT:
+    if not task.question:
         question, mark, context = (part.strip() for part in columns["text"].replace("?", "？", 1).partition("？"))
         question += mark
     if task.golds:
@@ -101,18 +97,7 @@ def read(record: Any, file: str) -> Problem:
     question, gold = question.strip(), " ".join(gold.split()) if family == "finnl" else gold.strip()
     require({"no question": question, "no gold": gold and gold != "NaN"})
     labels = task.golds if task.kind == "label" else None
-    return Problem(
-        id=f"fincuge/{key_of(question, context)}",
-        source="fincuge",
-        module="reasoning business knowledge",
-        language="zh",
-        capability=task.capability,
-        answer_kind=task.kind,
-        context=context,
-        question=question,
-        labels=labels,
-        gold=gold,
-        split="test" if "eval" in file.lower() else split_in_name(file) or "train",
-        group=f"fincuge/{key_of(context or question)}",
-        family=family,
-    )
+    asked = {"context": context, "question": question, "gold": gold, "labels": labels, "answer_kind": task.kind}
+    split = "test" if "eval" in file.lower() else split_in_name(file) or "train"
+    place = {"split": split, "group": f"fincuge/{key_of(context or question)}", "family": family}
+    return problem_of("fincuge", key_of(question, context), capability=task.capability, **asked, **place)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import operator
 import re
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
+
+import numpy as np
 
 from finr1 import grading
 from finr1.records import AnswerKind
@@ -32,29 +33,21 @@ _ARITHMETIC = {
 }
 
 Table = tuple[tuple[str, ...], ...]
+Step = tuple[str, str, str]  # an operation and its two arguments as written; of a table operation, a row's name first
 
 
-@dataclass(frozen=True)
-class Golds:
-    """The gold as it stands in the problem, further golds, and what kind of answer they are."""
+def choose_golds(text: object, executed: object, question: str) -> dict[str, Any]:
+    """Gold, alternatives, flaw and kind of a `Problem`: the text answer if it can be read, else the executed one.
 
-    gold: str
-    alternatives: list[str]
-    kind: AnswerKind
-    flaw: str = ""
-
-
-def choose_golds(text: object, executed: object, question: str) -> Golds:
-    """The text answer if it can be read, else the executed one; the other becomes an alternative.
-
-    Where the two contradict each other both stay, the executed one first (the official evaluator compares with it),
-    under the flaw `CONTRADICTORY`. Raises `NoProblem` where there is no gold, or none that can be read.
+    The other becomes an alternative. Where the two contradict each other both stay, the executed one first (the
+    official evaluator compares with it), under the flaw `CONTRADICTORY`. Raises `NoProblem` without a readable gold.
     """
     text, executed = clean_gold(text), clean_gold(executed, executed=True)
     require({"no gold": text or executed})
     kind = answer_kind(text, executed, question)
+    contradictory = {"gold": executed, "alternatives": [text], "flaw": CONTRADICTORY}
     if executed and kind != "boolean" and text.lower() in ("yes", "no"):
-        return Golds(executed, [text], answer_kind("", executed, question), CONTRADICTORY)
+        return contradictory | {"answer_kind": answer_kind("", executed, question)}
     readable = [gold for gold in (text, executed) if gold and agree(gold, gold, kind)]
     # a sentence is a fine answer but a poor gold
     readable.sort(key=lambda gold: len(re.findall(r"[a-z]{2,}", gold.lower())) > 2)
@@ -62,9 +55,10 @@ def choose_golds(text: object, executed: object, question: str) -> Golds:
     if len(readable) == 2 and not agree(text, executed, kind):
         # "what percent ...?" with the text answer 67.88 and the executed one 0.67877: only the sign is missing
         if kind != "number" or "percent" not in question.lower() or not agree(text, executed, "percent"):
-            return Golds(executed, [text], kind, CONTRADICTORY)
+            return contradictory | {"answer_kind": kind}
         kind = "percent"
-    return Golds(readable[0], [gold for gold in readable[1:] if gold != readable[0]], kind)
+    gold, *others = dict.fromkeys(readable)
+    return {"gold": gold, "alternatives": others, "answer_kind": kind}
 
 
 def clean_gold(value: object, executed: bool = False) -> str:
@@ -91,22 +85,11 @@ def answer_kind(text: str, executed: str, question: str) -> AnswerKind:
 
 
 def agree(first: str, second: str, kind: AnswerKind) -> bool:
-    """Whether either is right when the other is the gold (the coarser of the two may be the more rounded one).
-
-    False where one of them cannot be read.
-    """
+    """Whether either is right when the other, which may be more rounded, is the gold; not if one cannot be read."""
     try:
         return bool(grading.grade(first, second, kind) or grading.grade(second, first, kind))
     except ValueError:
         return False
-
-
-class Step(NamedTuple):
-    """One operation with its two arguments as written; for a table operation the first is the row's name."""
-
-    operation: str
-    first: str
-    second: str
 
 
 def parse_program(program: str) -> list[Step] | None:
@@ -114,11 +97,10 @@ def parse_program(program: str) -> list[Step] | None:
     program = program.strip()
     if to_number(program) is not None:
         return []
-    matches = list(_STEP.finditer(program))
-    arguments = [match[2].rsplit(", ", 1) for match in matches]
-    if not matches or ", ".join(match[0] for match in matches) != program or any(len(a) != 2 for a in arguments):
-        return None
-    return [Step(match[1], *pair) for match, pair in zip(matches, arguments, strict=True)]
+    # The last comma parts the arguments: a row's name may hold others.
+    steps = [(operation, *arguments.rsplit(", ", 1)) for operation, arguments in _STEP.findall(program)]
+    whole = ", ".join(f"{operation}({', '.join(pair)})" for operation, *pair in steps)
+    return steps if steps and whole == program and all(len(step) == 3 for step in steps) else None
 
 
 def to_number(text: str) -> float | None:
@@ -133,10 +115,8 @@ def to_number(text: str) -> float | None:
 def execute(program: str, table: Table) -> float | str | None:
     """The program's result, "yes"/"no" for a comparison; None if it cannot be executed."""
     steps = parse_program(program)
-    if not steps:
-        return to_number(program) if steps == [] else None
     try:
-        return _run(steps, table)[0]
+        return _run(steps, table)[0] if steps else to_number(program)
     except (ValueError, ArithmeticError):
         return None
 
@@ -146,13 +126,12 @@ def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[fl
 
     Raises `ValueError` or `ArithmeticError` where a step is undefined: an unknown row, a division by zero, overflow.
     """
-    results: list[float | str] = []
+    earlier: dict[str, float | str] = {}
     told = []
-    for operation, *arguments in steps:
+    for number, (operation, *arguments) in enumerate(steps):
         if operation.startswith("table_"):
             result, sentence = _over_row(operation, arguments[0], table, digits)
         else:
-            earlier = {f"#{number}": result for number, result in enumerate(results)}
             first, second = (earlier.get(text, to_number(text)) for text in arguments)
             if not isinstance(first, float) or not isinstance(second, float):
                 raise ValueError(f"an argument of {arguments} is no number")
@@ -162,11 +141,10 @@ def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[fl
             else:
                 operate, sentence = _ARITHMETIC[operation]
                 result = rounded(operate(first, second), digits)
-                bracketed = show(second) if operation == "exp" else _operand(second)
-                sentence = sentence.format(show(first), bracketed, show(result))
-        results.append(result)
+                sentence = sentence.format(show(first), show(second, operand=operation != "exp"), show(result))
+        earlier[f"#{number}"] = result
         told.append(sentence)
-    return results[-1], told
+    return result, told
 
 
 def _over_row(operation: str, name: str, table: Table, digits: int | None) -> tuple[float, str]:
@@ -184,7 +162,7 @@ def _over_row(operation: str, name: str, table: Table, digits: int | None) -> tu
     total = values[0]
     for value in values[1:]:
         before, total = total, rounded(total + value, digits and digits + 5)
-        told += f"\nAdding up, {show(before)} + {_operand(value)} = {show(total)}."
+        told += f"\nAdding up, {show(before)} + {show(value, operand=True)} = {show(total)}."
     if operation == "table_sum":
         return total, told
     average = rounded(total / len(values), digits)
@@ -203,14 +181,10 @@ def rounded(value: float, digits: int | None) -> float:
     return round(value, max(2, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
-def show(value: float) -> str:
-    """A number in plain decimals: 94.0 -> "94", 1e-05 -> "0.00001"."""
-    text = f"{value:.15f}".rstrip("0").rstrip(".") if abs(value) < 1 else repr(value).removesuffix(".0")
-    return f"{value:.0f}" if "e" in text else text
-
-
-def _operand(value: float) -> str:
-    return f"({show(value)})" if value < 0 else show(value)
+def show(value: float, operand: bool = False) -> str:
+    """A number in plain decimals: 94.0 -> "94", 1e-05 -> "0.00001"; an operand below zero stands in brackets."""
+    text = np.format_float_positional(value, precision=15, trim="-")
+    return f"({text})" if operand and value < 0 else text
 
 
 def worked_reasoning(program: str, gold: str, executed: object, page: Page, question: str) -> str:
@@ -267,12 +241,11 @@ def _where(program: str, steps: list[Step], page: Page, question: str) -> str:
 
     Of several places the one that shares most words with the question.
     """
-    asked = set(question.lower().split())
 
     def shared(text: str) -> int:
-        return len(asked & set(text.lower().split()))
+        return len(set(question.lower().split()) & set(text.lower().split()))
 
-    arguments = [text for step in steps if "table" not in step.operation for text in (step.first, step.second)]
+    arguments = [text for operation, *pair in steps if "table" not in operation for text in pair]
     literals = [text for text in arguments if not text.startswith(("#", "const_"))] if steps else [program.strip()]
     cells, quotes, unseen = [], [], []
     for literal in dict.fromkeys(literals):

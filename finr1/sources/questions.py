@@ -4,9 +4,8 @@
   without an answer, and no split is published: see `ANT_TEST_SHARE`.
 * FinanceIQ: one CSV an exam. Fin-R1 trains on its `test/` and does not report it, so that is training data here.
 * FinCorpus: only `fin_exam` holds questions, as plain text.
-* FinPEE is closed. `finpee` reads questions of one's own in its place: `question` and `answer`; optional are `id`,
-  `context`, `A`..`H`, `kind` (an answer kind; default number, or choice where there are options), `explanation`,
-  `language` and `split` (default train).
+* FinPEE is closed. `finpee` reads Chinese questions of one's own in its place: `question` and `answer`; optional are
+  `context`, `A`..`H`, `kind` (an answer kind; default number, or choice where there are options) and `split`.
 * Finance-Instruct-500k: `system, user, assistant`, or `prompt` and `completion`. Fin-R1 benchmarks on a stratified
   tenth of it: where no file states a split, a tenth by hash is `test`.
 * FinanceQT is Quant-Trading-Instruct.
@@ -18,11 +17,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from finr1.records import Capability, Problem, Turn, hash_share
-from finr1.sources.files import Files, NoProblem, key_of, read_each, require, split_in_name, text_of
+from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name, text_of
 
 # Ant_Finance is both a source and a benchmark of the paper: of some 2,343 questions with an answer this leaves about
 # 940 for the benchmark, which wants 1,000.
@@ -39,75 +37,51 @@ ANT_CAPABILITIES: dict[str, Capability] = {
 }  # fmt: skip
 
 
-def read_ant(record: Any, file: str) -> Problem:
+def read_ant(record: dict, file: str) -> Problem:
     """A row of one of the 33 task files as a `Problem`."""
-    if "sufe" in file.lower().split("/"):
-        raise NoProblem("FinEval, the other part of Fin-Eva")
-    category, task = ["", *_without_suffix(file).split("/")][-2:]
+    *folders, name = ["", *file.split("/")]
+    require({"FinEval, the other part of Fin-Eva": "sufe" not in file.lower().split("/")})
+    task = name.split(".")[0]
     question, context, options = text_of(record["question"]), text_of(record.get("context")), options_of(record)
     key = key_of(context, question, *options.values())
     if not options and task in VERDICT_PROMPTS:
         question = f"{VERDICT_PROMPTS[task]}\n\n{question}"
     place = hash_share(key, SPLIT_SEED)
-    return _exam(
-        f"ant_finance/{task}/{key}",
-        question,
-        options,
-        record["answer"],
-        module="non-reasoning business knowledge",
-        answer_kind="choice" if options else "boolean",
-        split="test" if place < ANT_TEST_SHARE else "dev" if place < ANT_TEST_SHARE + ANT_DEV_SHARE else "train",
-        context=context,
-        capability=ANT_CAPABILITIES.get(task) or ANT_CAPABILITIES.get(category) or "knowledge",
-        family=task,
-    )
+    split = "test" if place < ANT_TEST_SHARE else "dev" if place < ANT_TEST_SHARE + ANT_DEV_SHARE else "train"
+    capability = ANT_CAPABILITIES.get(task) or ANT_CAPABILITIES.get(folders[-1], "knowledge")
+    kind = "choice" if options else "boolean"
+    fields = {"answer_kind": kind, "context": context, "split": split, "capability": capability, "family": task}
+    return _exam("ant_finance", f"{task}/{key}", question, options, record["answer"], **fields)
 
 
-def read_financeiq(record: Any, file: str) -> Problem:
+def read_financeiq(record: dict, file: str) -> Problem:
     """A row of an exam file as a `Problem`."""
     question, options = text_of(record["Question"]), options_of(record)
-    key, family = key_of(question, *options.values()), _without_suffix(file.rsplit("/", 1)[-1])
-    split = "dev" if "dev" in file.split("/") else "train"
-    return _exam(f"financeiq/{key}", question, options, record["Answer"], split=split, family=family)
+    *folders, name = file.split("/")
+    fields = {"split": "dev" if "dev" in folders else "train", "family": name.split(".")[0]}
+    return _exam("financeiq", key_of(question, *options.values()), question, options, record["Answer"], **fields)
 
 
-def read_fincorpus(record: Any, file: str) -> Problem:
+def read_fincorpus(record: dict, file: str) -> Problem:
     """An exam question out of its plain text: question, `A、` ... lines, `答案：`, `分析解释：`."""
     parts = re.fullmatch(
-        r"(?P<question>.*?)\n(?P<options>A\s*[、.．].*?)\n\s*答案[:：](?P<answer>.*?)(?:\n\s*分析解释[:：](?P<why>.*))?",
-        record["text"].strip(),
-        re.DOTALL,
+        r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*分析解释[:：](.*))?", record["text"].strip(), re.DOTALL
     )
     require({"plain text, no question": parts})
-    options = dict(re.findall(r"^[ \t]*([A-H])[ \t]*[、.．][ \t]*(.*?)[ \t]*$", parts["options"], re.MULTILINE))
+    question, listed, answer, why = parts.groups("")
+    options = dict(re.findall(r"^[ \t]*([A-H])[ \t]*[、.．][ \t]*(.*?)[ \t]*$", listed, re.MULTILINE))
     require({"no options": all(options.values())})  # they were images
-    return _exam(
-        f"fincorpus/{key_of(parts['question'], *options.values())}",
-        parts["question"].strip(),
-        options,
-        parts["answer"],
-        module="non-reasoning business knowledge",
-        split=split_in_name(file) or "train",
-        reference=(parts["why"] or "").strip(),
-    )
+    key, split = key_of(question, *options.values()), split_in_name(file) or "train"
+    return _exam("fincorpus", key, question.strip(), options, answer, split=split, reference=why.strip())
 
 
-def read_finpee(record: Any, file: str) -> Problem:
+def read_finpee(record: dict, file: str) -> Problem:
     """A question of one's own folder as a `Problem`; columns as in the module's text."""
-    question, options = text_of(record["question"]), options_of(record)
+    question, context, options = text_of(record["question"]), text_of(record.get("context")), options_of(record)
     kind = record.get("kind") or ("choice" if options else "number")
-    return _exam(
-        f"finpee/{record.get('id') or key_of(question, *options.values())}",
-        question,
-        options,
-        record["answer"],
-        answer_kind=kind,
-        split=record.get("split") or "train",
-        context=text_of(record.get("context")),
-        capability="calculation" if kind in ("number", "percent") else "knowledge",
-        reference=record.get("explanation") or "",
-        language=record.get("language") or "zh",
-    )
+    fields = {"context": context, "answer_kind": kind, "split": record.get("split") or "train"}
+    key = key_of(context, question, *options.values())
+    return _exam("finpee", key, question, options, record["answer"], **fields)
 
 
 def options_of(record: dict) -> dict[str, str]:
@@ -115,28 +89,23 @@ def options_of(record: dict) -> dict[str, str]:
     return {letter: text_of(record[letter]) for letter in "ABCDEFGH" if text_of(record.get(letter))}
 
 
-def _exam(id: str, question: str, options: dict[str, str], answer: object, **fields: Any) -> Problem:
-    """An exam question as a `Problem`, by default a Chinese choice; the answer `["A","B"]` becomes AB."""
-    kind, gold = fields.get("answer_kind", "choice"), text_of(answer)
+def _exam(source: str, key: str, question: str, options: dict[str, str], answer: object, **fields: Any) -> Problem:
+    """An exam question as a `Problem`, by default a choice; the answer `["A","B"]` becomes AB."""
+    kind, gold = fields.setdefault("answer_kind", "choice"), text_of(answer)
     if gold.startswith("["):
         gold = "".join(sorted(json.loads(gold)))
     require({"no question": question, "no gold": gold, "no options": kind != "choice" or len(options) > 1})
-    defaults = {"module": "professional knowledge", "language": "zh", "capability": "knowledge", "answer_kind": kind}
-    names = {"id": id, "source": id.partition("/")[0], "group": id}
-    return Problem(question=question, choices=options or None, gold=gold, **names, **defaults | fields)
+    fields = {"capability": "knowledge"} | fields
+    return problem_of(source, key, question=question, choices=options or None, gold=gold, **fields)
 
 
-def _without_suffix(file: str) -> str:
-    return re.sub(r"\.(jsonl|csv|json)(\.gz)?$", "", file)
-
-
-def finance_instruct_files(files: Files) -> Iterator[tuple[str, int, Problem | str]]:
-    """(file, number, problem or reason); `train` is a split only beside another: the hub calls unsplit data so, too."""
+def finance_instruct_files(files: Files) -> Results:
+    """The results; `train` is a split only beside another: the hub calls unsplit data so, too."""
     has_splits = any(split_in_name(name) in ("dev", "test") for name in files)
     return read_each(lambda record, file: read_finance_instruct(record, file if has_splits else ""), files)
 
 
-def read_finance_instruct(record: Any, file: str) -> Problem:
+def read_finance_instruct(record: dict, file: str) -> Problem:
     """A conversation as a `Problem` whose gold is the last answer."""
     if "prompt" in record:
         chat = [*record["prompt"], *record["completion"]]
@@ -147,32 +116,24 @@ def read_finance_instruct(record: Any, file: str) -> Problem:
     in_turn = [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
     require({"no question and answer in turn": turns and in_turn})
     *earlier, question, answer = (turn["content"].strip() for turn in turns)
-    require({"no question": question, "no gold": answer, "empty turn": all(earlier)})
+    require({"empty turn": all(earlier)})
     history = [Turn(question=q, answer=a) for q, a in zip(earlier[::2], earlier[1::2], strict=True)]
     key = key_of(system, *(turn.question for turn in history), question)
-    return _open(
-        f"finance_instruct_500k/{key}",
-        question,
-        answer,
-        module="professional knowledge",
-        capability="knowledge",
-        context=system,
-        history=history,
-        split=split_in_name(file) or ("test" if hash_share(key, SPLIT_SEED) < INSTRUCT_TEST_SHARE else "train"),
-    )
+    split = split_in_name(file) or ("test" if hash_share(key, SPLIT_SEED) < INSTRUCT_TEST_SHARE else "train")
+    return _open("finance_instruct_500k", key, question, answer, context=system, history=history, split=split)
 
 
-def read_financeqt(record: Any, file: str) -> Problem:
+def read_financeqt(record: dict, file: str) -> Problem:
     """A row of trading questions as a `Problem`."""
     question, answer, context = (text_of(record[name]) for name in ("question", "answer", "context"))
-    require({"no question": question, "no gold": answer})
-    name, split = f"financeqt/{key_of(context, question)}", split_in_name(file) or "train"
-    return _open(name, question, answer, module="code", capability="code", context=context, split=split)
+    fields = {"context": context, "split": split_in_name(file) or "train", "capability": "code"}
+    return _open("financeqt", key_of(context, question), question, answer, **fields)
 
 
-def _open(id: str, question: str, answer: str, **fields: Any) -> Problem:
+def _open(source: str, key: str, question: str, answer: str, **fields: Any) -> Problem:
     """An open question as a `Problem`."""
+    require({"no question": question, "no gold": answer})
     kind = "number" if re.fullmatch(r"[-+]?\$?\d[\d,]*(\.\d+)?", answer) else "text"
     language = "zh" if re.search(r"[\u4e00-\u9fff]", question) else "en"
-    names = {"id": id, "source": id.partition("/")[0], "group": id}
-    return Problem(question=question, gold=answer, answer_kind=kind, language=language, **names, **fields)
+    fields = {"capability": "knowledge", "answer_kind": kind, "language": language} | fields
+    return problem_of(source, key, question=question, gold=answer, **fields)
