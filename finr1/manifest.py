@@ -105,16 +105,21 @@ def package_hashes() -> dict[str, str]:
 
 
 def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
-    """Those of `hashes` that this process has loaded: its modules in the package's root and the data files of their
-    names (`ledger.py`, `ledger.yaml`), and every folder of which it has loaded a module, as a whole.
+    """Those of `hashes` that this process has loaded: its modules, and the data files beside them.
+
+    A data file belongs to the modules of its folder; in the package's root, to the module of its name (`ledger.yaml`
+    to `ledger.py`). What lies in `sandbox` runs in a process of its own, and counts with its folder.
     """
-
-    def unit(path: Path) -> Path:
-        return path.with_name(path.name.partition(".")[0]) if path.parent == _PACKAGE else path.parent
-
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    loaded = {unit(Path(file).resolve()) for file in files if file}
-    return {name: sha256 for name, sha256 in hashes.items() if unit(_PACKAGE.parent / name) in loaded}
+    loaded = {Path(file).resolve() for file in files if file}
+    folders = {path.parent for path in loaded} - {_PACKAGE}
+
+    def counts(path: Path) -> bool:
+        if path.suffix == ".py" and path.parent.name != "sandbox":
+            return path in loaded
+        return path.parent in folders or path.with_name(path.name.partition(".")[0] + ".py") in loaded
+
+    return {name: sha256 for name, sha256 in hashes.items() if counts(_PACKAGE.parent / name)}
 
 
 def changed_files(recorded: dict[str, str]) -> list[str]:

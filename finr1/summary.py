@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from finr1.evaluation import change_text, percent, points, remark
+from finr1.evaluation.tables import PARTS
 from finr1.judge import TAKEN_OUT
 from finr1.plotting import MODEL_NAMES
-from finr1.plotting.benchmark import PARTS
 
 
 def sentences(rows: Sequence[Mapping], steps: Sequence[Mapping], measured_on: str, apart: str) -> list[str]:
@@ -74,7 +74,7 @@ def _change(step: Mapping) -> str:
 def _format_sentence(step: Mapping, lenient: Mapping[str, float]) -> str:
     """How much of a change is obedience; a share of it only where there is a gain to share. Parts are as judged."""
     whole = step["difference"]
-    parts = ", ".join(f"{points(step[part])} from {look.name}" for part, look in PARTS.items())
+    parts = ", ".join(f"{points(step[part])} from {name}" for part, name in PARTS.items())
     share = ""
     if step["low"] > 0 and not remark(step) and 0 <= step["format_part"] <= whole:
         share = f" (so the format alone is {100 * step['format_part'] / whole:.0f} % of the gain)"

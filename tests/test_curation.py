@@ -242,7 +242,7 @@ def test_fingerprints_run_unchanged_on_ray():
 
 @pytest.mark.slow
 def test_real_training_problems_are_freed_of_test_tweets_and_questions(real_data: Path):
-    there = [name for name, source in SOURCES.items() if (real_data / (source.folder or name)).is_dir()]
+    there = [name for name, source in SOURCES.items() if source.folder_in(real_data).is_dir()]
     problems = [p for name in there for p in load_source(name, real_data).problems]
     assert len({(p.group, p.split) for p in problems}) == len({p.group for p in problems}), "no group in two splits"
     train, held_out = ([p for p in problems if (p.split == "train") is wanted] for wanted in (True, False))

@@ -21,7 +21,11 @@ ORDER = {name: rank for rank, name in enumerate((*RECIPE, "greedy", "sampled"))}
 # What is compared: each step of the recipe, all of it, and the way without SFT beside it.
 STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo"))
 DETECTABLE = 1.959963984540054 + 0.8416212335729143  # z(0.975) + z(0.8): found with 80 % power at the 5 % level
-PARTS = ("format_part", "given_format_part", "without_format_part")
+PARTS = {  # of a difference, in words
+    "format_part": "more answers in the format",
+    "given_format_part": "better answers in the format",
+    "without_format_part": "better answers outside it",
+}
 
 
 def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]]:

@@ -38,6 +38,11 @@ class Source(NamedTuple):
     read_files: Callable[[Files], Results] | None = None
     folder: str = ""  # its folder inside a data folder, where that is not its name
 
+    def folder_in(self, data_dir: Path) -> Path:
+        """Where its files lie below `data_dir`: in `folder` if that is there, else in a folder of its name."""
+        other = Path(data_dir) / self.folder
+        return other if self.folder and other.is_dir() else Path(data_dir) / self.name
+
 
 def _hub(hub_id: str, **options: Any) -> dict[str, Any]:
     """Home and download of a data set of the hub; `options` go to `datasets.load_dataset`."""
@@ -96,7 +101,7 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
     missing folder or an unreachable home; the message says what to put where.
     """
     source = SOURCES[name]
-    folder = Path(data_dir) / (source.folder or name) if data_dir else None
+    folder = source.folder_in(data_dir) if data_dir else None
     try:
         if not folder and not source.fetch:
             raise SourceError("it cannot be downloaded")

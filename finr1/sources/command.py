@@ -23,7 +23,7 @@ def print_counts(options: argparse.Namespace) -> int:
 
     Names the folders that belong to no source: a misspelt one must not pass for an empty source.
     """
-    folders = {name: options.data / (source.folder or name) for name, source in SOURCES.items()}
+    folders = {name: source.folder_in(options.data) for name, source in SOURCES.items()}
     there = {name: folder for name, folder in folders.items() if folder.is_dir()}
     errors = [] if there else [f"{options.data}: no folder of a source; their names: {', '.join(SOURCES)}"]
     if not options.json:

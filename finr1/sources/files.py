@@ -25,6 +25,7 @@ from finr1 import reported
 from finr1.records import Problem
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
+OTHER_DATA = (".parquet", ".arrow", ".tsv", ".xlsx", ".xls")  # named when they lie there, not read
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 BROKEN = object()  # stands for a record that could not be read
 # What gzip, zip (encrypted, unknown method), codecs and parsers raise; an int has a limit of digits.
@@ -53,6 +54,8 @@ def read_folder(folder: Path) -> Files:
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
+    for path in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(OTHER_DATA)):
+        raise SourceError(f"{path} is not read: convert it to one of {', '.join(SUFFIXES)}")
     files: Files = {}
     for path in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES)):
         files |= read_file(path, str(path.relative_to(folder)))
