@@ -88,7 +88,7 @@ def grpo_rows(steps: int = 12, **other) -> list[dict]:
 
 PHASES = {
     "kl": 0.01, "time/generate": 25.0, "time/score": 6.0, "time/reward": 0.2, "time/update": 15.0,
-    "watch/agreement": 0.7, "watch/no_reasoning": 0.1, "watch/repetition": 0.05, "watch/options": 0.0,
+    "watch/agreement": 0.7, "watch/no_reasoning": 0.1, "watch/repetition": 0.05,
 }  # fmt: skip
 FUNNEL = [
     {"stage": s, "kept": {"x": c}, "dropped": {}}
