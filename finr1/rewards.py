@@ -8,7 +8,9 @@ are left, as if the answer were wrong.)
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -163,14 +165,14 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Rewar
     """`rewards` for TRL, computed together: a completion whose accuracy is None gets None from each of them.
 
     The reward that is marked `is_accuracy` asks `verifier` about what it leaves open (`verified`). Each batch logs
-    `watch/*` (`watch.signs`) and the id of each completion's problem.
+    `watch/*` (`watch.signs`) and the id of each completion's problem. Functions may be asynchronous.
     """
     rewards = [verified(reward, verifier) if is_accuracy(reward) else reward for reward in rewards]
     batch: dict[str, Any] = {"completions": None, "scores": []}
 
     def score(completions: Completions, log_metric=None, log_extra=None, **columns) -> list[list[float | None]]:
         logs = {"log_metric": log_metric, "log_extra": log_extra}
-        scores = [reward(completions=completions, **columns, **logs) for reward in rewards]
+        scores = [_call(reward, completions, **columns, **logs) for reward in rewards]
         accuracy = next((values for reward, values in zip(rewards, scores, strict=True) if is_accuracy(reward)), None)
         if accuracy is not None:
             scores = [[None if accuracy[i] is None else value for i, value in enumerate(values)] for values in scores]
@@ -192,3 +194,10 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Rewar
         return reward
 
     return [named(place) for place in range(len(rewards))]
+
+
+def _call(reward: Reward, completions: Completions, **columns: Any) -> list[float | None]:
+    if not inspect.iscoroutinefunction(reward):
+        return reward(completions=completions, **columns)
+    with ThreadPoolExecutor(1) as pool:  # a notebook's kernel runs a loop of its own in this thread
+        return pool.submit(asyncio.run, reward(completions=completions, **columns)).result()

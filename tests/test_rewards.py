@@ -77,7 +77,7 @@ def length_reward(completions, completion_ids, **columns):
     return [len(ids) / 10 for ids in completion_ids]
 
 
-def constant_reward(completions, **columns):
+async def slow_reward(completions, **columns):
     return [0.25 for _ in completions]
 
 
@@ -87,7 +87,7 @@ def test_what_nobody_can_judge_has_no_reward_at_all_wherever_accuracy_stands_in_
     row = {"solution": ["60", "weaker"], "answer_kind": ["number", "text"], "choices": ["", ""], "labels": ["", ""],
            "prompts": [[{"role": "user", "content": "?"}]] * 2, "completion_ids": [[1] * 4, [1] * 5],
            "id": ["a", "b"]}  # fmt: skip
-    for order in ([length_reward, format_reward, accuracy_reward], [accuracy_reward, constant_reward, length_reward]):
+    for order in ([length_reward, format_reward, accuracy_reward], [accuracy_reward, slow_reward, length_reward]):
         logged, extra = {}, {}
         functions = observed(order, None)
         assert [f.__name__ for f in functions] == [f.__name__ for f in order]
