@@ -163,7 +163,7 @@ def test_real_records_lie_where_the_environment_says(monkeypatch, tmp_path):
     assert DataParams.from_notebook(real).data_dir == str(tmp_path)
     assert DataParams.from_notebook(DATA).data_dir is None, "synthetic problems need no folder"
     text = problems(lambda: DataParams(**{**DATA, "source_names": ["tfsn"]}))
-    assert text.startswith("source_names = ['tfsn']: should be of synthetic, ") and text.endswith("mean tfns?")
+    assert text.startswith("source_names = ['tfsn']: tfsn should be one of synthetic, ") and text.endswith("mean tfns?")
 
 
 def test_from_notebook_finds_names_that_papermill_injected_in_vain():

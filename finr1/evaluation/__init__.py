@@ -15,4 +15,4 @@ from finr1.evaluation.samples import Sample, evaluate
 from finr1.evaluation.statistics import (
     clustered_interval, holm, mcnemar, paired_bootstrap, sign_flips, wilson_interval,
 )
-from finr1.evaluation.tables import paired_row, paired_table, results_table, steps_between
+from finr1.evaluation.tables import PARTS, paired_row, paired_table, results_table, steps_between

@@ -64,7 +64,8 @@ class EndpointParams(Params):
         needed = {"endpoint": ("model", "base_url"), "transformers": ("model",), "vllm": ("model",)}
         for name in (f"{self.role}_{part}" for part in needed.get(backend, ())):
             if getattr(self, name) is None:
-                yield name, f'{self.role}_backend = "{backend}" needs one'
+                what = "a URL such as http://HOST:PORT/v1" if name.endswith("url") else "a name, hub id or folder"
+                yield name, f'{self.role}_backend = "{backend}" needs {what}'
 
     def missing(self) -> Wrong:
         name = f"{self.role}_backend"
@@ -104,7 +105,7 @@ class DataParams(Params):
         known = ("synthetic", *SOURCES)
         for name in names:
             if name not in known:
-                raise ValueError(f"should be of {', '.join(known)}{did_you_mean(name, known)}")
+                raise ValueError(f"{name} should be one of {', '.join(known)}{did_you_mean(name, known)}")
         return names
 
     @field_validator("data_dir")
