@@ -27,7 +27,7 @@ BETTER_SHOWN = ("rows", "steps", "by_capability", "by_source", "protocols")  # t
 NUMBER = re.compile(r"(-|[-+]?\d[\d,.]*(e[-+]\d+)?)( %)?( \[[^]]*\])?( (of|/) \d+)?")
 
 
-def environment() -> Environment:
+def html_templates() -> Environment:
     """Jinja as every HTML page of the suite uses it: texts escaped, an unknown name an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -38,7 +38,7 @@ def environment() -> Environment:
 
 
 def _template():
-    jinja = environment()
+    jinja = html_templates()
     jinja.filters |= {"cell": cell_text, "columns": _columns, "data_uri": _data_uri}
     return jinja.get_template("report.html.j2")
 
