@@ -15,8 +15,9 @@ from finr1.manifest import read_manifest
 from finr1.models import EMBEDDED_MODEL, load_tokenizer, resolve_model
 from finr1.params import STAGES
 from finr1.paths import cache_dir
-from finr1.pipeline import load_preset, run_stages, stage_folder
+from finr1.pipeline import load_preset, run_stages
 from finr1.plan import CHAT, shape_of, training_memory
+from finr1.run import stage_folder
 
 RUN = "calibration"
 COMMON = (

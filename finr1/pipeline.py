@@ -25,7 +25,7 @@ from finr1.params import STAGES, ParameterError, Params, read_flat_yaml
 from finr1.params.base import did_you_mean, quoted
 from finr1.paths import outputs_root, preset_names, repository_root, shown
 from finr1.progress import duration
-from finr1.run import KERNEL_LOG, STATE_FILE, missing_inputs
+from finr1.run import KERNEL_LOG, STATE_FILE, missing_inputs, stage_folder
 
 _LAST_LINES = 12  # of a traceback or a log, as many as an error shows
 
@@ -168,11 +168,6 @@ def why_run(params: Params) -> str | None:
             changed.append(name)
     changed += manifest.changed_code(params.stage, record["code"])
     return textwrap.shorten(f"changed: {', '.join(changed)}", 300, placeholder=" ...") if changed else None
-
-
-def stage_folder(params: Params) -> Path:
-    """`outputs/<run>/<stage>`."""
-    return outputs_root() / params.run / params.stage
 
 
 def execute(stage: str, params: Params) -> None:

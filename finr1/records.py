@@ -57,6 +57,12 @@ class Problem(Record):
     flaw: str = ""  # what is known to be wrong with the record; such problems are not trained on
     reference: str = ""  # worked reasoning that the source itself supports (synthetic steps, FinQA's gold program)
 
+    @property
+    def graded_against(self) -> dict:
+        """What `grading.grade` holds an answer against, by its arguments: gold, kind, further golds and names."""
+        names = ("gold", "answer_kind", "alternatives", "choices", "labels")
+        return {name: getattr(self, name) for name in names}
+
 
 class Trace(Record):
     """One teacher's answer to one problem."""

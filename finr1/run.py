@@ -44,6 +44,11 @@ def missing_inputs(params: Params) -> dict[Path, str]:
     return lines
 
 
+def stage_folder(params: Params) -> Path:
+    """`outputs/<run>/<stage>`."""
+    return outputs_root() / params.run / params.stage
+
+
 class Run:
     """One stage of one run. Making it prepares `outputs/<run>/<stage>/`; `finish` completes it.
 
@@ -53,7 +58,7 @@ class Run:
     def __init__(self, params: Params):
         self.params, self.name, self.stage = params, params.run, params.stage
         self.inputs = params.inputs()
-        self.dir = outputs_root() / params.run / params.stage
+        self.dir = stage_folder(params)
         self.figures = self.dir / "figures"
         if missing := missing_inputs(params):
             raise ParameterError(params.stage, missing.values())

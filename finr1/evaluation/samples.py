@@ -80,15 +80,14 @@ def evaluate(
 
 def grade_text(problem: Problem, text: str) -> dict:
     """Every verdict on an answer, by the names of `Sample`'s fields; raises `ValueError` for an unreadable gold."""
-    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
     answer = grading.extract_answer(text)
     lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
     return {
         "answer": answer,
         "lenient_answer": lenient,
         "format": grading.has_format(text),
-        "correct": grading.grade(answer, problem.gold, problem.answer_kind, **options),
-        "lenient_correct": grading.grade(lenient, problem.gold, problem.answer_kind, **options),
+        "correct": grading.grade(answer, **problem.graded_against),
+        "lenient_correct": grading.grade(lenient, **problem.graded_against),
     }
 
 

@@ -152,9 +152,7 @@ def _terms(text: str) -> set[str]:
 
 
 def _is_gold(text: str | None, trace: Trace) -> bool | None:
-    problem = trace.problem
-    options = {"alternatives": problem.alternatives, "choices": problem.choices, "labels": problem.labels}
-    return grading.grade(text, problem.gold, problem.answer_kind, **options)
+    return grading.grade(text, **trace.problem.graded_against)
 
 
 def _numbers(text: str) -> list[str]:

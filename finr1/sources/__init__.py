@@ -134,7 +134,7 @@ def _unusable(problem: Problem) -> str:
     if len(text) > MAX_CHARS or "\\u0000" in text:
         return "too long" if len(text) > MAX_CHARS else "NUL bytes"
     try:
-        grading.grade("", problem.gold, problem.answer_kind, choices=problem.choices, labels=problem.labels)
+        grading.grade("", **problem.graded_against)
     except ValueError:
         return "unreadable gold"
     return ""
