@@ -56,6 +56,7 @@ class Problem(Record):
     level: int | None = None  # difficulty, 1 = easiest; None where the source states none
     flaw: str = ""  # what is known to be wrong with the record; such problems are not trained on
     reference: str = ""  # worked reasoning that the source itself supports (synthetic steps, FinQA's gold program)
+    reference_by_parts: str = ""  # the same reasoning in smaller steps, where there is a second way
 
     @property
     def graded_against(self) -> dict:

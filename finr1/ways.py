@@ -1,0 +1,23 @@
+"""The two ways of a teacher that is not of one mind: a solution that computes at once, and one that computes by parts.
+
+Both are right. A small model that has learned both is right more often by parts, and nobody tells GRPO so.
+"""
+
+from typing import Literal
+
+from finr1.judge.rules import split_steps
+from finr1.records import Problem
+
+Way = Literal["at_once", "by_parts"]
+
+
+def way_of(problem: Problem, text: str) -> Way | None:
+    """Which of the problem's two worked solutions `text` is like: the one whose number of steps is nearer.
+
+    None where the problem has one solution only. At a tie it is the shorter one.
+    """
+    if not problem.reference_by_parts:
+        return None
+    at_once, by_parts = (len(split_steps(told)) for told in (problem.reference, problem.reference_by_parts))
+    steps = len(split_steps(text.partition("</think>")[0].removeprefix("<think>")))
+    return "by_parts" if steps > (at_once + by_parts) / 2 else "at_once"
