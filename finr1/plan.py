@@ -155,7 +155,8 @@ def work_table(stages: dict[str, Params], prompt: float, assumed: dict[str, floa
     sampled = updated / grpo.num_iterations + grpo.pass_rate_candidates * grpo.pass_rate_samples
     models = 3 + (benchmark.zero_stage is not None) + len(benchmark.other_models)  # base, SFT, GRPO and others
     benchmarks = len(data.benchmark_names) if benchmark.sampling == "paper" else 1
-    items = benchmark.num_items * benchmarks * (1 + benchmark.num_samples) * models
+    answers = models + (models - 1) * benchmark.num_samples  # of an item; the base answers greedily alone
+    items = benchmark.num_items * benchmarks * answers
     # A trained token costs three forward passes, two with a frozen base, and one more with checkpointing.
     passes, again = ((3 if of.peft == "full" else 2) + of.gradient_checkpointing for of in (sft, grpo))
     work = [  # stage, rows, and in each row the tokens read, written and trained (in so many passes)

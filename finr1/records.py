@@ -18,6 +18,8 @@ Split = Literal["train", "dev", "test"]
 
 # The models that the recipe makes, in the order of its tables: name in files and parameters -> name in figures.
 RECIPE = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO"}
+# What is right without reading the question; in tables like a model, with decoding "none" (`evaluation.chance`).
+CHANCE = {"guess": "uniform guess", "constant": "best constant"}
 
 # Short on purpose: every token of it is paid for in every prompt of a run.
 SYSTEM_PROMPT = "Reason step by step in <think></think>, then give the result in <answer>\\boxed{}</answer>."

@@ -1,4 +1,4 @@
-"""What a run found: five sentences that are written from its numbers.
+"""What a run found: a headline and five sentences that are written from its numbers.
 
 A difference whose interval contains zero is called noise, and so is one that Holm's correction for all comparisons
 takes away; what a gain owes to the format is said beside it.
@@ -12,6 +12,24 @@ from finr1.evaluation import change_text, percent, points, remark
 from finr1.evaluation.tables import PARTS
 from finr1.judge import TAKEN_OUT
 from finr1.plotting import MODEL_NAMES
+
+
+def headline(rows: Sequence[Mapping], steps: Sequence[Mapping], above: Mapping | None, seed: int) -> str:
+    """The step from SFT to GRPO in each decoding, and how far GRPO lies above the best constant; empty without it.
+
+    `rows` with those of `CHANCE`, where there are some; `above`: `paired_row` from the constant to GRPO.
+    """
+    own = [step for step in steps if (step["before"], step["after"]) == ("sft", "grpo")]
+    if not own:
+        return ""
+    changes = "; ".join(f"{step['decoding']} {_change(step)}" for step in own)
+    told = f"GRPO after SFT, seed {seed}: {changes}."
+    worth = {row["model"]: percent(row["accuracy"]) for row in rows if row["decoding"] == "none"}
+    if above and "constant" in worth:
+        where = "not clearly apart from" if above["inside_noise"] else "above" if above["low"] > 0 else "below"
+        told += (f" One constant answer for each family is worth {worth['constant']} %, a uniform guess "
+                 f"{worth['guess']} %: SFT + GRPO is {where} the constant, {change_text(above)} points.")  # fmt: skip
+    return told
 
 
 def sentences(rows: Sequence[Mapping], steps: Sequence[Mapping], measured_on: str, apart: str) -> list[str]:

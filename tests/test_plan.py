@@ -134,7 +134,8 @@ def test_the_plan_counts_what_the_preset_asks_for():
     tries = grpo.pass_rate_candidates * grpo.pass_rate_samples
     assert written["05 GRPO samples"] == (grpo.max_steps / grpo.num_iterations * grpo.batch_size + tries) * 50
     models = 3 + (benchmark.zero_stage is not None) + len(benchmark.other_models)
-    assert written["06 benchmark"] == benchmark.num_items * (1 + benchmark.num_samples) * models * 50
+    answers = models + (models - 1) * benchmark.num_samples  # of an item
+    assert written["06 benchmark"] == benchmark.num_items * answers * 50
 
 
 def test_a_teacher_behind_an_endpoint_costs_money_and_no_hours():

@@ -41,14 +41,12 @@ def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> None:
                               "max_gen_toks": max_tokens},
         "metadata": {"version": 1.0},
     }  # fmt: skip
+    unasked = {"context", "reference", "reference_by_parts"}
     for source in dict.fromkeys(problem.source for problem in problems):
         name = f"{TAG}_{source}"
         # The problem as one string: a JSON dataset would give every row the options and labels of all other rows.
-        rows = [
-            {"id": p.id, "messages": messages(p), "problem": p.model_dump_json(exclude={"context", "reference"})}
-            for p in problems
-            if p.source == source
-        ]
+        own = [(p, p.model_dump_json(exclude=unasked)) for p in problems if p.source == source]
+        rows = [{"id": p.id, "messages": messages(p), "problem": text} for p, text in own]
         write_jsonl(folder / f"{name}.jsonl", rows)
         task = {"task": name, "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}}} | common
         text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)

@@ -22,7 +22,7 @@ def points(value: float | None) -> str:
 
 def estimate(value: float | None, low: float | None, high: float | None, digits: int = 1) -> str:
     """A share in percent with its interval, whose ends have `digits` decimals: "20.2 [16.9, 24.0]"; a dash for None."""
-    return "-" if value is None else f"{percent(value)} [{percent(low, digits)}, {percent(high, digits)}]"
+    return percent(value) if low is None else f"{percent(value)} [{percent(low, digits)}, {percent(high, digits)}]"
 
 
 def change_text(row: Mapping) -> str:
@@ -48,13 +48,15 @@ def result_cells(rows: Sequence[Mapping]) -> list[dict]:
         given = estimate(row["accuracy_given_format"], row["given_format_low"], row["given_format_high"], 0)
         cells.append(line | {
             "accuracy [95 %]": estimate(row["accuracy"], row["low"], row["high"]),
+        } | ({} if row["decoding"] == "none" else {
             "cut off": percent(row["truncated"]),
             "no answer": percent(row["missing"]),
             "format [95 %]": estimate(row["format"], row["format_low"], row["format_high"], 0),
             "right in format [95 %]": f"{given} of {row['in_format']}" if row["in_format"] else "-",
             "lenient [95 %]": estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
             "tokens": "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}",
-        })  # fmt: skip
+            "false step": f"{percent(row['false_step'])} of {row['right']}" if row["right"] else "-",
+        }))  # fmt: skip
     return cells
 
 
@@ -80,7 +82,7 @@ def step_cells(steps: Sequence[Mapping]) -> list[dict]:
 def render_table(rows: Sequence[Mapping], steps: Sequence[Mapping] = ()) -> str:
     """`results_table`, what to know about it, and `paired_table` below, as plain text for a terminal."""
     left = ["model", "decoding", *(key for key in GROUPS if key in rows[0])]
-    lines = [pd.DataFrame(result_cells(rows)).set_index(left).to_string(sparsify=False), *table_notes(rows)]
+    lines = [pd.DataFrame(result_cells(rows)).set_index(left).fillna("").to_string(sparsify=False), *table_notes(rows)]
     if steps:
         lines += ["", pd.DataFrame(step_cells(steps)).set_index(["step", "decoding"]).to_string(sparsify=False)]
         lines.append("The intervals of the parts are in the figure `decomposition` of notebook 06 and in metrics.json.")

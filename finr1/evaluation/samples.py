@@ -17,20 +17,25 @@ from typing import Literal
 from finr1 import grading
 from finr1.evaluation.items import suite_of
 from finr1.generation import AnswerStore, Backend, Request, SamplingParams, generate
-from finr1.records import Capability, Problem, Record, messages
+from finr1.judge import false_equations
+from finr1.records import AnswerKind, Capability, Problem, Record, messages
+from finr1.ways import Way, way_of
+
+DECISIONS = ("boolean", "choice", "label")  # kinds of answers that can be guessed
 
 
 class Sample(Record):
     """One answer of one model to one problem, with every verdict on it."""
 
-    model: str  # one of `RECIPE`, or the name of another model
-    decoding: Literal["greedy", "sampled"]
+    model: str  # one of `RECIPE` or `CHANCE`, or the name of another model
+    decoding: Literal["greedy", "sampled", "none"]  # none: of `CHANCE`
     problem_id: str
     sample: int  # 0 for greedy decoding
     source: str
     family: str
     capability: Capability
     language: Literal["en", "zh"]
+    answer_kind: AnswerKind = "number"
     question: str  # the last turn without its context, to read the file by itself
     gold: str
     flaw: str = ""  # what is known to be wrong with the gold
@@ -43,11 +48,18 @@ class Sample(Record):
     format: bool
     correct: bool | None  # None: rules cannot decide; such a sample is counted and left out of the accuracy
     lenient_correct: bool | None
+    way: Way | None = None  # which of the problem's two solutions it is like; None: the problem has one
+    false_steps: int = 0  # equations in it that are not true
     graded_by: Literal["rules", "judge"] = "rules"
 
     @property
     def suite(self) -> str | None:  # the capability suite that the item belongs to
         return suite_of(self.capability, self.language)
+
+    @property
+    def kind(self) -> str:
+        names = {"number": "numbers", "percent": "numbers"} | dict.fromkeys(DECISIONS, "decisions")
+        return names.get(self.answer_kind, "open answers")
 
 
 def evaluate(
@@ -68,14 +80,18 @@ def evaluate(
     completions = iter(generate(requests, sampling, backend, store))
     samples = []
     for problem, request in zip(problems, requests, strict=True):
-        known = problem.model_dump(include={"source", "family", "capability", "language", "question", "gold", "flaw"})
-        known |= {"model": model, "decoding": decoding, "problem_id": problem.id}
-        known["prompt_sha256"] = chat_sha256(request.messages)
+        known = about(problem, request.messages) | {"model": model, "decoding": decoding}
         for completion in itertools.islice(completions, sampling.num_samples):
             said = {"sample": completion.sample, "text": completion.tagged, "finish_reason": completion.finish_reason}
             said["tokens"] = completion.usage.completion_tokens
             samples.append(Sample(**known, **said, **grade_text(problem, completion.tagged)))
     return samples
+
+
+def about(problem: Problem, chat: list[dict]) -> dict:
+    """What a sample says of its problem and of the chat that asked it, by the names of `Sample`'s fields."""
+    names = {"source", "family", "capability", "language", "answer_kind", "question", "gold", "flaw"}
+    return problem.model_dump(include=names) | {"problem_id": problem.id, "prompt_sha256": chat_sha256(chat)}
 
 
 def grade_text(problem: Problem, text: str) -> dict:
@@ -88,6 +104,8 @@ def grade_text(problem: Problem, text: str) -> dict:
         "format": grading.has_format(text),
         "correct": grading.grade(answer, **problem.graded_against),
         "lenient_correct": grading.grade(lenient, **problem.graded_against),
+        "way": way_of(problem, text),
+        "false_steps": len(false_equations(text)),
     }
 
 

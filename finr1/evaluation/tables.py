@@ -14,10 +14,10 @@ import pandas as pd
 
 from finr1.evaluation import statistics
 from finr1.evaluation.samples import Sample
-from finr1.records import RECIPE
+from finr1.records import CHANCE, RECIPE
 
-GROUPS = ("capability", "family", "language", "source", "suite")  # by which a table may be split
-ORDER = {name: rank for rank, name in enumerate((*RECIPE, "greedy", "sampled"))}
+GROUPS = ("capability", "family", "kind", "language", "source", "suite", "way")  # by which a table may be split
+ORDER = {name: rank for rank, name in enumerate((*CHANCE, *RECIPE, "greedy", "sampled"))}
 # What is compared: each step of the recipe, all of it, and the way without SFT beside it.
 STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo"))
 DETECTABLE = 1.959963984540054 + 0.8416212335729143  # z(0.975) + z(0.8): found with 80 % power at the 5 % level
@@ -36,6 +36,16 @@ def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]
     return {key: groups[key] for key in sorted(groups, key=lambda key: [(ORDER.get(v, 99), str(v)) for v in key])}
 
 
+def headline(samples: Sequence[Sample], source: str) -> list[Sample]:
+    """The samples that the headline is made of: those of `source`, and of these the ones on problems with two ways.
+
+    What choosing between two ways is worth would be diluted by problems that have one. Where there are none with two,
+    it is all of the source, and where there is nothing of the source, all.
+    """
+    own = [sample for sample in samples if sample.source == source] or list(samples)
+    return [sample for sample in own if sample.way] or own
+
+
 def item_scores(samples: Iterable[Sample], field: str = "correct") -> pd.DataFrame:
     """By problem id, sorted: `mean`, `sum` and `size` of the field's values; undecided ones (None) are left out."""
     pairs = [(sample.problem_id, getattr(sample, field)) for sample in samples]
@@ -48,7 +58,8 @@ def results_table(samples: Iterable[Sample], by: str | None = None) -> list[dict
 
     `n` items, `samples` answers, `undecided` ones that nobody could grade (in no accuracy); `accuracy`, `format` and
     `lenient` with intervals; `accuracy_given_format` over the `in_format` answers, with its own; the share `truncated`
-    at the token limit and the share `missing` a readable answer; `mean_tokens`.
+    at the token limit and the share `missing` a readable answer; `mean_tokens`; of the `right` answers the share that
+    has a `false_step`. What `CHANCE` is worth on these items is exact and has no interval.
 
     Where answers are `undecided`, the accuracy is no plain one: of an open question rules call a missing answer wrong
     and leave most given ones undecided, so that the rest leans to the wrong ones. Whoever shows it says so.
@@ -56,6 +67,7 @@ def results_table(samples: Iterable[Sample], by: str | None = None) -> list[dict
     keys, rows = ("model", "decoding", *([by] if by else [])), []
     for values, group in by_values(samples, *keys).items():
         correct, in_format = item_scores(group), item_scores(s for s in group if s.format)
+        right = [s.false_steps > 0 for s in group if s.correct]
         tokens = [s.tokens for s in group if s.tokens is not None]
         counts = {
             "n": len(correct),
@@ -65,6 +77,8 @@ def results_table(samples: Iterable[Sample], by: str | None = None) -> list[dict
             "truncated": sum(s.finish_reason == "length" for s in group) / len(group),
             "missing": sum(s.answer is None for s in group) / len(group),
             "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
+            "right": len(right),
+            "false_step": sum(right) / len(right) if right else None,
         }
         shares = {
             **_share(correct, "accuracy", "low", "high"),
@@ -72,6 +86,8 @@ def results_table(samples: Iterable[Sample], by: str | None = None) -> list[dict
             **_share(in_format, "accuracy_given_format", "given_format_low", "given_format_high", by_answer=True),
             **_share(item_scores(group, "lenient_correct"), "lenient", "lenient_low", "lenient_high"),
         }
+        if "none" in values:
+            shares |= {"low": None, "high": None}
         rows.append(dict(zip(keys, values, strict=True)) | counts | shares)
     return rows
 

@@ -18,7 +18,8 @@ from finr1.records import Problem, Record, hash_share
 
 STUDY = 200  # answers decided by rules that the judge grades, too: both rates to some 5 points
 TAKEN_OUT, LEFT_IN = "taken out", "left in"  # what a row's `judge_error` says
-_GROUPS = ("model", "decoding", "capability", "family", "language", "source", "suite")  # what a row may stand for
+# What a row may stand for.
+_GROUPS = ("model", "decoding", "capability", "family", "kind", "language", "source", "suite", "way")
 _KEY = ("model", "decoding", "problem_id", "sample")
 
 

@@ -17,7 +17,7 @@ from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, Posi
 
 from finr1 import paths
 from finr1.params.base import ParameterError, Params, Wrong, did_you_mean, read_flat_yaml  # noqa: F401
-from finr1.records import RECIPE
+from finr1.records import CHANCE, RECIPE
 
 API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
 
@@ -299,10 +299,10 @@ class BenchmarkParams(EndpointParams):
 
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
-        named = len(self.others) == len(self.other_models) and not self.others.keys() & RECIPE
+        named = len(self.others) == len(self.other_models) and not self.others.keys() & (RECIPE | CHANCE)
         if not named or not all(name and place for name, place in self.others.items()):
-            forms = "NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL"
-            yield "other_models", f"each should be {forms}, with a NAME of its own, none of {', '.join(RECIPE)}"
+            forms, taken = "NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL", ", ".join(RECIPE | CHANCE)
+            yield "other_models", f"each should be {forms}, with a NAME of its own, none of {taken}"
 
     def input_names(self) -> dict[str, str]:
         """The stages that are named, and those that trained a model of `other_models`."""

@@ -20,24 +20,29 @@ if TYPE_CHECKING:
 def estimates(rows: Sequence[Mapping], key: str, value: str = "accuracy") -> list[dict]:
     """`rows` for `dots`: a line for each value of `key` with its n, on it the `value` of each model as a dot.
 
-    `value`: accuracy, lenient, format.
+    `value`: accuracy, lenient, format. What chance is worth is an accuracy, and stands in every decoding.
     """
     low, high = ("low", "high") if value == "accuracy" else (f"{value}_low", f"{value}_high")
     models, drawn = looks(row["model"] for row in rows), []
-    for row in rows:
-        sizes = [other["n"] for other in rows if other[key] == row[key]]
+    asked = [row for row in rows if row["decoding"] != "none"]
+    for line in dict.fromkeys(row[key] for row in asked):
+        sizes = [row["n"] for row in asked if row[key] == line]
         n = "–".join(str(size) for size in sorted({min(sizes), max(sizes)}))  # models differ in undecided answers
-        drawn.append({"label": f"{row[key]}, n = {n}", "look": models[row["model"]], "value": row[value],
-                      "low": row[low], "high": row[high], "points": row.get("by_seed", {}).values()})  # fmt: skip
+        for row in rows:
+            chance = row["decoding"] == "none"
+            if row[key] != line and not (chance and key == "decoding") or chance and value != "accuracy":
+                continue
+            drawn.append({"label": f"{line}, n = {n}", "look": models[row["model"]], "value": row[value],
+                          "low": row[low], "high": row[high], "points": row.get("by_seed", {}).values()})  # fmt: skip
     return drawn
 
 
 def accuracy_by(rows: Sequence[Mapping], key: str, decoding: str = "greedy") -> Figure:
     """Accuracy of each model by `key` (capability, family, source, suite, protocol), dots with 95 % intervals."""
-    rows = [row for row in rows if row["decoding"] == decoding and row["accuracy"] is not None]
+    rows = [row for row in rows if row["decoding"] in (decoding, "none") and row["accuracy"] is not None]
     models, groups = ({row[name] for row in rows} for name in ("model", key))
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + (0.12 + 0.08 * len(models)) * len(groups)))
-    drawn = estimates(rows, key)
+    drawn = estimates(rows, key)  # ticks: what a guess and a constant are worth
     dots(ax, drawn)
     ax.set(xlim=(-2, 102), xlabel=f"accuracy (%), {decoding} decoding, 95 % interval")
     legend_of(fig, drawn)

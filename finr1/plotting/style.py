@@ -11,6 +11,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
 
+from finr1.records import CHANCE, RECIPE
+
 if TYPE_CHECKING:
     from IPython.display import Code
     from matplotlib.axes import Axes
@@ -21,7 +23,8 @@ WIDTH = 5.5  # inches: the text width of a paper
 # A model has the same colour and marker in every figure; the marker carries a print in grey.
 MODEL_COLOURS = {"base": "#999999", "zero": "#CC79A7", "sft": "#0072B2", "grpo": "#D55E00"}
 MODEL_MARKERS = {"base": "o", "zero": "v", "sft": "s", "grpo": "D"}
-MODEL_NAMES = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO"}
+MODEL_NAMES = RECIPE
+TICKS = {"guess": "#BBBBBB", "constant": "#666666"}  # what chance is worth: grey, over the whole line
 # Any other model, in the order in which a figure meets them.
 _OTHERS = (("#56B4E9", "P"), ("#E69F00", "X"), ("#000000", "*"), ("#F0E442", "<"))
 # Fonts with Chinese glyphs under the names by which the common systems ship them, best first.
@@ -39,9 +42,10 @@ class Look(NamedTuple):
 def looks(models: Iterable[str]) -> dict[str, Look]:
     """Model -> its `Look`: fixed for the recipe's models, by place for others (from the fifth of them, repeated)."""
     models = list(dict.fromkeys(models))
-    others = [model for model in models if model not in MODEL_NAMES]
+    others = [model for model in models if model not in RECIPE | CHANCE]
     drawn = {model: Look(*_OTHERS[place % len(_OTHERS)], safe_text(model)) for place, model in enumerate(others)}
     drawn |= {model: Look(MODEL_COLOURS[model], MODEL_MARKERS[model], name) for model, name in MODEL_NAMES.items()}
+    drawn |= {model: Look(colour, "|", CHANCE[model]) for model, colour in TICKS.items()}
     return {model: drawn[model] for model in models}
 
 
@@ -73,14 +77,16 @@ def dots(ax: Axes, rows: Sequence[Mapping]) -> None:
     """A horizontal plot of estimates in percent: one line for each label, on it a dot with its interval for each row.
 
     `rows`: {"label", "value", "low", "high", "look"}, numbers in [-1, 1]; "hollow" leaves the dot empty, "points" are
-    drawn small beside it. No interval where "low" is None, and nothing at all where "value" is.
+    drawn small beside it. No interval where "low" is None, and nothing at all where "value" is. A look with the marker
+    "|" is a tick over the whole line.
     """
     labels = list(dict.fromkeys(row["label"] for row in rows))
     for place, label in enumerate(labels):
-        members = [row for row in rows if row["label"] == label]
+        members = [row for row in rows if row["label"] == label and row["value"] is not None]
+        for tick in (row for row in members if row["look"].marker == "|"):
+            ax.vlines(100 * tick["value"], place - 0.42, place + 0.42, tick["look"].colour, linewidth=2, zorder=1)
+        members = [row for row in members if row["look"].marker != "|"]
         for number, row in enumerate(members):
-            if row["value"] is None:
-                continue
             y, look = place + 0.7 * ((number + 0.5) / len(members) - 0.5), row["look"]
             if row["low"] is not None:
                 ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=look.colour, linewidth=1.1)
@@ -94,7 +100,8 @@ def dots(ax: Axes, rows: Sequence[Mapping]) -> None:
 def legend_of(place: Figure | Axes, rows: Iterable[Mapping], **where: Any) -> None:
     """Each marker of `dots` with its name, over the panels of a figure or as `where` says."""
     drawn = dict.fromkeys(row["look"] for row in rows)
-    handles = [plt.Line2D([], [], color=look.colour, marker=look.marker, label=look.name) for look in drawn]
+    handles = [plt.Line2D([], [], color=look.colour, marker=look.marker, label=look.name,
+                          linestyle="" if look.marker == "|" else "-") for look in drawn]  # fmt: skip
     place.legend(handles=handles, **{"loc": "outside upper center", "ncols": 4} | where)
 
 
