@@ -5,7 +5,7 @@ Both are right. A small model that has learned both is right more often by parts
 
 from typing import Literal
 
-from finr1.judge.rules import split_steps
+from finr1.judge.steps import split_steps
 from finr1.records import Problem
 
 Way = Literal["at_once", "by_parts"]

@@ -16,7 +16,7 @@ from finr1.generation import AnswerStore, EndpointBackend, SamplingParams, Scrip
 from finr1.judge.error import STUDY
 from finr1.judge.model import CHECK_PROMPTS, check_request, fenced, read_reasoned
 from finr1.params import BenchmarkParams, ParameterError
-from finr1.records import Problem, Trace, render_completion, write_jsonl
+from finr1.records import Problem, Trace, messages, render_completion, write_jsonl
 from finr1.sources.financereasoning import read_traces
 
 EQUATIONS = [
@@ -70,7 +70,7 @@ EQUATIONS = [
 
 @pytest.mark.parametrize("text, wrong, why", EQUATIONS, ids=[row[2] for row in EQUATIONS])
 def test_equations_are_recomputed(text, wrong, why):
-    assert judge.false_equations(text) == wrong
+    assert [step for step, true in judge.checked_steps(text).items() if not true] == wrong
 
 
 def test_hostile_text_is_read_in_linear_time():
@@ -81,7 +81,45 @@ def test_hostile_text_is_read_in_linear_time():
         "9" * 100_000 + " + 1 = 2",
         "x " * 50_000,
     ):
-        assert len(judge.false_equations(text)) <= 1
+        assert len(judge.checked_steps(text)) <= 1 and len(judge.checked_steps(text, text)) <= 2
+
+
+ASKED = "What do 24 shares at $5 cost?"
+THOUGHTS = [
+    # thought, its steps beside the question (true or false), why
+    ("24 * 5 = 120. So it is 120.", {"24 * 5 = 120": True}, "at once"),
+    (
+        "20 * 5 = 100. 4 * 5 = 20. 100 + 20 = 120. So it is 120.",
+        {"20 * 5 = 100": True, "4 * 5 = 20": True, "100 + 20 = 120": True},
+        "by parts: 20 and 4 are parts of 24",
+    ),
+    ("30 * 5 = 150. 6 * 5 = 30. 150 - 30 = 120. So it is 120.",
+     {"30 * 5 = 150": True, "6 * 5 = 30": True, "150 - 30 = 120": True}, "from a round number"),
+    ("24 * 5 = 100. So it is 100.", {"24 * 5 = 100": False}, "an error counts once"),
+    ("22 * 5 = 110. So it is 110.", {"22 * 5 = 110 (22 from nowhere)": False}, "a number misread"),
+    ("24 * 5 = 120. So it is 130.", {"130 from nowhere": False}, "another result is told: nobody uses the right one"),
+    ("It is 480 / 4 = 120.", {"480 / 4 = 120 (480 from nowhere)": False}, "arithmetic about nothing that was asked"),
+    ("10% of 24 shares is none.", {"10% from nowhere": False}, "an invented rate"),
+    # Ways to earn a reward without work.
+    ("1 = 1. 5 = 5. 0 + 5 = 5. 5 * 1 = 5. 5 - 0 = 5. 1 + 1 = 2.", {}, "trivial equations"),
+    ("0 + 5 = 6.", {"0 + 5 = 6": False}, "but a false one stays false"),
+    ("24 * 5 = 120. " * 9 + "So it is 120.", {"24 * 5 = 120": True}, "copies of one equation"),
+    ("There are 24 shares. Each costs $5. It is 24 and 5.", {}, "copied numbers"),
+    ("24 + 5 = 29. 24 - 5 = 19. 24 * 5 = 100. So it is 100.", {"24 * 5 = 100": False}, "padding nobody uses"),
+    ("", {}, "an empty thought"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("thought, steps, why", THOUGHTS, ids=[row[2] for row in THOUGHTS])
+def test_the_steps_of_a_thought_are_checked_against_the_question(thought, steps, why):
+    assert judge.checked_steps(thought, ASKED) == steps
+
+
+def test_each_step_of_a_worked_solution_is_true():
+    for p in synthetic.generate_problems(200, "train", seed=3):
+        given = "\n".join(turn["content"] for turn in messages(p)[1:])
+        for told in filter(None, (p.reference, p.reference_by_parts)):
+            assert all(judge.checked_steps(render_completion(told, p.gold), given).values()), told
 
 
 def make_trace(reasoning, answer="60", gold="60", kind="number", completion=None, finish="stop", **fields):

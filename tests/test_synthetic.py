@@ -61,7 +61,7 @@ def test_no_problem_stands_twice(problems):
 
 def test_each_worked_solution_is_true_ends_at_the_gold_and_has_three_steps(problems):
     for p in (p for ps in problems.values() for p in ps):
-        assert judge.false_equations(p.reference) == [], p.reference
+        assert all(judge.checked_steps(p.reference).values()), p.reference
         assert len(judge.split_steps(p.reference)) >= 3, p.reference
         text = render_completion(p.reference, p.gold)
         right = grading.is_correct(text, gold=p.gold, answer_kind=p.answer_kind, labels=p.labels)

@@ -6,13 +6,12 @@ model (they do not follow an argument), but they recompute every equation, cost 
 
 from __future__ import annotations
 
-import ast
-import operator
 import re
 from collections import Counter
 from typing import NamedTuple
 
 from finr1 import grading
+from finr1.judge.steps import checked_steps, split_steps
 from finr1.records import Trace
 
 CRITERIA = {
@@ -34,19 +33,6 @@ FINANCE_TERMS = frozenset(
 )
 DECISIONS = ("non-compliant", "compliant", "不合规", "合规", "yes", "no", "true", "false")
 STOP_WORDS = frozenset("the and for that this with from was are not has have its his her they you what which".split())
-_SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
-_SCALE_WORD = re.compile(r"(?<=\d) ?(thousand|million|mn|billion|bn|trillion)s?\b", re.IGNORECASE)
-_SIDE = 200  # characters of one side of an equation that are read
-# Arithmetic at the end of a text; "e" only as an exponent's, "x" as a sign for "times" only behind a number.
-_LEFT = re.compile(r"(?:[\d.,%$¥€+*/×÷−() -]|(?<=\d)e(?=\d)|(?<=\d)x|(?<=\d )x)+$")
-_OPERATION = re.compile(r"[\d%)]\s*[-+*/×÷−x]\s*[(\d$¥€-]")
-# The number is atomic: in `= 0.65 * 1800` it must not shrink to 0.6 to get away from the operator behind it.
-_RESULT = re.compile(
-    r"\s*((?>[-−]?[$¥€]?\s?[-−]?\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?))"
-    r"(?!\s*[-+*/×÷−x]\s*[\da-z($¥€-]|\s*\^|\s*\*\*|\s+of\b|\.\.|…|\s?(?:[kKmMbB]|MM)\b|[²³]|[(:]\s?\S"
-    r"|\s?\\(?:times|cdot|div|frac)|\s?[百千万亿])"
-)
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
 class Scores(NamedTuple):
@@ -70,7 +56,8 @@ def check_answer(trace: Trace) -> bool | None:
 
 def score_reasoning(trace: Trace) -> Scores:
     """Round two: one point for each of `CRITERIA`, with the gold answer in sight, as in the paper."""
-    sentences, wrong = split_steps(trace.reasoning), false_equations(trace.reasoning)
+    sentences = split_steps(trace.reasoning)
+    wrong = [step for step, true in checked_steps(trace.reasoning).items() if not true]
     reasons = {
         "consistency": f"false: {wrong[0]}" if wrong else "",
         "gold_terms": _missing_gold(trace),
@@ -81,66 +68,6 @@ def score_reasoning(trace: Trace) -> Scores:
         "instructions": _broken_form(trace),
     }
     return Scores({name: why for name, why in reasons.items() if why})
-
-
-def split_steps(text: str) -> list[str]:
-    """Sentences and lines of `text`, English and Chinese; a decimal point does not end one."""
-    return [part.strip() for part in re.split(r"(?<=[.!?])\s+|[。！？；\n]+", text) if re.search(r"\w", part)]
-
-
-def false_equations(text: str) -> list[str]:
-    """The equations `a op b ... = c` of `text` that are not true at the precision in which c is written.
-
-    Brackets, percent, currency signs and scale words are read; `≈` may be off by 1 %. Linear in the text's length.
-    """
-    plain = _SCALE_WORD.sub(lambda match: f"e{_SCALES[match[1].lower()]}", text)
-    parts, wrong = re.split("([=≈])", plain), []
-    for before, sign, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
-        left, right = _left_side(before[-_SIDE:]), _RESULT.match(after[:_SIDE])
-        if left and right:
-            written, tolerance = right[1].strip(), 0.01 if sign == "≈" else 1e-9
-            # A word of scale may stand on one side only, as in "2 million + 3 million = 5".
-            bare = [re.sub(r"e\d+", "", side) for side in (left, written)]
-            if not _is_true(left, written, tolerance) and not _is_true(*bare, tolerance):
-                wrong.append(f"{left} {sign} {written}")
-    return wrong
-
-
-def _left_side(text: str) -> str:
-    """The arithmetic that ends `text`; empty where there is no operation, or more than a person's step."""
-    run = _LEFT.search(text)
-    if not run or len(run[0]) == _SIDE:
-        return ""
-    left = re.split(r"[.,] ", run[0])[-1].lstrip(" ,.%)+*/×÷x−").rstrip()
-    while left.startswith("(") and left.count("(") > left.count(")"):
-        left = left[1:].lstrip()
-    return left if _OPERATION.search(left) and left.count("(") == left.count(")") else ""
-
-
-def _is_true(left: str, right: str, tolerance: float) -> bool:
-    """Whether `left` has the value `right`, half a unit in its last place aside; true where nothing can be computed."""
-    digits, _, exponent = re.sub(r"[^\d.e\-]", "", right.replace("−", "-")).partition("e")
-    arithmetic = re.sub(r"[$¥€,\s]", "", left).translate(str.maketrans("×÷x−", "*/*-"))
-    arithmetic = re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", arithmetic)
-    try:
-        scale = 10.0 ** int(exponent or 0)
-        stated, unit = float(digits) * scale, 10.0 ** -len(digits.partition(".")[2]) * scale
-        computed = _compute(ast.parse(arithmetic, mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
-        return True
-    values = [computed, computed * 100] if "%" in right else [computed]  # a ratio may be stated as a percentage
-    return any(abs(value - stated) <= 0.5001 * unit + tolerance * abs(value) for value in values)
-
-
-def _compute(node: ast.expr) -> float:
-    """Value of an expression of numbers. Raises `ValueError` for anything else."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_compute(node.operand)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_compute(node.left), _compute(node.right))
-    raise ValueError(f"not arithmetic: {ast.dump(node)}")
 
 
 def _terms(text: str) -> set[str]:

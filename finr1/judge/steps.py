@@ -1,0 +1,155 @@
+"""The steps of a thought, and which of them are true: every equation is recomputed, and every number has a source."""
+
+from __future__ import annotations
+
+import ast
+import bisect
+import operator
+import re
+from collections.abc import Sequence
+
+_SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
+_SCALE_WORD = re.compile(r"(?<=\d) ?(thousand|million|mn|billion|bn|trillion)s?\b", re.IGNORECASE)
+_SIDE = 200  # characters of one side of an equation that are read
+# Arithmetic at the end of a text; "e" only as an exponent's, "x" as a sign for "times" only behind a number.
+_LEFT = re.compile(r"(?:[\d.,%$¥€+*/×÷−() -]|(?<=\d)e(?=\d)|(?<=\d)x|(?<=\d )x)+$")
+_OPERATION = re.compile(r"[\d%)]\s*[-+*/×÷−x]\s*[(\d$¥€-]")
+# The number is atomic: in `= 0.65 * 1800` it must not shrink to 0.6 to get away from the operator behind it.
+_RESULT = re.compile(
+    r"\s*((?>[-−]?[$¥€]?\s?[-−]?\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?))"
+    r"(?!\s*[-+*/×÷−x]\s*[\da-z($¥€-]|\s*\^|\s*\*\*|\s+of\b|\.\.|…|\s?(?:[kKmMbB]|MM)\b|[²³]|[(:]\s?\S"
+    r"|\s?\\(?:times|cdot|div|frac)|\s?[百千万亿])"
+)
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_NUMBER = re.compile(r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e\d+)?(?: ?%)?")
+# In a sentence: not a small count ("step 2"), nor digits beside letters or with a suffix that stands for thousands.
+_STATED = re.compile(
+    r"(?<![\w.,])(?!(?:\d|1[0-2])(?![\d.,]|\s?%))\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?(?!\w|\s?[百千万亿])"
+)
+_SENTENCE = re.compile(r"(?:[^.!?。！？；\n]|[.!?](?!\s))+")
+_CONSTANTS = (0, 1, 4, 12, 100, 360, 365, 1000, 1e6)  # quarters, months and days of a year; percent and scales
+_WHOLES = 100  # numbers of which parts are looked for
+
+
+def split_steps(text: str) -> list[str]:
+    """Sentences and lines of `text`, English and Chinese; a decimal point does not end one."""
+    return [part.strip() for part in re.split(r"(?<=[.!?])\s+|[。！？；\n]+", text) if re.search(r"\w", part)]
+
+
+def checked_steps(text: str, given: str | None = None) -> dict[str, bool]:
+    """{step of `text`: whether it is true}. Equal steps count once, and what says nothing (0 + 5 = 5) is left out.
+
+    A step is an equation `a op b ... = c`, true at the precision in which c is written. Brackets, percent, currency
+    signs and scale words are read; `≈` may be off by 1 %.
+    With `given` (question and page) each number must come from there, from an earlier equation, or be a part of such a
+    number (20 and 4 of 24). A number in a sentence that comes from nowhere is a false step of its own; one that is
+    copied rightly is none, as copying is no work. Nor is a true equation whose result is not used any more.
+    Nearly linear in the text's length.
+    """
+    plain, place = _plain(text), 0
+    parts, told = re.split("([=≈])", plain), []  # (where it ends, equation, its numbers, result, computed rightly)
+    for before, sign, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
+        place += len(before) + len(sign)
+        left, right = _left_side(before[-_SIDE:]), _RESULT.match(after[:_SIDE])
+        if left and right:
+            written, tolerance = right[1].strip(), 0.01 if sign == "≈" else 1e-9
+            # A word of scale may stand on one side only, as in "2 million + 3 million = 5".
+            bare = [re.sub(r"e\d+", "", side) for side in (left, written)]
+            true = _is_true(left, written, tolerance) or _is_true(*bare, tolerance)
+            told.append((place + right.end(), f"{left} {sign} {written}", _NUMBER.findall(left), written, true))
+    if given is None:
+        return {said: true for _, said, numbers, _, true in told if not true or _says_something(numbers)}
+    return _from_somewhere(plain, told, _NUMBER.findall(_plain(given)))
+
+
+def _from_somewhere(plain: str, equations: list[tuple], given: list[str]) -> dict[str, bool]:
+    sentences = [part for part in _SENTENCE.finditer(plain) if "=" not in part[0] and "≈" not in part[0]]
+    told = [*equations, *((part.end(), "", _STATED.findall(part[0]), "", True) for part in sentences)]
+    last_said = {value: number.end() for number in _NUMBER.finditer(plain) for value in _readings(number[0])}
+    known, wholes, steps = sorted(_CONSTANTS), [], {}
+    for end, said, numbers, result, true in [(0, "", given, "", True), *sorted(told)]:
+        strange = [number for number in numbers if end and not _is_known(number, known, wholes if said else ())]
+        if not said:
+            steps |= {f"{number} from nowhere": False for number in strange}
+        elif strange or not true:
+            steps[f"{said} ({strange[0]} from nowhere)" if strange else said] = False
+        elif _says_something(numbers) and any(last_said.get(value, 0) > end for value in _readings(result)):
+            steps.setdefault(said, True)
+        for value in [value for number in [*numbers, *[result] * bool(said)] for value in _readings(number)]:
+            bisect.insort(known, value)  # a fault counts once, not again where it is carried on
+            wholes += [value] * (len(wholes) < _WHOLES)
+    return steps
+
+
+def _plain(text: str) -> str:
+    return _SCALE_WORD.sub(lambda match: f"e{_SCALES[match[1].lower()]}", text)
+
+
+def _readings(number: str) -> list[float]:
+    """What a written number may mean: its digits, and what a percent sign or a power of ten makes of them."""
+    digits, _, exponent = re.sub(r"[^\d.e]", "", number).partition("e")
+    return [float(digits), float(digits) * (0.01 if "%" in number else 10.0 ** min(int(exponent or 0), 99))]
+
+
+def _says_something(numbers: list[str]) -> bool:
+    """Whether an equation of these numbers has two or more besides 0 and 1: 0 + 5, 5 * 1 and 1 + 1 have not."""
+    return sum(_readings(number)[0] not in (0, 1) for number in numbers) > 1
+
+
+def _is_known(number: str, known: list[float], wholes: Sequence[float]) -> bool:
+    """Whether it is one of the sorted `known`, shortened or in percent, or a round number near a whole, or the rest."""
+    digits, scaled = _readings(number)
+    unit = 10.0 ** -len(re.sub(r"[^\d.]|e.*", "", number).partition(".")[2])
+    for value, one in ((digits, unit), (scaled, unit * scaled / digits if digits else unit)):
+        for hundredth in (1, 100):  # rounded, or cut off
+            place = bisect.bisect_left(known, (value - 0.5001 * one) / hundredth)
+            if place < len(known) and known[place] < (value + 0.9999 * one) / hundredth:
+                return True
+    return any(
+        _digits(digits) + _digits(whole - digits) == _digits(whole)  # 24 = 20 + 4
+        or (_digits(whole + digits) == 1 and digits < whole)  # 24 + 6 = 30
+        or (_digits(digits) == 1 and whole < digits <= 1.25 * whole)  # 30 for 24
+        for whole in wholes
+    )
+
+
+def _digits(value: float) -> int:
+    """How many digits other than 0 it has."""
+    return sum(digit in "123456789" for digit in f"{value:.6f}")
+
+
+def _left_side(text: str) -> str:
+    """The arithmetic that ends `text`; empty where there is no operation, or more than a person's step."""
+    run = _LEFT.search(text)
+    if not run or len(run[0]) == _SIDE:
+        return ""
+    left = re.split(r"[.,] ", run[0])[-1].lstrip(" ,.%)+*/×÷x−").rstrip()
+    while left.startswith("(") and left.count("(") > left.count(")"):
+        left = left[1:].lstrip()
+    return left if _OPERATION.search(left) and left.count("(") == left.count(")") else ""
+
+
+def _is_true(left: str, right: str, tolerance: float) -> bool:
+    """Whether `left` has the value `right`, half a unit in its last place aside; true where nothing can be computed."""
+    digits, _, exponent = re.sub(r"[^\d.e\-]", "", right.replace("−", "-")).partition("e")
+    arithmetic = re.sub(r"[$¥€,\s]", "", left).translate(str.maketrans("×÷x−", "*/*-"))
+    arithmetic = re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", arithmetic)
+    try:
+        scale = 10.0 ** int(exponent or 0)
+        stated, unit = float(digits) * scale, 10.0 ** -len(digits.partition(".")[2]) * scale
+        computed = _compute(ast.parse(arithmetic, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
+        return True
+    values = [computed, computed * 100] if "%" in right else [computed]  # a ratio may be stated as a percentage
+    return any(abs(value - stated) <= 0.5001 * unit + tolerance * abs(value) for value in values)
+
+
+def _compute(node: ast.expr) -> float:
+    """Value of an expression of numbers. Raises `ValueError` for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return float(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_compute(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        return _OPERATORS[type(node.op)](_compute(node.left), _compute(node.right))
+    raise ValueError(f"not arithmetic: {ast.dump(node)}")
