@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from finr1.evaluation import change_text, percent, points, remark
+from finr1.evaluation import Sample, change_text, paired_row, percent, points, remark
 from finr1.evaluation.tables import PARTS
 from finr1.judge import TAKEN_OUT
-from finr1.plotting import MODEL_NAMES
+from finr1.records import CHANCE, RECIPE
+
+
+def above_the_constant(samples: Sequence[Sample], chance: Sequence[Sample], seed: int) -> dict | None:
+    """`paired_row` from the best constant to GRPO's greedy answers, over the items that have a constant."""
+    grpo = {s.problem_id: s for s in samples if (s.model, s.decoding) == ("grpo", "greedy")}
+    constant = [s for s in chance if s.model == "constant" and s.problem_id in grpo]
+    return paired_row(constant, [grpo[s.problem_id] for s in constant], seed) if constant else None
 
 
 def headline(rows: Sequence[Mapping], steps: Sequence[Mapping], above: Mapping | None, seed: int) -> str:
     """The step from SFT to GRPO in each decoding, and how far GRPO lies above the best constant; empty without it.
 
-    `rows` with those of `CHANCE`, where there are some; `above`: `paired_row` from the constant to GRPO.
+    `rows` with those of `CHANCE`, where there are some; `above`: of `above_the_constant`.
     """
     own = [step for step in steps if (step["before"], step["after"]) == ("sft", "grpo")]
     if not own:
@@ -69,7 +76,7 @@ def sentences(rows: Sequence[Mapping], steps: Sequence[Mapping], measured_on: st
 
 def name_of(model: str) -> str:
     """A model as a reader knows it."""
-    return MODEL_NAMES.get(model, model)
+    return (RECIPE | CHANCE).get(model, model)
 
 
 def _level(row: Mapping) -> str:

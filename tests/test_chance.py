@@ -112,13 +112,17 @@ AT_ONCE, BY_PARTS = "24 * 5 = 120.", "20 * 5 = 100. 4 * 5 = 20. 100 + 20 = 120."
 
 
 def two_ways(number: int) -> Problem:
-    return problem(number, "120").model_copy(update={"reference": AT_ONCE, "reference_by_parts": BY_PARTS})
+    update = {
+        "reference": AT_ONCE,
+        "reference_by_parts": BY_PARTS,
+        "question": f"No {number}: what are 24 shares at $5?",
+    }
+    return problem(number, "120").model_copy(update=update)
 
 
 def test_an_answer_to_a_problem_with_two_ways_has_one_of_them():
     texts = {0: AT_ONCE, 1: BY_PARTS, 2: BY_PARTS.replace("100 + 20 = 120", "100 + 20 = 130")}
-    items = [*map(two_ways, texts), problem(3, "120")]
-    items = [p.model_copy(update={"question": f"{n}: {p.question}"}) for n, p in enumerate(items)]
+    items = [*map(two_ways, texts), two_ways(3).model_copy(update={"reference_by_parts": ""})]
     said = {p.question: texts.get(n, BY_PARTS) for n, p in enumerate(items)}
     backend = ScriptedBackend(lambda request, *_: render_completion(said[request.messages[-1]["content"]], "120"), "s")
     made = evaluate(items, backend, SamplingParams(temperature=0, max_tokens=9), "sft")

@@ -104,6 +104,14 @@ YIELDS = [
 AUDIT = [{"label": f, "n": n, "k": k} for f, n, k in [("wrong_answer", 41, 41), ("off_domain", 0, 0), ("none", 800, 7)]]
 SEEDS = [row | {"by_seed": {"1": 0.2, "2": 0.3}, "seeds": 2} for row in RESULTS]
 MEMORY = {"04 SFT": {"weights": 1.5, "optimizer": 3.0}, "05 GRPO": {"weights": 1.5, "sampling": 2.0}}
+CHANCE = [s.model_copy(update={"model": m, "decoding": "none", "sample": 0})
+          for m in ("guess", "constant") for s in SAMPLES if s.model == "sft" and s.decoding == "greedy"]  # fmt: skip
+DECISIONS = [p for p in synthetic.generate_problems(60, "test", 1) if p.answer_kind in ("boolean", "label")]
+DECIDED = [
+    SAMPLES[0].model_copy(update={"model": model, "decoding": "greedy", "problem_id": p.id, "family": p.family,
+                                  "source": p.source, "answer_kind": p.answer_kind, "gold": p.gold, "answer": answer})
+    for model in ("sft", "grpo") for p in DECISIONS for answer in [p.gold if model == "sft" else "yes"]
+]  # fmt: skip
 TOY = {"format": [1, 1, 0, 1], "accuracy": [1, 0, 0, 1]}
 
 
@@ -149,6 +157,14 @@ FIGURES = {
     "protocols with others": lambda: plotting.accuracy_by(
         protocol_rows({name: [s.model_copy(update={"model": m}) for s in SAMPLES for m in ("base", "利率", "GPT-$")]
                        for name in PROTOCOLS}), "protocol"),
+    "what chance is worth": lambda: plotting.accuracy_by(results_table([*CHANCE, *SAMPLES], "family"), "family"),
+    "benchmark with chance": lambda: drawn(
+        "06_benchmark", "cell-13", rows=results_table([*CHANCE, *SAMPLES]), models={"base", "sft", "grpo"}),
+    "ways": lambda: drawn("06_benchmark", "ways", "ways-figure", head=[
+        s.model_copy(update={"way": ["at_once", "by_parts"][n % 2]}) for n, s in enumerate(SAMPLES)]),
+    "answers given": lambda: drawn("06_benchmark", "answers-map", samples=DECIDED, problems=DECISIONS),
+    "pass at k": lambda: drawn("06_benchmark", "cell-22d", "pass-figure", head=SAMPLES,
+                               params=SimpleNamespace(num_samples=4)),
     "decomposition": lambda: drawn("06_benchmark", "cell-17", steps=STEPS),
     "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic, 135M", "x"),
     "over seeds": lambda: plotting.beside_the_paper(SEEDS, [], "preset demo"),
@@ -188,8 +204,8 @@ def panel_texts(fig) -> str:
     return "\n".join(text.get_text() for text in texts(fig))
 
 
-OF_ACCURACY = ["benchmark", "forest", "by capability", "by family", "protocols", "decomposition",
-               "beside the paper", "over seeds", "audit", "two judges"]  # fmt: skip
+OF_ACCURACY = ["benchmark", "what chance is worth", "benchmark with chance", "forest", "by capability",
+               "by family", "protocols", "decomposition", "beside the paper", "over seeds", "audit", "two judges"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OF_ACCURACY)

@@ -7,7 +7,7 @@ are made by `finr1.judge`.
 
 # ruff: noqa: F401, I001
 # fmt: off
-from finr1.evaluation.chance import chance_samples, options_of
+from finr1.evaluation.chance import chance_samples, given_answers
 from finr1.evaluation.items import SUITES, suite_items, suite_of
 from finr1.evaluation.regrade import PROTOCOLS, protocol_rows, regrade_samples
 from finr1.evaluation.rendering import (
@@ -17,4 +17,4 @@ from finr1.evaluation.samples import DECISIONS, Sample, evaluate
 from finr1.evaluation.statistics import (
     clustered_interval, holm, mcnemar, paired_bootstrap, sign_flips, wilson_interval,
 )
-from finr1.evaluation.tables import PARTS, headline, paired_row, paired_table, results_table, steps_between
+from finr1.evaluation.tables import PARTS, headline, item_scores, paired_row, paired_table, results_table, steps_between

@@ -17,7 +17,7 @@ from typing import Literal
 from finr1 import grading
 from finr1.evaluation.items import suite_of
 from finr1.generation import AnswerStore, Backend, Request, SamplingParams, generate
-from finr1.judge import false_equations
+from finr1.judge import checked_steps
 from finr1.records import AnswerKind, Capability, Problem, Record, messages
 from finr1.ways import Way, way_of
 
@@ -49,7 +49,7 @@ class Sample(Record):
     correct: bool | None  # None: rules cannot decide; such a sample is counted and left out of the accuracy
     lenient_correct: bool | None
     way: Way | None = None  # which of the problem's two solutions it is like; None: the problem has one
-    false_steps: int = 0  # equations in it that are not true
+    false_steps: int = 0  # in its thought: equations that are not true, numbers that come from nowhere
     graded_by: Literal["rules", "judge"] = "rules"
 
     @property
@@ -96,7 +96,8 @@ def about(problem: Problem, chat: list[dict]) -> dict:
 
 def grade_text(problem: Problem, text: str) -> dict:
     """Every verdict on an answer, by the names of `Sample`'s fields; raises `ValueError` for an unreadable gold."""
-    answer = grading.extract_answer(text)
+    answer, thought = grading.extract_answer(text), text.partition("</think>")[0]
+    steps = checked_steps(thought, " ".join(turn["content"] for turn in messages(problem, "")))
     lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
     return {
         "answer": answer,
@@ -105,7 +106,7 @@ def grade_text(problem: Problem, text: str) -> dict:
         "correct": grading.grade(answer, **problem.graded_against),
         "lenient_correct": grading.grade(lenient, **problem.graded_against),
         "way": way_of(problem, text),
-        "false_steps": len(false_equations(text)),
+        "false_steps": sum(not true for true in steps.values()),
     }
 
 

@@ -128,9 +128,8 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int) -> 
 
     `n` of the `asked` items are decided for both; the others drop out, and with fewer than two there is no row (None).
     `p` is McNemar's with one answer per item (then `gained` and `lost` are counted, too), else that of `sign_flips`.
-    The differences in `format` and `lenient` accuracy are None where fewer than two items have them. `detectable` is
-    the smallest true difference that so many items find (Miller 2024, arXiv 2411.00640). Raises `ValueError` when the
-    two saw different items or prompts.
+    `detectable` is the smallest true difference that so many items find (Miller 2024, arXiv 2411.00640). Raises
+    `ValueError` when the two saw different items or prompts.
     """
     asked, asked_after = ({(s.problem_id, s.prompt_sha256) for s in side} for side in (before, after))
     if odd := sorted(asked ^ asked_after):
@@ -146,13 +145,9 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int) -> 
     parts = statistics.decompose(base.mean(axis=0), new.mean(axis=0))
     for name, part, (low, high) in zip(PARTS, parts, statistics.decomposition_intervals(base, new, seed), strict=True):
         row |= {name: float(part), f"{name}_low": low, f"{name}_high": high}
-    for name, field in (("format", "format"), ("lenient", "lenient_correct")):
-        old, late = (item_scores(side, field)["mean"] for side in (before, after))
-        shared = old.index.intersection(late.index)
-        change = (None, None, None)
-        if len(shared) > 1:
-            change = statistics.paired_bootstrap(old[shared], late[shared], seed)[:3]
-        row |= zip((f"{name}_difference", f"{name}_low", f"{name}_high"), change, strict=True)
+    lenient = [item_scores(side, "lenient_correct")["mean"] for side in (before, after)]
+    change = (lenient[1] - lenient[0]).dropna()
+    row["lenient_difference"] = float(change.mean()) if len(change) > 1 else None
     row["detectable"] = DETECTABLE * float(np.std(second - first, ddof=1)) / len(items) ** 0.5
     if len(before) == len(after) == len(asked):
         gained, lost, p = statistics.mcnemar(first, second)

@@ -23,7 +23,6 @@ WIDTH = 5.5  # inches: the text width of a paper
 # A model has the same colour and marker in every figure; the marker carries a print in grey.
 MODEL_COLOURS = {"base": "#999999", "zero": "#CC79A7", "sft": "#0072B2", "grpo": "#D55E00"}
 MODEL_MARKERS = {"base": "o", "zero": "v", "sft": "s", "grpo": "D"}
-MODEL_NAMES = RECIPE
 TICKS = {"guess": "#BBBBBB", "constant": "#666666"}  # what chance is worth: grey, over the whole line
 # Any other model, in the order in which a figure meets them.
 _OTHERS = (("#56B4E9", "P"), ("#E69F00", "X"), ("#000000", "*"), ("#F0E442", "<"))
@@ -44,7 +43,7 @@ def looks(models: Iterable[str]) -> dict[str, Look]:
     models = list(dict.fromkeys(models))
     others = [model for model in models if model not in RECIPE | CHANCE]
     drawn = {model: Look(*_OTHERS[place % len(_OTHERS)], safe_text(model)) for place, model in enumerate(others)}
-    drawn |= {model: Look(MODEL_COLOURS[model], MODEL_MARKERS[model], name) for model, name in MODEL_NAMES.items()}
+    drawn |= {model: Look(MODEL_COLOURS[model], MODEL_MARKERS[model], name) for model, name in RECIPE.items()}
     drawn |= {model: Look(colour, "|", CHANCE[model]) for model, colour in TICKS.items()}
     return {model: drawn[model] for model in models}
 
