@@ -205,7 +205,8 @@ def panel_texts(fig) -> str:
 
 
 OF_ACCURACY = ["benchmark", "what chance is worth", "benchmark with chance", "forest", "by capability",
-               "by family", "protocols", "decomposition", "beside the paper", "over seeds", "audit", "two judges"]  # fmt: skip
+               "by family", "protocols", "decomposition", "beside the paper", "over seeds",
+               "audit", "two judges"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OF_ACCURACY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import random
 import re
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from recipes import cells
 
 matplotlib.use("Agg")
 
-from finr1 import ledger, paths, plotting, reported, summary  # noqa: E402
+from finr1 import ledger, paths, pipeline, plotting, reported, summary  # noqa: E402
 from finr1.evaluation import (  # noqa: E402
     Sample,
     paired_table,
@@ -28,6 +29,7 @@ from finr1.evaluation import (  # noqa: E402
 )
 from finr1.judge import Verdict, apply_verdicts  # noqa: E402
 from finr1.manifest import write_json  # noqa: E402
+from finr1.params import STAGES as STAGE_PARAMS  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402
 from finr1.report import Page  # noqa: E402
 
@@ -59,7 +61,7 @@ def manifest(stage: str, metrics: dict) -> dict:
         "stage": stage, "run": "demo", "seed": 3, "metrics": metrics, "inputs": {}, "outputs": {},
         "outputs_sha256": stage[0] * 64, "started": "2026-01-01T10:00:00+00:00",
         "parameters": {"learning_rate": 3e-5, "note": ATTACK, "data_dir": None, "num_generations": 4, "track": "clean",
-                       "decontaminate_ngram": 13, "model_name_or_path": "SmolLM2"},
+                       "decontaminate_ngram": 13, "benchmark_names": ["synthetic"], "model_name_or_path": "SmolLM2"},
         "code": {"commit": "0123456789abcdef-dirty"}, "versions": {"torch": "2.13.0"},
         "hardware": {"cpu": "a cpu", "cores": 2, "gpus": []}, "phases_s": {"generation": 301.2, "update": 88.1},
         "peak_memory_gib": {"notebook": 1.2}, "finished": "2026-01-01T10:12:00+00:00",
@@ -80,7 +82,7 @@ def made_page(root: Path, answers: Sequence[Sample], verdicts: Sequence[Verdict]
     plotting.use_style()
     for name in STAGES:
         folder = root / "demo" / name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "manifest.json", manifest(name, metrics.get(name, {})))
         if name in ("01_data", "05_grpo"):
             plotting.save_figure(plotting.training_curves([], ["loss"]), folder / "figures", "the_funnel")
@@ -284,6 +286,87 @@ def test_the_judges_error_is_taken_out_of_what_the_page_shows(tmp_path):
         shown = PageParser((made_page(tmp_path / name, final, kept) / "report.html").read_text("utf8")).shown()
         assert said in shown
         assert (f"base greedy 100 100 {100 * plain['accuracy']:.1f} [" in shown) is not bool(kept)
+
+
+def test_what_chance_is_worth_stands_on_the_page_with_the_step_and_the_seed(tmp_path):
+    answers = samples(GAIN)
+    asked = [s for s in answers if s.model == "sft" and s.decoding == "greedy"]
+    worth = [s.model_copy(update={"model": model, "decoding": "none", "correct": n % 4 == 0})
+             for model in ("guess", "constant") for n, s in enumerate(asked)]  # fmt: skip
+    (tmp_path / "demo" / "06_benchmark").mkdir(parents=True)
+    write_jsonl(tmp_path / "demo" / "06_benchmark" / "chance.jsonl", worth)
+    shown = PageParser((made_page(tmp_path, answers) / "report.html").read_text("utf8")).shown()
+    (step,) = (
+        s for s in paired_table(answers, 42) if (s["before"], s["decoding"], s["after"]) == ("sft", "greedy", "grpo")
+    )
+    assert f"GRPO after SFT, points {100 * step['difference']:+.1f}" in shown
+    assert "one training, seed 3" in shown and "a constant is worth 25.0 %" in shown
+    assert "GRPO after SFT, seed 3: greedy" in shown and "SFT + GRPO is above the constant" in shown
+    assert "constant none 60 60 25.0" in shown
+    for by in ("numbers", "risk", "synthetic"):  # kind, capability, source
+        assert f"constant none {by} 60 60 25.0" in shown
+
+
+def test_the_headline_is_of_problems_with_two_ways_where_there_are_such(tmp_path):
+    answers = samples(GAIN)
+    mixed = [s.model_copy(update={"way": "by_parts"}) if s.problem_id < "synthetic/020" else s for s in answers]
+    text = (made_page(tmp_path, mixed) / "summary.txt").read_text("utf8")
+    assert "On 20 held-out problems (synthetic problems with two ways to the answer)" in " ".join(text.split())
+
+
+# ---- the band of the shipped seeds ----------------------------------------------------------------------------------
+
+SEEDS = "seed,processor,torch,date,sft_greedy,grpo_greedy,sft_sampled,grpo_sampled\n"
+SHIPPED = SEEDS + "42,A,2.13.0,2026-01-01,30.0,50.0,31.0,52.0\n43,A,2.13.0,2026-01-01,34.0,60.0,33.0,58.0\n"
+
+
+def band(shipped: str, measured: dict[str, float], made: dict | None = None, **changed) -> list[str]:
+    """What 07 says of a run of the demo's parameters, or of `changed` ones, with these accuracies."""
+    table = pandas.read_csv(io.StringIO(shipped))
+    stages = pipeline.load_preset("demo", "r", list(STAGE_PARAMS)[1:7], [f"{k}={v}" for k, v in changed.items()])
+    made = {"hardware": {"cpu": "A"}, "versions": {"torch": "2.13.0"}, "seed": 42} | (made or {})
+    manifests = {stage: made | {"parameters": params.model_dump(mode="json")} for stage, params in stages.items()}
+    rows = [{"model": name.split("_")[0], "decoding": name.split("_")[1], "accuracy": value / 100}
+            for name, value in measured.items()]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pandas, "read_csv", lambda _: table)
+        return cells(
+            "07_report", "held-against", "band", manifests=manifests, rows=rows, run=SimpleNamespace(name="r")
+        )["band"]
+
+
+INSIDE = {"sft_greedy": 31.0, "grpo_greedy": 52.0, "sft_sampled": 33.04, "grpo_sampled": 55.0}
+
+
+def test_a_run_inside_the_band_is_said_to_be_and_gives_no_reasons():
+    said = band(SHIPPED, INSIDE, seed=7)  # another seed is the demo still
+    assert said[0] == "sft greedy 31.0: inside the band of 2 seeds, 30.0 to 34.0."
+    assert "step greedy 21.0: inside the band of 2 seeds, 20.0 to 26.0." in said
+    assert len(said) == 6 and all("inside" in line for line in said)
+
+
+def test_a_run_outside_the_band_names_what_is_not_as_in_the_shipped_seeds():
+    *said, last = band(SHIPPED, INSIDE | {"grpo_greedy": 32.0}, {"hardware": {"cpu": "B"}, "seed": 44})
+    assert "grpo greedy 32.0: below the band of 2 seeds, 50.0 to 60.0." in said
+    assert "step greedy 1.0: below the band of 2 seeds, 20.0 to 26.0." in said
+    assert last == "Possible reasons, since the shipped seeds have none of these: processor B, seed 44."
+    *said, last = band(SHIPPED, INSIDE | {"grpo_sampled": 70.0})
+    assert "grpo sampled 70.0: above the band" in " ".join(said) and last.startswith(
+        "Processor, torch and seed are among"
+    )
+    assert len(band(SHIPPED, {"sft_greedy": 31.0})) == 1  # nothing is said of what was not measured
+
+
+def test_without_seeds_or_with_other_parameters_there_is_no_band():
+    assert band(SEEDS, INSIDE) == ["No band yet: 0 seeds are shipped."]
+    other = {"05_grpo.max_steps": 3, "06_benchmark.num_items": 7}
+    (said,) = band(SHIPPED, INSIDE, **other)
+    assert said == "No band: these parameters are not the demo's: 05_grpo.max_steps, 06_benchmark.num_items."
+
+
+def test_the_shipped_seeds_have_the_columns_that_the_band_reads():
+    text = (paths.repository_root() / "params" / "demo" / "seeds.csv").read_text("utf8")
+    assert text.startswith(SEEDS) and all(len(line.split(",")) == 8 for line in text.splitlines())
 
 
 # ---- the sentences --------------------------------------------------------------------------------------------------

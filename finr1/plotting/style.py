@@ -99,8 +99,9 @@ def dots(ax: Axes, rows: Sequence[Mapping]) -> None:
 def legend_of(place: Figure | Axes, rows: Iterable[Mapping], **where: Any) -> None:
     """Each marker of `dots` with its name, over the panels of a figure or as `where` says."""
     drawn = dict.fromkeys(row["look"] for row in rows)
+    tick = {"linestyle": "", "markersize": 9, "markeredgewidth": 2}
     handles = [plt.Line2D([], [], color=look.colour, marker=look.marker, label=look.name,
-                          linestyle="" if look.marker == "|" else "-") for look in drawn]  # fmt: skip
+                          **tick if look.marker == "|" else {}) for look in drawn]  # fmt: skip
     place.legend(handles=handles, **{"loc": "outside upper center", "ncols": 4} | where)
 
 
