@@ -16,8 +16,10 @@ from finr1.ways import way_of
 FAULTS = ("wrong_answer", "arithmetic_slip", "skipped_steps", "repetition", "off_domain", "missing_format")
 OFF_DOMAIN = {
     "en": ["The goalkeeper saved a penalty late in the match.", "Stir the soup and add some fresh basil.",
-           "It rained all night in the mountains.", "The stock market was closed for a holiday."],
-    "zh": ["昨晚的球赛非常精彩。", "把面条煮熟再放点葱花。", "山里下了一夜的雨。", "今天股票市场休市。"],
+           "It rained all night in the mountains.", "Her cat sleeps on the piano.", "The train to the coast was late.",
+           "The stock market was closed for a holiday."],
+    "zh": ["昨晚的球赛非常精彩。", "把面条煮熟再放点葱花。", "山里下了一夜的雨。", "她家的猫睡在钢琴上。",
+           "去海边的火车晚点了。", "今天股票市场休市。"],
 }  # fmt: skip
 OPPOSITES = {"yes": "no", "compliant": "non-compliant", "合规": "不合规"}
 OPPOSITES |= {wrong: right for right, wrong in OPPOSITES.items()}
@@ -88,7 +90,9 @@ def write_answer(problem: Problem, solution: str, fault: str | None, rng: random
         again = rng.choice(["", "", "", "再说一遍：" if chinese else "That is to say, "])
         steps[slot + 1 : slot + 1] = [again + steps[slot]] * rng.choice([1, 2, 3])
     elif fault == "off_domain":
-        steps.insert(rng.randrange(len(steps)), rng.choice(OFF_DOMAIN[problem.language]))
+        count = 1 if len(steps) < 5 else 2  # a share of the text, long or short
+        for stray in rng.sample(OFF_DOMAIN[problem.language], count):
+            steps.insert(rng.randrange(len(steps)), stray)
     reasoning = ("" if chinese else " ").join(steps)
     text = render_completion(reasoning, answer)
     if fault == "missing_format":
