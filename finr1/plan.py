@@ -21,7 +21,7 @@ from finr1.pipeline import load_preset
 GIB = 2**30
 CUDA_CONTEXT, CPU_PROCESS = 1.0, 0.75  # GiB of a process without any model; the second is measured, with torch and TRL
 HEAD_TILE = 4096 * 32768  # logits that TRL computes at once on a GPU: trl/kernels/chunked_logprob.py
-CHAT, SOLUTION, VERDICT = 75, 50, 150  # mean tokens: of a synthetic problem and its solution (measured), of a judge
+CHAT, SOLUTION, VERDICT = 75, 55, 150  # mean tokens: of a synthetic problem and its solution (measured), of a judge
 PAGE_CHARS, CHARS_PER_TOKEN = 4000, 3.5  # median page of FinQA, whose longest is three times as long; both measured
 PAGES = {"finqa", "convfinqa"}  # sources whose questions come with a page of a report
 SCRIPTED = ("scripted", "derived")  # teachers that are no model

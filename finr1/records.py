@@ -15,6 +15,7 @@ from pydantic import BaseModel
 AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", "code"]
 Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
 Split = Literal["train", "dev", "test"]
+Way = Literal["at_once", "by_parts"]  # of a problem with two worked solutions
 
 # The models that the recipe makes, in the order of its tables: name in files and parameters -> name in figures.
 RECIPE = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO"}
@@ -79,6 +80,7 @@ class Trace(Record):
     finish_reason: str = "stop"
     tokens: int | None = None  # completion tokens, where the teacher reports them
     fault: str | None = None  # planted by the scripted teacher; None for every other teacher
+    way: Way | None = None  # `ways.way_of` the reasoning
 
 
 def render_question(problem: Problem) -> str:

@@ -1,6 +1,7 @@
 """The teacher's side of notebook 02: how it is asked, what its answers become, and a scripted one with planted faults.
 
 The faults are known, and some are subtle: a slip in words, a repetition in other words, a stray sentence on finance.
+Neither teacher need be of one mind: a share of the problems with two worked solutions is solved by parts.
 """
 
 import random
@@ -10,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from finr1 import grading
 from finr1.generation import Completion, Request, ScriptedBackend
 from finr1.records import Problem, Trace, messages, render_completion
+from finr1.ways import way_of
 
 FAULTS = ("wrong_answer", "arithmetic_slip", "skipped_steps", "repetition", "off_domain", "missing_format")
 OFF_DOMAIN = {
     "en": ["The goalkeeper saved a penalty late in the match.", "Stir the soup and add some fresh basil.",
-           "It rained all night in the mountains.", "The stock market was closed for a holiday."],
-    "zh": ["昨晚的球赛非常精彩。", "把面条煮熟再放点葱花。", "山里下了一夜的雨。", "今天股票市场休市。"],
+           "It rained all night in the mountains.", "Her cat sleeps on the piano.", "The train to the coast was late.",
+           "The stock market was closed for a holiday."],
+    "zh": ["昨晚的球赛非常精彩。", "把面条煮熟再放点葱花。", "山里下了一夜的雨。", "她家的猫睡在钢琴上。",
+           "去海边的火车晚点了。", "今天股票市场休市。"],
 }  # fmt: skip
 OPPOSITES = {"yes": "no", "compliant": "non-compliant", "合规": "不合规"}
 OPPOSITES |= {wrong: right for right, wrong in OPPOSITES.items()}
@@ -34,16 +38,26 @@ def requests(problems: Iterable[Problem]) -> list[Request]:
     return made
 
 
-def scripted_teacher(problems: Iterable[Problem], fault_rate: float, seed: int) -> ScriptedBackend:
+def scripted_teacher(
+    problems: Iterable[Problem], fault_rate: float, seed: int, by_parts_share: float = 0.0
+) -> ScriptedBackend:
     """A backend that answers the requests of synthetic `problems` from their worked solutions, some of them spoiled."""
     by_id = {problem.id: problem for problem in problems}
 
     def answer(request: Request, sampling, sample: int) -> str:
         problem = by_id[request.id]
         fault = planted_fault(problem, sample, fault_rate, seed)
-        return write_answer(problem, fault, _rng("text", problem, sample, seed))
+        solution = _solution(problem, sample, seed, by_parts_share)
+        return write_answer(problem, solution, fault, _rng("text", problem, sample, seed))
 
-    return ScriptedBackend(answer, name=f"scripted-teacher:fault_rate={fault_rate}:seed={seed}")
+    name = f"scripted-teacher:fault_rate={fault_rate}:by_parts_share={by_parts_share}:seed={seed}"
+    return ScriptedBackend(answer, name=name)
+
+
+def _solution(problem: Problem, sample: int, seed: int, by_parts_share: float) -> str:
+    """The worked solution that is told; a larger share keeps what a smaller one tells by parts."""
+    by_parts = problem.reference_by_parts and _rng("way", problem, sample, seed).random() < by_parts_share
+    return problem.reference_by_parts if by_parts else problem.reference
 
 
 def planted_fault(problem: Problem, sample: int, fault_rate: float, seed: int) -> str | None:
@@ -59,9 +73,9 @@ def _rng(purpose: str, problem: Problem, sample: int, seed: int) -> random.Rando
     return random.Random(f"{purpose}:{seed}:{sample}:{messages(problem, system_prompt='')}")
 
 
-def write_answer(problem: Problem, fault: str | None, rng: random.Random) -> str:
-    """The worked solution of `problem` in the response format, with `fault` planted."""
-    steps, answer = [step for step in SENTENCE.split(problem.reference) if step], problem.gold
+def write_answer(problem: Problem, solution: str, fault: str | None, rng: random.Random) -> str:
+    """A worked `solution` of `problem` in the response format, with `fault` planted."""
+    steps, answer = [step for step in SENTENCE.split(solution) if step], problem.gold
     chinese = problem.language == "zh"
     if fault == "wrong_answer":
         answer = _another_answer(problem, rng)
@@ -76,7 +90,9 @@ def write_answer(problem: Problem, fault: str | None, rng: random.Random) -> str
         again = rng.choice(["", "", "", "再说一遍：" if chinese else "That is to say, "])
         steps[slot + 1 : slot + 1] = [again + steps[slot]] * rng.choice([1, 2, 3])
     elif fault == "off_domain":
-        steps.insert(rng.randrange(len(steps)), rng.choice(OFF_DOMAIN[problem.language]))
+        count = 1 if len(steps) < 5 else 2  # a share of the text, long or short
+        for stray in rng.sample(OFF_DOMAIN[problem.language], count):
+            steps.insert(rng.randrange(len(steps)), stray)
     reasoning = ("" if chinese else " ").join(steps)
     text = render_completion(reasoning, answer)
     if fault == "missing_format":
@@ -116,12 +132,13 @@ def traces(
     return made
 
 
-def derived_traces(problems: Iterable[Problem]) -> list[Trace]:
-    """Traces from `Problem.reference` where there is one: FinQA's gold program in words, TFNS's rationale by rule."""
-    told = [(problem, render_completion(problem.reference, problem.gold)) for problem in problems if problem.reference]
-    return [_trace(problem, 0, "derived", text, problem.reference) for problem, text in told]
+def derived_traces(problems: Iterable[Problem], seed: int = 0, by_parts_share: float = 0.0) -> list[Trace]:
+    """Traces from the worked solution where there is one: FinQA's gold program in words, TFNS's rationale by rule."""
+    told = [(problem, _solution(problem, 0, seed, by_parts_share)) for problem in problems if problem.reference]
+    return [_trace(problem, 0, "derived", render_completion(text, problem.gold), text) for problem, text in told]
 
 
 def _trace(problem: Problem, sample: int, teacher: str, text: str, reasoning: str, **known) -> Trace:
     said = {"completion": text, "reasoning": reasoning, "answer": grading.extract_answer(text)}
-    return Trace(id=f"{problem.id}#{sample}", problem=problem, teacher=teacher, **said, **known)
+    way = way_of(problem, reasoning or text)
+    return Trace(id=f"{problem.id}#{sample}", problem=problem, teacher=teacher, way=way, **said, **known)

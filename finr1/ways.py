@@ -3,12 +3,8 @@
 Both are right. A small model that has learned both is right more often by parts, and nobody tells GRPO so.
 """
 
-from typing import Literal
-
 from finr1.judge.steps import split_steps
-from finr1.records import Problem
-
-Way = Literal["at_once", "by_parts"]
+from finr1.records import Problem, Way
 
 
 def way_of(problem: Problem, text: str) -> Way | None:

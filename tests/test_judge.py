@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from loopback import Loopback
+from recipes import cells
 from test_evaluation import BENCHMARK, make_sample, many, problem
 from tiny_model import make_tiny_model
 
@@ -176,9 +178,9 @@ def test_a_reply_shaped_like_a_real_teachers_can_get_full_marks():
     assert judge.score_reasoning(make_trace(loss, answer="-5.83", gold="-5.83")).total == 7
 
 
-def scripted_traces(count=400, fault_rate=0.5, seed=3):
-    problems = synthetic.generate_problems(count, "train", seed)
-    backend = teacher.scripted_teacher(problems, fault_rate, seed)
+def scripted_traces(count=400, fault_rate=0.5, seed=3, by_parts_share=0.0, problems=None):
+    problems = problems or synthetic.generate_problems(count, "train", seed)
+    backend = teacher.scripted_teacher(problems, fault_rate, seed, by_parts_share)
     completions = generate(teacher.requests(problems), SamplingParams(temperature=0.6), backend)
     faults = {(p.id, 0): teacher.planted_fault(p, 0, fault_rate, seed) for p in problems}
     return teacher.traces(problems, completions, "scripted", faults)
@@ -190,8 +192,9 @@ def test_the_scripted_teacher_plants_every_fault_at_the_stated_rate():
     assert abs(1 - counts[None] / 400 - 0.5) < 0.1
 
 
-def test_the_filter_keeps_every_sound_trace_and_finds_what_rules_can_see():
-    traces = scripted_traces()
+@pytest.mark.parametrize("by_parts_share", [0.0, 0.4, 1.0])
+def test_the_filter_keeps_every_sound_trace_of_either_way_and_finds_what_rules_can_see(by_parts_share):
+    traces = scripted_traces(by_parts_share=by_parts_share)
     kept = Counter()
     for trace in traces:
         good = judge.check_answer(trace) is True and judge.score_reasoning(trace).total == 7
@@ -205,10 +208,81 @@ def test_the_filter_keeps_every_sound_trace_and_finds_what_rules_can_see():
         assert kept[fault] <= 0.5 * total[fault], fault
 
 
-def test_a_fault_leaves_the_trace_different_from_the_sound_one():
-    for trace in scripted_traces():
-        sound = render_completion(trace.problem.reference, trace.problem.gold)
+@pytest.mark.parametrize("by_parts_share", [0.0, 1.0])
+def test_a_fault_leaves_the_trace_different_from_the_sound_one(by_parts_share):
+    for trace in scripted_traces(by_parts_share=by_parts_share):
+        solution = (by_parts_share and trace.problem.reference_by_parts) or trace.problem.reference
+        sound = render_completion(solution, trace.problem.gold)
         assert (trace.completion == sound) == (trace.fault is None)
+
+
+def test_the_teacher_solves_the_stated_share_by_parts_chosen_by_what_is_asked():
+    problems = synthetic.generate_problems(400, "train", 3)
+
+    def by_parts(share, problems=problems, seed=3):
+        traces = scripted_traces(fault_rate=0.0, seed=seed, by_parts_share=share, problems=problems)
+        assert all((trace.way is None) == (not trace.problem.reference_by_parts) for trace in traces)
+        return {trace.problem.question + trace.problem.context for trace in traces if trace.way == "by_parts"}
+
+    two_ways = {p.question + p.context for p in problems if p.reference_by_parts}
+    assert by_parts(0.0) == set() and by_parts(1.0) == two_ways
+    some = by_parts(0.4)
+    assert abs(len(some) / len(two_ways) - 0.4) < 0.08
+    assert some < by_parts(0.6), "a larger share keeps what a smaller one has"
+    assert some != by_parts(0.4, seed=4)
+    renamed = [p.model_copy(update={"id": f"other/{p.id}"}) for p in reversed(problems)]
+    assert by_parts(0.4, renamed) == some, "an id decides nothing"
+    assert by_parts(0.4, problems[:200]) == some & {p.question + p.context for p in problems[:200]}
+    derived = teacher.derived_traces(problems, 3, 0.4)
+    assert {t.problem.question + t.problem.context for t in derived if t.way == "by_parts"} == some
+
+
+def notebook_03(traces, count):
+    """Notebook 03 from its traces to what SFT gets: the verdicts, the choice and its tables."""
+    params = SimpleNamespace(min_score=7, num_sft=count, num_rl=40, seed=1, rl_text=False)
+    good = [judge.check_answer(t) is True and judge.score_reasoning(t).total == 7 for t in traces]
+    names = {"params": params, "traces": traces, "good": good, "train": [t.problem for t in traces]}
+    return cells("03_filtering", "cell-15", "cell-16b", "cell-21", "cell-22", **names)
+
+
+def test_notebook_03_keeps_both_ways_and_says_what_got_through(capsys):
+    traces = scripted_traces(fault_rate=0.3, by_parts_share=0.4)
+    made = notebook_03(traces, 200)
+    chosen, told = made["chosen"], capsys.readouterr().out
+    families = Counter(trace.problem.family for trace in chosen)
+    assert len(chosen) == 200 and max(families.values()) - min(families.values()) <= 1
+    ways = Counter(trace.way for trace in chosen)
+    assert abs(ways["by_parts"] / (ways["by_parts"] + ways["at_once"]) - 0.4) < 0.12
+    assert made["ways"].loc["by_parts", "SFT"] == ways["by_parts"]
+    assert "SFT sees each way that the teacher has." in told
+    for fault in teacher.FAULTS:
+        planted = sum(t.fault == fault for t in traces)
+        missed = sum(t.fault == fault and kept for t, kept in zip(traces, made["good"], strict=True))
+        told_of = f"{missed} of {planted} with the fault {fault} got through." if missed else f"{fault} ({planted})"
+        assert told_of in told, told
+
+
+def test_notebook_03_says_when_a_way_is_lost_or_there_is_none(capsys):
+    traces = scripted_traces(fault_rate=0.0, by_parts_share=0.4)
+    lost = [t.model_copy(update={"answer": "0"}) if t.way == "by_parts" else t for t in traces]
+    notebook_03(lost, 100)
+    assert "SFT does not see the way by_parts." in capsys.readouterr().out
+    notebook_03([t for t in traces if t.way is None], 50)
+    assert "By parts" not in capsys.readouterr().out
+
+
+def test_notebook_02_shows_one_problem_both_ways_and_counts_them(capsys):
+    traces = scripted_traces(count=130, fault_rate=0.0, by_parts_share=0.4)
+    names = {"params": SimpleNamespace(by_parts_share=0.4), "traces": traces, "asked": [t.problem for t in traces]}
+    made = cells("02_distillation", "cell-11b", "cell-11d", "cell-12a", **names)
+    at_once, by_parts = (made["steps"][way].dropna() for way in ("at once", "by parts"))
+    assert len(at_once) < len(by_parts) and set(at_once) != set(by_parts)
+    assert f"Of 90 traces with a second way {sum(t.way == 'by_parts' for t in traces) / 90:.0%} are by parts" in (
+        capsys.readouterr().out
+    )
+    names["traces"] = [trace for trace in traces if trace.way is None]
+    cells("02_distillation", "cell-11d", **names)
+    assert "Nothing that was asked has a second way." in capsys.readouterr().out
 
 
 def test_derived_traces_come_only_from_problems_with_a_reference():

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
-from recipes import make_trainer, recipe, train
+from recipes import cells, make_trainer, recipe, train
 from test_training import demo
 from tiny_model import make_tiny_model, tiny_qwen_tokenizer, tiny_tokenizer
 
-from finr1 import curation, models, synthetic, teacher, training
+from finr1 import curation, evaluation, models, synthetic, teacher, training
+from finr1.generation import SamplingParams, ScriptedBackend
 from finr1.params import SFTParams
-from finr1.records import SYSTEM_PROMPT, write_jsonl
+from finr1.records import SYSTEM_PROMPT, messages, render_completion, write_jsonl
 
 # As SmolLM2-135M-Instruct has it; `test_models.py` holds it against the embedded model's own.
 SMOLLM2_TEMPLATE = (
@@ -257,3 +259,65 @@ def test_a_resumed_file_keeps_the_rows_of_its_checkpoint(tmp_path, step, kept):
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3', "utf8")
     training.keep_rows(path, step)
     assert [json.loads(line)["step"] for line in path.read_text("utf8").splitlines()] == kept
+
+
+# ---- what notebook 04 says of the trained model ----------------------------------------------------------------------
+
+DEV = synthetic.generate_problems(78, "dev", 2)
+
+
+def said_of_ways(capsys, answer):
+    """What the cells on the two ways print and hold, for a model that answers each dev problem as `answer` does."""
+    by_chat = {json.dumps(messages(p)): p for p in DEV}
+    backend = ScriptedBackend(lambda request, *_: answer(by_chat[json.dumps(request.messages)]), "model")
+    after = evaluation.evaluate(DEV, backend, SamplingParams(temperature=0.0), "sft")
+    made = cells("04_sft", "cell-18b", "cell-18c", asked={p.id: p for p in DEV}, after=after)
+    return capsys.readouterr().out, made["taken"]
+
+
+def sound(problem, by_parts):
+    return render_completion(by_parts and problem.reference_by_parts or problem.reference, problem.gold)
+
+
+def test_notebook_04_counts_the_ways_and_compares_them_with_an_interval(capsys):
+    def clever(problem):  # right by parts, wrong at once
+        by_parts = DEV.index(problem) % 2
+        return sound(problem, by_parts) if by_parts else sound(problem, False).replace(f"{{{problem.gold}}}", "{0}")
+
+    told, taken = said_of_ways(capsys, clever)
+    assert taken["answers"].sum() == sum(bool(p.reference_by_parts) for p in DEV) == 54
+    assert taken.loc["by_parts", "right (%)"] == 100 and taken.loc["at_once", "right (%)"] == 0
+    assert f"Both ways occur: {taken.loc['by_parts', 'answers']} of 54" in told and "more often right: +100" in told
+    told, _ = said_of_ways(capsys, lambda p: sound(p, DEV.index(p) % 2))
+    assert "as often right, within the noise: +0" in told
+    told, _ = said_of_ways(capsys, lambda p: clever(p) if DEV.index(p) % 2 == 0 else sound(p, True).replace("{", "{9"))
+    assert "within the noise" in told
+
+
+def test_notebook_04_says_when_one_way_only_is_taken_or_none_is_there(capsys, monkeypatch):
+    assert "All 54 greedy answers are at once" in said_of_ways(capsys, lambda p: sound(p, False))[0]
+    assert "All 54 greedy answers are by parts" in said_of_ways(capsys, lambda p: sound(p, True))[0]
+    monkeypatch.setattr(f"{__name__}.DEV", [p for p in DEV if not p.reference_by_parts])
+    assert "No problem here has a second way." in said_of_ways(capsys, lambda p: sound(p, False))[0]
+
+
+def test_notebook_04_reads_the_order_of_learning_from_the_run(tmp_path, capsys):
+    rows = [("what?", 0), (sound(DEV[0], False).replace(DEV[0].gold, "1"), 2), (sound(DEV[0], True), 4)]
+    write_jsonl(tmp_path / training.EARLY_FILE, [{"step": n, "id": DEV[0].id, "text": text} for text, n in rows])
+    names = {"run": SimpleNamespace(dir=tmp_path), "params": SimpleNamespace(sample_steps=2), "dev": DEV}
+    cells("04_sft", "cell-14b", "cell-14e", **names)
+    told = capsys.readouterr().out
+    assert "first answer in the format: step 2" in told and "first answer that is right: step 4" in told
+    write_jsonl(tmp_path / training.EARLY_FILE, [{"step": 0, "id": DEV[0].id, "text": "what?"}])
+    cells("04_sft", "cell-14b", "cell-14e", **names)
+    assert "first answer in the format: step none" in capsys.readouterr().out
+
+
+def test_notebook_04_says_by_how_much_the_training_passed_the_probe(tmp_path, capsys, monkeypatch):
+    log = [{"step": 0, "memory_probe_gib": 1.5, "memory_probe_tokens": 8, "peak_memory_gib": 1.5},
+           {"step": 1, "loss": 2.0, "peak_memory_gib": 1.75}]  # fmt: skip
+    from finr1 import plotting
+
+    monkeypatch.setattr(plotting, "save_figure", lambda *_: None)
+    cells("04_sft", "cell-13", log=log, run=SimpleNamespace(figures=tmp_path))
+    assert "highest peak in training: 1.75 GiB, 0.25 GiB above what the probe saw" in capsys.readouterr().out

@@ -18,8 +18,8 @@ from finr1 import grading
 from finr1.evaluation.items import suite_of
 from finr1.generation import AnswerStore, Backend, Request, SamplingParams, generate
 from finr1.judge import checked_steps
-from finr1.records import AnswerKind, Capability, Problem, Record, messages
-from finr1.ways import Way, way_of
+from finr1.records import AnswerKind, Capability, Problem, Record, Way, messages
+from finr1.ways import way_of
 
 DECISIONS = ("boolean", "choice", "label")  # kinds of answers that can be guessed
 

@@ -134,6 +134,7 @@ class DistillationParams(EndpointParams):
     completion_price: NonNegativeFloat
     concurrency: PositiveInt
     fault_rate: Share  # of the scripted teacher's answers
+    by_parts_share: Share  # of the problems with two worked solutions
 
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
