@@ -154,14 +154,26 @@ def test_an_arm_makes_what_it_changes_and_all_that_follows():
     }
     benchmark = plan[-1]
     assert isinstance(benchmark, BenchmarkParams)
-    assert benchmark.other_models == ["hot=outputs/x-hot-7/05_grpo/model"]
+    models = {
+        "hot_sft": "outputs/x-hot-7/04_sft",
+        "hot": "outputs/x-hot-7/05_grpo",
+    }  # an SFT of its own is measured, too
+    assert benchmark.other_models == [f"{name}={folder}/model" for name, folder in models.items()]
+    assert benchmark.input_names()["other_models, hot_sft"] == "outputs/x-hot-7/04_sft"
     assert benchmark.input_names()["other_models, hot"] == "outputs/x-hot-7/05_grpo"  # trained anew: asked anew
 
 
 @pytest.mark.parametrize("preset", ["demo", "real_cpu", "single_gpu", "paper"])
 def test_every_arm_of_the_notebook_is_a_set_of_parameters_in_every_preset(preset):
-    plan = plan_of_seed(parameters(preset=preset, arms=["base", *ARMS]), 1, ARMS)
-    assert len([stage for stage in plan if stage.stage == "05_grpo"]) == 1 + len(ARMS)
+    # Of the arms without a second way, the one that a preset is already is none there.
+    share = pipeline.load_preset(preset, "x", ["02_distillation"])["02_distillation"].by_parts_share
+    arms = {name: changed for name, changed in ARMS.items() if changed != {"02_distillation.by_parts_share": share}}
+    plan = plan_of_seed(parameters(preset=preset, arms=["base", *arms]), 1, arms)
+    assert len([stage for stage in plan if stage.stage == "05_grpo"]) == 1 + len(arms)
+    if preset == "demo":
+        assert arms == ARMS and 0 < share < 1
+        shares = {p.run: p.by_parts_share for p in plan if p.stage == "02_distillation"}
+        assert shares == {"x-1": share, "x-one_way-1": 0.0, "x-longer_way-1": 1.0}
     assert all(
         value is None or isinstance(value, bool | str | int | float | list)
         for a in ARMS.values()
@@ -212,6 +224,22 @@ def test_a_seed_more_or_an_arm_that_is_gone_makes_only_what_is_missing(outputs, 
                                                    "x-dapo-6/05_grpo", "x-6/06_benchmark"]  # fmt: skip
 
 
+@pytest.mark.parametrize(("best", "noise"), [(40, False), (21, True)])
+def test_the_arm_that_ends_highest_is_named_with_its_distance(best, noise, capsys):
+    right = {"grpo": 10, "one_way": 20, "longer_way": best, "sft": 50, "longer_way_sft": 45}
+    scores = {("greedy", name, seed, f"{seed}/{i}"): float(i < count) for name, count in right.items()
+              for seed in (1, 2, 3) for i in range(60)}  # fmt: skip
+    scores = pd.Series(scores).rename_axis(["decoding", "model", "seed", "item"])
+    rows = [{"model": name, "decoding": "greedy", "accuracy": count / 60} for name, count in right.items()]
+    given = {"rows": rows, "scores": scores, "mean_over_seeds": mean_over_seeds}
+    cells("09_ablation", "highest", params=parameters(arms=["sft", "grpo", "one_way", "longer_way"]), **given)
+    said = capsys.readouterr().out
+    assert said.startswith("greedy: of 3 arms longer_way ends highest") and "above one_way" in said
+    assert ("inside the noise" in said) is noise
+    cells("09_ablation", "highest", params=parameters(arms=["sft", "grpo"]), **given)
+    assert not capsys.readouterr().out.strip()  # one arm ends
+
+
 # ---- the notebooks ---------------------------------------------------------------------------------------------------
 
 SMALL = {
@@ -243,8 +271,9 @@ def test_notebooks_09_and_10_on_a_tiny_model_train_nothing_twice(tiny, outputs, 
     printed = run_notebook("09_ablation", folder, values | {"changes": changes})
     assert "done x-zero-6/05_grpo" in printed and "Percent and points. Intervals cover seeds and items" in printed
     table = json.loads((folder / "ablation.json").read_text("utf8"))
-    assert [row["model"] for row in table["rows"]] == ["base", "zero", "grpo", "dapo"] * 2
-    assert {row["n"] for row in table["rows"]} == {12} and {row["seeds"] for row in table["rows"]} == {2}
+    arms = ["base", "zero", "grpo", "dapo"]  # the base model answers greedily alone
+    assert [row["model"] for row in table["rows"]] == ["guess", "constant", *arms, *arms[1:]]
+    assert len({row["n"] for row in table["rows"]}) == 1 and {row["seeds"] for row in table["rows"]} == {2}
     assert [(step["before"], step["after"]) for step in table["steps"][:4]] == [
         ("base", "zero"), ("base", "grpo"), ("base", "dapo"), ("zero", "grpo")]  # fmt: skip
     assert all(step["p"] <= step["p_holm"] for step in table["steps"])
