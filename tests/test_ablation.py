@@ -244,7 +244,8 @@ def test_the_arm_that_ends_highest_is_named_with_its_distance(best, noise, capsy
 
 SMALL = {
     "num_train": 60, "num_dev": 10, "num_test": 10, "num_sft": 16, "num_rl": 24, "eval_problems": 2,
-    "eval_max_tokens": 8, "04_sft.max_steps": 1, "max_completion_length": 8, "num_generations": 4,
+    "eval_max_tokens": 8, "04_sft.max_steps": 1, "04_sft.warmup_steps": 0, "max_completion_length": 8,
+    "num_generations": 4,
     "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "05_grpo.max_steps": 2,
     "05_grpo.warmup_steps": 0, "pass_rate_candidates": 0, "06_benchmark.num_items": 6, "06_benchmark.max_tokens": 8,
 }  # fmt: skip

@@ -230,3 +230,13 @@ def test_two_equal_runs_differ_nowhere(tmp_path):
     run = make_run(tmp_path / "a", answers([1, 0] * 4))
     rows = notebook(run, run)["metrics"]
     assert not rows["difference"].any() and rows["inside_noise"].all()
+
+
+def test_what_chance_is_worth_stands_beside_each_run_by_source(outputs):
+    a, b = make_run(outputs / "a", answers([1, 0])), make_run(outputs / "b", answers([1, 1]))
+    worth = answers([1, 0, 0, 0], model="constant", decoding="none")
+    write_jsonl(b / "06_benchmark" / "chance.jsonl", [row | {"problem_id": row["prompt_sha256"]} for row in worth])
+    benchmarks = {"A": a / "06_benchmark", "B": b / "06_benchmark"}
+    table = cells("10_compare", "chance", benchmarks=benchmarks)["worth"]
+    assert table.to_dict() == {"B": {("finqa", "constant"): "25.0"}}  # A was made before there was such a file
+    assert cells("10_compare", "chance", benchmarks={"A": a / "06_benchmark"})["worth"].empty
