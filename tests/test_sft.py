@@ -302,9 +302,11 @@ def test_notebook_04_says_when_one_way_only_is_taken_or_none_is_there(capsys, mo
 
 
 def test_notebook_04_reads_the_order_of_learning_from_the_run(tmp_path, capsys):
-    rows = [("what?", 0), (sound(DEV[0], False).replace(DEV[0].gold, "1"), 2), (sound(DEV[0], True), 4)]
-    write_jsonl(tmp_path / training.EARLY_FILE, [{"step": n, "id": DEV[0].id, "text": text} for text, n in rows])
-    names = {"run": SimpleNamespace(dir=tmp_path), "params": SimpleNamespace(sample_steps=2), "dev": DEV}
+    last = DEV[-1]  # one that is not among those of the look
+    rows = [("what?", 0), (sound(last, False).replace(last.gold, "1"), 2), (sound(last, False), 4)]
+    write_jsonl(tmp_path / training.EARLY_FILE, [{"step": n, "id": last.id, "text": text} for text, n in rows])
+    names = {"run": SimpleNamespace(dir=tmp_path), "params": SimpleNamespace(sample_steps=2), "dev": DEV[:1]}
+    names["asked"] = {p.id: p for p in DEV}
     cells("04_sft", "cell-14b", "cell-14e", **names)
     told = capsys.readouterr().out
     assert "first answer in the format: step 2" in told and "first answer that is right: step 4" in told
