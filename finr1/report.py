@@ -22,7 +22,8 @@ from finr1.manifest import read_manifest
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-BETTER_SHOWN = ("rows", "steps", "by_capability", "by_source", "protocols")  # they have a place of their own
+# They have a place of their own.
+BETTER_SHOWN = ("rows", "steps", "by_capability", "by_family", "by_kind", "by_source", "protocols")
 # A cell that stands to the right: a number, maybe with its unit, its interval or its n; or a dash.
 NUMBER = re.compile(r"(-|[-+]?\d[\d,.]*(e[-+]\d+)?)( %)?( \[[^]]*\])?( (of|/) \d+)?")
 
@@ -136,7 +137,8 @@ def _joined(row: Mapping) -> dict[str, object]:
     for key, value in row.items():
         if re.search(r"(^|_)low$", key) and cells:
             last, high = list(cells)[-1], row[re.sub("low$", "high", key)]
-            cells[last] = None if value is None or high is None else f"{cells[last]:.3g} [{value:.3g}, {high:.3g}]"
+            if value is not None and high is not None:
+                cells[last] = f"{cells[last]:.3g} [{value:.3g}, {high:.3g}]"
         elif not re.search(r"(^|_)high$", key):
             cells[key.replace("_", " ")] = value
     return cells

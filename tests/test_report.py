@@ -77,7 +77,8 @@ def made_page(root: Path, answers: Sequence[Sample], verdicts: Sequence[Verdict]
         "04_sft": {"wide": [{f"column_{n}": n / 7 for n in range(30)} | {"text": "w" * 200}], "long": "x" * 500},
         "05_grpo": {"warnings": [f"the policy writes {ATTACK}"], "stopped": None},
         "06_benchmark": {"protocols": protocol_rows({"ours": answers, "lenient": lenient}),
-                         "seeds": [{"model": "sft", "accuracy": 0.3, "low": 0.2, "high": 0.4, "n": 60}]},
+                         "seeds": [{"model": "sft", "accuracy": 0.3, "low": 0.2, "high": 0.4, "n": 60},
+                                   {"model": "constant", "accuracy": 0.25, "low": None, "high": None, "n": 60}]},
     }  # fmt: skip
     plotting.use_style()
     for name in STAGES:
@@ -186,7 +187,7 @@ def test_each_number_stands_with_its_interval_and_n(html):
             f"{step['n']} {100 * step['difference']:+.1f} [{100 * step['low']:+.1f}, {100 * step['high']:+.1f}]"
             in shown
         )
-    assert "sft 0.3 [0.2, 0.4] 60" in shown  # a stage's own table
+    assert "sft 0.3 [0.2, 0.4] 60 constant 0.25 60" in shown  # a stage's own table
 
 
 def test_the_papers_numbers_stand_apart(html):
