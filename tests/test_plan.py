@@ -131,11 +131,11 @@ def test_the_plan_counts_what_the_preset_asks_for():
     demo = preset("demo")
     written = {stage: row["written"] for stage, row in work("demo").items()}
     grpo, benchmark = demo["05_grpo"], demo["06_benchmark"]
-    tries = grpo.pass_rate_candidates * grpo.pass_rate_samples
-    assert written["05 GRPO samples"] == (grpo.max_steps / grpo.num_iterations * grpo.batch_size + tries) * 50
+    tries, answer = grpo.pass_rate_candidates * grpo.pass_rate_samples, plan.SOLUTION
+    assert written["05 GRPO samples"] == (grpo.max_steps / grpo.num_iterations * grpo.batch_size + tries) * answer
     models = 3 + (benchmark.zero_stage is not None) + len(benchmark.other_models)
     answers = models + (models - 1) * benchmark.num_samples  # of an item
-    assert written["06 benchmark"] == benchmark.num_items * answers * 50
+    assert written["06 benchmark"] == benchmark.num_items * answers * answer
 
 
 def test_a_teacher_behind_an_endpoint_costs_money_and_no_hours():
