@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from finr1.records import Problem, messages, read_jsonl
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
-    from trl import SFTTrainer
+    from trl import GRPOTrainer, SFTTrainer
 
     from finr1.params import GRPOParams, SFTParams
 
@@ -39,8 +40,13 @@ EARLY_PROBLEMS = 3  # answered again and again in the early looks
 
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
-    """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, where it runs."""
-    return {
+    """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, looks, where it runs."""
+    looks, most = {}, min(params.eval_problems, params.batch_size // params.num_processes)
+    if getattr(params, "eval_steps", 0):  # of dev problems: at the start, every few steps and at the end
+        equal = next(size for size in range(most, 0, -1) if params.eval_problems % size == 0)  # batches are averaged
+        looks = {"eval_strategy": "steps", "eval_steps": params.eval_steps, "per_device_eval_batch_size": equal,
+                 "eval_on_start": last_complete_checkpoint(stage_dir / "checkpoints") is None}  # fmt: skip
+    return looks | {
         "output_dir": str(stage_dir / "checkpoints"),
         "save_steps": params.save_steps,
         "save_total_limit": 1,
@@ -50,6 +56,31 @@ def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
     }
+
+
+def look_aside(trainer: GRPOTrainer) -> None:
+    """Make the trainer's evaluation greedy, and such that the training is the same with and without it.
+
+    TRL's own samples as in training, moves the random state, and writes its completions over those of the step.
+    """
+    evaluate = trainer.evaluate
+
+    def aside(*args: Any, **kwargs: Any) -> dict[str, float]:
+        sampler = trainer.vllm_generation if trainer.use_vllm else trainer.generation_config
+        greedy = {"temperature": 0.0}
+        if not trainer.use_vllm:
+            greedy = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": None}
+        kept = {name: getattr(sampler, name) for name in greedy}
+        logs, trainer._logs, trainer.log_completions = trainer._logs, copy.deepcopy(trainer._logs), False
+        vars(sampler).update(greedy)
+        try:
+            with torch.random.fork_rng():
+                return evaluate(*args, **kwargs)
+        finally:
+            vars(sampler).update(kept)
+            trainer._logs, trainer.log_completions = logs, True
+
+    trainer.evaluate = aside
 
 
 def start_model(params: SFTParams | GRPOParams) -> str:

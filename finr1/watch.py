@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
+import pandas as pd
+from scipy.stats import entropy
 from transformers import TrainerCallback
 from trl.extras.profiling import ProfilingContext
 from trl.rewards import get_repetition_penalty_reward
@@ -24,6 +26,7 @@ from finr1.params import GRPOParams
 
 MIN_REASONING = 10  # characters; "<think>Yes.</think>" is no reasoning
 START = 3  # first steps; their mean is what a warning compares with
+ONE_ANSWER = 0.8  # share of one answer above which a family is said to have one only
 _THINK = re.compile(r"<think>(.*?)(?:</think>|<answer>|$)", re.DOTALL)
 
 
@@ -78,21 +81,52 @@ class PhaseTimes(TrainerCallback):
 
 
 def signs(
-    texts: Sequence[str], completion_ids: Sequence[Sequence[int]], accuracy: Sequence[float | None] | None
+    texts: Sequence[str], accuracy: Sequence[float | None] | None, columns: Mapping[str, Sequence]
 ) -> dict[str, float]:
-    """Shares of one batch of completions, each 0 to 1; those with nothing to be a share of are left out.
+    """What one batch of completions logs, by name; what has nothing to be a share of is left out.
 
-    `accuracy`: 1.0 or 0.0 for each completion, None where nobody could tell (None: no reward says so). `repetition`:
-    repeated 3-grams of tokens (as TRL's `get_repetition_penalty_reward` counts them); `no_reasoning`: answers without
-    reasoning, of all answers; `agreement`: format and accuracy both there or both missing, of what could be judged.
+    `accuracy`: 1.0 or 0.0 for each completion, None where nobody could tell (None: no reward says so). The log's
+    `accuracy`: right and in the format, of what could be judged; `repetition`: repeated 3-grams of tokens (as TRL's
+    `get_repetition_penalty_reward` counts them); `no_reasoning`: answers without reasoning, of all answers;
+    `agreement`: format and accuracy both there or both missing. By family the share of one answer, and the largest.
     """
     judged = [(text, right) for text, right in zip(texts, accuracy or (), strict=False) if right is not None]
+    repeated = get_repetition_penalty_reward(ngram_size=3)(columns["completion_ids"])
     shares = {
-        "repetition": [-penalty for penalty in get_repetition_penalty_reward(ngram_size=3)(completion_ids)],
-        "no_reasoning": [not _reasons(text) for text in texts if grading.extract_answer(text)],
-        "agreement": [grading.has_format(text) == (right > 0) for text, right in judged],
+        "accuracy": [right * grading.has_format(text) for text, right in judged],
+        "watch/repetition": [-penalty for penalty in repeated],
+        "watch/no_reasoning": [not _reasons(text) for text in texts if grading.extract_answer(text)],
+        "watch/agreement": [grading.has_format(text) == (right > 0) for text, right in judged],
     }
-    return {name: fmean(values) for name, values in shares.items() if values}
+    if "family" in columns:
+        said = answers_by_family(*(columns[name] for name in ("family", "id", "solution")), texts)
+        shares |= {f"one_answer/{family}": [share] for family, share in said["share"].items()}
+        shares |= {"watch/one_answer": [said["share"].max()] if len(said) else []}
+        shares |= {f"answer_entropy/{name}": said[name] for name in ("within", "across")}
+    return {name: fmean(values) for name, values in shares.items() if len(values)}
+
+
+def answers_by_family(
+    families: Sequence[str], ids: Sequence[str], golds: Sequence[str], texts: Sequence[str]
+) -> pd.DataFrame:
+    """By family: its commonest `answer`, that one's `share`, and the entropy (nats) `within` a group and `across` all.
+
+    Each gold counts alike, so a policy that is always right has 1 / (number of golds) as its share, one that always
+    says the same has 1. A group is the texts of one id. Left out: texts without an answer, and families with one gold,
+    where one answer may be right. At 0, the entropy within says that the policy has decided; across, that it says one
+    thing whatever is asked.
+    """
+    said = [(grading.extract_answer(text) or "").strip().casefold() or None for text in texts]
+    table = pd.DataFrame({"family": families, "id": ids, "gold": golds, "said": said}).dropna()
+    rows = {}
+    for family, part in table.groupby("family"):
+        groups = pd.crosstab(part["id"], part["said"], normalize="index")
+        by_gold = groups.groupby(part.groupby("id")["gold"].first()).mean()
+        if len(by_gold) > 1:
+            mean = by_gold.mean()
+            within = float(entropy(groups, axis=1).mean())
+            rows[family] = (mean.idxmax(), float(mean.max()), within, float(entropy(mean)))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["answer", "share", "within", "across"])
 
 
 def _reasons(text: str) -> bool:
@@ -100,60 +134,33 @@ def _reasons(text: str) -> bool:
 
 
 # What is logged; when it is a warning, by its mean in the first steps and in the last quarter of the run; what to do.
+# fmt: off
 WARNINGS = [
-    (
-        "watch/repetition",
-        lambda start, now: now > max(0.3, 2 * start),
-        "{now:.0%} of the 3-grams in the completions are repeats: lower learning_rate or raise beta",
-    ),
-    (
-        "watch/no_reasoning",
-        lambda start, now: now > max(0.3, start + 0.2),
-        "{now:.0%} of the answers come without reasoning: the reward does not ask for any; raise beta",
-    ),
-    (
-        "watch/agreement",
-        lambda start, now: now < start - 0.2,
-        "format and accuracy agree in {now:.0%} ({start:.0%} at first): "
-        'reward_funcs = ["gated_reward"] pays both or none',
-    ),
-    (
-        "completions/mean_length",
-        lambda start, now: now > 2 * start,
-        "the completions grew from {start:.0f} to {now:.0f} tokens: does length pay? soft_punish_cache",
-    ),
-    (
-        "completions/mean_length",
-        lambda start, now: now < 0.5 * start,
-        'the completions shrank from {start:.0f} to {now:.0f} tokens: loss_type = "grpo" favours short ones',
-    ),
-    (
-        "frac_reward_zero_std",
-        lambda start, now: now > 0.6,
-        "{now:.0%} of the groups have no spread, so they teach nothing: choose other problems or more generations",
-    ),
-    (
-        "completions/clipped_ratio",
-        lambda start, now: now > 0.3,
-        "{now:.0%} of the completions are cut off: raise max_completion_length",
-    ),
-    (
-        "verifier/failed",
-        lambda start, now: now > 0.02,
-        "the verifier gave no verdict on {now:.0%} of the completions, which then teach nothing: the column "
-        "`verifier` of completions/ says why",
-    ),
-    (
-        "entropy",
-        lambda start, now: now < 0.1 * start,
-        "entropy fell to {now:.3f}: the policy has nearly stopped exploring; lower learning_rate or raise beta",
-    ),
-    (
-        "reward",
-        lambda start, now: now < 0.5 * start,
-        "the reward fell from {start:.3g} to {now:.3g}: lower learning_rate or raise beta",
-    ),
+    ("watch/repetition", lambda start, now: now > max(0.3, 2 * start),
+     "{now:.0%} of the 3-grams in the completions are repeats: lower learning_rate or raise beta"),
+    ("watch/no_reasoning", lambda start, now: now > max(0.3, start + 0.2),
+     "{now:.0%} of the answers come without reasoning: the reward does not ask for any; raise beta"),
+    ("watch/agreement", lambda start, now: now < start - 0.2,
+     'format and accuracy agree in {now:.0%} ({start:.0%} at first): reward_funcs = ["gated_reward"] pays for both'),
+    ("completions/mean_length", lambda start, now: now > 2 * start,
+     "the completions grew from {start:.0f} to {now:.0f} tokens: does length pay? soft_punish_cache"),
+    ("completions/mean_length", lambda start, now: now < 0.5 * start,
+     'the completions shrank from {start:.0f} to {now:.0f} tokens: loss_type = "grpo" favours short ones'),
+    ("frac_reward_zero_std", lambda start, now: now > 0.6,
+     "{now:.0%} of the groups have no spread, so they teach nothing: choose other problems or more generations"),
+    ("completions/clipped_ratio", lambda start, now: now > 0.3,
+     "{now:.0%} of the completions are cut off: raise max_completion_length"),
+    ("steps/checked", lambda start, now: now > 2 * start + 0.5,
+     "the thoughts went from {start:.1f} to {now:.1f} checked steps: needed, or padding that true_steps_reward pays?"),
+    ("verifier/failed", lambda start, now: now > 0.02,
+     "the verifier gave no verdict on {now:.0%} of the completions, which then teach nothing: the column `verifier` of "
+     "completions/ says why"),
+    ("entropy", lambda start, now: now < 0.1 * start,
+     "entropy fell to {now:.3f}: the policy has nearly stopped exploring; lower learning_rate or raise beta"),
+    ("reward", lambda start, now: now < 0.5 * start,
+     "the reward fell from {start:.3g} to {now:.3g}: lower learning_rate or raise beta"),
 ]
+# fmt: on
 
 
 def run_warnings(log: Sequence[Mapping]) -> list[str]:
@@ -166,6 +173,19 @@ def run_warnings(log: Sequence[Mapping]) -> list[str]:
             start, now = fmean(values[:START]), fmean(values[-max(1, len(values) // 4) :])
             if goes_wrong(start, now):
                 lines.append(words.format(start=start, now=now))
+    return lines + [f"{told}: compare with its golds" for told in _one_answer(steps, ONE_ANSWER)]
+
+
+def _one_answer(steps: Sequence[Mapping], limit: float, window: int | None = None) -> list[str]:
+    """A line for each family whose answers are one and the same to more than `limit`, in the last steps that tell."""
+    names = dict.fromkeys(key for row in steps for key in row if key.startswith("one_answer/"))
+    lines = []
+    for name in names:
+        told = [(row["step"], row[name]) for row in steps if row.get(name) is not None]
+        last = told[-(window or max(START, len(told) // 4)) :]
+        if len(last) >= (window or START) and (share := fmean(value for _, value in last)) > limit:
+            family, since = name.removeprefix("one_answer/"), last[0][0]
+            lines.append(f"{family}: one answer makes up {share:.0%} whatever is asked, since step {since} at least")
     return lines
 
 
@@ -229,4 +249,7 @@ def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
                 f"{params.stop_dead_groups:g}: they teach nothing; choose problems by pass_rate_candidates, raise "
                 "num_generations or temperature"
             )
+    if params.stop_one_answer is not None:
+        for told in _one_answer(log, params.stop_one_answer, params.stop_window):
+            return f"{told}, stop_one_answer = {params.stop_one_answer:g}: balance its golds or leave the family out"
     return None

@@ -80,7 +80,9 @@ def early_answers(run: StubRun) -> str:
 
 
 def grpo_run(base: Path, name: str, **changes) -> StubRun:
-    run = StubRun(demo(GRPOParams, base, **{"bf16": False, "num_generations": 4, "beta": 0.1} | changes), base / name)
+    given = {"bf16": False, "num_generations": 4, "beta": 0.1, "eval_steps": 0} | changes
+    run = StubRun(demo(GRPOParams, base, **given), base / name)
+    write_jsonl(run.dir / "dev.jsonl", curation.rl_rows(synthetic.generate_problems(2, "dev", seed=2)))
     write_jsonl(run.dir / rewards.TRAIN_FILE, curation.rl_rows(synthetic.generate_problems(20, "train", seed=2)))
     return run
 

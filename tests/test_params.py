@@ -223,11 +223,18 @@ def test_the_table_shows_the_papers_value_and_where_it_comes_from(project):
         'run: paper\nseed: 1  # not stated\npreset: "pa#per"  # section 3: "a # sign"\n', "utf8"
     )
     rows = OverviewParams(run="x", seed=42, preset="demo", changes=[]).table()
-    assert rows[1] == {"parameter": "seed", "this run": 42, "the paper": 1, "source": "not stated"}
+    assert rows[1] == {
+        "parameter": "seed",
+        "this run": 42,
+        "the paper": "not stated",
+        "preset paper": 1,
+        "source": "not stated",
+    }
     assert rows[2] == {
         "parameter": "preset",
         "this run": "demo",
         "the paper": "pa#per",
+        "preset paper": "pa#per",
         "source": 'section 3: "a # sign"',
     }
 
