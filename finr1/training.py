@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -29,7 +28,7 @@ from finr1.records import Problem, messages, read_jsonl
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
-    from trl import GRPOTrainer, SFTTrainer
+    from trl import SFTTrainer
 
     from finr1.params import GRPOParams, SFTParams
 
@@ -56,31 +55,6 @@ def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
     }
-
-
-def look_aside(trainer: GRPOTrainer) -> None:
-    """Make the trainer's evaluation greedy, and such that the training is the same with and without it.
-
-    TRL's own samples as in training, moves the random state, and writes its completions over those of the step.
-    """
-    evaluate = trainer.evaluate
-
-    def aside(*args: Any, **kwargs: Any) -> dict[str, float]:
-        sampler = trainer.vllm_generation if trainer.use_vllm else trainer.generation_config
-        greedy = {"temperature": 0.0}
-        if not trainer.use_vllm:
-            greedy = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": None}
-        kept = {name: getattr(sampler, name) for name in greedy}
-        logs, trainer._logs, trainer.log_completions = trainer._logs, copy.deepcopy(trainer._logs), False
-        vars(sampler).update(greedy)
-        try:
-            with torch.random.fork_rng():
-                return evaluate(*args, **kwargs)
-        finally:
-            vars(sampler).update(kept)
-            trainer._logs, trainer.log_completions = logs, True
-
-    trainer.evaluate = aside
 
 
 def start_model(params: SFTParams | GRPOParams) -> str:

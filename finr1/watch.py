@@ -1,4 +1,4 @@
-"""What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and three rules that stop it.
+"""What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and four rules that stop it.
 
 A sign proves nothing: it says where to look, and notebook 05 shows the texts. A run that a stop rule ends saves its
 model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. A loss or gradient that is not a
@@ -99,33 +99,28 @@ def signs(
         "watch/agreement": [grading.has_format(text) == (right > 0) for text, right in judged],
     }
     if "family" in columns:
-        said = answers_by_family(*(columns[name] for name in ("family", "id", "solution")), texts)
+        said = answers_by_family(columns, texts)
         shares |= {f"one_answer/{family}": [share] for family, share in said["share"].items()}
         shares |= {"watch/one_answer": [said["share"].max()] if len(said) else []}
         shares |= {f"answer_entropy/{name}": said[name] for name in ("within", "across")}
     return {name: fmean(values) for name, values in shares.items() if len(values)}
 
 
-def answers_by_family(
-    families: Sequence[str], ids: Sequence[str], golds: Sequence[str], texts: Sequence[str]
-) -> pd.DataFrame:
+def answers_by_family(columns: Mapping[str, Sequence], texts: Sequence[str]) -> pd.DataFrame:
     """By family: its commonest `answer`, that one's `share`, and the entropy (nats) `within` a group and `across` all.
 
-    Each gold counts alike, so a policy that is always right has 1 / (number of golds) as its share, one that always
-    says the same has 1. A group is the texts of one id. Left out: texts without an answer, and families with one gold,
-    where one answer may be right. At 0, the entropy within says that the policy has decided; across, that it says one
-    thing whatever is asked.
+    Each gold counts alike: a policy that is always right has 1 / (number of golds) as its share, one that always says
+    the same has 1. A group is the texts of one id. Left out: texts without an answer, and families with one gold.
     """
     said = [(grading.extract_answer(text) or "").strip().casefold() or None for text in texts]
-    table = pd.DataFrame({"family": families, "id": ids, "gold": golds, "said": said}).dropna()
+    table = pd.DataFrame({name: columns[name] for name in ("family", "id", "solution")} | {"said": said}).dropna()
     rows = {}
     for family, part in table.groupby("family"):
         groups = pd.crosstab(part["id"], part["said"], normalize="index")
-        by_gold = groups.groupby(part.groupby("id")["gold"].first()).mean()
+        by_gold = groups.groupby(part.groupby("id")["solution"].first()).mean()
         if len(by_gold) > 1:
             mean = by_gold.mean()
-            within = float(entropy(groups, axis=1).mean())
-            rows[family] = (mean.idxmax(), float(mean.max()), within, float(entropy(mean)))
+            rows[family] = mean.idxmax(), mean.max(), entropy(groups, axis=1).mean(), entropy(mean)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["answer", "share", "within", "across"])
 
 
@@ -192,6 +187,16 @@ def _one_answer(steps: Sequence[Mapping], limit: float, window: int | None = Non
 # ---- stop rules ------------------------------------------------------------------------------------------------------
 
 
+# Parameter, what is logged, of which middle; what to do.
+STOPS = [
+    ("stop_kl", "kl", median,
+     "the KL to the starting model is {now:.3g} (median {over}), above {limit}: lower learning_rate or raise beta"),
+    ("stop_dead_groups", "frac_reward_zero_std", fmean,
+     "{now:.0%} of the groups have no spread (mean {over}), {limit}: they teach nothing; choose problems by "
+     "pass_rate_candidates, raise num_generations or temperature"),
+]  # fmt: skip
+
+
 class StopRules(TrainerCallback):
     """Looks at every logged step. Needs `logging_nan_inf_filter=False`, or the trainer hides what it looks for."""
 
@@ -236,20 +241,9 @@ def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
             f"the reward collapsed from {max(rewards):.3g} to {rewards[-1]:.3g} (mean {over}), below stop_reward = "
             f"{params.stop_reward:g} of its best: lower learning_rate, raise beta, or look at the texts for what pays"
         )
-    for window in windows("kl")[-1:]:
-        if params.stop_kl is not None and median(window) > params.stop_kl:
-            return (
-                f"the KL to the starting model is {median(window):.3g} (median {over}), above stop_kl = "
-                f"{params.stop_kl:g}: lower learning_rate or raise beta (now {params.beta:g})"
-            )
-    for window in windows("frac_reward_zero_std")[-1:]:
-        if params.stop_dead_groups is not None and fmean(window) >= params.stop_dead_groups:
-            return (
-                f"{fmean(window):.0%} of the groups have no spread (mean {over}), stop_dead_groups = "
-                f"{params.stop_dead_groups:g}: they teach nothing; choose problems by pass_rate_candidates, raise "
-                "num_generations or temperature"
-            )
-    if params.stop_one_answer is not None:
-        for told in _one_answer(log, params.stop_one_answer, params.stop_window):
-            return f"{told}, stop_one_answer = {params.stop_one_answer:g}: balance its golds or leave the family out"
-    return None
+    for name, key, middle, words in STOPS:
+        limit, last = getattr(params, name), [middle(window) for window in windows(key)[-1:]]
+        if limit is not None and last and last[0] >= limit:
+            return words.format(now=last[0], over=over, limit=f"{name} = {limit:g}")
+    lines = [] if params.stop_one_answer is None else _one_answer(log, params.stop_one_answer, params.stop_window)
+    return f"{lines[0]}: balance its golds or leave the family out (stop_one_answer)" if lines else None

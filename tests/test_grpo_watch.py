@@ -58,7 +58,8 @@ def test_the_share_of_one_answer_counts_each_gold_alike():
     golds = ["yes"] * 4 + ["no"] * 2 + ["yes"] * 2 + ["7", "7", "8", "8"]
 
     def found(*answers):
-        return watch.answers_by_family(families, ids, golds, [SHAPED.format("so", answer) for answer in answers])
+        columns = {"family": families, "id": ids, "solution": golds}
+        return watch.answers_by_family(columns, [SHAPED.format("so", answer) for answer in answers])
 
     right = found(*golds[:8], "7", "8", "7", "8")
     assert right.loc["a"].to_dict() == pytest.approx(
@@ -69,7 +70,8 @@ def test_the_share_of_one_answer_counts_each_gold_alike():
     constant = found(*["Yes"] * 8, "7", "7", "7", "7")
     assert constant["share"].tolist() == [1.0, 1.0] and constant["answer"].tolist() == ["yes", "7"]
     assert constant["across"].tolist() == [0.0, 0.0]
-    silent = watch.answers_by_family(["a"] * 2, ["1", "2"], ["yes", "no"], ["I do not know", "nor do I"])
+    columns = {"family": ["a"] * 2, "id": ["1", "2"], "solution": ["yes", "no"]}
+    silent = watch.answers_by_family(columns, ["I do not know", "nor do I"])
     assert silent.empty and list(silent) == ["answer", "share", "within", "across"]
 
 

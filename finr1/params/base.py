@@ -85,10 +85,7 @@ class Params(BaseModel):
         return {name: paths.resolve(value) for name, value in self.input_names().items()}
 
     def table(self) -> list[dict[str, Any]]:
-        """Rows for the table "this run | the paper | preset paper | source", the last two from `params/paper/`.
-
-        What the preset has to choose, because the paper does not say, is no value of the paper.
-        """
+        """Rows of a table: this run's values, the paper's, and those that `params/paper/` takes where it says none."""
         values, sources = read_flat_yaml(paths.repository_root() / "params" / "paper" / f"{self.stage}.yaml")
         rows = []
         for name, value in self.model_dump().items():
