@@ -72,7 +72,7 @@ def test_a_family_in_which_the_model_knows_one_answer_is_left_out_and_named(tmp_
     made = choose(rows, texts, tmp_path, pass_rate_candidates=16)
     assert {row["family"] for row in made["chosen"]} == {"gift"} and len(made["chosen"]) == 8
     assert made["left_out"] == {"risk": "the model says 'yes' in 97%"}
-    assert "left out: risk" in capsys.readouterr().out
+    assert "left out: {'risk': " in capsys.readouterr().out
 
 
 def test_without_tries_the_rows_are_balanced_all_the_same(tmp_path, capsys):
@@ -114,8 +114,8 @@ def said(capsys, reward, right, shaped=lambda step: 1.0, length=lambda step: 50.
             in_format = place < 40 * shaped(step)
             rows.append({"step": step + 1, "right": float(in_format and place < 40 * right(step) * shaped(step)),
                          "completion": RIGHT if in_format else "none"})  # fmt: skip
-    ways = pd.DataFrame({"by_parts": [parts(n) for n in range(12)]}, index=table.index) if parts else pd.DataFrame()
-    cells("05_grpo", "change", "notice", "notice-words", table=table, sampled=pd.DataFrame(rows), ways=ways, both=ways)
+    ways = pd.DataFrame({"by_parts": [parts(n) if parts else float("nan") for n in range(12)]}, index=table.index)
+    cells("05_grpo", "change", "notice", table=table, sampled=pd.DataFrame(rows), ways=ways, both=ways.dropna())
     return capsys.readouterr().out
 
 
@@ -127,7 +127,7 @@ def test_a_run_that_learned_is_told_from_obedience_noise_and_loss(capsys):
     up, flat = (lambda n: 0.3 + 0.05 * n + wave(n)), (lambda n: 0.5 + wave(n))
     assert "more than obedience" in said(capsys, up, up)
     by_format = said(capsys, up, lambda n: 0.5, shaped=lambda n: 0.4 + 0.05 * n)
-    assert "that is obedience" in by_format and "more than obedience" not in by_format
+    assert "Reward: obedience." in by_format
     nothing = said(capsys, flat, flat)
     assert "not beyond the noise" in nothing and "shows no learning" in nothing
     assert "something went wrong" in said(capsys, lambda n: 1 - up(n), flat)
@@ -136,10 +136,10 @@ def test_a_run_that_learned_is_told_from_obedience_noise_and_loss(capsys):
 def test_the_ways_are_told_only_where_they_moved(capsys):
     up, down = (lambda n: 0.3 + 0.05 * n + wave(n)), (lambda n: 0.9 - 0.05 * n + wave(n))
     grown = said(capsys, up, up, length=lambda n: 50 + 2 * n + wave(n), parts=up)
-    assert "The policy moved to answers by parts and thoughts grew, although no reward asks for either." in grown
+    assert "The policy moved to answers by parts, and thoughts grew; no reward asks for that." in grown
     assert "moved to answers at once" in said(capsys, up, up, parts=down)
     still = said(capsys, up, up, parts=lambda n: 0.5 + wave(n))
-    assert "answers by parts: 5" in still and "moved" not in still
+    assert "by parts (%): 5" in still and "moved" not in still
     assert "moved" not in said(capsys, up, up) and "by parts" not in said(capsys, up, up)
 
 
@@ -150,8 +150,9 @@ def test_two_steps_are_too_few_to_say(capsys):
 
 LOOKS = [
     ([0.2, 0.3, 0.9], {}, "the last", "90% at step 10: better."),
-    ([0.5, 0.52, 0.51], {}, "step 10: the last", "inside the noise of so few."),
+    ([0.5, 0.52, 0.51], {}, "step 10: the last", "inside the noise."),
     ([0.9, 0.5, 0.2], {}, "step 10", "worse."),
+    ([0.0, 0.0, 0.0], {}, "step 10", "inside the noise."),
     ([0.9, 0.5, 0.2], {}, "step 10", "No look after the first is better"),
     ([0.2, 0.9, 0.3], {"load_best_model_at_end": True}, "step 5: the best look", "30% at step 10"),
     ([0.9, 0.5, 0.5], {"load_best_model_at_end": True}, "step 5: the best look", "No look after the first is better"),
