@@ -33,7 +33,7 @@ import resource, subprocess, sys
 print(subprocess.call(sys.argv[1:], stdout=sys.stderr), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 SFT_DEMO = {"peft": "full", "learning_rate": 1e-4, "sample_steps": 0}
-GRPO_DEMO = {"sft_stage": None, "stop_reward": None, "stop_dead_groups": None}
+GRPO_DEMO = {"sft_stage": None, "stop_reward": None, "stop_dead_groups": None, "eval_steps": 0}
 # name -> (changed parameters, arguments that a person would write into the recipe's configuration); None: plain TRL
 SFT: dict[str, tuple[dict, dict] | None] = {
     "plain TRL": None,

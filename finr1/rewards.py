@@ -165,7 +165,7 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Rewar
     """`rewards` for TRL, computed together: a completion whose accuracy is None gets None from each of them.
 
     The reward that is marked `is_accuracy` asks `verifier` about what it leaves open (`verified`). Each batch logs
-    `watch/*` (`watch.signs`) and the id of each completion's problem. Functions may be asynchronous.
+    `watch.signs` and the id of each completion's problem. Functions may be asynchronous.
     """
     rewards = [verified(reward, verifier) if is_accuracy(reward) else reward for reward in rewards]
     batch: dict[str, Any] = {"completions": None, "scores": []}
@@ -178,8 +178,8 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Rewar
             scores = [[None if accuracy[i] is None else value for i, value in enumerate(values)] for values in scores]
         if log_metric:
             texts = [completion[0]["content"] for completion in completions]
-            for name, value in watch.signs(texts, columns["completion_ids"], accuracy).items():
-                log_metric(f"watch/{name}", value)
+            for name, value in watch.signs(texts, accuracy, columns).items():
+                log_metric(name, value)
         if log_extra and "id" in columns:
             log_extra("id", columns["id"])
         return scores

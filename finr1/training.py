@@ -39,8 +39,13 @@ EARLY_PROBLEMS = 3  # answered again and again in the early looks
 
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
-    """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, where it runs."""
-    return {
+    """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, looks, where it runs."""
+    looks, most = {}, min(params.eval_problems, params.batch_size // params.num_processes)
+    if getattr(params, "eval_steps", 0):  # of dev problems: at the start, every few steps and at the end
+        equal = next(size for size in range(most, 0, -1) if params.eval_problems % size == 0)  # batches are averaged
+        looks = {"eval_strategy": "steps", "eval_steps": params.eval_steps, "per_device_eval_batch_size": equal,
+                 "eval_on_start": last_complete_checkpoint(stage_dir / "checkpoints") is None}  # fmt: skip
+    return looks | {
         "output_dir": str(stage_dir / "checkpoints"),
         "save_steps": params.save_steps,
         "save_total_limit": 1,

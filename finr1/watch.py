@@ -1,4 +1,4 @@
-"""What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and three rules that stop it.
+"""What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and four rules that stop it.
 
 A sign proves nothing: it says where to look, and notebook 05 shows the texts. A run that a stop rule ends saves its
 model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. A loss or gradient that is not a
@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
+import pandas as pd
+from scipy.stats import entropy
 from transformers import TrainerCallback
 from trl.extras.profiling import ProfilingContext
 from trl.rewards import get_repetition_penalty_reward
@@ -24,6 +26,7 @@ from finr1.params import GRPOParams
 
 MIN_REASONING = 10  # characters; "<think>Yes.</think>" is no reasoning
 START = 3  # first steps; their mean is what a warning compares with
+ONE_ANSWER = 0.8  # share of one answer above which a family is said to have one only
 _THINK = re.compile(r"<think>(.*?)(?:</think>|<answer>|$)", re.DOTALL)
 
 
@@ -78,21 +81,47 @@ class PhaseTimes(TrainerCallback):
 
 
 def signs(
-    texts: Sequence[str], completion_ids: Sequence[Sequence[int]], accuracy: Sequence[float | None] | None
+    texts: Sequence[str], accuracy: Sequence[float | None] | None, columns: Mapping[str, Sequence]
 ) -> dict[str, float]:
-    """Shares of one batch of completions, each 0 to 1; those with nothing to be a share of are left out.
+    """What one batch of completions logs, by name; what has nothing to be a share of is left out.
 
-    `accuracy`: 1.0 or 0.0 for each completion, None where nobody could tell (None: no reward says so). `repetition`:
-    repeated 3-grams of tokens (as TRL's `get_repetition_penalty_reward` counts them); `no_reasoning`: answers without
-    reasoning, of all answers; `agreement`: format and accuracy both there or both missing, of what could be judged.
+    `accuracy`: 1.0 or 0.0 for each completion, None where nobody could tell (None: no reward says so). The log's
+    `accuracy`: right and in the format, of what could be judged; `repetition`: repeated 3-grams of tokens (as TRL's
+    `get_repetition_penalty_reward` counts them); `no_reasoning`: answers without reasoning, of all answers;
+    `agreement`: format and accuracy both there or both missing. By family the share of one answer, and the largest.
     """
     judged = [(text, right) for text, right in zip(texts, accuracy or (), strict=False) if right is not None]
+    repeated = get_repetition_penalty_reward(ngram_size=3)(columns["completion_ids"])
     shares = {
-        "repetition": [-penalty for penalty in get_repetition_penalty_reward(ngram_size=3)(completion_ids)],
-        "no_reasoning": [not _reasons(text) for text in texts if grading.extract_answer(text)],
-        "agreement": [grading.has_format(text) == (right > 0) for text, right in judged],
+        "accuracy": [right * grading.has_format(text) for text, right in judged],
+        "watch/repetition": [-penalty for penalty in repeated],
+        "watch/no_reasoning": [not _reasons(text) for text in texts if grading.extract_answer(text)],
+        "watch/agreement": [grading.has_format(text) == (right > 0) for text, right in judged],
     }
-    return {name: fmean(values) for name, values in shares.items() if values}
+    if "family" in columns:
+        said = answers_by_family(columns, texts)
+        shares |= {f"one_answer/{family}": [share] for family, share in said["share"].items()}
+        shares |= {"watch/one_answer": [said["share"].max()] if len(said) else []}
+        shares |= {f"answer_entropy/{name}": said[name] for name in ("within", "across")}
+    return {name: fmean(values) for name, values in shares.items() if len(values)}
+
+
+def answers_by_family(columns: Mapping[str, Sequence], texts: Sequence[str]) -> pd.DataFrame:
+    """By family: its commonest `answer`, that one's `share`, and the entropy (nats) `within` a group and `across` all.
+
+    Each gold counts alike: a policy that is always right has 1 / (number of golds) as its share, one that always says
+    the same has 1. A group is the texts of one id. Left out: texts without an answer, and families with one gold.
+    """
+    said = [(grading.extract_answer(text) or "").strip().casefold() or None for text in texts]
+    table = pd.DataFrame({name: columns[name] for name in ("family", "id", "solution")} | {"said": said}).dropna()
+    rows = {}
+    for family, part in table.groupby("family"):
+        groups = pd.crosstab(part["id"], part["said"], normalize="index")
+        by_gold = groups.groupby(part.groupby("id")["solution"].first()).mean()
+        if len(by_gold) > 1:
+            mean = by_gold.mean()
+            rows[family] = mean.idxmax(), mean.max(), entropy(groups, axis=1).mean(), entropy(mean)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["answer", "share", "within", "across"])
 
 
 def _reasons(text: str) -> bool:
@@ -100,60 +129,33 @@ def _reasons(text: str) -> bool:
 
 
 # What is logged; when it is a warning, by its mean in the first steps and in the last quarter of the run; what to do.
+# fmt: off
 WARNINGS = [
-    (
-        "watch/repetition",
-        lambda start, now: now > max(0.3, 2 * start),
-        "{now:.0%} of the 3-grams in the completions are repeats: lower learning_rate or raise beta",
-    ),
-    (
-        "watch/no_reasoning",
-        lambda start, now: now > max(0.3, start + 0.2),
-        "{now:.0%} of the answers come without reasoning: the reward does not ask for any; raise beta",
-    ),
-    (
-        "watch/agreement",
-        lambda start, now: now < start - 0.2,
-        "format and accuracy agree in {now:.0%} ({start:.0%} at first): "
-        'reward_funcs = ["gated_reward"] pays both or none',
-    ),
-    (
-        "completions/mean_length",
-        lambda start, now: now > 2 * start,
-        "the completions grew from {start:.0f} to {now:.0f} tokens: does length pay? soft_punish_cache",
-    ),
-    (
-        "completions/mean_length",
-        lambda start, now: now < 0.5 * start,
-        'the completions shrank from {start:.0f} to {now:.0f} tokens: loss_type = "grpo" favours short ones',
-    ),
-    (
-        "frac_reward_zero_std",
-        lambda start, now: now > 0.6,
-        "{now:.0%} of the groups have no spread, so they teach nothing: choose other problems or more generations",
-    ),
-    (
-        "completions/clipped_ratio",
-        lambda start, now: now > 0.3,
-        "{now:.0%} of the completions are cut off: raise max_completion_length",
-    ),
-    (
-        "verifier/failed",
-        lambda start, now: now > 0.02,
-        "the verifier gave no verdict on {now:.0%} of the completions, which then teach nothing: the column "
-        "`verifier` of completions/ says why",
-    ),
-    (
-        "entropy",
-        lambda start, now: now < 0.1 * start,
-        "entropy fell to {now:.3f}: the policy has nearly stopped exploring; lower learning_rate or raise beta",
-    ),
-    (
-        "reward",
-        lambda start, now: now < 0.5 * start,
-        "the reward fell from {start:.3g} to {now:.3g}: lower learning_rate or raise beta",
-    ),
+    ("watch/repetition", lambda start, now: now > max(0.3, 2 * start),
+     "{now:.0%} of the 3-grams in the completions are repeats: lower learning_rate or raise beta"),
+    ("watch/no_reasoning", lambda start, now: now > max(0.3, start + 0.2),
+     "{now:.0%} of the answers come without reasoning: the reward does not ask for any; raise beta"),
+    ("watch/agreement", lambda start, now: now < start - 0.2,
+     'format and accuracy agree in {now:.0%} ({start:.0%} at first): reward_funcs = ["gated_reward"] pays for both'),
+    ("completions/mean_length", lambda start, now: now > 2 * start,
+     "the completions grew from {start:.0f} to {now:.0f} tokens: does length pay? soft_punish_cache"),
+    ("completions/mean_length", lambda start, now: now < 0.5 * start,
+     'the completions shrank from {start:.0f} to {now:.0f} tokens: loss_type = "grpo" favours short ones'),
+    ("frac_reward_zero_std", lambda start, now: now > 0.6,
+     "{now:.0%} of the groups have no spread, so they teach nothing: choose other problems or more generations"),
+    ("completions/clipped_ratio", lambda start, now: now > 0.3,
+     "{now:.0%} of the completions are cut off: raise max_completion_length"),
+    ("steps/checked", lambda start, now: now > 2 * start + 0.5,
+     "the thoughts went from {start:.1f} to {now:.1f} checked steps: needed, or padding that true_steps_reward pays?"),
+    ("verifier/failed", lambda start, now: now > 0.02,
+     "the verifier gave no verdict on {now:.0%} of the completions, which then teach nothing: the column `verifier` of "
+     "completions/ says why"),
+    ("entropy", lambda start, now: now < 0.1 * start,
+     "entropy fell to {now:.3f}: the policy has nearly stopped exploring; lower learning_rate or raise beta"),
+    ("reward", lambda start, now: now < 0.5 * start,
+     "the reward fell from {start:.3g} to {now:.3g}: lower learning_rate or raise beta"),
 ]
+# fmt: on
 
 
 def run_warnings(log: Sequence[Mapping]) -> list[str]:
@@ -166,10 +168,33 @@ def run_warnings(log: Sequence[Mapping]) -> list[str]:
             start, now = fmean(values[:START]), fmean(values[-max(1, len(values) // 4) :])
             if goes_wrong(start, now):
                 lines.append(words.format(start=start, now=now))
+    return lines + [f"{told}: compare with its golds" for told in _one_answer(steps, ONE_ANSWER)]
+
+
+def _one_answer(steps: Sequence[Mapping], limit: float, window: int | None = None) -> list[str]:
+    """A line for each family whose answers are one and the same to more than `limit`, in the last steps that tell."""
+    names = dict.fromkeys(key for row in steps for key in row if key.startswith("one_answer/"))
+    lines = []
+    for name in names:
+        told = [(row["step"], row[name]) for row in steps if row.get(name) is not None]
+        last = told[-(window or max(START, len(told) // 4)) :]
+        if len(last) >= (window or START) and (share := fmean(value for _, value in last)) > limit:
+            family, since = name.removeprefix("one_answer/"), last[0][0]
+            lines.append(f"{family}: one answer makes up {share:.0%} whatever is asked, since step {since} at least")
     return lines
 
 
 # ---- stop rules ------------------------------------------------------------------------------------------------------
+
+
+# Parameter, what is logged, of which middle; what to do.
+STOPS = [
+    ("stop_kl", "kl", median,
+     "the KL to the starting model is {now:.3g} (median {over}), above {limit}: lower learning_rate or raise beta"),
+    ("stop_dead_groups", "frac_reward_zero_std", fmean,
+     "{now:.0%} of the groups have no spread (mean {over}), {limit}: they teach nothing; choose problems by "
+     "pass_rate_candidates, raise num_generations or temperature"),
+]  # fmt: skip
 
 
 class StopRules(TrainerCallback):
@@ -216,17 +241,9 @@ def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
             f"the reward collapsed from {max(rewards):.3g} to {rewards[-1]:.3g} (mean {over}), below stop_reward = "
             f"{params.stop_reward:g} of its best: lower learning_rate, raise beta, or look at the texts for what pays"
         )
-    for window in windows("kl")[-1:]:
-        if params.stop_kl is not None and median(window) > params.stop_kl:
-            return (
-                f"the KL to the starting model is {median(window):.3g} (median {over}), above stop_kl = "
-                f"{params.stop_kl:g}: lower learning_rate or raise beta (now {params.beta:g})"
-            )
-    for window in windows("frac_reward_zero_std")[-1:]:
-        if params.stop_dead_groups is not None and fmean(window) >= params.stop_dead_groups:
-            return (
-                f"{fmean(window):.0%} of the groups have no spread (mean {over}), stop_dead_groups = "
-                f"{params.stop_dead_groups:g}: they teach nothing; choose problems by pass_rate_candidates, raise "
-                "num_generations or temperature"
-            )
-    return None
+    for name, key, middle, words in STOPS:
+        limit, last = getattr(params, name), [middle(window) for window in windows(key)[-1:]]
+        if limit is not None and last and last[0] >= limit:
+            return words.format(now=last[0], over=over, limit=f"{name} = {limit:g}")
+    lines = [] if params.stop_one_answer is None else _one_answer(log, params.stop_one_answer, params.stop_window)
+    return f"{lines[0]}: balance its golds or leave the family out (stop_one_answer)" if lines else None

@@ -80,7 +80,9 @@ def early_answers(run: StubRun) -> str:
 
 
 def grpo_run(base: Path, name: str, **changes) -> StubRun:
-    run = StubRun(demo(GRPOParams, base, **{"bf16": False, "num_generations": 4, "beta": 0.1} | changes), base / name)
+    given = {"bf16": False, "num_generations": 4, "beta": 0.1, "eval_steps": 0} | changes
+    run = StubRun(demo(GRPOParams, base, **given), base / name)
+    write_jsonl(run.dir / "dev.jsonl", curation.rl_rows(synthetic.generate_problems(2, "dev", seed=2)))
     write_jsonl(run.dir / rewards.TRAIN_FILE, curation.rl_rows(synthetic.generate_problems(20, "train", seed=2)))
     return run
 
@@ -123,7 +125,7 @@ def test_sft_in_two_processes_is_sft_in_one(base):
 @pytest.mark.slow
 def test_grpo_in_two_processes_is_grpo_in_one(base, monkeypatch):
     """With fixed completions; four of a prompt stay on one process, so that each process has its own groups."""
-    runs = [grpo_run(base, "one"), grpo_run(base, "two", **TWO)]
+    runs = [grpo_run(base, "one", eval_steps=2), grpo_run(base, "two", eval_steps=2, **TWO)]
     edited(
         monkeypatch,
         ("rollout_func=cpu_sampler(path, params)", "rollout_func=FixedRollout()"),
@@ -131,7 +133,8 @@ def test_grpo_in_two_processes_is_grpo_in_one(base, monkeypatch):
     )
     rows = [launch(run, reads=[rewards.TRAIN_FILE]) for run in runs]
     assert any(row.get("loss") for row in rows[0])
-    keys = ("loss", "grad_norm", "reward", "reward_std", "kl", "completions/mean_length", "num_tokens")
+    keys = ("loss", "grad_norm", "reward", "reward_std", "kl", "completions/mean_length", "num_tokens", "eval_accuracy")
+    assert [row["step"] for row in rows[0] if "eval_accuracy" in row] == [0, 2, 3]
     assert_same_training(rows, runs, keys, 1e-5)
 
 

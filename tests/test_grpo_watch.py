@@ -6,7 +6,8 @@ import math
 from contextlib import contextmanager
 
 import pytest
-from recipes import make_trainer, train
+from recipes import make_trainer, recipe, train
+from test_distributed import numbers
 from test_training import demo
 from transformers import TrainerControl, TrainerState
 
@@ -42,12 +43,163 @@ def test_the_signs_of_four_completions_by_hand():
         SHAPED.format("", "no"),
     ]
     ids = [[1, 2, 3, 4], [7] * 6, [1, 2], [1, 2, 3]]  # 3-grams: 2 of 2 differ, 1 of 4, none, 1 of 1
-    found = watch.signs(texts, ids, [1.0, 0.0, None, 0.0])
-    assert found == pytest.approx({"repetition": 0.75 / 4, "no_reasoning": 2 / 3, "agreement": 2 / 3})
+    found = watch.signs(texts, [1.0, 0.0, None, 0.0], {"completion_ids": ids})
+    shares = {"repetition": 0.75 / 4, "no_reasoning": 2 / 3, "agreement": 2 / 3}
+    assert found == pytest.approx({"accuracy": 1 / 3} | {f"watch/{name}": share for name, share in shares.items()})
 
 
 def test_a_sign_without_a_base_is_left_out():
-    assert watch.signs(["no answer at all"], [[1, 2, 3]], [None]) == {"repetition": 0.0}
+    assert watch.signs(["no answer at all"], [None], {"completion_ids": [[1, 2, 3]]}) == {"watch/repetition": 0.0}
+
+
+def test_the_share_of_one_answer_counts_each_gold_alike():
+    """Family a: golds yes, yes, no; b: one gold only, so one answer may be right; c: two groups that are never sure."""
+    families, ids, golds = ["a"] * 6 + ["b"] * 2 + ["c"] * 4, list("112233") + list("44") + list("5566"), []
+    golds = ["yes"] * 4 + ["no"] * 2 + ["yes"] * 2 + ["7", "7", "8", "8"]
+
+    def found(*answers):
+        columns = {"family": families, "id": ids, "solution": golds}
+        return watch.answers_by_family(columns, [SHAPED.format("so", answer) for answer in answers])
+
+    right = found(*golds[:8], "7", "8", "7", "8")
+    assert right.loc["a"].to_dict() == pytest.approx(
+        {"answer": "no", "share": 0.5, "within": 0.0, "across": math.log(2)}
+    )
+    assert right.loc["c", ["share", "within", "across"]].tolist() == pytest.approx([0.5, math.log(2), math.log(2)])
+    assert list(right.index) == ["a", "c"]
+    constant = found(*["Yes"] * 8, "7", "7", "7", "7")
+    assert constant["share"].tolist() == [1.0, 1.0] and constant["answer"].tolist() == ["yes", "7"]
+    assert constant["across"].tolist() == [0.0, 0.0]
+    columns = {"family": ["a"] * 2, "id": ["1", "2"], "solution": ["yes", "no"]}
+    silent = watch.answers_by_family(columns, ["I do not know", "nor do I"])
+    assert silent.empty and list(silent) == ["answer", "share", "within", "across"]
+
+
+def test_a_family_with_one_answer_is_named_in_a_warning_and_can_stop_the_run(tiny):
+    steps = [{"step": step, "reward": 1.0, "one_answer/risk": 0.5 if step < 4 else 1.0, "one_answer/percent": 0.1}
+             for step in range(1, 9)]  # fmt: skip
+    steps[6].pop("one_answer/risk")  # not met in this step
+    (warning,) = watch.run_warnings(steps)
+    assert warning.startswith("risk: one answer makes up 100% whatever is asked, since step 5")
+    assert watch.run_warnings(steps[:4]) == [], "one step tells nothing"
+    off, on = (short(tiny, stop_window=4, stop_one_answer=limit) for limit in (None, 0.9))
+    assert watch.stop_reason(steps, off) is None and watch.stop_reason(steps[:6], on) is None
+    assert watch.stop_reason(steps, on).startswith("risk: one answer makes up 100%")
+
+
+# ---- looks at dev problems ------------------------------------------------------------------------------------------
+
+LOOKS = {"max_steps": 4, "eval_steps": 2, "save_steps": 2, "eval_problems": 6, "max_completion_length": 8,
+         "learning_rate": 1e-3, "mask_truncated_completions": False, "stop_dead_groups": None, "beta": 0.0}  # fmt: skip
+
+
+def spread_reward(completions, **columns):
+    """A random model is always wrong; its texts differ."""
+    return [len(set(completion[0]["content"])) / 10 for completion in completions]
+
+
+def looking(tiny, stage, make=None, **changes):
+    """A training with looks at six dev problems: its rows, weights and completions."""
+    import pandas as pd
+    from safetensors.torch import load_file
+
+    write_jsonl(stage / "dev.jsonl", curation.rl_rows(synthetic.generate_problems(6, "dev", seed=1)))
+
+    def trainer_of(params, folder):
+        cells = recipe("05_grpo")
+        cells.format_reward = spread_reward
+        trainer = cells.make_trainer(params, folder)
+        return make(trainer) if make else trainer
+
+    train(short(tiny, **(LOOKS | {"reward_funcs": ["format_reward", "accuracy_reward"]} | changes)), stage, trainer_of)
+    kept = [pd.read_parquet(file) for file in sorted((stage / "completions").glob("*.parquet"))]
+    return numbers(read_metrics(stage)), load_file(stage / "model" / "model.safetensors"), kept
+
+
+@pytest.mark.parametrize("bf16", [True, False])  # a copy samples, or the policy itself
+def test_looks_change_nothing_in_the_training(stage, tiny, bf16):
+    import torch
+
+    looks, without = stage, stage.with_name("without")
+    write_jsonl(without / rewards.TRAIN_FILE, curation.rl_rows(synthetic.generate_problems(8, "train", seed=1)))
+    seen = []
+
+    def listening(trainer):
+        score = trainer._calculate_rewards
+
+        def heard(inputs, prompts, completions, ids):
+            if not trainer.model.training:
+                seen.extend(row["id"] for row in inputs)
+            return score(inputs, prompts, completions, ids)
+
+        trainer._calculate_rewards = heard
+        return trainer
+
+    rows, weights, kept = looking(tiny, looks, listening, bf16=bf16)
+    plain, plain_weights, plain_kept = looking(tiny, without, bf16=bf16, eval_steps=0)
+    evaluated = [row for row in rows if "eval_accuracy" in row]
+    assert [row["step"] for row in evaluated] == [0, 2, 4]
+    assert all("reward" in row or "eval_accuracy" in row or "train_loss" in row for row in rows)
+    assert [row for row in rows if "eval_accuracy" not in row] == plain
+    assert all(torch.equal(tensor, plain_weights[name]) for name, tensor in weights.items())
+    assert len(kept) == len(plain_kept) == 4 and all(a.equals(b) for a, b in zip(kept, plain_kept, strict=True))
+    assert [len(set(seen[start : start + 6])) for start in (0, 6, 12)] == [6, 6, 6] and len(seen) == 18
+
+
+def test_the_same_policy_is_seen_the_same_way_twice(stage, tiny):
+    """Greedy: two looks at the untrained policy hear the same words, whatever was sampled between them."""
+    heard = []
+
+    def twice(trainer):
+        score = trainer._calculate_rewards
+        trainer._calculate_rewards = lambda i, p, c, ids: heard.append(ids) or score(i, p, c, ids)
+        trainer.evaluate()
+        trainer.evaluate()
+        trainer._calculate_rewards = score
+        return trainer
+
+    looking(tiny, stage, twice, max_steps=1, save_steps=1, eval_steps=1)
+    assert len(heard) == 4 and heard[:2] == heard[2:], "two batches in each look"
+
+
+@pytest.mark.parametrize("peft", ["full", "lora"])
+def test_the_model_of_the_best_look_is_saved(stage, tiny, peft):
+    import torch
+    from transformers import TrainerCallback
+
+    at, accuracies = {}, {0: 0.9, 2: 0.5, 4: 0.7, 6: 0.7}
+
+    class Keeper(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            model = model.merge_adapter() or model if hasattr(model, "merge_adapter") else model
+            base = model.get_base_model() if hasattr(model, "get_base_model") else model
+            at[state.global_step] = (
+                base.get_input_embeddings().weight.clone(),
+                next(
+                    value.clone()
+                    for name, value in base.state_dict().items()
+                    if "q_proj" in name and "lora" not in name
+                ),
+            )
+            if hasattr(model, "unmerge_adapter"):
+                model.unmerge_adapter()
+
+    def fixed(trainer):
+        evaluate = trainer.evaluate
+
+        def told(*args, **kwargs):
+            metrics = evaluate(*args, **kwargs)
+            metrics["eval_accuracy"] = accuracies[trainer.state.global_step]
+            return metrics
+
+        trainer.evaluate = told
+        trainer.add_callback(Keeper())
+        return trainer
+
+    _, weights, _ = looking(tiny, stage, fixed, load_best_model_at_end=True, max_steps=6, peft=peft, bf16=False)
+    saved = next(value for name, value in weights.items() if "q_proj" in name)
+    assert torch.allclose(saved, at[4][1], atol=1e-6)
+    assert not torch.allclose(at[6][1], at[4][1], atol=1e-6)
 
 
 # ---- stop rules -----------------------------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"loss_type": "dapo", "importance_sampling_level": "sequence"},
          'importance_sampling_level = "sequence": completions would count by length', "not the loss of GSPO"),
         ({"beta": 0.0, "stop_kl": 1.0}, "stop_kl = 1.0: with beta = 0 no KL is computed", "a rule that never fires"),
+        ({"load_best_model_at_end": True, "eval_steps": 2},
+         "load_best_model_at_end = True: each look needs a checkpoint; eval_steps = 4", "best without checkpoint"),
         ({"num_iterations": 3}, "save_steps = 4: no exact resume", "a resumed run would sample at other steps"),
         ({"warmup_steps": 50}, "warmup_steps = 50.0: max_steps = 12 is less; 0 to that, or", "all warm-up"),
         ({"run": "../elsewhere"}, 'run = "../elsewhere": should be a plain folder name', "it would leave outputs/"),
@@ -223,11 +225,18 @@ def test_the_table_shows_the_papers_value_and_where_it_comes_from(project):
         'run: paper\nseed: 1  # not stated\npreset: "pa#per"  # section 3: "a # sign"\n', "utf8"
     )
     rows = OverviewParams(run="x", seed=42, preset="demo", changes=[]).table()
-    assert rows[1] == {"parameter": "seed", "this run": 42, "the paper": 1, "source": "not stated"}
+    assert rows[1] == {
+        "parameter": "seed",
+        "this run": 42,
+        "the paper": "not stated",
+        "preset paper": 1,
+        "source": "not stated",
+    }
     assert rows[2] == {
         "parameter": "preset",
         "this run": "demo",
         "the paper": "pa#per",
+        "preset paper": "pa#per",
         "source": 'section 3: "a # sign"',
     }
 
@@ -355,6 +364,7 @@ def test_the_libraries_take_what_a_large_preset_asks_for(preset, stage, tmp_path
     cells.make_trainer(params, tmp_path)
     given = getattr(cells, trainer).call_args.kwargs
     config, asked = given["args"], params.model_dump()
+    asked |= {"eval_steps": asked["eval_steps"] or None} if stage == "05_grpo" else {}  # TRL takes no 0
     checked = [name for name in asked if hasattr(config, name) and name not in ("warmup_steps", "run_name")]
     assert len(checked) >= 10
     assert {name: getattr(config, name) for name in checked} == {name: asked[name] for name in checked}

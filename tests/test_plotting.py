@@ -135,8 +135,6 @@ FIGURES = {
                             where="GPU"),
     "pass rates": lambda: drawn("05_grpo", "pass-rates-figure", params=SimpleNamespace(pass_rate_samples=4),
                                 known=pd.Series([i % 5 / 4 for i in range(64)])),
-    "no pass rates": lambda: drawn("05_grpo", "pass-rates-figure", params=SimpleNamespace(pass_rate_samples=4),
-                                   known=pd.Series([], dtype=float)),
     "sft": lambda: plotting.training_curves(sft_rows()),
     "sft of one step": lambda: plotting.training_curves(sft_rows(1)),
     "live": lambda: plotting.training_curves(grpo_rows(5), ["reward", "kl", "completions/mean_length"]),
@@ -144,6 +142,9 @@ FIGURES = {
     "grpo": lambda: plotting.grpo_curves(grpo_rows()),
     "grpo with KL and phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES)),
     "grpo with a wild step": lambda: plotting.grpo_curves([*grpo_rows(9, **PHASES), *grpo_rows(1, kl=29_000.0)]),
+    "grpo with looks": lambda: plotting.grpo_curves([
+        *grpo_rows(9, accuracy=0.4, **{"watch/one_answer": 0.6, "answer_entropy/within": 0.3}),
+        *({"step": step, "eval_accuracy": step / 10} for step in (0, 4, 8))]),
     "grpo without rows": lambda: plotting.grpo_curves([]),
     "verifier": lambda: plotting.grpo_curves(
         grpo_rows(**{"verifier/undecided": 0.6, "verifier/cached": 0.2, "verifier/failed": 0.05})),

@@ -22,8 +22,10 @@ HERE = Path(__file__).parent
 STEPS = {"max_steps": 6, "save_steps": 2, "peft": "lora"}
 CHANGES = {
     "sft": {},
-    "grpo": {"bf16": True, "max_completion_length": 8, "mask_truncated_completions": False},
-}  # bf16: samples from a copy
+    # bf16: samples from a copy; the two dev problems are looked at before each checkpoint
+    "grpo": {"bf16": True, "max_completion_length": 8, "mask_truncated_completions": False, "eval_steps": 2,
+             "load_best_model_at_end": True},
+}  # fmt: skip
 
 
 def at_random(seed: int, kills: int = 3) -> list[list]:
@@ -95,6 +97,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(finished, stage, kind):
     unbroken, killed = finished[stage, "never"], finished[stage, kind]
     expected, found = (numbers(read_metrics(folder)) for folder in (unbroken, killed))
     assert [row["step"] for row in expected if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in expected if "eval_accuracy" in row] == ([0, 2, 4, 6] if stage == "grpo" else [])
     losses = {row.get("loss") for row in expected}
     assert len(losses) > 3  # something was learned from, or nothing could differ
     summary = ("train_loss", "total_flos")  # of the last row: over this session's steps alone

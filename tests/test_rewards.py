@@ -70,6 +70,33 @@ def test_labels_and_choices_come_as_json():
     assert accuracy_reward(chats(text), **columns) == [1.0]
 
 
+# ---- the share of true steps ----------------------------------------------------------------------------------------
+
+STEPS = [
+    # thought, reward, why
+    ("12 * 5 = 60. So it is 60.", 1, "one true step"),
+    ("10 * 5 = 50. 2 * 5 = 10. 50 + 10 = 60. So it is 60.", 1, "more steps earn no more"),
+    ("10 * 5 = 50. 2 * 5 = 12. 50 + 12 = 62. So it is 62.", 2 / 3, "one of three is false"),
+    ("22 * 5 = 110. So it is 110.", 0, "a number that nobody gave"),
+    ("", 0, "no thought"),
+    ("It is 60.", 0, "a result from nowhere"),
+    ("0 + 5 = 5. 5 * 1 = 5. 12 shares at $5.", 0, "trivial equations and copied numbers"),
+    ("12 * 5 = 70. So it is 70." + " 12 + 5 = 17." * 9, 0, "padding thins out no error"),
+    ("12 * 5 = 60. " * 20 + "60 / 5 = 13. So it is 13.", 0.5, "copies count once"),
+]
+
+
+@pytest.mark.parametrize("thought, expected, why", STEPS, ids=[row[2] for row in STEPS])
+def test_the_share_of_true_steps(thought, expected, why):
+    prompt = [{"role": "system", "content": "22 is no number of the question"},
+              {"role": "user", "content": "What do 12 shares at $5 cost?"}]  # fmt: skip
+    logged = {}
+    completions = chats(f"<think>{thought}</think><answer>no</answer>")
+    paid = CELLS.true_steps_reward(completions, prompts=[prompt], log_metric=logged.__setitem__)
+    assert paid == pytest.approx([expected])
+    assert set(logged) == {"steps/checked"} and CELLS.true_steps_reward(completions, prompts=[prompt]) == paid
+
+
 # ---- computed together, for TRL --------------------------------------------------------------------------------------
 
 
@@ -96,6 +123,17 @@ def test_what_nobody_can_judge_has_no_reward_at_all_wherever_accuracy_stands_in_
         assert values[order.index(accuracy_reward)] == [1.0, None]
         assert values[order.index(length_reward)][0] == 0.4
         assert logged["watch/agreement"] == 1.0 and extra == {"id": ["a", "b"]}
+        assert logged["accuracy"] == 1.0, "right and in the format, of what could be judged"
+
+
+def test_a_batch_logs_the_share_of_one_answer_by_family():
+    columns = {"solution": ["60", "61"], "answer_kind": ["number"] * 2, "family": ["f"] * 2, "id": ["a", "b"],
+               "completion_ids": [[1] * 4] * 2, "prompts": [[{"role": "user", "content": "?"}]] * 2}  # fmt: skip
+    logged = {}
+    observed([accuracy_reward], None)[0](chats(GOOD, GOOD), log_metric=logged.__setitem__, **columns)
+    assert logged["accuracy"] == 0.5
+    assert logged["one_answer/f"] == logged["watch/one_answer"] == 1.0
+    assert logged["answer_entropy/within"] == logged["answer_entropy/across"] == 0.0
 
 
 def test_without_a_reward_that_judges_the_answer_the_others_stand_alone():

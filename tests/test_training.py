@@ -37,7 +37,7 @@ def folders(outputs, tiny):
 
 def demo(params_class, **changes):
     values = read_flat_yaml(repository_root() / "params" / "demo" / f"{params_class.stage}.yaml").values
-    values |= {"sample_steps": 0} if "sample_steps" in values else {}  # they need the problems of a data stage
+    values |= {name: 0 for name in ("sample_steps", "eval_steps") if name in values}  # they need problems of dev
     return params_class(**(values | SMALL | changes))
 
 
@@ -136,6 +136,7 @@ def pass_rates(rows: list[dict], texts: list[str]) -> dict[str, float]:
     (cell,) = [cell.source for cell in notebook.cells if "rates = pd.Series" in cell.source]
     names = {
         "candidates": rows, "tries": [SimpleNamespace(tagged=text) for text in texts], "pd": pd, "rewards": rewards,
+        "watch": watch,
         "params": SimpleNamespace(pass_rate_samples=2), "accuracy": recipe("05_grpo").accuracy_reward, "verifier": None,
     }  # fmt: skip
     exec(cell, names)

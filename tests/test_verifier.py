@@ -53,7 +53,7 @@ def verifier_at(server, store=None, order="standard") -> Verifier:
 
 def demo(**changes) -> GRPOParams:
     values = read_flat_yaml(repository_root() / "params" / "demo" / "05_grpo.yaml").values
-    return GRPOParams(**(values | {"run": "r"} | changes))
+    return GRPOParams(**(values | {"run": "r", "eval_steps": 0} | changes))
 
 
 def endpoint(server) -> dict:

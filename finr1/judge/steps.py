@@ -39,14 +39,15 @@ def split_steps(text: str) -> list[str]:
 def checked_steps(text: str, given: str | None = None) -> dict[str, bool]:
     """{step of `text`: whether it is true}. Equal steps count once, and what says nothing (0 + 5 = 5) is left out.
 
-    A step is an equation `a op b ... = c`, true at the precision in which c is written. Brackets, percent, currency
-    signs and scale words are read; `≈` may be off by 1 %.
+    A step is an equation `a op b ... = c`, true at the precision in which c is written; `≈` may be off by 1 %.
     With `given` (question and page) each number must come from there, from an earlier equation, or be a part of such a
     number (20 and 4 of 24). A number in a sentence that comes from nowhere is a false step of its own; one that is
-    copied rightly is none, as copying is no work. Nor is a true equation whose result is not used any more.
-    Nearly linear in the text's length.
+    copied rightly is none, nor is a true equation whose result is not used any more. Nearly linear in the length.
     """
-    plain, place = _plain(text), 0
+    plain, given = (
+        part and _SCALE_WORD.sub(lambda word: f"e{_SCALES[word[1].lower()]}", part) for part in (text, given)
+    )
+    place = 0
     parts, told = re.split("([=≈])", plain), []  # (where it ends, equation, its numbers, result, computed rightly)
     for before, sign, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
         place += len(before) + len(sign)
@@ -58,14 +59,16 @@ def checked_steps(text: str, given: str | None = None) -> dict[str, bool]:
             true = _is_true(left, written, tolerance) or _is_true(*bare, tolerance)
             told.append((place + right.end(), f"{left} {sign} {written}", _NUMBER.findall(left), written, true))
     if given is None:
-        return {said: true for _, said, numbers, _, true in told if not true or _says_something(numbers)}
-    return _from_somewhere(plain, told, _NUMBER.findall(_plain(given)))
+        return {said: true for _, said, numbers, _, true in told if not true or _is_work(numbers)}
+    return _from_somewhere(plain, told, _NUMBER.findall(given))
 
 
 def _from_somewhere(plain: str, equations: list[tuple], given: list[str]) -> dict[str, bool]:
     sentences = [part for part in _SENTENCE.finditer(plain) if "=" not in part[0] and "≈" not in part[0]]
     told = [*equations, *((part.end(), "", _STATED.findall(part[0]), "", True) for part in sentences)]
-    last_said = {value: number.end() for number in _NUMBER.finditer(plain) for value in _readings(number[0])}
+    results = {end for end, *_ in equations}  # a copy of an equation makes no use of its result
+    said_later = [number for number in _NUMBER.finditer(plain) if number.end() not in results]
+    last_said = {value: number.end() for number in said_later for value in _readings(number[0])}
     known, wholes, steps = sorted(_CONSTANTS), [], {}
     for end, said, numbers, result, true in [(0, "", given, "", True), *sorted(told)]:
         strange = [number for number in numbers if end and not _is_known(number, known, wholes if said else ())]
@@ -73,7 +76,7 @@ def _from_somewhere(plain: str, equations: list[tuple], given: list[str]) -> dic
             steps |= {f"{number} from nowhere": False for number in strange}
         elif strange or not true:
             steps[f"{said} ({strange[0]} from nowhere)" if strange else said] = False
-        elif _says_something(numbers) and any(last_said.get(value, 0) > end for value in _readings(result)):
+        elif _is_work(numbers) and any(last_said.get(value, 0) > end for value in _readings(result)):
             steps.setdefault(said, True)
         for value in [value for number in [*numbers, *[result] * bool(said)] for value in _readings(number)]:
             bisect.insort(known, value)  # a fault counts once, not again where it is carried on
@@ -81,19 +84,15 @@ def _from_somewhere(plain: str, equations: list[tuple], given: list[str]) -> dic
     return steps
 
 
-def _plain(text: str) -> str:
-    return _SCALE_WORD.sub(lambda match: f"e{_SCALES[match[1].lower()]}", text)
+def _is_work(numbers: list[str]) -> bool:
+    """0 + 5, 5 * 1 and 1 + 1 are none."""
+    return sum(_readings(number)[0] not in (0, 1) for number in numbers) > 1
 
 
 def _readings(number: str) -> list[float]:
     """What a written number may mean: its digits, and what a percent sign or a power of ten makes of them."""
     digits, _, exponent = re.sub(r"[^\d.e]", "", number).partition("e")
     return [float(digits), float(digits) * (0.01 if "%" in number else 10.0 ** min(int(exponent or 0), 99))]
-
-
-def _says_something(numbers: list[str]) -> bool:
-    """Whether an equation of these numbers has two or more besides 0 and 1: 0 + 5, 5 * 1 and 1 + 1 have not."""
-    return sum(_readings(number)[0] not in (0, 1) for number in numbers) > 1
 
 
 def _is_known(number: str, known: list[float], wholes: Sequence[float]) -> bool:
@@ -105,17 +104,12 @@ def _is_known(number: str, known: list[float], wholes: Sequence[float]) -> bool:
             place = bisect.bisect_left(known, (value - 0.5001 * one) / hundredth)
             if place < len(known) and known[place] < (value + 0.9999 * one) / hundredth:
                 return True
-    return any(
-        _digits(digits) + _digits(whole - digits) == _digits(whole)  # 24 = 20 + 4
-        or (_digits(whole + digits) == 1 and digits < whole)  # 24 + 6 = 30
-        or (_digits(digits) == 1 and whole < digits <= 1.25 * whole)  # 30 for 24
-        for whole in wholes
-    )
-
-
-def _digits(value: float) -> int:
-    """How many digits other than 0 it has."""
-    return sum(digit in "123456789" for digit in f"{value:.6f}")
+    for whole in wholes:  # 24 = 20 + 4, 24 + 6 = 30, 30 for 24
+        part, rest, both, all_of = (sum(map(str.isdigit, f"{abs(value):.6f}".replace("0", "")))
+                                    for value in (digits, whole - digits, whole + digits, whole))  # fmt: skip
+        if part + rest == all_of or (both == 1 and digits < whole) or (part == 1 and whole < digits <= 1.25 * whole):
+            return True
+    return False
 
 
 def _left_side(text: str) -> str:

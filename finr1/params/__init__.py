@@ -240,6 +240,9 @@ class GRPOParams(EndpointParams, TrainingParams):
     stop_reward: Share | None
     stop_kl: PositiveFloat | None
     stop_dead_groups: Share | None
+    stop_one_answer: Share | None
+    eval_steps: NonNegativeInt  # 0: none; TRL takes no 0
+    load_best_model_at_end: bool
 
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
@@ -251,6 +254,8 @@ class GRPOParams(EndpointParams, TrainingParams):
             yield "num_generations", f"{factors} = {size} is not divisible by it; {advice}"
         if self.save_steps % self.num_iterations:
             yield "save_steps", f"no exact resume; a multiple of num_iterations = {self.num_iterations} would work"
+        if self.load_best_model_at_end and self.eval_steps != self.save_steps:
+            yield "load_best_model_at_end", f"each look needs a checkpoint; eval_steps = {self.save_steps} would work"
         if len(self.reward_weights) != len(self.reward_funcs):
             yield "reward_weights", f"one for each of the {len(self.reward_funcs)} reward_funcs"
         # What TRL would take without a word, or with a warning in its log, and train something else.

@@ -85,12 +85,15 @@ class Params(BaseModel):
         return {name: paths.resolve(value) for name, value in self.input_names().items()}
 
     def table(self) -> list[dict[str, Any]]:
-        """Rows for the table "this run | the paper"; the paper's values and sources are `params/paper/<stage>.yaml`."""
+        """Rows of a table: this run's values, the paper's, and those that `params/paper/` takes where it says none."""
         values, sources = read_flat_yaml(paths.repository_root() / "params" / "paper" / f"{self.stage}.yaml")
-        return [
-            {"parameter": name, "this run": value, "the paper": values.get(name), "source": sources.get(name, "")}
-            for name, value in self.model_dump().items()
-        ]
+        rows = []
+        for name, value in self.model_dump().items():
+            chosen, source = values.get(name), sources.get(name, "")
+            silent = name == "run" or name.endswith("_stage") or re.search(r"not stated|\bours\b|no such", source)
+            paper = {"the paper": "not stated" if silent else chosen, "preset paper": chosen, "source": source}
+            rows.append({"parameter": name, "this run": value} | paper)
+        return rows
 
     def conflicts(self) -> Wrong:
         """Parameters that are fine one by one and not together, each with values that would work."""

@@ -35,19 +35,25 @@ TITLES = {  # what the trainer logs -> what stands over its panel; a share is sh
     "entropy": "entropy (nats / token)",
     "kl": "KL to the start (nats / token)",
     "clip_ratio/region_mean": "clipped tokens (%)",
+    "accuracy": "right and in the format (%)",
+    "by_parts": "answers by parts (%)",
+    "right": "right, by way (%)",
+    "answer_entropy": "entropy of answers (nats)",
     "watch": "signs of reward hacking (%)",
     "verifier": "verifier: completions (%)",
     "time": "time per step (s)",
 }
 SFT_KEYS = ("loss", "mean_token_accuracy", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib")
-GRPO_KEYS = ("reward", "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "entropy", "kl",
-             "clip_ratio/region_mean", "grad_norm", "watch", "time")  # fmt: skip
+GRPO_KEYS = ("reward", "accuracy", "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio",
+             "entropy", "kl", "clip_ratio/region_mean", "grad_norm", "watch", "answer_entropy", "time")  # fmt: skip
 # Panels with several lines: what is logged -> its name in the legend. "watch/a", "watch/b" are lines of panel "watch".
 SEVERAL = {
     "memory_gib": {"memory_gib": "held", "peak_memory_gib": "peak"},
     "reward": {"reward": "mean", "reward_std": "spread"},
+    "accuracy": {"accuracy": "training, sampled", "eval_accuracy": "dev, greedy"},
+    "right": {"right/at_once": "at once", "right/by_parts": "by parts"},
 }
-EXACT = ("learning_rate", "memory_gib", "peak_memory_gib")  # no noise to smooth
+EXACT = ("learning_rate", "memory_gib", "peak_memory_gib", "eval_accuracy")  # no noise to smooth, or too few
 LINES = ("-", "--", "-.", ":", "--", "-.")
 
 
@@ -85,7 +91,8 @@ def _panel(ax: Axes, log: pd.DataFrame, key: str, window: int) -> None:
         if len(logged) == 1 and name not in EXACT:
             values.plot(ax=ax, color=colour, alpha=0.25, marker="." if len(values) < 40 else "", markersize=3)
         smooth = values if name in EXACT else values.rolling(window, min_periods=1).mean()
-        ax.plot(smooth.index, smooth, color=colour, linestyle=line, label=safe_text(labels[name]))
+        points = {"marker": "o", "linestyle": ""} if name == "eval_accuracy" else {"linestyle": line}
+        ax.plot(smooth.index, smooth, color=colour, label=safe_text(labels[name]), **points)
     if not logged:
         return
     ax.set_xlabel("")
