@@ -28,7 +28,7 @@ def instance_of(problem: Problem) -> tuple[str, ...]:
 def generate_problems(
     count: int, split: Split, seed: int, families: Collection[str] = (), partial: bool = False
 ) -> list[Problem]:
-    """`count` distinct problems of `split`, families in turn.
+    """`count` distinct problems of `split`, families in turn; some have their turn less often in training.
 
     Splits share no instance, no wording and no name. The same arguments give the same problems, and a smaller `count`
     the first of them. `families`: only these. A family without a further instance raises `ValueError`; with `partial`
@@ -59,7 +59,8 @@ def _in_turn(
     problems: list[Problem] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
     turns: Counter[str] = Counter()
-    waiting = deque(families)
+    rounds = range(max(family.train_every for family in families.values()) if split == "train" else 1)
+    waiting = deque(name for k in rounds for name, family in families.items() if k % family.train_every == 0)
     while waiting and len(problems) < count:
         name = waiting[0]
         for _ in range(2000):
@@ -78,7 +79,7 @@ def _in_turn(
                 raise ValueError(
                     f"family {name!r} has no further instance for split {split!r} after {len(problems)} problems"
                 )
-            waiting.remove(name)
+            waiting = deque(other for other in waiting if other != name)
     return problems
 
 
