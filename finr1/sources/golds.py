@@ -191,10 +191,9 @@ def show(value: float, operand: bool = False) -> str:
 def worked_reasoning(program: str, gold: str, executed: object, page: Page, question: str) -> tuple[str, str]:
     """`program` told in short sentences, one a line, that end at `gold`: at once, and by parts.
 
-    At once it is one line of arithmetic. By parts the cells are read first, then each operation is a step.
-    The second is empty where it has no more steps. Both are where it cannot be done honestly: the program cannot be
-    read, our own execution does not give the source's `executed` answer (which is rounded to five decimals), the last
-    result is not `gold` as it is written, or the program has no number of the page.
+    At once it is one line of arithmetic; by parts the cells are read first, and each operation is a step (empty where
+    that makes no more steps). Both are empty where it cannot be done honestly: the program cannot be read or has no
+    number of the page, our execution does not give `executed` (which is rounded), or the last result is not `gold`.
     """
     exact, stated = execute(program, page.table), clean_gold(executed, executed=True)
     if isinstance(exact, float):
@@ -292,5 +291,5 @@ def _cells(literal: str, table: Table) -> list[tuple[str, str]]:
         read = f'The row "{row[0]}" holds {", ".join(named[1:])}.' if 2 < len(row) < 8 else ""
         for cell, head in zip(row[1:], heads[1:], strict=True):
             if value is not None and to_number(cell) == value and row[0]:
-                found.append((f"{row[0]} ({head})" if head and read else row[0], read))
+                found.append((f"{row[0]} ({head})" if head and len(row) > 2 else row[0], read))
     return found

@@ -28,8 +28,6 @@ DEV_SHARE, DEV_SEED = 0.1, 0
 MIN_TWEETS, DAMP = 3, 4.0  # a word counts that stands in so many tweets; the pull of weights to zero; chosen on dev
 _WORD = re.compile(r"https?://\S+|[$@#]?[a-z][a-z'’&-]*|[-+]?\$?\d[\d.,]*%?[a-z]*")
 
-Weights = dict[str, np.ndarray]  # piece of a tweet -> how much it tells for each label
-
 
 def read_files(files: Files) -> Results:
     """The results, the files of the test set first: of two copies of a tweet the first stays."""
@@ -64,8 +62,8 @@ def pieces(tweet: str) -> dict[str, tuple[int, int]]:
     return {piece: place for piece, *place in words + pairs}
 
 
-def learn(train: Sequence[Problem]) -> Weights:
-    """Ridge regression of the labels on `pieces`, in which every label counts the same."""
+def learn(train: Sequence[Problem]) -> dict[str, np.ndarray]:
+    """How much each piece tells for each label: ridge regression in which every label counts the same."""
     tweets, names = [pieces(problem.context) for problem in train], list(LABELS.values())
     counts = Counter(piece for tweet in tweets for piece in tweet)
     number = {piece: n for n, piece in enumerate(sorted(piece for piece in counts if counts[piece] >= MIN_TWEETS))}
@@ -77,21 +75,18 @@ def learn(train: Sequence[Problem]) -> Weights:
     rows, columns = zip(*cells, strict=True)
     x = csr_matrix((scale[list(rows)], (rows, columns)), shape=(len(train), len(number)))
     solved = [lsqr(x, scale * (gold - 1 / len(names)), damp=DAMP * len(names) ** 0.5)[0] for gold in golds.T]
-    return dict(zip(number, np.column_stack(solved).round(4), strict=True))  # rounded: the same on every machine
+    return dict(zip(number, np.column_stack(solved).round(4), strict=True))  # rounded, so that machines agree
 
 
-def rationales(problem: Problem, weights: Weights) -> dict[str, str]:
-    """The two ways to the gold label; nothing where the words that tell most have another majority.
-
-    The most telling word stands first, and decides where each has another label.
-    """
+def rationales(problem: Problem, weights: dict[str, np.ndarray]) -> dict[str, str]:
+    """The two ways to the gold label; nothing where the three most telling pieces say otherwise (a tie: the first)."""
     tweet, told = problem.context, []
     known = {piece: place for piece, place in pieces(tweet).items() if piece in weights}
     for piece in sorted(known, key=lambda piece: (-weights[piece].max(), piece)):
         start, end = known[piece]
         if len(told) < 3 and all(end <= other[0] or start >= other[1] for other in told):
             told.append((start, end, list(LABELS.values())[weights[piece].argmax()]))
-    counts = Counter(label for *_, label in told).most_common()  # of two that are as many the one that came first
+    counts = Counter(label for *_, label in told).most_common()
     if len(told) < 2 or counts[0][0] != problem.gold:
         return {}
     by_parts = [f'"{tweet[start:end]}" sounds {label}.' for start, end, label in told]
