@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -111,9 +115,22 @@ def test_make_and_ci_start_what_they_say():
 
 def test_every_file_of_the_package_is_one_that_an_install_takes_along():
     for path in (ROOT / "finr1").rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts and path.name != "README.md":
+        if path.is_file() and not {"__pycache__", "samples"} & {*path.parts} and path.name != "README.md":
             assert path.suffix in (".py", ".mplstyle", ".html", ".json", ".j2", ".yaml"), path
             assert (path.parent / "__init__.py").exists(), f"{path.parent} is no package: an install leaves it out"
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_carry_the_real_records_and_their_licences(tmp_path):
+    clone = shutil.copytree(ROOT, tmp_path / "clone", ignore=shutil.ignore_patterns(".git", "outputs", "*.egg-info"))
+    build = "from setuptools import build_meta as b; b.build_wheel('dist'); b.build_sdist('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=clone, check=True, capture_output=True)
+    samples = ROOT / "finr1" / "sources" / "samples"
+    shipped = {path.relative_to(ROOT).as_posix() for path in samples.rglob("*") if path.is_file()}
+    assert len(shipped) == 10
+    [wheel], [sdist] = (clone / "dist").glob("*.whl"), (clone / "dist").glob("*.tar.gz")
+    assert shipped <= set(zipfile.ZipFile(wheel).namelist())
+    assert shipped <= {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
 
 
 # The package is thin, and stays so. Comments, docstrings and blank lines count.

@@ -158,12 +158,13 @@ def test_an_endpoint_without_a_key_stops_in_the_notebook(monkeypatch):
 
 
 def test_real_records_lie_where_the_environment_says(monkeypatch, tmp_path):
-    real = {**DATA, "source_names": ["tfns", "finqa"]}
+    synthetic = {**DATA, "benchmark_names": ["synthetic"], "data_dir": None}
+    real = {**synthetic, "source_names": ["tfns", "finqa"]}
     monkeypatch.delenv("FINR1_DATA", raising=False)
     assert DataParams.from_notebook(real).data_dir is None, "without a folder, the sources' public homes"
     monkeypatch.setenv("FINR1_DATA", str(tmp_path))
     assert DataParams.from_notebook(real).data_dir == str(tmp_path)
-    assert DataParams.from_notebook(DATA).data_dir is None, "synthetic problems need no folder"
+    assert DataParams.from_notebook(synthetic).data_dir is None, "synthetic problems need no folder"
     text = problems(lambda: DataParams(**{**DATA, "source_names": ["tfsn"]}))
     assert text.startswith("source_names = ['tfsn']: tfsn should be one of synthetic, ") and text.endswith("mean tfns?")
 

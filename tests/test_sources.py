@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import re
 import urllib.error
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from recipes import cell_of
+from conftest import ROOT, demo_values
+from recipes import cell_of, cells
 
 from finr1 import grading
 from finr1.__main__ import main
-from finr1.judge.steps import checked_steps
+from finr1.judge import check_answer, checked_steps, score_reasoning
 from finr1.params import DataParams
-from finr1.records import Problem, Turn, messages
+from finr1.records import Problem, Trace, Turn, messages, render_completion
 from finr1.sources import SOURCES, Loaded, Source, SourceError, files, load_source, tfns
 from finr1.sources.files import NoProblem
 from finr1.sources.finqa import page_of
 from finr1.sources.golds import CONTRADICTORY as BOTH
 from finr1.sources.golds import choose_golds, execute, parse_program, worked_reasoning
 from finr1.sources.pages import Page, clean_text
-from finr1.sources.tfns import rationale
+from finr1.ways import way_of
 
 TABLE = [["", "2015", "2014"], ["net revenue", "$ 5829", "$ 5735"], ["other", "-14 ( 14 )", "8.5% ( 8.5 % )"]]
 PRE = ["the company sells pipes .", ". . ."]
@@ -198,38 +201,52 @@ def test_a_row_name_with_brackets_and_commas_is_one_argument():
 
 
 @pytest.mark.parametrize(
-    ("program", "gold", "executed", "lines"),
+    ("program", "gold", "executed", "at_once", "by_parts"),
     [
         (
             "subtract(5829, 5735), divide(#0, 5735)", "1.64%", "0.01639",
-            ["The table gives 5829 for net revenue (2015) and 5735 for net revenue (2014).",
+            ["No single value on the page is the answer.", "It is (5829 - 5735) / 5735 = 1.6391%.",
+             "So the answer is 1.64%."],
+            ["The table gives 5829 for net revenue (2015).", "The table gives 5735 for net revenue (2014).",
              "The difference is 5829 - 5735 = 94.", "The quotient is 94 / 5735 = 0.016391.",
              "As a percentage that is 0.016391 * 100 = 1.6391.", "So the answer is 1.64%."],
         ),
         (
             "subtract(120, -14)", "134", "134.0",
-            ['The table gives -14 for other (2015). The text says "its staff grew to 120 people".',
+            ["No single value on the page is the answer.", "It is 120 - (-14) = 134.", "So the answer is 134."],
+            ['The text says "its staff grew to 120 people".', "The table gives -14 for other (2015).",
              "The difference is 120 - (-14) = 134.", "So the answer is 134."],
         ),
         (
             "greater(5735, 5829)", "no", "no",
-            ["The table gives 5735 for net revenue (2014) and 5829 for net revenue (2015).",
+            ["No single value on the page is the answer.", "5735 is not greater than 5829.",
+             "The first value is not greater, so the answer is no."],
+            ["The table gives 5735 for net revenue (2014).", "The table gives 5829 for net revenue (2015).",
              "5735 is not greater than 5829.", "The first value is not greater, so the answer is no."],
         ),
         (
             "table_average(net revenue, none)", "5782", "5782.0",
+            ["No single value on the page is the answer.", "It is 5782.", "So the answer is 5782."],
             ['The row "net revenue" holds 5829, 5735.', "Adding up, 5829 + 5735 = 11564.",
              "The average is 11564 / 2 = 5782.", "So the answer is 5782."],
         ),
         (
+            "table_max(net revenue, none), multiply(#0, const_2)", "11658", "11658.0",
+            ["No single value on the page is the answer.", "It is 5829 * 2 = 11658.", "So the answer is 11658."],
+            ['The row "net revenue" holds 5829, 5735.', "Its largest value is 5829.",
+             "The product is 5829 * 2 = 11658.", "So the answer is 11658."],
+        ),
+        (
             "5829", "5829", "5829.0",
-            ["The question asks for a value that the page states.",
-             "The table gives 5829 for net revenue (2015).", "So the answer is 5829."],
+            ["The page states the value.", "It is 5829.", "So the answer is 5829."],
+            ["The page states the value.", 'The row "net revenue" holds $ 5829 (2015), $ 5735 (2014).',
+             "The table gives 5829 for net revenue (2015).", "It is 5829.", "So the answer is 5829."],
         ),
     ],
 )  # fmt: skip
-def test_a_program_is_told_in_true_steps_that_end_at_the_gold(program, gold, executed, lines):
-    assert worked_reasoning(program, gold, executed, PAGE, "what is it?").splitlines() == lines
+def test_a_program_is_told_in_true_steps_that_end_at_the_gold(program, gold, executed, at_once, by_parts):
+    told = worked_reasoning(program, gold, executed, PAGE, "what is it?")
+    assert [way.splitlines() for way in told] == [at_once, by_parts]
 
 
 @pytest.mark.parametrize(
@@ -244,14 +261,14 @@ def test_a_program_is_told_in_true_steps_that_end_at_the_gold(program, gold, exe
     ],
 )
 def test_what_cannot_be_told_honestly_is_left_empty(program, gold, executed, why):
-    assert worked_reasoning(program, gold, executed, PAGE, "what is it?") == "", why
+    assert worked_reasoning(program, gold, executed, PAGE, "what is it?") == ("", ""), why
 
 
 def test_rounded_steps_do_not_carry_the_result_away():
     # 1.0000001 - 1 needs more digits than are printed at first.
     program = "divide(10000001, 10000000), subtract(#0, const_1), multiply(#1, const_1000000)"
-    told = worked_reasoning(program, "0.1", "0.1", PAGE, "how much?")
-    assert told.endswith("So the answer is 0.1.") and all(checked_steps(told).values())
+    for told in worked_reasoning(program, "0.1", "0.1", PAGE, "how much?"):
+        assert told.endswith("So the answer is 0.1.") and all(checked_steps(told).values())
 
 
 # ---------------------------------------------------------------------------
@@ -492,7 +509,6 @@ def test_tweets_load_from_csv_with_a_byte_order_mark(tmp_path):
     problem = next(p for p in loaded.problems if p.split != "test")
     assert problem.context == "$ALLY - Ally pulls outlook, again https://t.co/x"
     assert (problem.gold, problem.answer_kind, problem.labels) == ("bearish", "label", tfns.LABELS)
-    assert problem.reference.startswith('The tweet says "pulls outlook".')
     assert grading.grade("Bearish", problem.gold, "label", labels=problem.labels) is True
 
 
@@ -527,27 +543,34 @@ def test_dev_is_the_same_tenth_of_train_in_any_order(tmp_path):
     assert dev[0] == dev[1] and 30 < len(dev[0]) < 70
 
 
-@pytest.mark.parametrize(
-    ("tweet", "label", "why"),
-    [
-        ("acme downgraded to sell at citi", "bearish", "a downgrade"),
-        ("acme eps beats by $0.02, beats on revenue", "bullish", "a beat"),
-        ("acme eps beats by $0.02, misses on revenue", None, "both: no verdict"),
-        ("acme shares -4.5% after results", "bearish", "a drop in percent"),
-        ("acme declares $0.20 dividend", "neutral", "routine"),
-        ("acme moves its office to ohio", "neutral", "no cue at all"),
-        ("the lowering of the flag", "neutral", "no substring of a cue"),
-    ],
-)
-def test_the_lexicon_labels_by_whole_cues(tweet, label, why):
-    told = {gold: bool(rationale(tweet, gold)) for gold in tfns.LABELS.values()}
-    assert told == {gold: gold == label for gold in told}, why
+def taught(tmp_path: Path, *test: str) -> list[Problem]:
+    """Test tweets ("text,label"), read by made-up training tweets in which a verb and an adjective tell."""
+    told = [("cut", "weak", 0), ("raised", "strong", 1), ("hosts", "usual", 2)]
+    names = ("Acme", "Nordwind", "Harbor", "Granite")
+    train = [f"{name} {verb} while {bank} sees {view} days,{label}" for name in names
+             for bank in ("Citi", "UBS", "Baader") for verb, view, label in told]  # fmt: skip
+    loaded = tweets(tmp_path, "\n".join(["text,label", *train]), "\n".join(["text,label", *test]))
+    return [problem for problem in loaded.problems if problem.split == "test"]
 
 
-def test_a_rationale_exists_only_where_the_rule_agrees_with_the_gold():
-    assert rationale("acme downgraded to sell", "bullish") == ""
-    told = rationale("acme downgraded to sell", "bearish").splitlines()
-    assert len(told) == 3 and told[-1] == "So the sentiment is bearish."
+def test_a_tweet_is_read_by_the_words_that_told_most_in_training(tmp_path):
+    [problem] = taught(tmp_path, "Forge Cut but sees WEAK rivals,0")
+    assert problem.reference.splitlines()[1:] == ["It sounds bearish.", "So the sentiment is bearish."]
+    first, second, *_, makes, last = problem.reference_by_parts.splitlines()
+    assert {first, second} == {'"Cut" sounds bearish.', '"sees WEAK" sounds bearish.'}
+    assert makes.startswith("That makes 2 bearish") and last == "So the sentiment is bearish."
+
+
+def test_a_tweet_whose_words_tell_for_another_label_has_no_rationale(tmp_path):
+    problems = taught(tmp_path, "Forge cut but sees weak rivals,1", "Nothing known here,2")
+    assert [(p.reference, p.reference_by_parts) for p in problems] == [("", "")] * 2
+
+
+def test_the_words_that_tell_are_learned_from_the_train_split_alone(tmp_path):
+    """Test tweets that say the opposite change no reading."""
+    tweet, opposite = "Forge cut but sees weak rivals,0", [f"Firm{n} cut but sees weak rivals,1" for n in range(50)]
+    alone, among = taught(tmp_path / "a", tweet), taught(tmp_path / "b", tweet, *opposite)
+    assert alone[0].reference_by_parts == among[0].reference_by_parts != ""
 
 
 # ---------------------------------------------------------------------------
@@ -946,17 +969,36 @@ def test_every_real_gold_can_be_graded_and_its_alternatives_agree(real):
         assert problem.flaw or verdicts == [True] * len(golds), problem.id
 
 
-def test_every_real_reference_has_true_equations_and_ends_at_an_accepted_answer(real):
+def test_both_ways_of_every_real_problem_are_true_right_and_told_apart(real):
+    lost = 0
     for problem in (problem for loaded in real.values() for problem in loaded.problems if problem.reference):
-        *steps, last = problem.reference.splitlines()
-        assert len(steps) >= 2 and all(checked_steps(problem.reference).values()), problem.id
-        stated = re.search(r"(?:answer|sentiment) is (.+)\.$", last)[1]
-        assert grading.grade(stated, problem.gold, problem.answer_kind, labels=problem.labels) is True, problem.id
+        for way, told in (("at_once", problem.reference), ("by_parts", problem.reference_by_parts)):
+            if not problem.reference_by_parts:
+                way, told = None, problem.reference
+            text = render_completion(told, problem.gold)
+            stated = re.search(r"(?:answer|sentiment) is (.+)\.$", told.splitlines()[-1])[1]
+            fields = {"teacher": "derived", "completion": text, "reasoning": told, "answer": stated}
+            trace = Trace(id=f"{problem.id}#0", problem=problem, **fields)
+            assert check_answer(trace) is True, problem.id
+            assert way_of(problem, text) == way, problem.id
+            reasons = score_reasoning(trace).reasons
+            lost += bool(reasons)
+            assert set(reasons) <= {"diversity"}, (problem.id, reasons)  # a row that a program reads twice
+    assert lost <= 30
 
 
 def test_most_real_problems_with_a_program_have_a_reference(real):
     with_program = [p for name in ("finqa", "convfinqa") for p in real[name].problems if p.level]
     assert sum(bool(problem.reference) for problem in with_program) > 0.95 * len(with_program)
+
+
+def test_the_words_of_a_tweet_tell_its_label_twice_as_often_as_a_constant(real):
+    """On the dev tenth, which the weights have not seen; a mean over labels, of which a constant gets a third."""
+    right = {label: [] for label in tfns.LABELS.values()}
+    for problem in (p for p in real["tfns"].problems if p.split == "dev"):
+        right[problem.gold].append(bool(problem.reference))
+    shares = [sum(told) / len(told) for told in right.values()]
+    assert sum(shares) / 3 > 0.68 and min(shares) > 0.6, shares
 
 
 def test_no_doubled_number_is_left_on_a_real_page(real):
@@ -976,3 +1018,62 @@ def test_retrieval_finds_the_numbers_of_most_real_programs(real):
         )
         found += used & page <= short
     assert found > 0.7 * len(problems)
+
+
+# ---------------------------------------------------------------------------
+# The records that the package ships
+
+
+SAMPLES = Path(files.__file__).with_name("samples")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Loaded]:
+    return {name: load_source(name, SAMPLES) for name in ("finqa", "convfinqa", "tfns")}
+
+
+def test_the_shipped_records_load_whole_and_have_their_licence_beside_them(shipped):
+    for name, loaded in shipped.items():
+        assert all(row["raw"] == row["kept"] > 0 for row in loaded.rows) and not any(p.flaw for p in loaded.problems)
+        licence = (SAMPLES / name / "LICENSE").read_text("utf8")
+        assert licence.startswith("MIT License\n\nCopyright (c) ") and SOURCES[name].licence.startswith("MIT")
+        assert f"| `{name}/` |" in (SAMPLES / "README.md").read_text("utf8")
+    assert sum(path.stat().st_size for path in SAMPLES.rglob("*")) < 400_000
+
+
+def test_the_shipped_parts_can_be_held_out(shipped):
+    splits = {(name, split): sum(p.split == split for p in loaded.problems)
+              for name, loaded in shipped.items() for split in ("train", "dev", "test")}  # fmt: skip
+    assert splits == {("finqa", "train"): 16, ("finqa", "dev"): 0, ("finqa", "test"): 20,
+                      ("convfinqa", "train"): 30, ("convfinqa", "dev"): 21, ("convfinqa", "test"): 0,
+                      ("tfns", "train"): 240, ("tfns", "dev"): 0, ("tfns", "test"): 21}  # fmt: skip
+    problems = [problem for loaded in shipped.values() for problem in loaded.problems]
+    train = {p.group for p in problems if p.split == "train"}
+    assert not train & {p.group for p in problems if p.split != "train"}
+
+
+@pytest.mark.slow
+def test_the_shipped_records_are_what_the_rule_chooses(real_data, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    chosen = importlib.import_module("samples").choose(real_data)
+    assert chosen == {name: (SAMPLES / name).read_text("utf8") for name in chosen}
+    assert {path.name for path in SAMPLES.glob("*/*")} - {"LICENSE"} == {Path(name).name for name in chosen}
+
+
+@pytest.mark.parametrize("elsewhere", [None, "/nowhere"])
+def test_the_demo_tests_on_shipped_records_whatever_finr1_data_says(monkeypatch, elsewhere):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("the demo needs no network"))
+    monkeypatch.setenv("FINR1_DATA", elsewhere) if elsewhere else monkeypatch.delenv("FINR1_DATA", raising=False)
+    params = DataParams.from_notebook(demo_values("01_data"))
+    ran = cells("01_data", "cell-06a", "cell-07", "cell-08", "real-record", params=params)
+    sources = Counter((p.source, p.split) for p in ran["problems"] if p.source != "synthetic")
+    assert sources == {("finqa", "test"): 20, ("convfinqa", "dev"): 21, ("tfns", "test"): 21}
+
+
+def test_notebook_01_shows_a_real_record_with_its_source_and_licence(capsys):
+    problems = load_source("finqa", SAMPLES).problems
+    cells("01_data", "real-record", problems=problems)
+    shown = capsys.readouterr().out
+    first = next(p for p in problems if p.split == "test")
+    assert first.context in shown and first.question in shown and "licence: MIT" in shown
+    assert SOURCES["finqa"].home in shown

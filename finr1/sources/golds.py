@@ -31,6 +31,7 @@ _ARITHMETIC = {
     "divide": (operator.truediv, "The quotient is {} / {} = {}."),
     "exp": (operator.pow, "Raising {} to the power of {} gives {}."),
 }
+_SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "exp": "**"}
 
 Table = tuple[tuple[str, ...], ...]
 Step = tuple[str, str, str]  # an operation and its two arguments as written; of a table operation, a row's name first
@@ -187,22 +188,24 @@ def show(value: float, operand: bool = False) -> str:
     return f"({text})" if operand and value < 0 else text
 
 
-def worked_reasoning(program: str, gold: str, executed: object, page: Page, question: str) -> str:
-    """`program` told in short sentences, one a line, that end at `gold`.
+def worked_reasoning(program: str, gold: str, executed: object, page: Page, question: str) -> tuple[str, str]:
+    """`program` told in short sentences, one a line, that end at `gold`: at once, and by parts.
 
-    Empty where that cannot be done honestly: the program cannot be read, our own execution does not give the source's
-    `executed` answer (which is rounded to five decimals), or the last result is not `gold` as it is written.
+    At once it is one line of arithmetic; by parts the cells are read first, and each operation is a step (empty where
+    that makes no more steps). Both are empty where it cannot be done honestly: the program cannot be read or has no
+    number of the page, our execution does not give `executed` (which is rounded), or the last result is not `gold`.
     """
     exact, stated = execute(program, page.table), clean_gold(executed, executed=True)
     if isinstance(exact, float):
         number = to_number(stated)
         stated = exact if number is not None and abs(exact - number) <= max(1.01e-5, 1e-9 * abs(number)) else None
     if exact is None or exact != stated:
-        return ""
+        return "", ""
     steps = parse_program(program)
     where = _where(program, steps, page, question)
     if not steps:
-        return f"The question asks for a value that the page states.\n{where}\nSo the answer is {gold}."
+        asked, *end = "The page states the value.", f"It is {program.strip()}.", f"So the answer is {gold}."
+        return "\n".join([asked, *end]), "\n".join([asked, *where, *end])
     for digits in _DIGITS:
         try:
             shown, told = _run(steps, page.table, digits)
@@ -210,9 +213,25 @@ def worked_reasoning(program: str, gold: str, executed: object, page: Page, ques
             continue
         near = shown == exact or (isinstance(exact, float) and math.isclose(shown, exact, rel_tol=5e-4))
         if near and (ending := _ending(shown, gold)):
-            lines = "\n".join(line for line in [where, *told, *ending] if line).splitlines()
-            return "\n".join(lines) if len(lines) >= 3 else ""  # what the reasoning criteria ask for
-    return ""
+            lines = "\n".join([*where, *told, *ending]).splitlines()
+            line = _at_once(steps, page.table, digits, ending)
+            at_once = f"No single value on the page is the answer.\n{line}\n{ending[-1]}"
+            return (at_once, "\n".join(lines) if len(lines) > 3 else "") if len(lines) > 2 else ("", "")
+    return "", ""
+
+
+def _at_once(steps: list[Step], table: Table, digits: int, ending: list[str]) -> str:
+    """The whole program as one line of arithmetic, with a percentage as its result where `ending` turns it into one."""
+    said: dict[str, str] = {}
+    for number, (operation, *arguments) in enumerate(steps):
+        result = _run(steps[: number + 1], table)[0]
+        first, second = (said.get(text) or show(to_number(text) or 0.0, operand=True) for text in arguments)
+        if operation == "greater":
+            return f"{first} is {'' if result == 'yes' else 'not '}greater than {second}."
+        sign = _SIGNS.get(operation)
+        said[f"#{number}"] = f"({first} {sign} {second})" if sign else show(result, operand=True)
+    value = f"{show(rounded(result * 100, 5))}%" if len(ending) > 1 else show(rounded(result, digits))
+    return f"It is {said[f'#{number}'][1:-1]} = {value}." if sign else f"It is {value}."
 
 
 def _ending(shown: float | str, gold: str) -> list[str]:
@@ -236,10 +255,10 @@ def _ending(shown: float | str, gold: str) -> list[str]:
     return []
 
 
-def _where(program: str, steps: list[Step], page: Page, question: str) -> str:
+def _where(program: str, steps: list[Step], page: Page, question: str) -> list[str]:
     """Where on the page the program's numbers stand: row and column for the table, neighbouring words for the text.
 
-    Of several places the one that shares most words with the question.
+    Of several places the one that shares most words with the question. For a look-up the row is read whole.
     """
 
     def shared(text: str) -> int:
@@ -247,34 +266,30 @@ def _where(program: str, steps: list[Step], page: Page, question: str) -> str:
 
     arguments = [text for operation, *pair in steps if "table" not in operation for text in pair]
     literals = [text for text in arguments if not text.startswith(("#", "const_"))] if steps else [program.strip()]
-    cells, quotes, unseen = [], [], []
+    told = []
     for literal in dict.fromkeys(literals):
         pattern = re.compile(rf"(?<![\w.-]){re.escape(literal)}(?![\w]|[.-]\d|%)")
         places = [(line, match) for line in page.pre + page.post for match in pattern.finditer(line)]
-        if labels := _labels(literal, page.table):
-            cells.append(f"{literal} for {max(labels, key=shared)}")
+        if cells := _cells(literal, page.table):
+            name, row = max(cells, key=lambda cell: shared(cell[0]))
+            told += [*([row] if row and not steps else []), f"The table gives {literal} for {name}."]
         elif places:
             line, match = max(places, key=lambda place: shared(place[0]))
             words = [*line[: match.start()].split()[-6:], literal, *line[match.end() :].split()[:2]]
-            quotes.append(f'The text says "{" ".join(words).replace(chr(34), "").strip(" .,;:")}".')
+            told.append(f'The text says "{" ".join(words).replace(chr(34), "").strip(" .,;:")}".')
         else:
-            unseen.append(literal)
-    told = [f"The table gives {_listed(cells)}."] if cells else []
-    told += dict.fromkeys(quotes)
-    told += [f"Given: {_listed(unseen)}."] if unseen else []
-    return " ".join(told)
+            told.append(f"Given: {literal}.")
+    return list(dict.fromkeys(told))
 
 
-def _labels(literal: str, table: Table) -> list[str]:
-    """Row name (and column name, where there are several columns) of each cell that holds `literal`."""
-    value, labels = to_number(literal), []
+def _cells(literal: str, table: Table) -> list[tuple[str, str]]:
+    """Of each cell that holds `literal` its name, by row and (where there are several) column, and its row read out."""
+    value, found = to_number(literal), []
     for row in table[1:]:
-        for column, cell in enumerate(row[1:], 1):
+        heads = [*table[0][: len(row)], *[""] * (len(row) - len(table[0]))]
+        named = [f"{text} ({head})" if head else text for text, head in zip(row, heads, strict=True)]
+        read = f'The row "{row[0]}" holds {", ".join(named[1:])}.' if 2 < len(row) < 8 else ""
+        for cell, head in zip(row[1:], heads[1:], strict=True):
             if value is not None and to_number(cell) == value and row[0]:
-                name = table[0][column] if len(row) > 2 and column < len(table[0]) else ""
-                labels.append(f"{row[0]} ({name})" if name else row[0])
-    return labels
-
-
-def _listed(parts: list[str]) -> str:
-    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
+                found.append((f"{row[0]} ({head})" if head and len(row) > 2 else row[0], read))
+    return found

@@ -4,17 +4,20 @@ https://huggingface.co/datasets/zeroshot/twitter-financial-news-sentiment; a rec
 The published `validation` split is the test set here; `dev` is a tenth of `train`, chosen by a hash of the tweet, so
 that it is the same tenth everywhere. Tweets that differ only in their link count as one, and test wins over train.
 
-`reference` is a rationale BY RULE, not a teacher's: the cue words of `cues.yaml`, the meaning we give them, and the
-label. It exists only where the rule agrees with the gold label. A tweet without any cue is neutral by rule.
+`reference` is a verdict at once; `reference_by_parts` first reads the three words that tell most. Both are BY RULE, not
+a teacher's: a linear model, learned from the train split at hand, knows which words tell and for which label. They
+exist only where most of the three tell for the gold label: for 72 % of dev (mean over labels; a constant has 33 %).
 """
 
 from __future__ import annotations
 
 import re
-from functools import cache
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
 
-import yaml
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.linalg import lsqr
 
 from finr1.records import Problem, hash_share
 from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name
@@ -22,11 +25,17 @@ from finr1.sources.files import Files, Results, key_of, problem_of, read_each, r
 LABELS = {"0": "bearish", "1": "bullish", "2": "neutral"}
 QUESTION = "What is the sentiment of this tweet for the stock or market: bearish, bullish or neutral?"
 DEV_SHARE, DEV_SEED = 0.1, 0
+MIN_TWEETS, DAMP = 3, 4.0  # a word counts that stands in so many tweets; the pull of weights to zero; chosen on dev
+_WORD = re.compile(r"https?://\S+|[$@#]?[a-z][a-z'’&-]*|[-+]?\$?\d[\d.,]*%?[a-z]*")
 
 
 def read_files(files: Files) -> Results:
     """The results, the files of the test set first: of two copies of a tweet the first stays."""
-    return read_each(read, {name: files[name] for name in sorted(files, key=lambda n: split_in_name(n) == "train")})
+    ordered = {name: files[name] for name in sorted(files, key=lambda n: split_in_name(n) == "train")}
+    results = list(read_each(read, ordered))
+    weights = learn([p for *_, p in results if isinstance(p, Problem) and p.split == "train"])
+    for *place, p in results:
+        yield *place, p.model_copy(update=rationales(p, weights)) if isinstance(p, Problem) else p
 
 
 def read(record: dict, file: str) -> Problem:
@@ -40,34 +49,48 @@ def read(record: dict, file: str) -> Problem:
     elif split == "train" and hash_share(key, DEV_SEED) < DEV_SHARE:
         split = "dev"
     fields = {"capability": "sentiment", "answer_kind": "label", "labels": LABELS, "question": QUESTION}
-    return problem_of("tfns", key, context=tweet, gold=gold, split=split, reference=rationale(text, gold), **fields)
+    return problem_of("tfns", key, context=tweet, gold=gold, split=split, **fields)
 
 
-@cache
-def lexicon() -> list[tuple[str, str, re.Pattern]]:
-    """(label, meaning for the stock, pattern) of each cue of `cues.yaml`, over lower-case text, in the file's order."""
-    content = yaml.safe_load(Path(__file__).with_name("cues.yaml").read_text(encoding="utf8"))
-    cues = []
-    for label in LABELS.values():
-        for meaning, pattern in content[label].items():
-            whole = re.sub("<(.+?)>", lambda part: content["parts"][part[1]], pattern)
-            cues.append((label, meaning, re.compile(rf"(?<![\w$-])(?:{whole})(?![\w%-])")))
-    return cues
+def pieces(tweet: str) -> dict[str, tuple[int, int]]:
+    """The words of `tweet` and its pairs of words, and where each stands. All tickers are one word, all numbers one."""
+    words = []
+    for match in _WORD.finditer(tweet.lower()):
+        word = re.sub(r"^\$[a-z].*", "$a", re.sub(r"\d[\d.,]*", "1", match[0]))
+        words += [] if word.startswith("http") else [(word, *match.span())]
+    pairs = [(f"{one} {two}", start, end) for (one, start, _), (two, _, end) in zip(words, words[1:], strict=False)]
+    return {piece: place for piece, *place in words + pairs}
 
 
-def rationale(text: str, gold: str) -> str:
-    """Three short sentences for `gold` by rule from a tweet in lower case without links; "" where the rule disagrees.
+def learn(train: Sequence[Problem]) -> dict[str, np.ndarray]:
+    """How much each piece tells for each label: ridge regression in which every label counts the same."""
+    tweets, names = [pieces(problem.context) for problem in train], list(LABELS.values())
+    counts = Counter(piece for tweet in tweets for piece in tweet)
+    number = {piece: n for n, piece in enumerate(sorted(piece for piece in counts if counts[piece] >= MIN_TWEETS))}
+    if not number:
+        return {}
+    cells = [(row, number[piece]) for row, tweet in enumerate(tweets) for piece in tweet if piece in number]
+    golds = np.eye(len(names))[[names.index(problem.gold) for problem in train]]
+    scale = (golds @ golds.mean(axis=0)) ** -0.5
+    rows, columns = zip(*cells, strict=True)
+    x = csr_matrix((scale[list(rows)], (rows, columns)), shape=(len(train), len(number)))
+    solved = [lsqr(x, scale * (gold - 1 / len(names)), damp=DAMP * len(names) ** 0.5)[0] for gold in golds.T]
+    return dict(zip(number, np.column_stack(solved).round(4), strict=True))  # rounded, so that machines agree
 
-    The rule's label is the one that all cues of the text point to, neutral if there are none; routine words yield to a
-    cue of good or bad news.
-    """
-    matches = [(label, meaning, pattern.search(text.replace("’", "'"))) for label, meaning, pattern in lexicon()]
-    cues = [(label, meaning, match[0]) for label, meaning, match in matches if match]
-    labels = {label for label, *_ in cues}
-    if (labels - {"neutral"} or labels or {"neutral"}) != {gold}:
-        return ""
-    told = "The tweet names no rise or fall, no beat or miss, no upgrade or downgrade.\nThat moves no stock."
-    for label, meaning, words in reversed(cues):
-        if label == gold:
-            told = f'The tweet says "{words}".\n{meaning} for the stock.'
-    return f"{told}\nSo the sentiment is {gold}."
+
+def rationales(problem: Problem, weights: dict[str, np.ndarray]) -> dict[str, str]:
+    """The two ways to the gold label; nothing where the three most telling pieces say otherwise (a tie: the first)."""
+    tweet, told = problem.context, []
+    known = {piece: place for piece, place in pieces(tweet).items() if piece in weights}
+    for piece in sorted(known, key=lambda piece: (-weights[piece].max(), piece)):
+        start, end = known[piece]
+        if len(told) < 3 and all(end <= other[0] or start >= other[1] for other in told):
+            told.append((start, end, list(LABELS.values())[weights[piece].argmax()]))
+    counts = Counter(label for *_, label in told).most_common()
+    if len(told) < 2 or counts[0][0] != problem.gold:
+        return {}
+    by_parts = [f'"{tweet[start:end]}" sounds {label}.' for start, end, label in told]
+    by_parts.append(f"That makes {', '.join(f'{count} {label}' for label, count in counts)}.")
+    at_once = ["The tweet is about a stock or the market.", f"It sounds {problem.gold}."]
+    both = {"reference": at_once, "reference_by_parts": by_parts}
+    return {name: "\n".join([*lines, f"So the sentiment is {problem.gold}."]) for name, lines in both.items()}
