@@ -132,9 +132,11 @@ def test_the_plan_counts_what_the_preset_asks_for():
     written = {stage: row["written"] for stage, row in work("demo").items()}
     grpo, benchmark = demo["05_grpo"], demo["06_benchmark"]
     tries = grpo.pass_rate_candidates * grpo.pass_rate_samples
-    assert written["05 GRPO samples"] == (grpo.max_steps / grpo.num_iterations * grpo.batch_size + tries) * 50
+    assert (
+        written["05 GRPO samples"] == (grpo.max_steps / grpo.num_iterations * grpo.batch_size + tries) * plan.SOLUTION
+    )
     models = 3 + (benchmark.zero_stage is not None) + len(benchmark.other_models)
-    assert written["06 benchmark"] == benchmark.num_items * (1 + benchmark.num_samples) * models * 50
+    assert written["06 benchmark"] == benchmark.num_items * (1 + benchmark.num_samples) * models * plan.SOLUTION
 
 
 def test_a_teacher_behind_an_endpoint_costs_money_and_no_hours():
