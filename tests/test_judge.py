@@ -18,6 +18,8 @@ from finr1.generation import AnswerStore, EndpointBackend, SamplingParams, Scrip
 from finr1.judge.error import STUDY
 from finr1.judge.model import CHECK_PROMPTS, check_request, fenced, read_reasoned
 from finr1.params import BenchmarkParams, ParameterError
+from finr1.params.base import read_flat_yaml
+from finr1.paths import repository_root
 from finr1.records import Problem, Trace, messages, render_completion, write_jsonl
 from finr1.sources.financereasoning import read_traces
 
@@ -260,6 +262,20 @@ def test_notebook_03_keeps_both_ways_and_says_what_got_through(capsys):
         missed = sum(t.fault == fault and kept for t, kept in zip(traces, made["good"], strict=True))
         told_of = f"{missed} of {planted} with the fault {fault} got through." if missed else f"{fault} ({planted})"
         assert told_of in told, told
+
+
+def test_the_demo_has_problems_enough_for_sft_and_rl_with_families_in_turn():
+    """From the demo's own parameters: faults cost a third of the traces, and SFT and RL share no problem."""
+    stages = ("01_data", "02_distillation", "03_filtering")
+    data, distillation, filtering = (
+        read_flat_yaml(repository_root() / "params" / "demo" / f"{s}.yaml").values for s in stages
+    )
+    how = {"fault_rate": distillation["fault_rate"], "by_parts_share": distillation["by_parts_share"]}
+    made = notebook_03(scripted_traces(data["num_train"], seed=42, **how), filtering["num_sft"])
+    families = Counter(trace.problem.family for trace in made["chosen"])
+    assert sum(families.values()) == filtering["num_sft"]
+    assert max(families.values()) - min(families.values()) <= 1
+    assert len(made["objective"]) >= filtering["num_rl"]
 
 
 def test_notebook_03_says_when_a_way_is_lost_or_there_is_none(capsys):

@@ -297,8 +297,9 @@ def test_notebook_04_counts_the_ways_and_compares_them_with_an_interval(capsys):
 def test_notebook_04_says_when_one_way_only_is_taken_or_none_is_there(capsys, monkeypatch):
     assert "All 54 greedy answers are at once" in said_of_ways(capsys, lambda p: sound(p, False))[0]
     assert "All 54 greedy answers are by parts" in said_of_ways(capsys, lambda p: sound(p, True))[0]
+    assert "No answer here is in the format" in said_of_ways(capsys, lambda p: p.reference)[0]
     monkeypatch.setattr(f"{__name__}.DEV", [p for p in DEV if not p.reference_by_parts])
-    assert "No problem here has a second way." in said_of_ways(capsys, lambda p: sound(p, False))[0]
+    assert "No answer here is in the format" in said_of_ways(capsys, lambda p: sound(p, False))[0]
 
 
 def test_notebook_04_reads_the_order_of_learning_from_the_run(tmp_path, capsys):
