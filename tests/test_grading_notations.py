@@ -7,6 +7,7 @@ python -m pytest tests/test_grading_notations.py
 from __future__ import annotations
 
 import random
+import time
 from decimal import Decimal
 
 import pytest
@@ -334,3 +335,17 @@ def test_chinese_golds_are_readable_and_names_with_numerals_are_no_quantities():
 )  # fmt: skip
 def test_boxes_and_thoughts_of_other_families_are_known(completion, answer):
     assert extract_answer(completion) == answer
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [part * (4000 // len(part)) for part in ("1.234", "1 234 ", "一", "一百", "亿万", "百分之", "五成", "△5", "5-",
+     "at least ", "one hundred ", "twenty-", "5元2角", "不", "5", "\u0664", "分之", "三又")] + ["(" + "5" * 3000 + "-", "\\boxed " * 100_000],
+    ids=lambda attack: attack[:12],
+)  # fmt: skip
+def test_a_hostile_notation_is_answered_at_once(attack):
+    for kind, gold in (("number", "14"), ("percent", "14%"), ("text", "14元"), ("boolean", "yes")):
+        began = time.thread_time()
+        assert not grade(attack, gold, kind, options=["yes", "no", "符合要求"])
+        assert extract_answer(f"<answer>{attack}</answer>") is not None
+        assert time.thread_time() - began < 0.25

@@ -4,12 +4,13 @@ Only what has one reading is rewritten: `1.234` alone is not 1234, `1 750` are t
 """
 
 import re
+from functools import partial
 
 from finr1.grading.numerals import DIGIT_OF, POWER_OF, any_of
 from finr1.grading.tables import TABLES, any_in
 
-_NAMES = DIGIT_OF | POWER_OF
-_SIGNS, _WORDS = (any_of(name for name in _NAMES if name.isascii() is english) for english in (False, True))
+MAX_TOKENS = 40  # of a number in words
+_SIGNS, _WORDS = (any_of(name for name in DIGIT_OF | POWER_OF if name.isascii() is latin) for latin in (False, True))
 _TOKEN = re.compile(f"{_SIGNS}|{_WORDS}")
 _CHINESE = re.compile(rf"(?P<whole>(?![百佰千仟万亿])(?:{_SIGNS})+)(?:[点點](?P<part>[零〇一二三四五六七八九]+))?")
 _ENGLISH = re.compile(
@@ -45,19 +46,19 @@ def _value(tokens: list[str]) -> int | None:
     return None if factor is None or rest is None else int(factor * power) + int(rest)
 
 
-def _digits(match: re.Match[str]) -> str:
-    """The number of a `match` in digits, its last 万, 亿 or million kept; as it stands where it is no number."""
+def _digits(match: re.Match[str], prose: bool = False) -> str:
+    """The number of a `match` in digits, its last 万 or million kept; no number, or a word's 一 in `prose`, as it is."""
     text, end, tokens = match.string, match.end(), _TOKEN.findall(match["whole"])
     powers = [POWER_OF[token] for token in tokens if token in POWER_OF]
-    beside_digits = re.search("[0-9]", text)  # there 一 and 十 mostly belong to a word or a date: 第一季度, 十分
-    if beside_digits and (not powers or len(tokens) < 3 or text.startswith(("年", "月", "日", "号", "世"), end)):
+    dated = text.startswith(tuple("年月日号世"), end)
+    if len(tokens) > MAX_TOKENS or prose and (dated or not powers or len(tokens) < 3):
         return match[0]
     if not powers and (len(tokens) > 3 or re.search("[零〇]..", match[0]) or text.startswith("折", end)):
         whole = "".join(str(DIGIT_OF[token]) for token in tokens)  # 二〇二四
     elif (value := _value(tokens)) is None:
         return match[0]
-    elif len(powers) > 0 and powers[-1] >= 10_000 and tokens[-1] in POWER_OF:
-        whole = f"{value / powers[-1]:f} {tokens[-1]}".replace(" ", " " * tokens[-1].isascii())
+    elif POWER_OF.get(tokens[-1], 0) >= 10_000:
+        whole = f"{value / powers[-1]:f}{' ' * tokens[-1].isascii()}{tokens[-1]}"
     else:
         whole = str(value)
     part = "".join(str(DIGIT_OF.get(token, "")) for token in _TOKEN.findall(match["part"] or ""))
@@ -73,7 +74,7 @@ def _without_groups(match: re.Match[str]) -> str:
 def written_out(text: str) -> str:
     """A plain lower-case text with its numbers in digits; a grouped one without its groups, a minus in front."""
     if not text.isascii():
-        text = _CHINESE.sub(_digits, text)
+        text = _CHINESE.sub(partial(_digits, prose=bool(re.search("[0-9]", text))), text)
     if english := _ENGLISH.match(text):  # nowhere else: `one of them`, `about ten`
         text = _digits(english) + text[english.end() :]
     text = _GROUPS.sub(_without_groups, text)
