@@ -340,7 +340,8 @@ def test_boxes_and_thoughts_of_other_families_are_known(completion, answer):
 @pytest.mark.parametrize(
     "attack",
     [part * (4000 // len(part)) for part in ("1.234", "1 234 ", "一", "一百", "亿万", "百分之", "五成", "△5", "5-",
-     "at least ", "one hundred ", "twenty-", "5元2角", "不", "5", "\u0664", "分之", "三又")] + ["(" + "5" * 3000 + "-", "\\boxed " * 100_000],
+     "at least ", "one hundred ", "twenty-", "5元2角", "不", "5", "\u0664", "分之", "三又")]
+    + ["(" + "5" * 3000 + "-", "\\boxed " * 100_000],
     ids=lambda attack: attack[:12],
 )  # fmt: skip
 def test_a_hostile_notation_is_answered_at_once(attack):

@@ -47,7 +47,7 @@ def _value(tokens: list[str]) -> int | None:
 
 
 def _digits(match: re.Match[str], prose: bool = False) -> str:
-    """The number of a `match` in digits, its last 万 or million kept; no number, or a word's 一 in `prose`, as it is."""
+    """The number of a `match` in digits, its last 万 or million kept; no number stays as it is, and 一 in `prose`."""
     text, end, tokens = match.string, match.end(), _TOKEN.findall(match["whole"])
     powers = [POWER_OF[token] for token in tokens if token in POWER_OF]
     dated = text.startswith(tuple("年月日号世"), end)
