@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from finr1 import grading
+
 AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", "code"]
 Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
 Split = Literal["train", "dev", "test"]
@@ -60,12 +62,14 @@ class Problem(Record):
     flaw: str = ""  # what is known to be wrong with the record; such problems are not trained on
     reference: str = ""  # worked reasoning that the source itself supports (synthetic steps, FinQA's gold program)
     reference_by_parts: str = ""  # the same reasoning in smaller steps, where there is a second way
+    rel_tol: float = 0.01  # how far a number may be off; 0 = an integer is itself or wrong
 
     @property
     def graded_against(self) -> dict:
         """What `grading.grade` holds an answer against, by its arguments: gold, kind, further golds and names."""
-        names = ("gold", "answer_kind", "alternatives", "choices", "labels")
-        return {name: getattr(self, name) for name in names}
+        names = ("gold", "answer_kind", "alternatives", "choices", "labels", "rel_tol")
+        listed = grading.listed_options(self.question, self.answer_kind, self.labels)
+        return {name: getattr(self, name) for name in names} | {"options": listed}
 
 
 class Trace(Record):

@@ -23,7 +23,8 @@ from finr1.judge import Verifier, make_verifier
 from finr1.params import GRPOParams
 
 TRAIN_FILE = "train.jsonl"  # the RL rows that notebook 05 has chosen
-GOLD = ("solution", "answer_kind", "alternatives", "choices", "labels")  # columns of an RL row (`curation.rl_rows`)
+# The columns of an RL row that an answer is graded against (`curation.rl_rows`).
+GOLD = ("solution", "answer_kind", "alternatives", "choices", "labels", "options", "rel_tol")
 
 Completions = list[list[dict[str, str]]]
 Reward = Callable[..., list[float | None]]
@@ -32,7 +33,7 @@ Reward = Callable[..., list[float | None]]
 def grade_completions(completions: Completions, **columns: Any) -> list[float | None]:
     """1.0 for each completion whose extracted answer is right, 0.0 for a wrong one, None where rules cannot tell.
 
-    `columns` has `solution` and `answer_kind`, and may have `alternatives`, `choices` and `labels` (JSON, "" for none).
+    `columns` has `solution` and `answer_kind`, and may have the rest of `GOLD` (`choices`, `labels`: JSON, or "").
     A gold answer that cannot be read gives None, too. Code with unit tests runs in the sandbox, on all cores.
     """
     texts = [completion[0]["content"] for completion in completions]
@@ -45,17 +46,17 @@ def grade_completions(completions: Completions, **columns: Any) -> list[float | 
 
 def _grade(text: str, row: Mapping[str, Any]) -> float | None:
     try:
-        right = grading.is_correct(
-            text,
-            gold=row["solution"],
-            answer_kind=row["answer_kind"],
-            alternatives=row.get("alternatives") or (),
-            choices=json.loads(row.get("choices") or "null"),
-            labels=json.loads(row.get("labels") or "null"),
-        )
+        right = grading.grade(grading.extract_answer(text), **_graded_against(row))
     except ValueError:  # the gold answer cannot be read
         return None
     return None if right is None else float(right)
+
+
+def _graded_against(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of one row as arguments of `grading.grade`."""
+    decoded = {name: json.loads(row.get(name) or "null") for name in ("choices", "labels")}
+    others = {name: row[name] for name in GOLD if row.get(name) is not None and name not in decoded}
+    return {"gold": others.pop("solution"), **others, **decoded}
 
 
 def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[Reward]:
@@ -148,9 +149,8 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
 def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence | None) -> tuple[str, str, str] | None:
     """Question, gold and answer for the verifier of completion `i`; None where the gold answer cannot be read."""
     row = {name: columns[name][i] for name in GOLD if name in columns}
-    choices, labels = (json.loads(row.get(name) or "null") for name in ("choices", "labels"))
     try:
-        grading.grade("?", row["solution"], row["answer_kind"], choices=choices, labels=labels)
+        grading.grade("?", **_graded_against(row))
     except ValueError:
         return None
     golds = [row["solution"], *row.get("alternatives", ())]

@@ -202,8 +202,8 @@ def test_rl_rows_survive_datasets_with_different_labels_and_choices():
     assert back == rows
     assert json.loads(back[0]["labels"]) == {"0": "bearish"} and back[0]["choices"] == ""
     assert json.loads(back[1]["choices"]) == {"A": "涨", "B": "跌"} and "涨" in back[1]["choices"]
-    assert set(back[0]) == {"id", "prompt", "solution", "answer_kind", "alternatives", "choices", "labels", "family",
-                            "level", "language", "capability"}  # fmt: skip
+    assert set(back[0]) == {"id", "prompt", "solution", "answer_kind", "alternatives", "choices", "labels", "options",
+                            "rel_tol", "family", "level", "language", "capability"}  # fmt: skip
 
 
 def test_batches_change_nothing(monkeypatch):

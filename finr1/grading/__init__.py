@@ -9,12 +9,13 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from finr1 import sandbox
-from finr1.grading.booleans import read_boolean
-from finr1.grading.extraction import extract_answer, has_format, lenient_answer, normalise
+from finr1.grading.booleans import boolean_options, read_boolean, read_predicate
+from finr1.grading.extraction import extract_answer, has_format, lenient_answer, normalise, plain
 from finr1.grading.letters import read_letters
 from finr1.grading.numbers import agreed, exactly, lone_quantity, matches, read_numbers
+from finr1.grading.tables import any_in
 
-__all__ = ["extract_answer", "grade", "has_format", "is_correct", "lenient_answer"]
+__all__ = ["extract_answer", "grade", "has_format", "is_correct", "lenient_answer", "listed_options"]
 
 MAX_TEXT = 10_000  # characters of a text that are compared; a longer one is an essay for the judge
 MAX_CHARS = 4000  # of an answer of any other kind
@@ -38,32 +39,36 @@ def grade(
     alternatives: Sequence[str] = (),
     choices: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    rel_tol: float = 0.01,
 ) -> bool | None:
     """Whether `predicted` is right against `gold` or any of `alternatives`; None = rules cannot decide, ask a judge.
 
-    `choices` maps option letters to their text, `labels` label keys to their names. Raises `ValueError` for a `gold`
-    that is empty or cannot be read as its `answer_kind`. An alternative that cannot be read is left out. Code
-    whose gold are unit tests is run in `finr1.sandbox`, some 0.1 s each; `SandboxUnavailable` where it can't be.
+    `choices` maps option letters to their text, `labels` label keys to their names. `options` are what the question
+    lists (`listed_options`): another word for yes, or a key it does not name, is then wrong. A number may be off by
+    `rel_tol`; with 0 an integer has to be itself. Raises `ValueError` for a `gold` that is empty or cannot be read as
+    its `answer_kind`. An alternative that cannot be read is left out. Code whose gold are unit tests is run in
+    `finr1.sandbox`, some 0.1 s each; `SandboxUnavailable` where it can't be.
     """
     if answer_kind not in KINDS:
         raise ValueError(f"unknown answer_kind {answer_kind!r}; known: {', '.join(KINDS)}")
-    results = [_against(predicted, gold, answer_kind, choices, labels)]
+    results = [_against(predicted, gold, answer_kind, choices, labels, options, rel_tol)]
     for alternative in alternatives:
         for kind in (answer_kind, _ALSO_READ_AS.get(answer_kind, answer_kind)):
             with contextlib.suppress(ValueError):
-                results.append(_against(predicted, alternative, kind, choices, labels))
+                results.append(_against(predicted, alternative, kind, choices, labels, options, rel_tol))
                 break
     return True if True in results else None if None in results else False
 
 
-def _against(predicted, gold, kind, choices, labels) -> bool | None:
+def _against(predicted, gold, kind, choices, labels, options, rel_tol) -> bool | None:
     """`predicted` against one gold, which may hold several blanks: `10000;-8000`, each in its place."""
 
     def one(predicted: str, gold: str, in_blank: bool) -> bool | None:
         if kind in ("number", "percent"):
-            return _grade_number(predicted, gold, kind == "percent", in_blank)
+            return _grade_number(predicted, gold, kind == "percent", in_blank, rel_tol)
         if kind in ("boolean", "choice", "label"):
-            return _grade_closed(predicted, gold, kind, choices, labels)
+            return _grade_closed(predicted, gold, kind, choices, labels, options)
         return _grade_written(predicted, gold, kind == "code")
 
     if not isinstance(gold, str) or not gold.strip():
@@ -110,46 +115,56 @@ def _without_ordinal(text: str, place: int) -> str:
     return text[match.end() :] if numbered else text
 
 
-def _grade_number(predicted: str, gold: str, percent: bool, in_blank: bool) -> bool:
+def _grade_number(predicted: str, gold: str, percent: bool, in_blank: bool, rel_tol: float) -> bool:
     golds = agreed(read_numbers(gold, decimal_comma=True))
     if not golds:
         raise ValueError(f"the gold answer {gold[:80]!r} is not one number")
     # `69,07` is 69.07 where decimals are asked for; elsewhere `5,6` is two numbers, and a hedge
     comma = in_blank or any((number.decimals or 0) > 0 for number in golds)
     numbers = agreed(read_numbers(predicted, decimal_comma=comma)) if predicted else []
-    return any(matches(number, gold, percent) for number in numbers for gold in golds)
+    return any(matches(number, gold, percent, rel_tol) for number in numbers for gold in golds)
 
 
-def _grade_closed(predicted: str, gold: str, kind: str, choices, labels) -> bool:
+def _grade_closed(predicted: str, gold: str, kind: str, choices, labels, options) -> bool:
     """Yes or no, letters of options, a label: both answers are read, and have to be read alike."""
     if kind == "boolean":
         family, expected = read_boolean(gold) or (None, None)
-        given = (read_boolean(predicted, family) or (None, None))[1]
+        said = read_predicate(predicted, options)
+        given = said if said is not None else (read_boolean(predicted, family, options) or (None, None))[1]
     elif kind == "choice":
         expected, given = read_letters(gold, choices) or None, read_letters(predicted, choices)
     else:
         expected = _read_label(gold, labels)
-        given = _read_label(predicted, labels) if len(predicted) <= MAX_CHARS else None
+        given = _read_label(predicted, labels, options) if len(predicted) <= MAX_CHARS else None
     if expected is None:
         raise ValueError(f"the gold answer {gold[:80]!r} is no {kind}; known: {list(labels or choices or [])[:9]}")
     return bool(predicted) and given == expected
 
 
-_LABEL_LEAD = re.compile(
-    r"(?i:\s|[:=：]|\b(?:the|this|that|it|final|correct|overall|answer|label|class|classification|category|sentiment|tone"
-    r"|relation|of|tweet|headline|news|text|is)\b"
-    r"|最终|[该此这]?[条个则]?(?:新闻|评论|文本|推文)|两者|之间|整体|[的其]|答案|标签|类别|分类|情感|情绪|倾向|关系|[是为])*"
-)
-_LABEL_TAIL = re.compile(
-    r"(?i:[\s.。!！☑✅👍]|\b(?:sentiment|label|class|category|tone)\b|情感|情绪|倾向|标签|关系|的)*\Z"
-)
+_LABEL_LEAD = re.compile(f"(?:{any_in('label_lead')})*")
+_LABEL_TAIL = re.compile(rf"(?:{any_in('label_tail')})*\Z")
 
 
-def _read_label(text: str, labels: Mapping[str, str] | None) -> str | None:
-    """The key of the label that `text` is, by key or name, alone or both: `1`, `bullish`, `1 (bullish)`."""
+def listed_options(question: str, answer_kind: str, labels: Mapping[str, str] | None = None) -> list[str]:
+    """The options that `question` lists; empty where it lists none. Labels: which of their keys and names it holds."""
+    if answer_kind == "boolean":
+        return boolean_options(question)
+    text = plain(question[-MAX_CHARS:]).lower()
+    listed = [
+        [term for term in label if re.search(rf"(?<![a-z0-9.]){re.escape(plain(term).lower())}(?![a-z0-9])", text)]
+        for label in ((labels or {}).items() if answer_kind == "label" else ())
+    ]
+    return sorted({term for terms in listed for term in terms}) if sum(map(bool, listed)) > 1 else []
+
+
+def _read_label(text: str, labels: Mapping[str, str] | None, options: Sequence[str] = ()) -> str | None:
+    """The key of the label that `text` is, by key or name, alone or both: `1`, `bullish`, `1 (bullish)`.
+
+    A key that is not among the `options` of a question which names the label does not stand for it.
+    """
     text = text[:MAX_CHARS].strip()
     for key, name in (labels or {}).items():
-        if text in (key, name):
+        if text == name or text == key and (key in options or name not in options):
             return key
     inner = text[_LABEL_LEAD.match(text).end() :]
     bare = normalise(inner[: _LABEL_TAIL.search(inner, max(0, len(inner) - 40)).start()]) or normalise(text)
@@ -157,9 +172,9 @@ def _read_label(text: str, labels: Mapping[str, str] | None) -> str | None:
         return bare or None
     for key, name in labels.items():
         key_text, name_text = normalise(key), normalise(name)
-        spelled = {key_text, name_text, key_text + name_text, name_text + key_text}
-        if key_text.isdigit():
-            spelled.add(f"{key_text}.0")  # labels that went through a float column
+        spelled = {name_text, key_text + name_text, name_text + key_text}
+        if key in options or name not in options:
+            spelled |= {key_text, f"{key_text}.0"} if key_text.isdigit() else {key_text}  # .0: from a float column
         if bare and bare in spelled - {""}:
             return key
     return None

@@ -4,73 +4,34 @@ A yes or no at the head counts and a reason behind it does not, but an answer th
 """
 
 import re
+from collections.abc import Sequence
 
-from finr1.grading.extraction import plain
+from finr1.grading.extraction import normalise, plain
+from finr1.grading.numerals import any_of
+from finr1.grading.tables import TABLES, any_in
 
 MAX_CHARS = 1500  # what follows is reason, not answer
+MAX_QUESTION = 4000  # characters of a question in which its options are looked for
 MAX_UNLED = 400  # characters of an answer that does not open with yes or no; a longer one is a page, not an answer
 SHORT = 36  # bytes of an answer that has no room for a reason: a dozen Chinese characters
 
-# family: (words for yes, words for no); negated forms (不合规, not true) come from `_NEGATION`
-_WORDS = {
-    "yes": ("yes yeah yep y 是的 是", "no nope n 否"),
-    "true": (
-        "true t correct right 正确的 正确 对的 对 真 √ ✓ ✔",
-        "false f untrue incorrect wrong 错误的 错误 有误 错的 错 假 ✗ ✘ ✕ ×",
-    ),
-    "compliant": ("compliant 合规的 合规", "incompliant noncompliant 违规的 违规"),
-}
-_READ = {
+_READ = {  # word -> family, polarity
     word: (family, polarity)
-    for family, sides in _WORDS.items()
+    for family, sides in TABLES["booleans"].items()
     for polarity, words in zip((True, False), sides, strict=True)
     for word in words.split()
 }
-_STRONG = ("true", "false", "untrue", "correct", "incorrect", "wrong", "compliant", "incompliant", "noncompliant")
-_STRONG += ("正确的", "正确", "错误的", "错误", "合规的", "合规", "违规的", "违规")  # words that do not fill sentences
-
-
-def _any_of(words: tuple[str, ...] | dict) -> str:
-    # Not \b: to it a Chinese character is a letter, and the no of `no但` would be none.
-    alone = "(?<![a-z0-9_]){}(?![a-z0-9_])"
-    patterns = {word: alone.format(word) if word.isascii() and word.isalpha() else re.escape(word) for word in words}
-    return "|".join(patterns[word] for word in sorted(words, key=len, reverse=True))
-
-
-_NEGATION = (
-    r"(?P<not>(?:(?:\b(?:is|are|was|does|do)n't|\bnot|\bnever|\bno longer|\bnon)"
-    r"(?:[\s-]+(?:an?|fully|entirely|strictly|quite))?[\s-]+"
-    r"|不是|并非|并不|不|非|未|没){0,4})"
-)
-_BOOLEAN = re.compile(f"{_NEGATION}(?P<word>{_any_of(_READ)})")
-_PREDICATE = re.compile(
-    r"(?P<copula>\b(?:is|are|was|were|be|as|deemed|considered|seems?|appears?|remains?)\s+"
-    r"|(?<![于但还总可])是|(?<![因认])为|属于|算)?"
-    rf"{_NEGATION}(?P<word>{_any_of(_STRONG)})"
-)
-_LEAD = re.compile(
-    r"(?:\s|(?:the|my|our|final|correct|so|thus|hence|therefore|otherwise|else|i think|i believe|that|it|this)\b(?=.)"
-    r"|(?:it's|that's|answer|statement|claim|verdict|conclusion|judge?ment|result|conduct|practice|transaction)\b(?=.)"
-    r"|(?:is|are|would be|should be)\b(?=.)|因此|所以|综上|故|我认为|应该?|属于"
-    r"|(?:正确|最终|最后)?(?:答案|结论|判断|结果)(?:应?[是为])?"
-    r"|[该这此](?:种|个|项)?(?:说法|行为|做法|陈述|表述|交易|操作)"
-    r"|(?!^)[是为](?=[不否对错正合违真假]))*"
-)
+_SIDE = {word: (family, word.isascii()) for word, (family, _) in _READ.items()}  # in English or in Chinese
+_ALONE = {"head": "(?<![a-z0-9_])", "tail": "(?![a-z0-9_])"}  # not \b: to it a Chinese character is a letter
+_NEGATION = f"(?P<not>(?:{any_in('negations')}){{0,4}})"
+_BOOLEAN = re.compile(f"{_NEGATION}(?P<word>{any_of(_READ, **_ALONE)})")
+_STRONG = any_of(" ".join(TABLES["strong"]).split(), **_ALONE)
+_PREDICATE = re.compile(f"(?P<copula>{any_in('copulas')})?{_NEGATION}(?P<word>{_STRONG})")
+_LEAD = re.compile(f"(?:{any_in('boolean_lead')})*")
 _TAIL = re.compile(r"[\s☑✅👍]*(?:的|otherwise|indeed|statement|of course|了)?[\s☑✅👍]*")
-_REASON = re.compile(
-    r"\s*$|\s+(?:because|since|as|it|the|this|that|they|there|he|she|we|due|under|given|with|for|if)\b"
-    r"|\s*(?:因为|由于|因|理由|原因|根据|按照|依据|该|这|其)"
-)
-_CLAUSE = re.compile(
-    r"[,.;:!?/|\n()、。·\"“”「」【】\[\]]+|\s-\s|\b(?:and|or|but|also|vs|versus)\b"
-    r"|以及|但是|还是|抑或|[和或但也又]"
-)
-# What a hedge is made of: with nothing else beside a yes and a no, neither is said.
-_HEDGE = re.compile(
-    r"\b(?:whether|either|neither|both|or|nor|and|if|then|unless|except|maybe|perhaps|possibly|probably|sometimes"
-    r"|mostly|partly|but|also|otherwise|in some cases|depending)\b|在?某些情况下?|有时|可能|也许|或许|部分|一半|要么"
-    r"|如果|若|则|否则|除非|不一定|还是|或者?|也|又|但是?|与否?|和"
-)
+_REASON = re.compile(any_in("boolean_reason"))
+_CLAUSE = re.compile(any_in("boolean_clause"))
+_HEDGE = re.compile(any_in("hedges"))
 _DANGLING = re.compile(r"(?:还是|或者?|抑或|\bor|\bvs\.?|\bversus|/)\W*\Z")  # the question's words, cut off
 _NOTHING = re.compile(r"\W*n\s?[/.]\s?a\W*")  # not available: no answer, although it begins like a no
 _QUESTION = re.compile(r"(?<!答案)(?<!结论)(?<!结果)是否|是不是|对不对|能否|可否|whether")
@@ -83,10 +44,11 @@ def _polarity(match: re.Match[str]) -> tuple[str, bool]:
     return family, polarity ^ (len(negations) % 2 == 1)
 
 
-def read_boolean(text: str, family: str | None = None) -> tuple[str, bool] | None:
+def read_boolean(text: str, family: str | None = None, options: Sequence[str] = ()) -> tuple[str, bool] | None:
     """Family and polarity of the yes or no that `text` says; None when it says neither, or both.
 
-    `family` is that of the gold: there a contradiction behind the head counts (`yes, it is not compliant`).
+    `family` is that of the gold: there a contradiction behind the head counts (`yes, it is not compliant`). Where the
+    question's `options` hold a yes and a no of that family, one of its options has to be said, in its script.
     """
     text = text.strip().replace("×", "✗")  # `plain` would read a multiplication
     if len(text) > MAX_CHARS:
@@ -101,23 +63,74 @@ def read_boolean(text: str, family: str | None = None) -> tuple[str, bool] | Non
         rest = clauses[0][opening.end() :]
         spoken = opening["word"] in ("yes", "yeah", "yep") and rest[:1].isspace()
         if spoken or _TAIL.fullmatch(rest) or _REASON.match(rest):
-            head, clauses[0] = _polarity(opening), rest.strip()
+            head, clauses[0] = opening, rest.strip()
     if not head and len(text) > MAX_UNLED:
         return None
     openings = [match for clause in clauses if (match := _BOOLEAN.match(clause))]
-    exact = [_polarity(match) for match in openings if _TAIL.fullmatch(match.string, match.end())]
+    exact = [match for match in openings if _TAIL.fullmatch(match.string, match.end())]
     finals = [  # strong words that say something of the subject: behind `is`, or at the end of their clause
-        _polarity(match)
+        match
         for clause in clauses
         for match in _PREDICATE.finditer(clause)
         if match["copula"] or _TAIL.fullmatch(clause, match.end())
     ]
-    of_family = [said for said in finals if said[0] == family]
+    of_family = [match for match in finals if _polarity(match)[0] == family]
     if head:
-        relevant = [said for said in exact if said[0] in (head[0], family)] + of_family
-        return head if all(polarity == head[1] for _, polarity in relevant) else None
-    said = exact or of_family or finals
-    return said[0] if said and len({polarity for _, polarity in said}) == 1 else None
+        said = [head, *(match for match in exact if _polarity(match)[0] in (_polarity(head)[0], family)), *of_family]
+    else:
+        said = exact or of_family or finals
+    polarities, sides = {_polarity(match)[1] for match in said}, {_SIDE[match["word"]] for match in said}
+    offered = _offered(options, family)
+    if len(polarities) != 1 or offered and not offered & sides:
+        return None
+    return _polarity(said[0])
+
+
+_OR = re.compile(r"还是|抑或|或者?|与|\b(?:or|vs)\b|、")
+_OR_ALONE = re.compile(r"[\s\"'“”‘’「」『』《》()\[\],.]*[/,][\s\"'“”‘’「」『』《》()\[\],.]*")
+_ASKED = re.compile(any_in("predicates"))
+
+
+def boolean_options(question: str) -> list[str]:
+    """What `question` itself offers: each yes and no that it sets side by side, and the predicates that it asks for.
+
+    The predicates are those of the paragraph that lists a yes and a no, where one does: others quote somebody.
+    """
+    listed, asked = [], []
+    for part in plain(question[:MAX_QUESTION].replace("×", "✗")).lower().split("\n\n"):
+        predicates = [word for match in _ASKED.finditer(part) for word in match.groups() if word]
+        predicates += ["可以", "能"] if {"能否", "可否", "能不能", "可不可以"} & {*predicates} else []
+        said = list(_BOOLEAN.finditer(part := _OR.sub("/", part)))
+        pairs = [
+            (one[0], other[0])
+            for one, other in zip(said, said[1:], strict=False)
+            if _OR_ALONE.fullmatch(part, one.end(), other.start())
+            and (_polarity(one)[0], not _polarity(one)[1]) == _polarity(other)
+        ]
+        asked += predicates
+        listed += [*(word for pair in pairs for word in pair), *predicates] if pairs else []
+    return list(dict.fromkeys(listed or asked))
+
+
+def _offered(options: Sequence[str], family: str | None) -> frozenset[tuple[str, bool]]:
+    """Family and script of the words on offer, if they hold a yes and a no of `family`; otherwise any word may do."""
+    said = [match for option in options if (match := _BOOLEAN.fullmatch(option))]
+    closed = len({_polarity(match) for match in said if _READ[match["word"]][0] == family}) == 2
+    return frozenset(_SIDE[match["word"]] for match in said) if closed else frozenset()
+
+
+_NOT = re.compile(r"(?:并?[不未]|没有?|并非|不能|(?:it )?(?:is )?not |non-?)")
+
+
+def read_predicate(text: str, options: Sequence[str]) -> bool | None:
+    """Whether `text` affirms or denies a predicate of `options`: 不符合 where the question asks 是否符合."""
+    text = plain(text[:MAX_CHARS]).lower()
+    text = text[_LEAD.match(text).end() :]
+    negated = _NOT.match(text)
+    bare = normalise(text[negated.end() :] if negated else text)
+    known = [option for option in options if not _BOOLEAN.fullmatch(option) and not _NOT.match(option)]
+    said = bare and any(option == bare or not bare.isascii() and option.startswith(bare) for option in known)
+    return not negated if said else None
 
 
 def _names_both(text: str) -> bool:

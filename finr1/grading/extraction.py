@@ -10,10 +10,13 @@ import unicodedata
 from collections.abc import Mapping
 
 from finr1.grading.numerals import scan
+from finr1.grading.tables import TABLES, any_in
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _ANSWER, _END = "<answer>", "</answer>"
-_BRACE = re.compile(r"(\\++)(boxed\s{0,9}\{|[{}])?|[{}]")
+_OPENINGS, _CLOSINGS = TABLES["thoughts"]
+_BRACE = re.compile(r"(\\++)((?:boxed|fbox)\s{0,9}\{|[{}])?|[{}]")
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,9}([^\s{}\\]{1,60})")
 MAX_CHARS = 100_000  # a box that begins further from the end is not looked for
 MAX_BRACES = 10_000  # with more of them than this only the last 20,000 characters are searched
 LENIENT_CHARS = 4000
@@ -22,33 +25,34 @@ LENIENT_CHARS = 4000
 def extract_answer(completion: str) -> str | None:
     """The answer that `completion` states, or None.
 
-    Only text after the last `</think>` counts; all of it without a think block, none if a block is never closed.
-    There: the last complete answer block, in it the last balanced `\\boxed{}`, else the whole block.
+    Only text after the last `</think>` (or its like) counts; all of it without a think block, none if a block is never
+    closed. There: the last complete answer block, in it the last balanced `\\boxed{}`, else the whole block.
     Without an answer block: the last balanced `\\boxed{}`. An answer block that is never closed does not count.
     """
-    text = completion.rpartition(_CLOSE)[2]
-    if _OPEN in text:
+    text = completion[max(completion.rfind(tag) + len(tag) if tag in completion else 0 for tag in _CLOSINGS) :]
+    if any(tag in text for tag in _OPENINGS):
         return None
     _, tag, block = text[: max(0, text.rfind(_END))].rpartition(_ANSWER)
     block = block.partition(_END)[0]
     answer = _last_box(block if tag else text)
-    if answer is None and tag:
-        answer = block
+    if answer is None:
+        bare = _BARE_BOX.findall(text[-MAX_CHARS:])  # \boxed 5
+        answer = block if tag else bare[-1].rstrip("$.,;") if bare else None
     return None if answer is None else answer.strip()
 
 
 def _last_box(text: str) -> str | None:
     """The content of the `\\boxed{}` that begins last among those whose braces balance; `\\{` is no brace."""
-    first, last = text.find("boxed"), text.rfind("}")
+    first, last = text.find("box"), text.rfind("}")
     if first < 0 or last < first:
         return None
     many = text.count("{") + text.count("}") > MAX_BRACES
     first = max(first, last - (2 * MAX_BRACES if many else MAX_CHARS))
     open_braces: list[int] = []  # where the content of each open brace begins; -1 for a brace that opens no box
     best = (-1, -1)
-    for token in _BRACE.finditer(text, max(0, first - 1), last + 1):
+    for token in _BRACE.finditer(text, max(0, first - 2), last + 1):
         slashes, brace = token[1], token[2] or ("" if token[1] else token[0])
-        if brace.startswith("boxed"):
+        if "box" in brace:
             open_braces.append(token.end())
         elif not brace or slashes and len(slashes) % 2:
             continue
@@ -73,11 +77,7 @@ def has_format(completion: str) -> bool:
 
 
 _LETTER = re.compile(r"(?<![A-Za-z0-9])[A-E](?![A-Za-z0-9'])(?!\s+[a-z])")
-_WORD = re.compile(
-    r"\b(?:bullish|bearish|neutral|positive|negative|non-?compliant|not compliant|compliant|yes|no|true|false)\b"
-    r"|不合规|合规|正确|错误|不是|是(?!否)|否|利好|利空|中性|积极|消极|看涨|看跌",
-    re.I,
-)
+_WORD = re.compile(any_in("lenient"), re.I)
 
 
 def lenient_answer(
@@ -106,48 +106,20 @@ def lenient_answer(
 _DRESS = re.compile(r"[\\{}*`_^$<>#~=!]|->")
 _DOLLAR = "\ue000"  # stands for an escaped dollar (a currency) while the bare ones may still delimit LaTeX
 
-# The traditional characters of the words that graders look for: yes and no, leads, units, sentiments.
-_TRADITIONAL = "對錯誤確規違還會沒並該這屬為結論斷積極億萬幣圓選項題綜與應處淨減虧損跌漲長"
-_SIMPLIFIED = "对错误确规违还会没并该这属为结论断积极亿万币圆选项题综与应处净减亏损跌涨长"
-_SIGNS = {  # one sign: what means the same
-    "-": "\u2212\u2010\u2011\u2012\u2013\u2014\u2015\u2043",  # minus sign, hyphens, dashes
-    "×": "⋅∙✕✖",
-    "/": "⁄∕",
-    "=": "≈≃≅≒⇒⟹",  # what follows "is about" is the result, as after "is"
-    "~": "∼〜",
-    "<": "≤≦⩽",
-    ">": "≥≧⩾",
-    "": "\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0e\ufe0f"  # of zero width; the next set the direction
-        "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c",
-}  # fmt: skip
-_SAME = str.maketrans(_TRADITIONAL, _SIMPLIFIED)
-_SAME |= str.maketrans({other: sign for sign, others in _SIGNS.items() for other in others})
+_SAME = str.maketrans(*TABLES["traditional"])
+_SAME |= str.maketrans({other: sign for sign, others in TABLES["signs"].items() for other in others})
 _SUPERSCRIPT = re.compile(r"(?<=[0-9])[⁺⁻⁰¹²³⁴-⁹]+")
 _VULGAR = re.compile(r"(?<=[0-9])(?=[¼-¾⅐-⅞])")  # 5½ is 5 1/2, not 51/2
 _THIN_SPACE = re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 
-_MARKDOWN = re.compile(r"\*\*|__|`+|^[ \t]*[#>]+[ \t]|</?[a-z]{1,10} ?/?>|(?<![0-9)%\s])\*|\*(?![0-9(\s])", re.M | re.I)
+_MARKDOWN = re.compile(any_in("markdown"), re.M | re.I)
 _MATH_DELIMITER = re.compile(r"\$(?=\S)([^$\n]{1,80})(?<=\S)\$(?![0-9])")
 _NEWLINE = re.compile(r"(?<!\\)\\++[nrt](?![A-Za-z])")
 _OVERESCAPED = re.compile(r"(?<!\\)\\{2,}+(?=[A-Za-z%$,;:!(){}\[\]])")
-_TEXT_COMMAND = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|operatorname|[mhf]box|boxed|bm|boldsymbol|(?:under|over)line)"
-    r"\s{0,9}\{([^{}]{0,200})\}"
-)
+_TEXT_COMMAND = re.compile(rf"\\(?:{any_in('text_commands')})\s{{0,9}}\{{([^{{}}]{{0,200}})\}}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s{0,9}(?:\{([^{}]{1,60})\}\s{0,9}\{([^{}]{1,60})\}|([0-9])\s?([0-9]))")
 _COMMAND = re.compile(r"\\([A-Za-z]{1,30})")
-_COMMANDS = {
-    **dict.fromkeys(("times", "cdot", "ast"), "×"),
-    **dict.fromkeys(("approx", "simeq", "cong", "doteq", "implies", "Rightarrow", "Longrightarrow"), "="),
-    **dict.fromkeys(("sqrt", "log", "ln", "exp", "sum", "prod", "int"), "√"),  # a formula that nobody has worked out
-    **dict.fromkeys(("le", "leq", "leqslant", "lt"), "<"),
-    **dict.fromkeys(("ge", "geq", "geqslant", "gt"), ">"),
-    **dict.fromkeys(("ne", "neq", "not"), "≠"),
-    **dict.fromkeys(("to", "rightarrow", "longrightarrow"), "→"),
-    **{"div": "÷", "sim": "~", "pm": "±", "infty": "∞", "pounds": "£", "euro": "€", "yen": "¥", "textdollar": "$"},
-    **dict.fromkeys(("left", "right", "big", "Big", "bigl", "bigr", "limits"), ""),
-    **dict.fromkeys(("displaystyle", "textstyle", "rm", "bf", "it", "newline", "nolimits", "nonumber"), " "),
-}
+_COMMANDS = {name: meaning for meaning, names in TABLES["latex"].items() for name in names.split()}
 
 
 def _command(match: re.Match[str]) -> str:
@@ -181,10 +153,11 @@ def plain(text: str) -> str:
     if not text.isascii():
         text = _THIN_SPACE.sub("", _VULGAR.sub(" ", text))
         text = _SUPERSCRIPT.sub(lambda match: "^" + match[0], text)
+        text = re.sub(r"\d", lambda match: str(unicodedata.decimal(match[0])), text)  # the digits of any script
         longest = 3 * len(text) + 9  # one character may become eighteen: a way to make a short answer a long one
         text = unicodedata.normalize("NFKC", text)[:longest].translate(_SAME)
     if _DRESS.search(text):
-        text = _MARKDOWN.sub("", text)
+        text = _MARKDOWN.sub("", re.sub(r"(?<=10)\s?\*\*\s?(?=\(?[-+]?[0-9])", "^", text))
         if "\\" in text or "$" in text or "{" in text:
             text = _without_latex(text)
         text = text.replace("=>", "=").replace("==", "=").replace("->", "→")

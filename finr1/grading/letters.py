@@ -5,36 +5,22 @@ from collections.abc import Mapping
 
 from finr1.grading.extraction import normalise, plain
 from finr1.grading.numbers import exactly, lone_quantity
+from finr1.grading.tables import any_in
 
 MAX_CHARS = 4000
 MAX_OPTIONS = 60  # with more of them only their letters are read
 MAX_SEGMENTS = 40  # lines, or parts between semicolons
 DEFAULT_LETTERS = frozenset("ABCDEFGH")
 
-_LEAD = re.compile(
-    r"(?:\s|:|[【\[(]\s?(?:正确|最终)?(?:答案|答|answer)\s?[】\])]|(?:the|my|correct|final|best|right|so|thus|therefore|is|are)\b"
-    r"|(?:answers?|options?|choices?|(?:i\s)?(?:choose|select))\b"
-    r"|因此|所以|综上|故|应该?|我?选(?:择|项)?|(?:正确|最终|最佳)?(?:答案|选项)|[是为](?=\s*[:(]?\s*[A-H]))*",
-    re.I,
-)
+_LEAD = re.compile(f"(?:{any_in('letter_lead')})*", re.I)
 # Any sign but a crossing-out: whatever stands between letters, `A|B|C` and `A→B` claim all of them.
 _SEPARATORS = re.compile(r"[^\w×✗✘✕✖❌≠]+|_|\b(?:and|or)\b|[或和与及]|选?项", re.I)
 _LETTER_THEN_TEXT = re.compile(r"[\s(\[【]*(?!e\.g)([A-Ha-h])\s*[.、:)\]】]+\s*(?=\S)(.*)", re.S)
 _LETTER_AND_TEXT = re.compile(r"[\s(\[【]*([A-H])[\s.、:,)\]】-]{0,5}(.+)", re.S)
-_REASON = re.compile(
-    r"(?i:\b(?:because|since|as|due to|explanation|reason(?:ing)?|rationale)\b)"
-    r"|因为|由于|理由|原因|解析|解释|分析|说明"
-)
-_FURTHER = re.compile(  # a second letter that is claimed behind the first: `A. No, B`
-    r"(?m:^|[,;、/&\n]|\b(?:or|and)\b|[或和与及])\s*\(?([A-H])\)?"
-    r"(?m:(?=\s*(?:[.,;、:。)/&\n]|$|\b(?:or|and)\b|[或和与及])))"
-)
-# A letter in a sentence counts only where an answer would put it: `Class B shares` names no option.
+_REASON = re.compile(any_in("letter_reason"))
+_FURTHER = re.compile(any_in("further_letter"))
 _ALONE = re.compile(
-    r"(?:^|[:;,、(/&]|\b(?:options?|choices?|answers?|is|are|be|say|with|pick|select|choose|both|and|or|but)\b|'s\b"
-    r"|(?<!不)[选是]|[为和与及或案项有])\s*\(?(?<![A-Za-z0-9])(?P<letters>[A-H]{1,8})(?![A-Za-z0-9])"
-    r"(?:(?=选|项|是(?!错|不)|为|正确|对|和|与|及|或)|(?![\u4e00-\u9fff])"
-    r"(?!\s+(?!is\b|are\b|and\b|or\b)[a-z])(?!\s*(?:is|are)?\s*(?:wrong|incorrect|false|not)\b))"
+    rf"(?:{any_in('letter_before')})\s*\(?(?<![A-Za-z0-9])(?P<letters>[A-H]{{1,8}})(?![A-Za-z0-9])(?:{any_in('letter_after')})"
 )
 
 

@@ -9,37 +9,20 @@ from dataclasses import replace
 from decimal import Decimal
 
 from finr1.grading.extraction import normalise, plain
+from finr1.grading.notations import BOUND_AFTER, BOUND_BEFORE, written_out
 from finr1.grading.numerals import DOWN, UP, Quantity, scan
+from finr1.grading.tables import any_in
 
 MAX_CHARS = 4000  # a longer "number" is an attack or an essay
-REL_TOL = Decimal("0.01")
 
 _UNWORKED = re.compile(r"[<>≠√±∞]")
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]+),([0-9]{1,2})(?![0-9.,])")
 _STATEMENT = re.compile(r"[;\n。]|,(?![0-9])|\.\s|\s(?:and|or|so|thus|hence|therefore)\s")
 _OPERATORS = frozenset("+-*/^~×÷·x")
-_LISTED = re.compile(r"\b(?:or|and|vs|versus)\b(?!\s+(?:about|approximately|around|roughly)\b)|[或和与,;、]")
+_LISTED = re.compile(r"\b(?:or|and|to|vs|versus)\b(?!\s+(?:about|approximately|around|roughly)\b)|[或和与至到~,;、]")
 _AND_OR = frozenset(("or", "and", "&", "to", "或", "或者", "和", "与", "至", "到", "、", "vs"))
 _YEAR_MARK = re.compile(r"(?:\b(?:in|for|of|during|fiscal|year|fy|since|from|to|by|through|until|end)|[于在自至])\s?\Z")
-_MONTH = r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)[a-z]{0,6}\.?"
-_YEAR = r"((?:19|20)[0-9]{2})"
-_DATE = re.compile(
-    rf"{_MONTH}\s{{1,3}}[0-9]{{1,2}}(?:st|nd|rd|th)?(?![0-9.%])(?:\s?,?\s{{0,3}}{_YEAR}(?![0-9]))?"
-    rf"|(?<![0-9]){_YEAR}年\s?[0-9]{{1,2}}月(?:\s?[0-9]{{1,2}}[日号])?"
-    rf"|(?<![0-9.]){_YEAR}([-/.])[0-9]{{1,2}}\4[0-9]{{1,2}}(?![0-9])"
-    rf"|(?<![0-9.])[0-9]{{1,2}}([-/.])[0-9]{{1,2}}\5{_YEAR}(?![0-9])"
-)
-
-# Numbers that only say how, how long or where: `rounded to 2 decimal places`, `over 5 years`, `see note 5`, `3-year`.
-_DECIMALS = r"(?:decimals?(?: places?| points?| digits?)?|d\.?p\.?|significant (?:figures|digits))"
-_PERIOD = r"[0-9]{1,3}[ -](?:year|quarter|month|week|day)s?"
-_ASIDE = re.compile(
-    rf"\b(?:rounded )?(?:to |with |at )?(?:the )?(?:nearest )?[0-9]{{1,2}}[ -]?{_DECIMALS}(?![a-z])"
-    r"|(?:保留|精确到?)(?:小数点后)?[0-9]{1,2}位(?:小数)?"
-    r"|\b(?:note|table|page|exhibit|row|column|line|step|item|section|footnote) [0-9]{1,3}(?![0-9.,]*[0-9%])"
-    rf"|\b(?:over|during|within|across|last|past|next) (?:the )?(?:last |past |next |full )?{_PERIOD}(?: period)?\b"
-    r"|(?<![0-9.,-])[0-9]{1,3}-(?:year|quarter|month|week|day)(?= [a-z])"
-)
+_DATE, _ASIDE = re.compile(any_in("dates")), re.compile(any_in("asides"))
 
 
 def _sum(first: Quantity, second: Quantity, factor: Decimal, decimals: int | None) -> Quantity:
@@ -68,7 +51,7 @@ def _joined(text: str, last: Quantity, number: Quantity) -> Quantity | None | bo
     again = "(" in text[last.end : number.core].partition("-")[0]  # -75% (-0.75) says one thing twice
     if raw and _OPERATORS.issuperset(raw.replace(" ", "")) and not again:
         return None
-    if not text[last.end : number.core] and last.scale and number.scale and number.scale < last.scale:
+    if not text[last.end : number.core].strip() and last.scale and number.scale and number.scale < last.scale:
         shift = number.scale / last.scale
         return _sum(last, number, shift, (number.decimals or 0) - shift.adjusted())
     return False
@@ -119,7 +102,7 @@ def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
     """
     if len(text) > MAX_CHARS:
         return []
-    text = plain(text).lower()
+    text = written_out(plain(text).lower())
     if decimal_comma:
         text = _DECIMAL_COMMA.sub(r"\1.\2", text)
     if "=" in text:  # `a = b = c` means c, in each statement
@@ -136,29 +119,39 @@ def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
         if undated != text and (left := scan(undated)):
             text, numbers = undated, left
         numbers = _without_years(text, _merge(text, numbers))
-    if not (DOWN.search(text) or UP.search(text)):
-        return numbers
     edges = [0, *(number.end for number in numbers)], [*(number.start for number in numbers[1:]), len(text)]
-    directed = []
+    read = []
     for number, low, high in zip(numbers, *edges, strict=False):
         beside = f"{text[max(low, number.core - 40) : number.core]} | {text[number.end : min(high, number.end + 40)]}"
-        directed.append(replace(number, direction=-1 if DOWN.search(beside) else 1 if UP.search(beside) else 0))
-    return directed
+        direction = -1 if DOWN.search(beside) else 1 if UP.search(beside) else 0
+        read.append(replace(number, direction=direction, bound=_bound(text, number)))
+    return read
 
 
-_ABOUT = re.compile(
-    r"(?:\s|[:~=]|(?:about|approximately|approx\.?|around|roughly|nearly|circa|the|answer|is|a|total|of)\b"
-    r"|大约|约|约为|近|为|是|共计?|合计|总计|达到?|答案)*"
-)
+def _bound(text: str, number: Quantity) -> int:
+    """1 where `text` says at least or more than `number`, -1 for at most or less, 0 for a value."""
+    before = BOUND_BEFORE.search(text, max(0, number.start - 40), number.start)
+    after = None if before else BOUND_AFTER.match(text, number.end)
+    if not (before or after) or before and number.time and before[0].startswith("over"):  # a period: over 5 years
+        return 0
+    least = (before or after)["least"] is not None
+    return 1 if least != bool(before and before["not"]) else -1
+
+
+_ABOUT = re.compile(f"(?:{any_in('about')})*")
 
 
 def lone_quantity(text: str) -> tuple[Quantity, str] | None:
     """The number and the noun behind it, if `text` is one number with a unit (`0.3333枚比特币`) and nothing else."""
     if len(text) > 100:
         return None
-    text = plain(text).lower()
+    digits = plain(text).lower()
+    text = written_out(digits)
     numbers = _merge(text, scan(text))
     if len(numbers) != 1 or _UNWORKED.search(text) or not _ABOUT.fullmatch(text, 0, numbers[0].start):
+        return None
+    word = numbers[0].bare and not re.search("[0-9]", digits)  # 一汽 and 三星 are names
+    if word or numbers[0].time and digits != text or _bound(text, numbers[0]):
         return None
     noun = normalise(text[numbers[0].end :])
     return (numbers[0], noun) if len(noun) <= 16 and len(text[numbers[0].end :].split()) <= 2 else None
@@ -175,7 +168,7 @@ def _conflict(a: Quantity, b: Quantity) -> bool:
             return True
         if one.time and not one.currency and other.currency and not other.time:
             return True
-    return a.direction * b.direction < 0
+    return a.direction * b.direction < 0 or a.bound * b.bound < 0
 
 
 def _readings(prediction: Quantity, gold: Quantity, percent: bool) -> list[Decimal]:
@@ -202,22 +195,24 @@ def _rounds_to(value: Decimal, gold: Decimal, decimals: int | None) -> bool:
     return abs(value) < abs(gold) or int(gold.scaleb(decimals)) % 2 == 0
 
 
-def matches(prediction: Quantity, gold: Quantity, percent: bool) -> bool:
-    """Whether `prediction` lies within `REL_TOL` of `gold` or rounds to it as `gold` is written.
+def matches(prediction: Quantity, gold: Quantity, percent: bool, rel_tol: float = 0.01) -> bool:
+    """Whether `prediction` lies within `rel_tol` of `gold` or rounds to it as `gold` is written.
 
-    `percent`: a bare number may be a share or a percentage, whichever fits (answer_kind "percent").
+    With `rel_tol` 0 nothing rounds to an integer. A year has no tolerance. A bound (`at least 5`) is no value, unless
+    the gold is one. `percent`: a bare number may be a share or a percentage, whichever fits (answer_kind "percent").
     """
-    if _conflict(prediction, gold):
+    if _conflict(prediction, gold) or prediction.bound and not gold.bound:
         return False
     target, readings = gold.value, _readings(prediction, gold, percent)
     if prediction.direction < 0 or gold.direction < 0:
         target, readings = abs(target), [abs(value) for value in readings]
+    if not rel_tol and gold.decimals is not None and gold.decimals <= 0:
+        return target in readings
     if not target:  # nothing is nothing in every unit: 40% is not 0, and 0.18 is not 0%
         readings = readings[:1] if percent and not (prediction.rate or gold.rate) else readings
         return all(_rounds_to(value, target, gold.decimals) for value in readings)
-    return any(
-        abs(value - target) <= REL_TOL * abs(target) or _rounds_to(value, target, gold.decimals) for value in readings
-    )
+    margin = 0 if gold.is_year and not percent else Decimal(str(rel_tol)) * abs(target)
+    return any(abs(value - target) <= margin or _rounds_to(value, target, gold.decimals) for value in readings)
 
 
 def exactly(prediction: Quantity, gold: Quantity) -> bool:

@@ -7,47 +7,34 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 
-import yaml
+from finr1.grading.tables import TABLES, any_in
 
-RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF = (  # name -> factor, code or unit; in the file's order
-    {name: Decimal(unit) if unit[0].isdigit() else unit for unit, names in table.items() for name in names}
-    for table in yaml.safe_load(Path(__file__).with_name("units.yaml").read_text(encoding="utf8")).values()
+RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF, DIGIT_OF, POWER_OF = (  # name -> factor, code or unit
+    {name: Decimal(unit) if unit[0].isdigit() else unit for unit, names in TABLES[table].items() for name in names}
+    for table in ("rates", "scales", "currencies", "times", "digits", "powers")
 )
 LETTERS = {"k": Decimal("1e3"), "m": Decimal("1e6"), "b": Decimal("1e9")}  # only when they touch the number
 
 
-def _any_of(names: Iterable[str], tail: str = "(?![a-z0-9])") -> str:
+def any_of(names: Iterable[str], head: str = "", tail: str = "(?![a-z0-9])") -> str:
     """A pattern for any of `names`, longest first; a latin word may not run on into another letter or digit."""
     longest_first = sorted(names, key=len, reverse=True)
-    return "|".join(re.escape(name) + (tail if "a" <= name[-1] <= "z" else "") for name in longest_first)
+    return "|".join(head + re.escape(n) + tail if "a" <= n[-1] <= "z" else re.escape(n) for n in longest_first)
 
 
 # One unit behind a number, with what may stand between: `7.2 (million)`, `5-day`, `$5 per year`, `5 (in millions)`.
 SUFFIX = re.compile(
-    rf"(\s{{0,4}}[()]?\s{{0,4}}(?:(?:in|of)\s)?)(?:(?P<rate>{_any_of(RATE_OF)})|(?P<currency>(?:{_any_of(CURRENCY_OF)})(?!\s?[.0-9]))"
-    rf"|(?P<scale>{_any_of(SCALE_OF)})|(?<=[0-9.])(?P<letter>[kmb](?![a-z0-9]))"
+    rf"(\s{{0,4}}[()]?\s{{0,4}}(?:(?:in|of)\s)?)(?:(?P<rate>{any_of(RATE_OF)})|(?P<currency>(?:{any_of(CURRENCY_OF)})(?!\s?[.0-9]))"
+    rf"|(?P<scale>{any_of(SCALE_OF)})|(?<=[0-9.])(?P<letter>[kmb](?![a-z0-9]))"
     r"|(?P<times>x(?!\s?[.a-z0-9])|times(?!\s?[.a-z0-9])|-?fold(?![a-z])|倍)"
-    rf"|-?(?:(?:per|an?|each|every)\s|[/每])?(?P<time>{_any_of(set(TIME_OF) - {'年'})}|年(?![化末初度均中底])))"
+    rf"|-?(?:(?:per|an?|each|every)\s|[/每])?(?P<time>{any_of(set(TIME_OF) - {'年'})}|年(?![化末初度均中底])))"
 )
 # Signs, brackets and currency in front of a number, however ordered: `-$`, `$-`, `($ `, `negative `, `hkd `, `人民币`.
-PREFIX = re.compile(
-    rf"(?:[-+(\s]|(?<![a-z])(?:negative|minus)\s|负|百分之|千分之|(?<![a-z])(?:{_any_of(CURRENCY_OF, tail='')}))+\Z"
-)
-PREFIX_CURRENCY = re.compile(_any_of(CURRENCY_OF, tail=""))
+PREFIX = re.compile(rf"(?:[-+(\s]|(?<![a-z])(?:negative|minus)\s|负|(?<![a-z])(?:{any_of(CURRENCY_OF, tail='')}))+\Z")
+PREFIX_CURRENCY = re.compile(any_of(CURRENCY_OF, tail=""))
 
-DOWN = re.compile(
-    r"\b(?:decreas(?:e[sd]?|ing)|declin(?:e[sd]?|ing)|down|downwards?|loss(?:es)?|lost|reduc(?:e[sd]?|ing|tions?)"
-    r"|dr(?:ops?|opped)|fell|falls?|fallen|lower(?:ed)?|deficit"
-    r"|shr[aiu]nk(?:s|ing)?|contracted|contraction|dip(?:s|ped)?|slid|outflows?|negative growth)\b"
-    r"|下降|减少|亏损|降低|下跌|下滑|减值|缩减|净亏|跌|降幅|缩水|回落|负增长|流出|下调"
-)
-UP = re.compile(
-    r"\b(?:increas(?:e[sd]?|ing)|r[io]se[sn]?|gr[eo]w[sn]?|growth|gain(?:s|ed)?|up|upwards?|higher|profits?)\b"
-    r"|增加|增长|上升|上涨|提高|提升|盈利"
-)
-
+DOWN, UP = re.compile(any_in("down")), re.compile(any_in("up"))
 MAX_NUMBERS = 24
 MAX_DIGITS = 400  # digits, and powers of ten: beyond it a value is no amount of anything
 
@@ -67,6 +54,7 @@ class Quantity:
     currency: str | None = None
     time: str | None = None
     direction: int = 0  # -1 beside "decrease", +1 beside "increase"
+    bound: int = 0  # -1 beside "at most", +1 beside "at least"
     bracketed: bool = False
     times: bool = False
     listed: bool = False  # joined to the number before it by "or", "and" or a comma
@@ -84,7 +72,7 @@ class Quantity:
 
 _NUMBER = re.compile(
     r"(?P<power>10\s?\^\s?\(?\s?(?P<only>[-+]?[0-9]{1,9})\)?)"
-    r"|(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
+    r"|(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
     r"(?:e(?P<exponent>[-+]?[0-9]+)|\s{0,3}[*x×·]\s{0,3}10\s?\^\s?\(?\s?(?P<ten>[-+]?[0-9]+)\)?)?"
 )
 _IDENTIFIER = re.compile(r"[a-z]+[0-9]")  # what follows the digits of 4q15 or 0x10
@@ -155,8 +143,6 @@ def scan(text: str) -> list[Quantity]:
         units, end, closed = _suffix(text, match.end())
         if currency and units.get("currency", "CNY") == "CNY":  # 港币5.2亿元 is in 港币
             units["currency"] = currency
-        if "分之" in text[start:core]:
-            units["rate"] = Decimal("0.01") if "百分之" in text[start:core] else Decimal("0.001")
         bracketed = sign == "(" and closed > 0
         value = Decimal(digits).scaleb(int(exponent))
         value = -value if sign == "-" or bracketed else value
