@@ -26,7 +26,10 @@ def test_every_capability_and_both_languages_are_there(problems):
         "calculation", "code", "compliance", "risk", "esg", "sentiment", "multi_turn"
     }  # fmt: skip
     assert {p.language for p in train} == {"en", "zh"}
-    assert max(Counter(p.family for p in train).values()) - min(Counter(p.family for p in train).values()) <= 1
+    two_ways = Counter(p.family for p in train if p.reference_by_parts).values()
+    one_way = Counter(p.family for p in train if not p.reference_by_parts).values()
+    assert max(two_ways) - min(two_ways) <= 1 and max(one_way) - min(one_way) <= 1
+    assert 2.5 < min(two_ways) / max(one_way) < 3.5, "families with one way have every third turn in training"
 
 
 def test_the_same_seed_gives_the_same_problems_and_another_seed_others():

@@ -86,7 +86,11 @@ def clauses(rng: Random, split: Split, turn: int, kind: str) -> dict[str, Any]:
     words, names = WORDS[kind], rng.sample(WORDS[kind][split], 4)
     bad = names[rng.randrange(3) if turn % 2 else 3]
     shown = rng.sample(names, 4)
-    drawn = {"amount": rng.randint(12, 99), "rule": words["rule"].format(*names), "verdict": words["verdicts"][turn % 2]}
+    drawn = {
+        "amount": rng.randint(12, 99),
+        "rule": words["rule"].format(*names),
+        "verdict": words["verdicts"][turn % 2],
+    }
     drawn["facts"] = rng.choice(words["between"]).join(words["facts"][name == bad].format(name) for name in shown)
     return drawn | {"parts": [words["parts"][name == bad].format(name) for name in names[:3]]}
 
