@@ -26,7 +26,7 @@ def params(**changes) -> SimpleNamespace:
 
 def rl_row(place: int, family: str, gold: str, kind: str = "number") -> dict:
     return {"id": f"{family}/{place}", "family": family, "solution": gold, "answer_kind": kind, "prompt": [],
-            "alternatives": [], "choices": "", "labels": ""}  # fmt: skip
+            "alternatives": [], "choices": "", "labels": "", "options": [], "rel_tol": 0.01}  # fmt: skip
 
 
 def some(family: str, golds: list[str], kind: str = "number") -> list[dict]:

@@ -2,7 +2,7 @@
 
 Four completions of one question: reward, advantage and loss of the paper's objective (arXiv 2503.16252: R = R_format +
 R_accuracy, advantage standardised by the group, mean over each completion's tokens, symmetric clip, KL to the starting
-policy) to 1e-5, with a policy that has moved since it sampled; then the same for every variant of notebook 05.
+policy) to 1e-5, with a policy that has moved since it sampled; then the same for every variant of notebook 09.
 """
 
 from __future__ import annotations

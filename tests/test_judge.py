@@ -252,7 +252,9 @@ def test_notebook_03_keeps_both_ways_and_says_what_got_through(capsys):
     made = notebook_03(traces, 200)
     chosen, told = made["chosen"], capsys.readouterr().out
     families = Counter(trace.problem.family for trace in chosen)
-    assert len(chosen) == 200 and max(families.values()) - min(families.values()) <= 1
+    assert len(chosen) == 200
+    two_ways = [count for family, count in families.items() if synthetic.FAMILIES[family].by_parts]
+    assert max(two_ways) - min(two_ways) <= 1 and max(families.values()) == max(two_ways)
     ways = Counter(trace.way for trace in chosen)
     assert abs(ways["by_parts"] / (ways["by_parts"] + ways["at_once"]) - 0.4) < 0.12
     assert made["ways"].loc["by_parts", "SFT"] == ways["by_parts"]
@@ -274,7 +276,8 @@ def test_the_demo_has_problems_enough_for_sft_and_rl_with_families_in_turn():
     made = notebook_03(scripted_traces(data["num_train"], seed=42, **how), filtering["num_sft"])
     families = Counter(trace.problem.family for trace in made["chosen"])
     assert sum(families.values()) == filtering["num_sft"]
-    assert max(families.values()) - min(families.values()) <= 1
+    two_ways = [count for family, count in families.items() if synthetic.FAMILIES[family].by_parts]
+    assert max(two_ways) - min(two_ways) <= 1 and max(families.values()) == max(two_ways)
     assert len(made["objective"]) >= filtering["num_rl"]
 
 
@@ -293,7 +296,7 @@ def test_notebook_02_shows_one_problem_both_ways_and_counts_them(capsys):
     made = cells("02_distillation", "cell-11b", "cell-11d", "cell-12a", **names)
     at_once, by_parts = (made["steps"][way].dropna() for way in ("at once", "by parts"))
     assert len(at_once) < len(by_parts) and set(at_once) != set(by_parts)
-    assert f"Of 90 traces with a second way {sum(t.way == 'by_parts' for t in traces) / 90:.0%} are by parts" in (
+    assert f"Of 114 traces with a second way {sum(t.way == 'by_parts' for t in traces) / 114:.0%} are by parts" in (
         capsys.readouterr().out
     )
     names["traces"] = [trace for trace in traces if trace.way is None]

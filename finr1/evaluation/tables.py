@@ -145,9 +145,9 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int) -> 
     parts = statistics.decompose(base.mean(axis=0), new.mean(axis=0))
     for name, part, (low, high) in zip(PARTS, parts, statistics.decomposition_intervals(base, new, seed), strict=True):
         row |= {name: float(part), f"{name}_low": low, f"{name}_high": high}
-    lenient = [item_scores(side, "lenient_correct")["mean"] for side in (before, after)]
-    change = (lenient[1] - lenient[0]).dropna()
-    row["lenient_difference"] = float(change.mean()) if len(change) > 1 else None
+    lenient = pd.concat([item_scores(side, "lenient_correct")["mean"] for side in (before, after)], axis=1).dropna()
+    change = statistics.paired_bootstrap(*lenient.to_numpy().T, seed)[:3] if len(lenient) > 1 else (None, None, None)
+    row |= zip(("lenient_difference", "lenient_low", "lenient_high"), change, strict=True)
     row["detectable"] = DETECTABLE * float(np.std(second - first, ddof=1)) / len(items) ** 0.5
     if len(before) == len(after) == len(asked):
         gained, lost, p = statistics.mcnemar(first, second)

@@ -100,7 +100,7 @@ def _is_known(number: str, known: list[float], wholes: Sequence[float]) -> bool:
     digits, scaled = _readings(number)
     unit = 10.0 ** -len(re.sub(r"[^\d.]|e.*", "", number).partition(".")[2])
     for value, one in ((digits, unit), (scaled, unit * scaled / digits if digits else unit)):
-        for hundredth in (1, 100):  # rounded, or cut off
+        for hundredth in (0.01, 1, 100):  # one percent of it, itself or in percent; rounded, or cut off
             place = bisect.bisect_left(known, (value - 0.5001 * one) / hundredth)
             if place < len(known) and known[place] < (value + 0.9999 * one) / hundredth:
                 return True

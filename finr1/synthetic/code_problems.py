@@ -21,17 +21,14 @@ def unit_tests(function: str, solution: str, calls: list[list]) -> str:
     return json.dumps({"function": function, "tests": tests})
 
 
-def _deposits(rng: Random) -> list[list]:
-    return [[rng.randrange(500, 9000), rng.randrange(5, 120) / 1000, rng.randrange(1, 25)] for _ in range(5)]
-
-
 def _returns(rng: Random, count: int, shortest: int, longest: int) -> list[list]:
     lengths = range(shortest, longest + 1)
     return [[[rng.randrange(-90, 110) / 1000 for _ in range(rng.choice(lengths))]] for _ in range(count)]
 
 
 def compound(rng: Random, *_) -> dict[str, Any]:
-    return {"times": rng.choice([2, 4, 12, 52]), "fee": rng.randrange(1, 200), "calls": _deposits(rng)}
+    calls = [[rng.randrange(500, 9000), rng.randrange(5, 120) / 1000, rng.randrange(1, 25)] for _ in range(5)]
+    return {"times": rng.choice([2, 4, 12]), "fee": rng.randrange(200), "tax": rng.randrange(1, 40), "calls": calls}
 
 
 def npv(rng: Random, *_) -> dict[str, Any]:
@@ -59,15 +56,11 @@ def bond_price(rng: Random, *_) -> dict[str, Any]:
     return {"face": rng.randrange(100, 6000, 100), "times": rng.choice([1, 2, 4]), "calls": calls}
 
 
-def compound_zh(rng: Random, *_) -> dict[str, Any]:
-    return {"times": rng.choice([1, 2, 4, 12]), "tax": rng.randrange(1, 40), "calls": _deposits(rng)}
-
-
 def moving_average_zh(rng: Random, *_) -> dict[str, Any]:
     window, lengths = rng.randrange(2, 8), [rng.randrange(12, 20) for _ in range(4)]
     calls = [[[rng.randrange(8000, 12000) / 100 for _ in range(length)]] for length in lengths]
     return {"window": window, "limit": rng.randrange(1, 60) / 10, "calls": [*calls, [[100.5]]]}
 
 
-DRAWS = (compound, npv, loan_payment, sharpe, drawdown, bond_price, compound_zh, moving_average_zh)
+DRAWS = (compound, npv, loan_payment, sharpe, drawdown, bond_price, moving_average_zh)
 CODE_FAMILIES = load_families("code_problems.yaml", {draw.__name__: draw for draw in DRAWS})
