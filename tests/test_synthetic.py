@@ -117,11 +117,9 @@ def test_the_way_by_parts_reaches_the_product_by_tens_and_units_and_checks_each_
     for p in (p for ps in problems.values() for p in ps if p.family in TWO_WAYS):
         at_once, by_parts = judge.split_steps(p.reference), judge.split_steps(p.reference_by_parts)
         if p.answer_kind == "boolean":
-            assert len(by_parts) == 5
-            assert all(re.search(r"(yes, kept|no, broken|^已.*，满足|^未.*，不满足)", step) for step in by_parts[1:4])
-            broken = sum("broken" in step or "不满足" in step for step in by_parts[1:4])
-            bad = p.question.count(": no") + p.question.count("未")
-            assert bad == 1, "a count of bad facts says nothing"
+            assert len(by_parts) == 6
+            assert all(re.search(r"(yes, kept|no, broken|^已.*，满足|^未.*，不满足)", step) for step in by_parts[1:5])
+            broken = sum("broken" in step or "不满足" in step for step in by_parts[1:5])
             assert (broken == 0) == (p.gold in ("compliant", "合规")), p.reference_by_parts
             assert not set(at_once) - set(by_parts) - {at_once[1]}, "a verdict at once checks nothing"
         else:

@@ -79,20 +79,16 @@ def table(rng: Random, split: Split, turn: int) -> dict[str, Any]:
 
 
 def clauses(rng: Random, split: Split, turn: int, kind: str) -> dict[str, Any]:
-    """A rule of three clauses, a fourth fact beside them, and one of the four facts is bad.
-
-    The rule is broken every second time. A count of bad facts says nothing: one has to see whether the rule asks for it.
-    """
+    """Four clauses of a rule: every second time one or two are broken, else all are kept."""
     words, names = WORDS[kind], rng.sample(WORDS[kind][split], 4)
-    bad = names[rng.randrange(3) if turn % 2 else 3]
-    shown = rng.sample(names, 4)
-    drawn = {
-        "amount": rng.randint(12, 99),
-        "rule": words["rule"].format(*names),
-        "verdict": words["verdicts"][turn % 2],
-    }
-    drawn["facts"] = rng.choice(words["between"]).join(words["facts"][name == bad].format(name) for name in shown)
-    return drawn | {"parts": [words["parts"][name == bad].format(name) for name in names[:3]]}
+    broken = rng.sample(range(4), rng.choice([1, 1, 2]) if turn % 2 else 0)
+    states = [place in broken for place in range(4)]
+    facts, parts = (
+        [words[text][state].format(name) for name, state in zip(names, states, strict=True)]
+        for text in ("facts", "parts")
+    )
+    drawn = {"amount": rng.randint(12, 99), "facts": rng.choice(words["between"]).join(facts), "parts": parts}
+    return drawn | {"rule": words["rule"].format(*names), "verdict": words["verdicts"][any(states)]}
 
 
 def position(rng: Random, split: Split, turn: int) -> dict[str, Any]:
