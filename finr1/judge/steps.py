@@ -27,6 +27,8 @@ _STATED = re.compile(
     r"(?<![\w.,])(?!(?:\d|1[0-2])(?![\d.,]|\s?%))\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?(?!\w|\s?[百千万亿])"
 )
 _SENTENCE = re.compile(r"(?:[^.!?。！？；\n]|[.!?](?!\s))+")
+_SHARE = re.compile(r"(\d[\d.]*%) of ([$¥€]?\d[\d,.]*) is ([$¥€]?\d)")
+_SHARE_ZH = re.compile(r"(\d[\d,.]*)元?的(\d[\d.]*%)[是为](\d)")
 _CONSTANTS = (0, 1, 4, 12, 100, 360, 365, 1000, 1e6)  # quarters, months and days of a year; percent and scales
 _WHOLES = 100  # numbers of which parts are looked for
 
@@ -44,10 +46,7 @@ def checked_steps(text: str, given: str | None = None) -> dict[str, bool]:
     number (20 and 4 of 24). A number in a sentence that comes from nowhere is a false step of its own; one that is
     copied rightly is none, nor is a true equation whose result is not used any more. Nearly linear in the length.
     """
-    plain, given = (
-        part and _SCALE_WORD.sub(lambda word: f"e{_SCALES[word[1].lower()]}", part) for part in (text, given)
-    )
-    place = 0
+    plain, place = _plain(text), 0
     parts, told = re.split("([=≈])", plain), []  # (where it ends, equation, its numbers, result, computed rightly)
     for before, sign, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
         place += len(before) + len(sign)
@@ -60,7 +59,13 @@ def checked_steps(text: str, given: str | None = None) -> dict[str, bool]:
             told.append((place + right.end(), f"{left} {sign} {written}", _NUMBER.findall(left), written, true))
     if given is None:
         return {said: true for _, said, numbers, _, true in told if not true or _is_work(numbers)}
-    return _from_somewhere(plain, told, _NUMBER.findall(given))
+    return _from_somewhere(plain, told, _NUMBER.findall(_plain(given)))
+
+
+def _plain(text: str) -> str:
+    """`text` with scale words as powers of ten, and "1% of 2400 is 24" as an equation."""
+    text = _SHARE.sub(r"\1 * \2 = \3", _SHARE_ZH.sub(r"\2 * \1 = \3", text))
+    return _SCALE_WORD.sub(lambda word: f"e{_SCALES[word[1].lower()]}", text)
 
 
 def _from_somewhere(plain: str, equations: list[tuple], given: list[str]) -> dict[str, bool]:
@@ -100,7 +105,7 @@ def _is_known(number: str, known: list[float], wholes: Sequence[float]) -> bool:
     digits, scaled = _readings(number)
     unit = 10.0 ** -len(re.sub(r"[^\d.]|e.*", "", number).partition(".")[2])
     for value, one in ((digits, unit), (scaled, unit * scaled / digits if digits else unit)):
-        for hundredth in (0.01, 1, 100):  # one percent of it, itself or in percent; rounded, or cut off
+        for hundredth in (1, 100):  # rounded, or cut off
             place = bisect.bisect_left(known, (value - 0.5001 * one) / hundredth)
             if place < len(known) and known[place] < (value + 0.9999 * one) / hundredth:
                 return True
