@@ -176,6 +176,12 @@ def spread(items: Sequence, size: int, kind: Callable[..., str], seed: int) -> l
     return [item for group in rounds for item in group if item is not None][:size]
 
 
+def kind_of(problem: Problem) -> str:
+    """What `spread` takes in turn: synthetic families, labels of a real source (tweets), else sources."""
+    label = problem.gold if problem.labels else ""
+    return problem.family if problem.source == "synthetic" else problem.source + label
+
+
 def is_objective(problem: Problem) -> bool:
     """Whether rules decide every answer to it: not free text, and of code only what has unit tests."""
     if problem.answer_kind == "code":

@@ -23,8 +23,7 @@ from finr1.judge import Verifier, make_verifier
 from finr1.params import GRPOParams
 
 TRAIN_FILE = "train.jsonl"  # the RL rows that notebook 05 has chosen
-# The columns of an RL row that an answer is graded against (`curation.rl_rows`).
-GOLD = ("solution", "answer_kind", "alternatives", "choices", "labels", "options", "rel_tol")
+GOLD = ("solution", "answer_kind", "alternatives", "choices", "labels", "options", "rel_tol")  # of `curation.rl_rows`
 
 Completions = list[list[dict[str, str]]]
 Reward = Callable[..., list[float | None]]
@@ -46,7 +45,7 @@ def grade_completions(completions: Completions, **columns: Any) -> list[float | 
 
 def _grade(text: str, row: Mapping[str, Any]) -> float | None:
     try:
-        right = grading.grade(grading.extract_answer(text), **_graded_against(row))
+        right = grading.is_correct(text, **_graded_against(row))
     except ValueError:  # the gold answer cannot be read
         return None
     return None if right is None else float(right)

@@ -1,7 +1,4 @@
-"""The two ways of a teacher that is not of one mind: a solution that computes at once, and one that computes by parts.
-
-Both are right. A small model that has learned both is right more often by parts, and nobody tells GRPO so.
-"""
+"""The two ways of a teacher that is not of one mind: a solution at once, and one by parts."""
 
 from finr1.judge.steps import split_steps
 from finr1.records import Problem, Way

@@ -149,10 +149,12 @@ def listed_options(question: str, answer_kind: str, labels: Mapping[str, str] | 
     """The options that `question` lists; empty where it lists none. Labels: which of their keys and names it holds."""
     if answer_kind == "boolean":
         return boolean_options(question)
+    if answer_kind != "label" or not labels:  # asked for every number of a thought: nothing to look for
+        return []
     text = plain(question[-MAX_CHARS:]).lower()
     listed = [
         [term for term in label if re.search(rf"(?<![a-z0-9.]){re.escape(plain(term).lower())}(?![a-z0-9])", text)]
-        for label in ((labels or {}).items() if answer_kind == "label" else ())
+        for label in labels.items()
     ]
     return sorted({term for terms in listed for term in terms}) if sum(map(bool, listed)) > 1 else []
 

@@ -59,7 +59,7 @@ def _in_turn(
     problems: list[Problem] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
     turns: Counter[str] = Counter()
-    rounds = range(max(family.train_every for family in families.values()) if split == "train" else 1)
+    rounds = range(max((f.train_every for f in families.values()), default=1) if split == "train" else 1)
     waiting = deque(name for k in rounds for name, family in families.items() if k % family.train_every == 0)
     while waiting and len(problems) < count:
         name = waiting[0]
