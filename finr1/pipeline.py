@@ -9,6 +9,7 @@ the content of its inputs, the code of its notebook or a package file that it lo
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import textwrap
 import time
@@ -187,6 +188,8 @@ def execute(stage: str, params: Params) -> None:
         async def start_kernel(self, **arguments: Any) -> None:
             await super().start_kernel(**arguments, stdout=log, stderr=log)  # what it says outside of cells
 
+    # After an interrupt nbclient's own watch finds the kernel dead, and asyncio would print that traceback at the end.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     folder = stage_folder(params)
     folder.mkdir(parents=True, exist_ok=True)
     executed, log_file = folder / f"{stage}.ipynb", folder / KERNEL_LOG
