@@ -3,8 +3,6 @@
 Plain functions over a list of problems, which keep its order.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re

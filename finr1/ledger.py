@@ -7,8 +7,6 @@
 - a setting is *followed* or *departed from*; what the paper leaves open is *open*.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@
 GiB nor hours. `benchmarks/plan_calibration.py` compares planned and measured memory; nothing is for fragmentation.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

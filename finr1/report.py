@@ -5,22 +5,17 @@ inlined, no script, nothing fetched); its template escapes every text of a model
 exports a notebook that has ended, while 07 writes its page as it runs, and its templates fetch MathJax and require.js.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from finr1 import reported
 from finr1.manifest import read_manifest
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 # They have a place of their own.
 BETTER_SHOWN = ("rows", "steps", "by_capability", "by_family", "by_kind", "by_source", "protocols")
@@ -30,8 +25,6 @@ NUMBER = re.compile(r"(-|[-+]?\d[\d,.]*(e[-+]\d+)?)( %)?( \[[^]]*\])?( (of|/) \d
 
 def html_templates() -> Environment:
     """Jinja as every HTML page of the suite uses it: texts escaped, an unknown name an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -5,8 +5,6 @@ nor intervals. A number of another model or of other questions stands beside the
 else `ledger` decides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 PAPER = "arXiv 2503.16252, version 5 (2026-03-19)"

@@ -6,8 +6,6 @@ nobody could judge the answer, and the completion then teaches nothing at all. (
 are left, as if the answer were wrong.)
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import inspect

@@ -4,8 +4,6 @@ A difference whose interval contains zero is called noise, and so is one that Ho
 takes away; what a gain owes to the format is said beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from finr1.evaluation import Sample, change_text, paired_row, percent, points, remark

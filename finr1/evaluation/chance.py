@@ -4,8 +4,6 @@ An accuracy on questions that can be guessed says little alone. So a guess among
 family come as samples of two more models, `CHANCE`, with decoding "none": every table and figure has them.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 

@@ -6,8 +6,6 @@
 finr1 has to be installed where the harness runs: it grades. With one dtype and batch size both give the same texts.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

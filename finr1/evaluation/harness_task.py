@@ -1,7 +1,5 @@
 """A task of lm-evaluation-harness: what a YAML cannot say of a chat of several turns that finr1 grades."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from lm_eval.api.task import ConfigurableTask

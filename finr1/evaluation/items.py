@@ -1,7 +1,5 @@
 """Capability suites: questions of one kind across benchmarks, filled up where a run's benchmarks have too few."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from finr1 import sandbox, synthetic

@@ -1,7 +1,5 @@
 """The tables for a reader, each number with its interval: shares in percent, differences in points."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pandas as pd

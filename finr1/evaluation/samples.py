@@ -6,8 +6,6 @@ A `Sample` keeps the text as it came, next to each verdict on it. `correct`, the
 which was never taught the format is not called ignorant for disobeying it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -4,8 +4,6 @@ Rows are plain dicts, so that they go to `metrics.json`, to a data frame and to 
 [0, 1]; only the renderings speak of percent.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 

@@ -4,8 +4,6 @@ A judge grades what rules leave undecided, and a study sample of answers that ru
 alike. Where it graded *all*, there is no truth to measure it by. `samples` have the fields of `evaluation.Sample`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Literal
 

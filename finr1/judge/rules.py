@@ -4,8 +4,6 @@ The paper has Qwen2.5-72B-Instruct give one point for each criterion and keeps o
 model (they do not follow an argument), but they recompute every equation, cost nothing and cannot be talked to.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from typing import NamedTuple

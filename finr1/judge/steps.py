@@ -1,7 +1,5 @@
 """The steps of a thought, and which of them are true: every equation is recomputed, and every number has a source."""
 
-from __future__ import annotations
-
 import ast
 import bisect
 import operator

@@ -3,18 +3,13 @@
 Rows are those of `evaluation.results_table`, steps those of `evaluation.paired_table`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from finr1.plotting.style import WIDTH, Look, dots, legend_of, looks, safe_text
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def estimates(rows: Sequence[Mapping], key: str, value: str = "accuracy") -> list[dict]:

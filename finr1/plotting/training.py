@@ -4,22 +4,18 @@ A raw curve stands faint under its trailing mean, which looks back only. A centr
 draws a drop there that never was.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import DisplayHandle
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from finr1.plotting.style import WIDTH, safe_text
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TITLES = {  # what the trainer logs -> what stands over its panel; a share is shown in percent. Names are TRL 1.16's.
     "loss": "loss (nats / token)",
@@ -126,8 +122,6 @@ def grpo_curves(rows: Sequence[Mapping]) -> Figure:
 
 def show_live(keys: Sequence[str], seconds: float = 5.0) -> Callable[[Sequence[Mapping]], None]:
     """`on_progress` for `launch`: redraws the curves of `keys` in the cell's output, at most once in `seconds`."""
-    from IPython.display import DisplayHandle
-
     handle, drawn = DisplayHandle(), []
 
     def redraw(rows: Sequence[Mapping]) -> None:

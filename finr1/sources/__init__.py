@@ -5,8 +5,6 @@ entry in `SOURCES`; its name is then a value of `source_names`. Where records ha
 other, a function `read_files(files)` takes the place of `read`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from functools import partial

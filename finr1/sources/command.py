@@ -1,7 +1,5 @@
 """`python -m finr1 sources --data DIR`: what each file holds, what is kept, and why the rest is not."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

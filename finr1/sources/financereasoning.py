@@ -5,8 +5,6 @@ they show what answer check and rules judge make of a real teacher. Nobody asked
 answer is read leniently.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -7,8 +7,6 @@ Labels are closed sets and graded by rules; entities and short answers are `text
 a judge.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ each lacks something. That is joined from the other files of the folder: golds a
 question, text and table under the same page. An id is used once, from its most complete copy.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ result of step 0 and `const_100` a constant (Chen et al. 2021, section 4). Told 
 without a teacher: every equation holds for the numbers as printed, and the last word is the gold.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 import re

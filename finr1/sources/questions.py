@@ -13,8 +13,6 @@
 Open answers are `text` (the judge's case) unless they are one number, which rules can grade.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

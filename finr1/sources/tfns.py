@@ -9,8 +9,6 @@ a teacher's: a linear model, learned from the train split at hand, knows which w
 exist only where most of the three tell for the gold label: for 72 % of dev (mean over labels; a constant has 33 %).
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence
