@@ -33,7 +33,7 @@ def html_templates() -> Environment:
 
 def _template():
     jinja = html_templates()
-    jinja.filters |= {"cell": cell_text, "columns": _columns, "data_uri": _data_uri}
+    jinja.filters |= {"cell": cell_text, "columns": _columns, "base64": base64.b64encode}
     return jinja.get_template("report.html.j2")
 
 
@@ -118,10 +118,6 @@ def _columns(rows: Sequence[Mapping]) -> dict[str, list]:
     cells = [[cell_text(row.get(name)) for name in names] for row in rows]
     classes = ["n" if all(map(NUMBER.fullmatch, column)) else "" for column in zip(*cells, strict=True)]
     return {"names": names, "classes": classes, "rows": cells}
-
-
-def _data_uri(file: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
 def _joined(row: Mapping) -> dict[str, object]:

@@ -78,9 +78,6 @@ def is_accuracy(reward: Reward) -> bool:
     return getattr(reward, "is_accuracy", False)
 
 
-# ---- a model for what rules leave open -------------------------------------------------------------------------------
-
-
 def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) -> Verifier | None:
     """The verifier that `params` names (None: rules only), once all that grading `rows` needs is known to work.
 
@@ -153,9 +150,6 @@ def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence 
     golds = [row["solution"], *row.get("alternatives", ())]
     question = prompts[i][-1]["content"] if prompts else ""
     return question, " or ".join(golds), grading.extract_answer(text) or ""
-
-
-# ---- watching --------------------------------------------------------------------------------------------------------
 
 
 def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Reward]:
