@@ -10,6 +10,7 @@ in a process of its own; printed are seconds by step, what was dropped, wall tim
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import random
 import resource
@@ -17,7 +18,10 @@ import subprocess
 import sys
 import time
 
-from finr1 import curation, judge
+import nbformat
+
+from finr1 import curation
+from finr1.launch import notebook_file
 from finr1.records import Problem, Trace
 
 WORDS = (
@@ -51,12 +55,22 @@ def problem(number: int, split: str = "train") -> Problem:
     )
 
 
+@functools.cache
+def rules_judge() -> dict[str, object]:
+    """What notebook 03 defines to judge by rules."""
+    cells = {cell.id: cell.source for cell in nbformat.read(notebook_file("03_filtering"), 4).cells}
+    names: dict[str, object] = {}
+    for name in ("cell-01", "rules-words", "rules-conclusion", "rules-score"):
+        exec(cells[name], names)
+    return names
+
+
 def full_marks(asked: Problem, number: int) -> bool:
     """Whether the rules judge gives a short, true reasoning seven points of seven."""
     reasoning = f"Revenue is {number}. {number} + 4 = {number + 4}. {number + 4} - {number} = 4. So it is 4."
     trace = Trace(id=f"{asked.id}#0", problem=asked, teacher="bench", reasoning=reasoning, answer="4",
                   completion=f"<think>{reasoning}</think><answer>\\boxed{{4}}</answer>")  # fmt: skip
-    return judge.score_reasoning(trace).total == 7
+    return rules_judge()["score_reasoning"](trace).total == 7
 
 
 def run(size: int) -> dict[str, object]:

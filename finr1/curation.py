@@ -1,9 +1,4 @@
-"""From problems to training rows: duplicates out, test questions out of training, samples, rows for TRL.
-
-Plain functions over a list of problems, which keep its order.
-"""
-
-from __future__ import annotations
+"""From problems to training rows, in their order: duplicates and test questions out, samples, rows for TRL."""
 
 import json
 import random
@@ -154,10 +149,8 @@ def _ngrams(problem: Problem, ngram: int) -> list[tuple[str, ...]]:
     grams: list[tuple[str, ...]] = []
     for text in [problem.question] if rests_on_page else [problem.context, problem.question]:
         words = tokens(text)
-        if len(words) >= size:
-            grams += [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
-        elif words and not rests_on_page:
-            grams.append(tuple(words))
+        if len(words) >= size or words and not rests_on_page:
+            grams += [tuple(words[i : i + size]) for i in range(max(1, len(words) - size + 1))]
     return grams
 
 

@@ -7,18 +7,14 @@
 - a setting is *followed* or *departed from*; what the paper leaves open is *open*.
 """
 
-from __future__ import annotations
-
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from finr1 import reported
 from finr1.evaluation import change_text, estimate, percent, points
 from finr1.judge import TAKEN_OUT
+from finr1.paths import data_beside
 
-FILE = Path(__file__).with_name("ledger.yaml")
 FINDINGS = ("reproduced", "not reproduced", "not attempted", "followed", "departed from", "open")
 WIDEST = 0.05  # an interval wider than this to either side would "reproduce" nearly anything
 UNREAD = 0.01  # share of answers that a judge may leave ungraded, its reply being no verdict
@@ -26,10 +22,8 @@ UNREAD = 0.01  # share of answers that a judge may leave ungraded, its reply bei
 
 def read_claims() -> list[dict]:
     """The claims of `ledger.yaml` in their order; its head says what the fields are."""
-    import yaml
-
     claims = []
-    for block in yaml.safe_load(FILE.read_text("utf8")):
+    for block in data_beside(__file__, "ledger.yaml"):
         members, other = block.pop("claims", []), block.pop("each_score", {})
         if other:
             places = [(row["model"], name) for row in reported.RESULTS for name in reported.BENCHMARKS]
@@ -140,9 +134,3 @@ def _text(value: Any) -> str:
 
 def _setting(parameter: str, settings: Mapping[str, Any]) -> str:
     return f"{parameter.partition('.')[2]} = {_text(settings.get(parameter))}"
-
-
-def tally(entries: Sequence[Mapping]) -> dict[str, int]:
-    """Finding -> number of claims, in the order of `FINDINGS`."""
-    counted = Counter(entry["finding"] for entry in entries)
-    return {finding: counted[finding] for finding in FINDINGS}

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 def repository_root() -> Path:
@@ -54,3 +57,8 @@ def shown(path: Path) -> str:
     """`path` as a person wants to read it: from the root where it lies below it."""
     root = repository_root()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def data_beside(module: str, name: str) -> Any:
+    """The content of the YAML file `name` that lies beside a module, which passes its `__file__`."""
+    return yaml.safe_load(Path(module).with_name(name).read_text("utf8"))

@@ -4,8 +4,6 @@
 GiB nor hours. `benchmarks/plan_calibration.py` compares planned and measured memory; nothing is for fragmentation.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys
@@ -13,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from finr1.cpu import PREFILL_TOKENS, SCORED_AT_ONCE
-from finr1.models import EMBEDDED_MODEL, resolve_model
+from finr1.models import resolve_model
 from finr1.params import STAGES, GRPOParams, Params, TrainingParams
-from finr1.paths import cache_dir
+from finr1.paths import cache_dir, data_beside
 from finr1.pipeline import load_preset
 
 GIB = 2**30
@@ -26,15 +24,8 @@ PAGE_CHARS, CHARS_PER_TOKEN = 4000, 3.5  # median page of FinQA, whose longest i
 PAGES = {"finqa", "convfinqa"}  # sources whose questions come with a page of a report
 SCRIPTED = ("scripted", "derived")  # teachers that are no model
 
-# What no preset says. `--set NAME=VALUE` changes each; none is a promise.
-ASSUMED = {
-    "gpu_gib": 80.0,  # memory of one GPU
-    "gpu_tflops": 989.0,  # bf16, dense: NVIDIA H100 SXM data sheet
-    "gpu_hour_price": 2.5,  # ours: about what clouds ask for an H100
-    "mfu_train": 0.4,  # share of the peak, training and reading prompts; ours: usual for 7B is 0.3 to 0.5
-    "mfu_decode": 0.05,  # the same for writing tokens with vLLM; ours: bound by memory bandwidth
-    "reasoning_tokens": 1200.0,  # mean answer of a reasoning teacher and of the 7B model; not stated by the paper
-}
+_STATED = data_beside(__file__, "plan.yaml")
+ASSUMED, KNOWN = _STATED["assumed"], _STATED["shapes"]
 
 
 class Shape(NamedTuple):
@@ -61,18 +52,10 @@ class Shape(NamedTuple):
         return self.linear_parameters + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
 
-# Models of the presets, whose config.json may not be here yet; Qwen2.5 as in table 1 of its report (arXiv 2412.15115).
-_KNOWN = {
-    EMBEDDED_MODEL: Shape(30, 576, 1536, 9, 3, 49152, True, 64),
-    "Qwen2.5-7B": Shape(28, 3584, 18944, 28, 4, 152064, False, 128),
-    "Qwen2.5-72B": Shape(80, 8192, 29568, 64, 8, 152064, False, 128),
-}
-
-
 def shape_of(model: str) -> Shape | None:
     """Shape of a model folder or a hub id: known, or read from its config without asking the hub; None: unknown."""
-    if known := _KNOWN.get(model) or _KNOWN.get(model.rpartition("/")[2].removesuffix("-Instruct")):
-        return known
+    if known := KNOWN.get(model) or KNOWN.get(model.rpartition("/")[2].removesuffix("-Instruct")):
+        return Shape(**known)
     from transformers import AutoConfig
 
     try:

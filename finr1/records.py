@@ -21,8 +21,11 @@ Way = Literal["at_once", "by_parts"]  # of a problem with two worked solutions
 
 # The models that the recipe makes, in the order of its tables: name in files and parameters -> name in figures.
 RECIPE = {"base": "base", "zero": "GRPO only", "sft": "SFT", "grpo": "SFT + GRPO"}
-# What is right without reading the question; in tables like a model, with decoding "none" (`evaluation.chance`).
+# What is right without reading the question; in tables like a model, decoding "none" (`evaluation.chance_samples`).
 CHANCE = {"guess": "uniform guess", "constant": "best constant"}
+
+# By what of an answer or its problem a table of accuracies may be split.
+GROUPS = ("capability", "family", "kind", "language", "source", "suite", "way")
 
 # Short on purpose: every token of it is paid for in every prompt of a run.
 SYSTEM_PROMPT = "Reason step by step in <think></think>, then give the result in <answer>\\boxed{}</answer>."

@@ -5,22 +5,17 @@ inlined, no script, nothing fetched); its template escapes every text of a model
 exports a notebook that has ended, while 07 writes its page as it runs, and its templates fetch MathJax and require.js.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from finr1 import reported
 from finr1.manifest import read_manifest
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 # They have a place of their own.
 BETTER_SHOWN = ("rows", "steps", "by_capability", "by_family", "by_kind", "by_source", "protocols")
@@ -30,8 +25,6 @@ NUMBER = re.compile(r"(-|[-+]?\d[\d,.]*(e[-+]\d+)?)( %)?( \[[^]]*\])?( (of|/) \d
 
 def html_templates() -> Environment:
     """Jinja as every HTML page of the suite uses it: texts escaped, an unknown name an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -40,7 +33,7 @@ def html_templates() -> Environment:
 
 def _template():
     jinja = html_templates()
-    jinja.filters |= {"cell": cell_text, "columns": _columns, "data_uri": _data_uri}
+    jinja.filters |= {"cell": cell_text, "columns": _columns, "base64": base64.b64encode}
     return jinja.get_template("report.html.j2")
 
 
@@ -125,10 +118,6 @@ def _columns(rows: Sequence[Mapping]) -> dict[str, list]:
     cells = [[cell_text(row.get(name)) for name in names] for row in rows]
     classes = ["n" if all(map(NUMBER.fullmatch, column)) else "" for column in zip(*cells, strict=True)]
     return {"names": names, "classes": classes, "rows": cells}
-
-
-def _data_uri(file: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
 def _joined(row: Mapping) -> dict[str, object]:

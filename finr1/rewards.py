@@ -6,8 +6,6 @@ nobody could judge the answer, and the completion then teaches nothing at all. (
 are left, as if the answer were wrong.)
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import inspect
@@ -78,9 +76,6 @@ def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[R
 def is_accuracy(reward: Reward) -> bool:
     """Whether this reward says if the answer is right: it carries the mark `is_accuracy = True`."""
     return getattr(reward, "is_accuracy", False)
-
-
-# ---- a model for what rules leave open -------------------------------------------------------------------------------
 
 
 def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) -> Verifier | None:
@@ -155,9 +150,6 @@ def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence 
     golds = [row["solution"], *row.get("alternatives", ())]
     question = prompts[i][-1]["content"] if prompts else ""
     return question, " or ".join(golds), grading.extract_answer(text) or ""
-
-
-# ---- watching --------------------------------------------------------------------------------------------------------
 
 
 def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Reward]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import nbformat
 
-from finr1 import child, launch
+from finr1 import child, judge, launch
 from finr1.params import STAGES, Params
+from finr1.records import Trace
 
 
 def recipe(stage: str) -> ModuleType:
@@ -51,3 +52,13 @@ def cells(notebook: str, *ids: str, **names: Any) -> dict[str, Any]:
     for cell in ("cell-01", *ids):
         exec(compile(sources[cell], f"{notebook}, {cell}", "exec"), names)
     return names
+
+
+@functools.cache
+def rules_judge() -> dict[str, Any]:
+    """What notebook 03 defines to judge by rules."""
+    return cells("03_filtering", "rules-words", "rules-conclusion", "rules-score")
+
+
+def score_reasoning(trace: Trace) -> judge.Scores:
+    return rules_judge()["score_reasoning"](trace)

@@ -8,10 +8,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
+from recipes import cells  # noqa: E402
 from test_evaluation import make_sample, problem  # noqa: E402
 
 from finr1 import evaluation, plotting  # noqa: E402
-from finr1.evaluation import chance_samples, evaluate, headline, render_table, result_cells, results_table  # noqa: E402
+from finr1.evaluation import chance_samples, evaluate, headline_samples, render_table, result_cells, results_table  # noqa: E402
 from finr1.generation import SamplingParams, ScriptedBackend  # noqa: E402
 from finr1.params import ParameterError  # noqa: E402
 from finr1.records import Problem, render_completion  # noqa: E402
@@ -90,7 +91,9 @@ def test_chance_is_a_grey_tick_over_the_line_in_every_decoding():
     assert [(row["label"], row["value"]) for row in ticks] == [
         ("greedy, n = 4", 0.5), ("greedy, n = 4", 0.75), ("sampled, n = 4", 0.5), ("sampled, n = 4", 0.75)]  # fmt: skip
     assert not any(row["look"].marker == "|" for row in plotting.estimates(rows, "decoding", "format"))
-    fig = plotting.accuracy_by(results_table([*chance, *answers], by="family"), "family", "sampled")
+    fig = cells("06_benchmark", "accuracy-by")["accuracy_by"](
+        results_table([*chance, *answers], by="family"), "family", "sampled"
+    )
     segments = [lines.get_segments()[0][:, 0].tolist() for lines in fig.axes[0].collections]
     assert segments == [[50, 50], [75, 75]]
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["uniform guess", "best constant", "SFT"]
@@ -143,7 +146,7 @@ def test_a_right_answer_is_needed_for_a_share_of_right_ones():
 def test_the_headline_is_of_the_main_source_and_of_problems_with_two_ways():
     one_way, twice = make_sample(item="a"), make_sample(item="b", way="by_parts")
     real = make_sample(item="c", source="finqa")
-    assert headline([one_way, twice, real], "synthetic") == [twice]
-    assert headline([one_way, real], "synthetic") == [one_way]
-    assert headline([one_way, twice, real], "finqa") == [real]
-    assert headline([real], "synthetic") == [real]
+    assert headline_samples([one_way, twice, real], "synthetic") == [twice]
+    assert headline_samples([one_way, real], "synthetic") == [one_way]
+    assert headline_samples([one_way, twice, real], "finqa") == [real]
+    assert headline_samples([real], "synthetic") == [real]

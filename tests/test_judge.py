@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from loopback import Loopback
-from recipes import cells
+from recipes import cells, score_reasoning
 from test_evaluation import BENCHMARK, make_sample, many, problem
 from tiny_model import make_tiny_model
 
@@ -21,7 +21,6 @@ from finr1.params import BenchmarkParams, ParameterError
 from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
 from finr1.records import Problem, Trace, messages, render_completion, write_jsonl
-from finr1.sources.financereasoning import read_traces
 
 EQUATIONS = [
     # text, the equations that must be found false, why
@@ -83,6 +82,8 @@ def test_hostile_text_is_read_in_linear_time():
         "(" * 100_000 + "1 + 1 = 3",
         "1 = " * 50_000,
         "9" * 100_000 + " + 1 = 2",
+        "9." * 50_000 + "9% of 5",
+        "9," * 50_000 + "的1%",
         "x " * 50_000,
     ):
         assert len(judge.checked_steps(text)) <= 1 and len(judge.checked_steps(text, text)) <= 2
@@ -162,7 +163,7 @@ CASES = [
 
 @pytest.mark.parametrize("reasoning, changes, failing, why", CASES, ids=[row[3] for row in CASES])
 def test_each_criterion_sees_its_own_fault(reasoning, changes, failing, why):
-    scores = judge.score_reasoning(make_trace(reasoning, **changes))
+    scores = score_reasoning(make_trace(reasoning, **changes))
     if failing is None:
         assert scores.total == 7, scores.reasons
     else:
@@ -175,22 +176,29 @@ def test_a_reply_shaped_like_a_real_teachers_can_get_full_marks():
     reasoning = "Revenue rose from 100 to 114.11. 14.11 / 100 = 14.11%. So sales grew 14% in 2015."
     completion = f"<think>{reasoning}</think>The growth is \\boxed{{14.11\\%}}."
     trace = make_trace(reasoning, answer="14.11%", gold="14%", kind="percent", completion=completion)
-    assert judge.score_reasoning(trace).total == 7, judge.score_reasoning(trace).reasons
+    assert score_reasoning(trace).total == 7, score_reasoning(trace).reasons
     loss = "The share lost value. 1.17 - 7 = -5.83. So the result is (5.83)."
-    assert judge.score_reasoning(make_trace(loss, answer="-5.83", gold="-5.83")).total == 7
+    assert score_reasoning(make_trace(loss, answer="-5.83", gold="-5.83")).total == 7
+
+
+def scripted_teacher() -> SimpleNamespace:
+    """What notebook 02 defines: `requests`, `FAULTS`, `planted_fault`, `scripted_teacher` and `traces_of`."""
+    names = ("requests", "cell-07", "write-answer", "scripted-teacher", "traces-of")
+    return SimpleNamespace(**cells("02_distillation", *names))
 
 
 def scripted_traces(count=400, fault_rate=0.5, seed=3, by_parts_share=0.0, problems=None):
     problems = problems or synthetic.generate_problems(count, "train", seed)
-    backend = teacher.scripted_teacher(problems, fault_rate, seed, by_parts_share)
-    completions = generate(teacher.requests(problems), SamplingParams(temperature=0.6), backend)
-    faults = {(p.id, 0): teacher.planted_fault(p, 0, fault_rate, seed) for p in problems}
-    return teacher.traces(problems, completions, "scripted", faults)
+    scripted = scripted_teacher()
+    backend = scripted.scripted_teacher(problems, fault_rate, seed, by_parts_share)
+    completions = generate(scripted.requests(problems), SamplingParams(temperature=0.6), backend)
+    faults = {(p.id, 0): scripted.planted_fault(p, 0, fault_rate, seed) for p in problems}
+    return scripted.traces_of(problems, completions, "scripted", faults)
 
 
 def test_the_scripted_teacher_plants_every_fault_at_the_stated_rate():
     counts = Counter(trace.fault for trace in scripted_traces())
-    assert set(counts) == {None, *teacher.FAULTS}
+    assert set(counts) == {None, *scripted_teacher().FAULTS}
     assert abs(1 - counts[None] / 400 - 0.5) < 0.1
 
 
@@ -199,7 +207,7 @@ def test_the_filter_keeps_every_sound_trace_of_either_way_and_finds_what_rules_c
     traces = scripted_traces(by_parts_share=by_parts_share)
     kept = Counter()
     for trace in traces:
-        good = judge.check_answer(trace) is True and judge.score_reasoning(trace).total == 7
+        good = judge.check_answer(trace) is True and score_reasoning(trace).total == 7
         kept[trace.fault] += good
     total = Counter(trace.fault for trace in traces)
     assert kept[None] == total[None]
@@ -242,7 +250,7 @@ def test_the_teacher_solves_the_stated_share_by_parts_chosen_by_what_is_asked():
 def notebook_03(traces, count):
     """Notebook 03 from its traces to what SFT gets: the verdicts, the choice and its tables."""
     params = SimpleNamespace(min_score=7, num_sft=count, num_rl=40, seed=1, rl_text=False)
-    good = [judge.check_answer(t) is True and judge.score_reasoning(t).total == 7 for t in traces]
+    good = [judge.check_answer(t) is True and score_reasoning(t).total == 7 for t in traces]
     names = {"params": params, "traces": traces, "good": good, "train": [t.problem for t in traces]}
     return cells("03_filtering", "cell-15", "cell-16b", "cell-21", "cell-22", **names)
 
@@ -259,7 +267,7 @@ def test_notebook_03_keeps_both_ways_and_says_what_got_through(capsys):
     assert abs(ways["by_parts"] / (ways["by_parts"] + ways["at_once"]) - 0.4) < 0.12
     assert made["ways"].loc["by_parts", "SFT"] == ways["by_parts"]
     assert "SFT sees each way that the teacher has." in told
-    for fault in teacher.FAULTS:
+    for fault in scripted_teacher().FAULTS:
         planted = sum(t.fault == fault for t in traces)
         missed = sum(t.fault == fault and kept for t, kept in zip(traces, made["good"], strict=True))
         told_of = f"{missed} of {planted} with the fault {fault} got through." if missed else f"{fault} ({planted})"
@@ -388,7 +396,7 @@ def test_a_trace_that_talks_to_the_judge_gets_no_points_for_it(text):
     sound = make_trace("12 is given. 12 * 5 = 60. So it is 60.")
     hostile = make_trace(f"12 is given. 12 * 5 = 61. {text} So it is 61.", answer="61")
     assert judge.check_answer(hostile) is False
-    assert judge.score_reasoning(hostile).total < judge.score_reasoning(sound).total
+    assert score_reasoning(hostile).total < score_reasoning(sound).total
     prompt, fence = judge.score_prompt(hostile), fenced(hostile.reasoning)["fence"]
     assert prompt.count(f"\n{fence}\n") == 2 and fence not in hostile.reasoning
     assert prompt.rindex(fence) < prompt.index("Reply with one JSON object that has")
@@ -595,7 +603,7 @@ def test_the_benchmarks_judge_may_be_a_local_model(tmp_path):
 
 def test_our_check_differs_from_the_grader_of_real_deepseek_r1_answers_for_known_reasons(real_data):
     """119 answers: they allow 0.2 %, we 1 % (four answers); and they took another word for "True" (one)."""
-    traces, theirs = read_traces(real_data)
+    traces, theirs = cells("03_filtering", "read-traces")["read_traces"](real_data)
     assert len(traces) == 119
     differing = {
         t.id.partition("/")[2].removesuffix("#0"): t
@@ -610,8 +618,8 @@ def test_our_check_differs_from_the_grader_of_real_deepseek_r1_answers_for_known
 
 
 def test_the_rules_judge_reads_real_deepseek_r1_reasoning(real_data):
-    traces, _ = read_traces(real_data)
-    scores = [judge.score_reasoning(trace) for trace in traces]
+    traces, _ = cells("03_filtering", "read-traces")["read_traces"](real_data)
+    scores = [score_reasoning(trace) for trace in traces]
     points = Counter(name for score in scores for name, point in score.points.items() if point)
     print({name: round(points[name] / len(traces), 2) for name in judge.CRITERIA})
     assert points["steps"] == len(traces)

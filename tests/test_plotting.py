@@ -122,16 +122,24 @@ def drawn(notebook: str, *ids: str, **names):
     return cells(notebook, *ids, run=run, **names)["fig"]
 
 
+def shares(*arguments):
+    return cells("03_filtering", "shares")["shares_figure"](*arguments)
+
+
+def accuracy_by(*arguments):
+    return cells("06_benchmark", "accuracy-by")["accuracy_by"](*arguments)
+
+
 FIGURES = {
     "funnel": lambda: drawn("01_data", "cell-25", "funnel-figure", funnel=FUNNEL),
     "funnel of one stage": lambda: drawn("01_data", "cell-25", "funnel-figure", funnel=NOTHING),
     "data set": lambda: drawn("01_data", "cell-26", problems=PROBLEMS),
     "data set of one kind": lambda: drawn("01_data", "cell-26", problems=PROBLEMS[:1]),
-    "audit": lambda: plotting.shares(AUDIT, "rejected by the filter"),
-    "scores": lambda: drawn("03_filtering", "scores-figure", readable=[
+    "audit": lambda: shares(AUDIT, "rejected by the filter"),
+    "scores": lambda: drawn("03_filtering", "shares", "scores-figure", readable=[
         SimpleNamespace(points={"consistency": i % 9 > 0, "three_steps": True}) for i in range(90)]),
-    "one judge": lambda: plotting.shares(YIELDS[:3], "traces kept"),
-    "two judges": lambda: plotting.shares(YIELDS, "traces kept"),
+    "one judge": lambda: shares(YIELDS[:3], "traces kept"),
+    "two judges": lambda: shares(YIELDS, "traces kept"),
     "memory": lambda: drawn("00_overview", "memory-figure", planned={"memory": MEMORY}, available=80,
                             where="GPU"),
     "pass rates": lambda: drawn("05_grpo", "pass-rates-figure", params=SimpleNamespace(pass_rate_samples=4),
@@ -153,19 +161,19 @@ FIGURES = {
     "benchmark": lambda: drawn("06_benchmark", "cell-13", rows=RESULTS, models={"base", "sft", "grpo"}),
     "benchmark, one model": lambda: drawn("06_benchmark", "cell-13", rows=[RESULTS[0]], models={"base"}),
     "forest": lambda: plotting.paired_forest(STEPS),
-    "by capability": lambda: plotting.accuracy_by(results_table(SAMPLES, by="capability"), "capability"),
-    "by family": lambda: plotting.accuracy_by(results_table(SAMPLES, by="family"), "family", "sampled"),
-    "protocols": lambda: plotting.accuracy_by(protocol_rows(PROTOCOLS), "protocol"),
-    "protocols with others": lambda: plotting.accuracy_by(
+    "by capability": lambda: accuracy_by(results_table(SAMPLES, by="capability"), "capability"),
+    "by family": lambda: accuracy_by(results_table(SAMPLES, by="family"), "family", "sampled"),
+    "protocols": lambda: accuracy_by(protocol_rows(PROTOCOLS), "protocol"),
+    "protocols with others": lambda: accuracy_by(
         protocol_rows({name: [s.model_copy(update={"model": m}) for s in SAMPLES for m in ("base", "利率", "GPT-$")]
                        for name in PROTOCOLS}), "protocol"),
-    "what chance is worth": lambda: plotting.accuracy_by(results_table([*CHANCE, *SAMPLES], "family"), "family"),
+    "what chance is worth": lambda: accuracy_by(results_table([*CHANCE, *SAMPLES], "family"), "family"),
     "benchmark with chance": lambda: drawn(
         "06_benchmark", "cell-13", rows=results_table([*CHANCE, *SAMPLES]), models={"base", "sft", "grpo"}),
     "ways": lambda: drawn("06_benchmark", "ways", "ways-figure", head=[
         s.model_copy(update={"way": ["at_once", "by_parts"][n % 2]}) for n, s in enumerate(SAMPLES)]),
-    "answers given": lambda: drawn("06_benchmark", "answers-map", samples=DECIDED, problems=DECISIONS),
-    "pass at k": lambda: drawn("06_benchmark", "cell-22d", "pass-figure", head=SAMPLES,
+    "answers given": lambda: drawn("06_benchmark", "given-answers", "answers-map", samples=DECIDED, problems=DECISIONS),
+    "pass at k": lambda: drawn("06_benchmark", "pass-at", "cell-22d", "pass-figure", head=SAMPLES,
                                params=SimpleNamespace(num_samples=4)),
     "decomposition": lambda: drawn("06_benchmark", "cell-17", steps=STEPS),
     "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic, 135M", "x"),

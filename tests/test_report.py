@@ -20,7 +20,7 @@ from recipes import cells
 
 matplotlib.use("Agg")
 
-from finr1 import ledger, paths, pipeline, plotting, reported, summary  # noqa: E402
+from finr1 import ledger, paths, pipeline, plotting, reported  # noqa: E402
 from finr1.evaluation import (  # noqa: E402
     Sample,
     paired_table,
@@ -261,7 +261,9 @@ def test_open_questions_that_nobody_graded_still_give_a_page_and_figures(tmp_pat
     own = [s.model_copy(update={"correct": None, "lenient_correct": None}) for s in samples(GAIN, items=8)]
     rows, steps = results_table(own), paired_table(own, seed=0)
     assert steps == []
-    by_capability = plotting.accuracy_by(results_table(own, by="capability"), "capability")
+    by_capability = cells("06_benchmark", "accuracy-by")["accuracy_by"](
+        results_table(own, by="capability"), "capability"
+    )
     plotting.save_figure(by_capability, tmp_path, "by_capability")
     models, run = {row["model"] for row in rows}, SimpleNamespace(figures=tmp_path / "figures")
     cells("06_benchmark", "cell-13", "cell-15", "cell-17", rows=rows, steps=steps, models=models, run=run)
@@ -373,9 +375,13 @@ def test_the_shipped_seeds_have_the_columns_that_the_band_reads():
 # ---- the sentences --------------------------------------------------------------------------------------------------
 
 
+def told_by(*arguments) -> list[str]:
+    return cells("07_report", "sentence-parts", "sentences")["sentences"](*arguments)
+
+
 def sentences(rates: dict) -> list[str]:
     own = samples(rates)
-    return summary.sentences(results_table(own), paired_table(own, seed=0), "synthetic problems", "")
+    return told_by(results_table(own), paired_table(own, seed=0), "synthetic problems", "")
 
 
 def test_five_sentences_hold_levels_steps_format_and_limits():
@@ -403,7 +409,7 @@ def test_five_sentences_hold_levels_steps_format_and_limits():
 def test_what_may_be_compared_with_the_paper_depends_on_the_run(sources, base, says, not_says):
     own = samples(GAIN)
     rows, steps = results_table(own), paired_table(own, seed=0)
-    last = summary.sentences(rows, steps, "x", reported.why_apart(sources, base))[-1]
+    last = told_by(rows, steps, "x", reported.why_apart(sources, base))[-1]
     assert all(text in last for text in says) and not any(text in last for text in not_says)
 
 
@@ -421,7 +427,7 @@ def test_a_difference_that_holms_correction_takes_away_is_called_noise():
     own = samples(GAIN)
     steps = paired_table(own, seed=0)
     weak = [step | {"p_holm": 0.05 if step["after"] == "sft" else 0.049} for step in steps]
-    told = summary.sentences(results_table(own), weak, "synthetic problems", "")
+    told = told_by(results_table(own), weak, "synthetic problems", "")
     assert told[1].count(", which is noise among so many comparisons") == 2  # greedy and sampled
     assert "noise" not in told[2]
     axes = plotting.paired_forest(weak).axes[0]
@@ -431,7 +437,7 @@ def test_a_difference_that_holms_correction_takes_away_is_called_noise():
 
 def test_an_accuracy_of_a_part_of_the_answers_is_not_told_as_a_plain_one():
     opened = [s.model_copy(update={"correct": None}) if s.problem_id[-1] in "02468" else s for s in samples(GAIN)]
-    told = summary.sentences(results_table(opened), paired_table(opened, seed=0), "open questions", "")
+    told = told_by(results_table(opened), paired_table(opened, seed=0), "open questions", "")
     assert told[0].count("of the 30 of 60 answers that could be graded") == 3
     assert "on the 30 of 60 problems that could be graded" in told[1]
 

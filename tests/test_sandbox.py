@@ -273,7 +273,7 @@ def _allowed() -> list[int]:
     from finr1.sandbox import inside
 
     column, _ = inside._MACHINES[platform.machine()]
-    return sorted(numbers[column] for numbers in inside._CALLS.values() if numbers[column] is not None)
+    return sorted(numbers[column] for numbers in sandbox.ALLOWED["calls"].values() if numbers[column] is not None)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

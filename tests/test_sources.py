@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, demo_values
-from recipes import cell_of, cells
+from recipes import cell_of, cells, score_reasoning
 
 from finr1 import grading
 from finr1.__main__ import main
-from finr1.judge import check_answer, checked_steps, score_reasoning
+from finr1.judge import check_answer, checked_steps
 from finr1.params import DataParams
 from finr1.records import Problem, Trace, Turn, messages, render_completion
 from finr1.sources import SOURCES, Loaded, Source, SourceError, files, load_source, tfns

@@ -12,8 +12,8 @@ from recipes import cells
 from test_chance import LABEL, several
 from test_evaluation import make_sample
 
-from finr1 import plotting, summary
-from finr1.evaluation import Sample, chance_samples, given_answers, headline, paired_table, results_table
+from finr1 import evaluation, plotting
+from finr1.evaluation import Sample, chance_samples, headline_samples, paired_table, results_table
 
 matplotlib.use("Agg")
 
@@ -32,7 +32,7 @@ def answers(right: dict[str, dict[str, str]], how: str = "greedy", **other) -> l
 
 def parts(samples: list[Sample], capsys=None) -> dict:
     params = SimpleNamespace(seed=0)
-    head = headline(samples, "synthetic")
+    head = headline_samples(samples, "synthetic")
     names = cells("06_benchmark", "step-parts", "step-parts-said", params=params, main="synthetic", samples=samples,
                   head=head)  # fmt: skip
     return {(row["decoding"], row["over"]): row for row in names["step_parts"]}
@@ -105,13 +105,17 @@ def test_without_two_ways_nothing_is_said_of_ways():
 RISK = several("low medium high low medium high", "test", **LABEL)
 
 
+def given_answers(samples: list[Sample]) -> pd.DataFrame:
+    return cells("06_benchmark", "given-answers")["given_answers"](samples, RISK)
+
+
 def said_by(model: str, texts: str) -> list[Sample]:
     return [make_sample(model, p.id, family="risk", answer_kind="label", gold=p.gold, answer=None if t == "-" else t)
             for p, t in zip(RISK, texts.split(), strict=True)]  # fmt: skip
 
 
 def test_an_answer_to_a_decision_is_read_as_the_grader_reads_it():
-    given = given_answers(said_by("sft", "Low MEDIUM high. nothing - low"), RISK)
+    given = given_answers(said_by("sft", "Low MEDIUM high. nothing - low"))
     assert given["given"].tolist() == ["low", "medium", "high", "other", "other", "low"]
     assert given["gold"].tolist() == [p.gold for p in RISK]
 
@@ -122,7 +126,7 @@ def test_a_model_that_answers_one_thing_is_named_with_family_answer_and_share(ca
     plotting.use_style()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plotting, "save_figure", lambda *_: None)
-        made = cells("06_benchmark", "answers-map", "constant-answers", **fields)
+        made = cells("06_benchmark", "given-answers", "answers-map", "constant-answers", **fields)
     assert made["warnings"] == ["grpo answers 'high' to 100% of 6 questions of risk; 33% of the golds are that"]
     titles = [ax.get_title() for ax in made["fig"].axes]
     assert titles == ["risk, SFT", "risk, SFT + GRPO"]
@@ -132,9 +136,9 @@ def test_a_model_that_answers_one_thing_is_named_with_family_answer_and_share(ca
 
 
 def test_many_right_answers_of_one_kind_are_no_sentence(capsys):
-    given = given_answers(said_by("sft", "low medium high low medium high"), RISK)
+    given = given_answers(said_by("sft", "low medium high low medium high"))
     assert cells("06_benchmark", "constant-answers", given=given)["warnings"] == []
-    missing = given_answers(said_by("sft", "- - - - - -"), RISK)
+    missing = given_answers(said_by("sft", "- - - - - -"))
     assert cells("06_benchmark", "constant-answers", given=missing)["warnings"] == []  # that it does not answer
 
 
@@ -152,7 +156,7 @@ def pass_at_k(right: dict[str, int], capsys, items: int = 40) -> str:
     }
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plotting, "save_figure", lambda *_: None)
-        made = cells("06_benchmark", "cell-22d", "pass-figure", "pass-said", **fields)
+        made = cells("06_benchmark", "pass-at", "cell-22d", "pass-figure", "pass-said", **fields)
     curve = pd.DataFrame(made["repeated"]).query("model == 'grpo'").set_index("k")
     assert curve.loc[1, "pass"] == pytest.approx(right["grpo"] / 16) and (curve["low"] < curve["pass"]).all()
     assert list(curve.index) == [1, 2, 4, 8]
@@ -172,7 +176,7 @@ def test_pass_at_k_tells_a_choice_from_a_new_ability(sft, grpo, told, capsys):
 
 def test_one_answer_an_item_has_no_curve(capsys):
     fields = {"head": [make_sample("sft", decoding="sampled")], "params": SimpleNamespace(num_samples=1)}
-    made = cells("06_benchmark", "cell-22d", "pass-figure", "pass-said", **fields)
+    made = cells("06_benchmark", "pass-at", "cell-22d", "pass-figure", "pass-said", **fields)
     assert made["repeated"] == [] and "num_samples above 1" in capsys.readouterr().out
 
 
@@ -186,8 +190,8 @@ def told(right: dict[str, str]) -> str:
     asked = {s.problem_id: s.prompt_sha256 for s in chance}
     samples = [make_sample(model, p.id, correct=mark == "1", prompt_sha256=asked[p.id])
                for model, marks in right.items() for p, mark in zip(items, marks, strict=True)]  # fmt: skip
-    above = summary.above_the_constant(samples, chance, seed=0)
-    return summary.headline(results_table([*chance, *samples]), paired_table(samples, seed=0), above, 42)
+    above = evaluation.above_the_constant(samples, chance, seed=0)
+    return evaluation.headline_sentence(results_table([*chance, *samples]), paired_table(samples, seed=0), above, 42)
 
 
 def test_the_headline_has_step_interval_seed_and_what_a_constant_is_worth():

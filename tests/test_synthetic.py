@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 import pytest
+from recipes import cells, score_reasoning
 
 from finr1 import curation, grading, judge, rewards, synthetic, teacher
 from finr1.generation import SamplingParams, generate
@@ -98,7 +99,7 @@ def test_each_worked_solution_is_true_ends_at_the_gold_and_passes_the_filter(pro
     for share in (0.0, 1.0):  # each way through both rounds of notebook 03
         for trace in teacher.derived_traces(everything, by_parts_share=share):
             assert judge.check_answer(trace) is True, trace.completion
-            assert judge.score_reasoning(trace).total == 7, (trace.reasoning, judge.score_reasoning(trace).reasons)
+            assert score_reasoning(trace).total == 7, (trace.reasoning, score_reasoning(trace).reasons)
 
 
 TWO_WAYS = {"currency", "percent_of", "interest_zh", "default_loss", "emissions", "code_total", "table_sales",
@@ -178,7 +179,7 @@ CODE_COUNTS = {"train": 160, "dev": 80, "test": 80}
 
 @pytest.fixture(scope="module")
 def code_problems():
-    return {split: synthetic.generate_code_problems(count, split, seed=7) for split, count in CODE_COUNTS.items()}
+    return {split: synthetic.generate_problems(count, split, seed=7, code=True) for split, count in CODE_COUNTS.items()}
 
 
 def test_code_problems_stand_apart_from_the_mix_and_from_each_other(code_problems, problems):
@@ -190,7 +191,7 @@ def test_code_problems_stand_apart_from_the_mix_and_from_each_other(code_problem
     instances = {s: {(p.family, synthetic.instance_of(p)) for p in ps} for s, ps in code_problems.items()}
     for first, second in (("train", "dev"), ("train", "test"), ("dev", "test")):
         assert not instances[first] & instances[second]
-    assert code_problems["test"] == synthetic.generate_code_problems(CODE_COUNTS["test"], "test", seed=7)
+    assert code_problems["test"] == synthetic.generate_problems(CODE_COUNTS["test"], "test", seed=7, code=True)
 
 
 def test_a_code_problem_is_passed_by_its_own_solution_and_by_no_other_instance_of_its_family(code_problems):
@@ -249,13 +250,15 @@ HOSTILE = {
 def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(backend):
     """From what notebook 01 adds, by what 02 and 03 do with it, to the reward of a right and of a hostile answer."""
     mix = synthetic.generate_problems(16, "train", 1)
-    train = mix + synthetic.generate_code_problems(8, "train", 1)
+    train = mix + synthetic.generate_problems(8, "train", 1, code=True)
     asked = [problem for problem in train if problem.answer_kind != "code"]
     if backend == "derived":
         traces = teacher.derived_traces(asked)
     else:
-        answers = generate(teacher.requests(asked), SamplingParams(), teacher.scripted_teacher(asked, 1.0, seed=42))
-        traces = teacher.traces(asked, answers, backend, {})
+        names = ("requests", "cell-07", "write-answer", "scripted-teacher", "traces-of")
+        made = cells("02_distillation", *names)
+        answers = generate(made["requests"](asked), SamplingParams(), made["scripted_teacher"](asked, 1.0, seed=42))
+        traces = made["traces_of"](asked, answers, backend, {})
     assert sorted(trace.problem.id for trace in traces) == sorted(problem.id for problem in mix)
 
     objective = [problem for problem in train if curation.is_objective(problem)]

@@ -6,8 +6,6 @@
 finr1 has to be installed where the harness runs: it grades. With one dtype and batch size both give the same texts.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ import yaml
 from finr1.evaluation.regrade import read_benchmark
 from finr1.evaluation.samples import chat_sha256
 from finr1.params import read_flat_yaml
+from finr1.paths import data_beside
 from finr1.records import Problem, messages, write_jsonl
 
 TAG = "finr1"  # of all tasks
@@ -29,26 +28,17 @@ def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> None:
     The YAML names its items by absolute path, since the harness looks for a relative one from where it is started.
     """
     folder = Path(folder).resolve()
-    common = {
-        "tag": TAG,
-        "dataset_path": "json",
-        "test_split": "test",
-        "output_type": "generate_until",
-        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True}
-                        for name in ("accuracy", "format", "lenient", "decided")],
-        # `until` empty: only the end token. A folder's own repetition penalty (Qwen2.5: 1.05) would not be greedy.
-        "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "repetition_penalty": 1.0,
-                              "max_gen_toks": max_tokens},
-        "metadata": {"version": 1.0},
-    }  # fmt: skip
+    common = data_beside(__file__, "harness.yaml")
+    common["generation_kwargs"]["max_gen_toks"] = max_tokens
     unasked = {"context", "reference", "reference_by_parts"}
     for source in dict.fromkeys(problem.source for problem in problems):
         name = f"{TAG}_{source}"
         # The problem as one string: a JSON dataset would give every row the options and labels of all other rows.
         own = [(p, p.model_dump_json(exclude=unasked)) for p in problems if p.source == source]
-        rows = [{"id": p.id, "messages": messages(p), "problem": text} for p, text in own]
+        rows = [{"id": p.id, "messages": messages(p), "gold": p.gold, "problem": text} for p, text in own]
         write_jsonl(folder / f"{name}.jsonl", rows)
-        task = {"task": name, "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}}} | common
+        task = {"task": name, "tag": TAG} | common
+        task["dataset_kwargs"] = {"data_files": {"test": str(folder / f"{name}.jsonl")}}
         text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
         (folder / f"{name}.yaml").write_text(f"class: !function finr1.evaluation.harness_task.ChatTask\n{text}", "utf8")
 

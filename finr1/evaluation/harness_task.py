@@ -1,7 +1,5 @@
 """A task of lm-evaluation-harness: what a YAML cannot say of a chat of several turns that finr1 grades."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from lm_eval.api.task import ConfigurableTask
@@ -21,12 +19,6 @@ class ChatTask(ConfigurableTask):
         if not chat_template:
             raise ValueError("finr1's tasks are chats: run lm_eval with --apply_chat_template")
         return chat_template(doc["messages"], add_generation_prompt=True)
-
-    def doc_to_text(self, doc: dict, *_) -> str:
-        return doc["messages"][-1]["content"]
-
-    def doc_to_target(self, doc: dict, *_) -> str:
-        return Problem.model_validate_json(doc["problem"]).gold
 
     def process_results(self, doc: dict, results: Sequence[str]) -> dict[str, float]:
         """`accuracy` is left out where rules cannot decide, as in our own tables; `decided` says how often they can."""

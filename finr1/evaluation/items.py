@@ -1,7 +1,5 @@
 """Capability suites: questions of one kind across benchmarks, filled up where a run's benchmarks have too few."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from finr1 import sandbox, synthetic
@@ -48,13 +46,13 @@ def _generated(suite: str, count: int, seed: int, known: Sequence[Problem]) -> l
     def asked(problem: Problem) -> tuple:  # equal for problems that are the same question to a model
         return problem.question, problem.context, *(turn.question for turn in problem.history)
 
-    known = {asked(problem) for problem in known if problem.source == "synthetic"}
-    size = count + len(known)  # a run's problems may come from the same seed
-    if suite == "code":
+    known, code = {asked(problem) for problem in known if problem.source == "synthetic"}, suite == "code"
+    if code:
         sandbox.check()  # an error now, not when all answers are there
-        members = synthetic.generate_code_problems(size, "test", seed, partial=True)
-        return [p for p in members if asked(p) not in known][:count]
-    families = [name for name, f in synthetic.FAMILIES.items() if suite_of(f.capability, f.language) == suite]
-    members = synthetic.generate_problems(size, "test", seed, families=families, partial=True)
+    of_suite = [name for name, f in synthetic.FAMILIES.items() if suite_of(f.capability, f.language) == suite]
+    size = count + len(known)  # a run's problems may come from the same seed
+    members = synthetic.generate_problems(size, "test", seed, [] if code else of_suite, partial=True, code=code)
     members = [p for p in members if asked(p) not in known][:count]
+    if code:
+        return members
     return [p.model_copy(update={"id": f"synthetic/suite/{p.family}/{p.id.rpartition('/')[2]}"}) for p in members]

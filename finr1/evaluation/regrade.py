@@ -4,8 +4,6 @@ Three groups report 55.4, 60.0 and 66.7 on FinQA for one and the same model (Qwe
 model, since the texts of a benchmark are kept: `python -m finr1 regrade RUN`.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

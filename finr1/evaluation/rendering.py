@@ -1,13 +1,17 @@
-"""The tables for a reader, each number with its interval: shares in percent, differences in points."""
+"""Tables and sentences for a reader, each number with its interval: shares in percent, differences in points.
 
-from __future__ import annotations
+A difference whose interval contains zero is called noise, and so is one that Holm's correction for all comparisons
+takes away.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from finr1.evaluation.tables import GROUPS, PARTS
+from finr1.evaluation.samples import Sample
+from finr1.evaluation.tables import PARTS, paired_row
 from finr1.judge import TAKEN_OUT
+from finr1.records import CHANCE, GROUPS, RECIPE
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -105,3 +109,42 @@ def shares_by(rows: Sequence[Mapping], column: str, lines: Sequence[str] = ("mod
     """Accuracy of `results_table`'s rows with interval and n: one column for each value of `column`, one row a line."""
     cells = [row | {"text": f"{estimate(row['accuracy'], row['low'], row['high'])} n={row['n']}"} for row in rows]
     return pd.DataFrame(cells).set_index([*lines, column])["text"].unstack(column, sort=False)
+
+
+def above_the_constant(samples: Sequence[Sample], chance: Sequence[Sample], seed: int) -> dict | None:
+    """`paired_row` from the best constant to GRPO's greedy answers, over the items that have a constant."""
+    grpo = {s.problem_id: s for s in samples if (s.model, s.decoding) == ("grpo", "greedy")}
+    constant = [s for s in chance if s.model == "constant" and s.problem_id in grpo]
+    return paired_row(constant, [grpo[s.problem_id] for s in constant], seed) if constant else None
+
+
+def headline_sentence(rows: Sequence[Mapping], steps: Sequence[Mapping], above: Mapping | None, seed: int) -> str:
+    """The step from SFT to GRPO in each decoding, and how far GRPO lies above the best constant; empty without it.
+
+    `rows` with those of `CHANCE`, where there are some; `above`: of `above_the_constant`.
+    """
+    own = [step for step in steps if (step["before"], step["after"]) == ("sft", "grpo")]
+    if not own:
+        return ""
+    changes = "; ".join(f"{step['decoding']} {change_said(step)}" for step in own)
+    told = f"GRPO after SFT, seed {seed}: {changes}."
+    worth = {row["model"]: percent(row["accuracy"]) for row in rows if row["decoding"] == "none"}
+    if above and "constant" in worth:
+        where = "not clearly apart from" if above["inside_noise"] else "above" if above["low"] > 0 else "below"
+        told += (f" One constant answer for each family is worth {worth['constant']} %, a uniform guess "
+                 f"{worth['guess']} %: SFT + GRPO is {where} the constant, {change_text(above)} points.")  # fmt: skip
+    return told
+
+
+def name_of(model: str) -> str:
+    """A model as a reader knows it."""
+    return (RECIPE | CHANCE).get(model, model)
+
+
+def change_said(step: Mapping) -> str:
+    """A difference with its interval, the problems that it is of where these are not all, and whether it is noise."""
+    on = ""
+    if step["n"] < step["asked"]:
+        on = f" on the {step['n']} of {step['asked']} problems that could be graded"
+    noise = remark(step) and f", which is {remark(step)}{'' if step['inside_noise'] else ' comparisons'}"
+    return f"{change_text(step)} points (paired 95 % interval){on}{noise}"

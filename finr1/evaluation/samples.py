@@ -1,4 +1,4 @@
-"""The benchmark loop: every problem to every model, every answer graded and kept.
+"""The benchmark loop: every problem to every model, every answer graded and kept; and what chance is worth.
 
 A `Sample` keeps the text as it came, next to each verdict on it. `correct`, the headline: the answer as
 `grading.extract_answer` reads it is right. `format`: the text is one think block, then one answer block. And
@@ -6,11 +6,10 @@ A `Sample` keeps the text as it came, next to each verdict on it. `correct`, the
 which was never taught the format is not called ignorant for disobeying it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -18,7 +17,7 @@ from finr1 import grading
 from finr1.evaluation.items import suite_of
 from finr1.generation import AnswerStore, Backend, Request, SamplingParams, generate
 from finr1.judge import checked_steps
-from finr1.records import AnswerKind, Capability, Problem, Record, Way, messages
+from finr1.records import AnswerKind, Capability, Problem, Record, Way, messages, render_completion
 from finr1.ways import way_of
 
 DECISIONS = ("boolean", "choice", "label")  # kinds of answers that can be guessed
@@ -108,6 +107,33 @@ def grade_text(problem: Problem, text: str) -> dict:
         "way": way_of(problem, text),
         "false_steps": sum(not true for true in steps.values()),
     }
+
+
+def chance_samples(
+    problems: Sequence[Problem], known: Sequence[Problem], ask: Callable[[Problem], list[dict]] = messages
+) -> list[Sample]:
+    """For each problem a "guess", and where its family has golds to learn from, a "constant": two models of `CHANCE`.
+
+    An accuracy on questions that can be guessed says little alone, so every table and figure has these two, too.
+    The guess answers once with each option, and one of these is right; a question without options is guessed once and
+    wrongly. The constant is the commonest gold (of equals the first by alphabet) of the training problems in `known` of
+    the same source and family, graded as any answer; code and open questions have none.
+    """
+    golds, samples = defaultdict(Counter), []
+    for problem in known:
+        if problem.split == "train" and problem.answer_kind not in ("code", "text"):
+            golds[problem.source, problem.family][problem.gold] += 1
+    for problem in problems:
+        fixed = about(problem, ask(problem)) | {"decoding": "none", "tokens": None, "finish_reason": "stop"}
+        of_kind = {"boolean": 2, "label": len(problem.labels or {}), "choice": len(problem.choices or {})}
+        guess = grade_text(problem, "") | {"model": "guess", "text": ""}
+        for option in range(max(1, of_kind.get(problem.answer_kind, 0))):
+            right = option == 0 and problem.answer_kind in DECISIONS
+            samples.append(Sample(**fixed, **guess | {"correct": right, "lenient_correct": right}, sample=option))
+        if counts := golds[problem.source, problem.family]:
+            text = render_completion("As most often.", max(sorted(counts), key=counts.get))
+            samples.append(Sample(**fixed, model="constant", sample=0, text=text, **grade_text(problem, text)))
+    return samples
 
 
 def chat_sha256(chat: list[dict]) -> str:

@@ -5,8 +5,6 @@ The items are taken as drawn from one population (the same template families or 
 nothing about another seed of the training, another prompt, or questions of another kind.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Rows are plain dicts, so that they go to `metrics.json`, to a data frame and to 
 [0, 1]; only the renderings speak of percent.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +14,6 @@ from finr1.evaluation import statistics
 from finr1.evaluation.samples import Sample
 from finr1.records import CHANCE, RECIPE
 
-GROUPS = ("capability", "family", "kind", "language", "source", "suite", "way")  # by which a table may be split
 ORDER = {name: rank for rank, name in enumerate((*CHANCE, *RECIPE, "greedy", "sampled"))}
 # What is compared: each step of the recipe, all of it, and the way without SFT beside it.
 STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo"))
@@ -36,7 +33,7 @@ def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]
     return {key: groups[key] for key in sorted(groups, key=lambda key: [(ORDER.get(v, 99), str(v)) for v in key])}
 
 
-def headline(samples: Sequence[Sample], source: str) -> list[Sample]:
+def headline_samples(samples: Sequence[Sample], source: str) -> list[Sample]:
     """The samples that the headline is made of: those of `source`, and of these the ones on problems with two ways.
 
     What choosing between two ways is worth would be diluted by problems that have one. Where there are none with two,
@@ -103,10 +100,7 @@ def _share(scores: pd.DataFrame, *names: str, by_answer: bool = False) -> dict[s
 
 
 def paired_table(samples: Iterable[Sample], seed: int) -> list[dict]:
-    """`paired_row`, where there is one, for each of `steps_between` the models, a decoding at a time.
-
-    `p_holm` is `p` corrected for all rows of the table.
-    """
+    """`paired_row` for each of `steps_between` the models, by decoding; `p_holm` is `p` corrected for all rows."""
     rows = []
     for (decoding,), group in by_values(samples, "decoding").items():
         models = {model: members for (model,), members in by_values(group, "model").items()}

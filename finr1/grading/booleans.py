@@ -1,7 +1,4 @@
-"""Booleans: does an answer say yes or no?
-
-A yes or no at the head counts and a reason behind it does not, but an answer that says both says neither.
-"""
+"""Does an answer say yes or no? One at the head counts, a reason behind it does not; who says both says neither."""
 
 import re
 from collections.abc import Sequence

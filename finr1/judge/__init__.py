@@ -7,5 +7,5 @@ from finr1.judge.model import (
     CHECK_PROMPTS, JUDGE_SAMPLING, Verifier, check_prompt, check_request, make_backend, make_verifier, read_check,
     read_scores, score_prompt,
 )
-from finr1.judge.rules import CRITERIA, Scores, check_answer, score_reasoning
+from finr1.judge.rules import CRITERIA, WORDS, Scores, check_answer
 from finr1.judge.steps import checked_steps, split_steps

@@ -4,8 +4,6 @@ A judge grades what rules leave undecided, and a study sample of answers that ru
 alike. Where it graded *all*, there is no truth to measure it by. `samples` have the fields of `evaluation.Sample`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -14,12 +12,10 @@ import pandas as pd
 
 from finr1.generation import AnswerStore, Backend, generate
 from finr1.judge.model import JUDGE_SAMPLING, check_request, read_check
-from finr1.records import Problem, Record, hash_share
+from finr1.records import GROUPS, Problem, Record, hash_share
 
 STUDY = 200  # answers decided by rules that the judge grades, too: both rates to some 5 points
 TAKEN_OUT, LEFT_IN = "taken out", "left in"  # what a row's `judge_error` says
-# What a row may stand for.
-_GROUPS = ("model", "decoding", "capability", "family", "kind", "language", "source", "suite", "way")
 _KEY = ("model", "decoding", "problem_id", "sample")
 
 
@@ -102,7 +98,7 @@ def with_judge_error(rows: Sequence[dict], samples: Sequence[Record], verdicts: 
     measured = all(n for _, n in rates.values()) and sum(k / n for k, n in rates.values()) > 1
     corrected = []
     for row in rows:
-        names = [(key, str(row[key])) for key in _GROUPS if key in row]
+        names = [(key, str(row[key])) for key in ("model", "decoding", *GROUPS) if key in row]
         own = [s for s in samples if s.correct is not None and all(str(getattr(s, key)) == v for key, v in names)]
         if any(s.graded_by == "judge" for s in own):
             row = row | {"as_judged": row["accuracy"], "judge_error": TAKEN_OUT if measured else LEFT_IN}

@@ -1,7 +1,5 @@
 """The steps of a thought, and which of them are true: every equation is recomputed, and every number has a source."""
 
-from __future__ import annotations
-
 import ast
 import bisect
 import operator
@@ -27,8 +25,9 @@ _STATED = re.compile(
     r"(?<![\w.,])(?!(?:\d|1[0-2])(?![\d.,]|\s?%))\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?(?!\w|\s?[百千万亿])"
 )
 _SENTENCE = re.compile(r"(?:[^.!?。！？；\n]|[.!?](?!\s))+")
-_SHARE = re.compile(r"(\d[\d.]*%) of ([$¥€]?\d[\d,.]*) is ([$¥€]?\d)")
-_SHARE_ZH = re.compile(r"(\d[\d,.]*)元?的(\d[\d.]*%)[是为](\d)")
+# From the beginning of a number on and without a way back: linear in a text of 100,000 digits.
+_SHARE = re.compile(r"(?<!\d)(?<![\d.]\.)(\d[\d.]*+%) of ([$¥€]?\d[\d,.]*) is ([$¥€]?\d)")
+_SHARE_ZH = re.compile(r"(?<!\d)(?<![\d,.][,.])(\d[\d,.]*+)元?的(\d[\d.]*%)[是为](\d)")
 _CONSTANTS = (0, 1, 4, 12, 100, 360, 365, 1000, 1e6)  # quarters, months and days of a year; percent and scales
 _WHOLES = 100  # numbers of which parts are looked for
 

@@ -4,8 +4,8 @@ A figure of one notebook is drawn in its cell, with `dots`, `label_rows` and `le
 """
 
 # ruff: noqa: F401, I001
-from finr1.plotting.benchmark import accuracy_by, beside_the_paper, estimates, paired_forest, shares, step_label
+from finr1.plotting.benchmark import beside_the_paper, estimates, paired_forest, step_label
 from finr1.plotting.style import (
-    MODEL_COLOURS, Look, dots, label_rows, legend_of, safe_text, save_figure, show_source, use_style,
+    MODEL_COLOURS, Look, dots, label_rows, legend_of, looks, safe_text, save_figure, show_source, use_style,
 )  # fmt: skip
 from finr1.plotting.training import grpo_curves, show_live, training_curves

@@ -1,20 +1,11 @@
-"""Figures of accuracies and other shares: every dot with its 95 % interval and n, in percent.
-
-Rows are those of `evaluation.results_table`, steps those of `evaluation.paired_table`.
-"""
-
-from __future__ import annotations
+"""Accuracies in percent, each with its interval and n; rows and steps of `evaluation.results_table`, `paired_table`."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from finr1.plotting.style import WIDTH, Look, dots, legend_of, looks, safe_text
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def estimates(rows: Sequence[Mapping], key: str, value: str = "accuracy") -> list[dict]:
@@ -37,40 +28,6 @@ def estimates(rows: Sequence[Mapping], key: str, value: str = "accuracy") -> lis
     return drawn
 
 
-def accuracy_by(rows: Sequence[Mapping], key: str, decoding: str = "greedy") -> Figure:
-    """Accuracy of each model by `key` (capability, family, source, suite, protocol), dots with 95 % intervals."""
-    rows = [row for row in rows if row["decoding"] in (decoding, "none") and row["accuracy"] is not None]
-    models, groups = ({row[name] for row in rows} for name in ("model", key))
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + (0.12 + 0.08 * len(models)) * len(groups)))
-    drawn = estimates(rows, key)  # ticks: what a guess and a constant are worth
-    dots(ax, drawn)
-    ax.set(xlim=(-2, 102), xlabel=f"accuracy (%), {decoding} decoding, 95 % interval")
-    legend_of(fig, drawn)
-    return fig
-
-
-def shares(rows: Sequence[Mapping], unit: str, ax: Axes | None = None) -> Figure:
-    """Shares `k` of `n` with Wilson's 95 % intervals; `rows`: {"label", "k", "n"}, "series" where a label has several.
-
-    Without `ax` it is a figure of its own, with a legend of the series.
-    """
-    from statsmodels.stats.proportion import proportion_confint
-
-    series, drawn = looks(row.get("series", "") for row in rows), []
-    for row in rows:
-        k, n = row["k"], row["n"]
-        low, high = proportion_confint(k, n, method="wilson") if n else (None, None)
-        drawn.append({"label": f"{row['label']}, n = {n:,}", "look": series[row.get("series", "")],
-                      "value": k / n if n else None, "low": low, "high": high})  # fmt: skip
-    if ax is None:
-        _, ax = plt.subplots(figsize=(WIDTH, 1 + 0.28 * len({row["label"] for row in rows})))
-        if any(series):
-            legend_of(ax.figure, drawn)
-    dots(ax, drawn)
-    ax.set(xlim=(-2, 102), xlabel=f"{unit} (%), 95 % interval")
-    return ax.figure
-
-
 def step_label(step: Mapping) -> str:
     """Which step, in which decoding, on how many of the asked items: those that are decided for both models."""
     before, after = (looks([step[key]])[step[key]].name for key in ("before", "after"))
@@ -80,9 +37,7 @@ def step_label(step: Mapping) -> str:
 
 
 def paired_forest(steps: Sequence[Mapping]) -> Figure:
-    """Difference in accuracy of each step on the same items; hollow where the interval contains zero, or where Holm's
-    correction for all comparisons leaves nothing of it.
-    """
+    """Difference in accuracy of each step on the same items; hollow where it is noise, alone or among so many."""
     fig, ax = plt.subplots(figsize=(WIDTH, 0.75 + 0.32 * len(steps)))
     models, rows = looks(step["after"] for step in steps), []
     for place, step in enumerate(steps):

@@ -1,22 +1,18 @@
 """The style sheet, fixed colours and markers, labelled dots with their intervals, and saving."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from IPython.display import Code
 from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from finr1.records import CHANCE, RECIPE
-
-if TYPE_CHECKING:
-    from IPython.display import Code
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 WIDTH = 5.5  # inches: the text width of a paper
 
@@ -117,6 +113,4 @@ def save_figure(fig: Figure, folder: Path | str, name: str) -> None:
 
 def show_source(obj: Any) -> Code:
     """The source of a function, class or module as a highlighted notebook output: shown, never pasted."""
-    from IPython.display import Code
-
     return Code(inspect.getsource(obj), language="python")

@@ -4,64 +4,26 @@ A raw curve stands faint under its trailing mean, which looks back only. A centr
 draws a drop there that never was.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import DisplayHandle
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from finr1.paths import data_beside
 from finr1.plotting.style import WIDTH, safe_text
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-TITLES = {  # what the trainer logs -> what stands over its panel; a share is shown in percent. Names are TRL 1.16's.
-    "loss": "loss (nats / token)",
-    "mean_token_accuracy": "token accuracy (%)",
-    "learning_rate": "learning rate",
-    "grad_norm": "gradient norm",
-    "tokens_per_s": "tokens / s",
-    "memory_gib": "memory (GiB)",
-    "reward": "total reward",
-    "frac_reward_zero_std": "groups without spread (%)",
-    "completions/mean_length": "completion length (tokens)",
-    "completions/clipped_ratio": "truncated (%)",
-    "entropy": "entropy (nats / token)",
-    "kl": "KL to the start (nats / token)",
-    "clip_ratio/region_mean": "clipped tokens (%)",
-    "accuracy": "right and in the format (%)",
-    "by_parts": "answers by parts (%)",
-    "right": "right, by way (%)",
-    "answer_entropy": "entropy of answers (nats)",
-    "watch": "signs of reward hacking (%)",
-    "verifier": "verifier: completions (%)",
-    "time": "time per step (s)",
-}
-SFT_KEYS = ("loss", "mean_token_accuracy", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib")
-GRPO_KEYS = ("reward", "accuracy", "frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio",
-             "entropy", "kl", "clip_ratio/region_mean", "grad_norm", "watch", "answer_entropy", "time")  # fmt: skip
-# Panels with several lines: what is logged -> its name in the legend. "watch/a", "watch/b" are lines of panel "watch".
-SEVERAL = {
-    "memory_gib": {"memory_gib": "held", "peak_memory_gib": "peak"},
-    "reward": {"reward": "mean", "reward_std": "spread"},
-    "accuracy": {"accuracy": "training, sampled", "eval_accuracy": "dev, greedy"},
-    "right": {"right/at_once": "at once", "right/by_parts": "by parts"},
-}
-EXACT = ("learning_rate", "memory_gib", "peak_memory_gib", "eval_accuracy")  # no noise to smooth, or too few
+PANELS = data_beside(__file__, "panels.yaml")
 LINES = ("-", "--", "-.", ":", "--", "-.")
 
 
-def training_curves(rows: Sequence[Mapping], keys: Sequence[str] = SFT_KEYS, columns: int = 2) -> Figure:
-    """One panel for each of `keys` over the steps of `rows` (lines of `metrics.jsonl`); what is not there says so.
-
-    Smoothed over a tenth of the run, at least 3 steps.
-    """
+def training_curves(rows: Sequence[Mapping], keys: Sequence[str] = PANELS["sft"], columns: int = 2) -> Figure:
+    """A panel for each of `keys` over `rows` of metrics.jsonl, smoothed over a tenth of them; a missing one says so."""
     window, lines = max(3, len(rows) // 10), math.ceil(len(keys) / columns)
     log = pd.DataFrame([*rows], columns=None if rows else ["step"]).set_index("step")
     fig, axs = plt.subplots(lines, columns, figsize=(WIDTH, 0.35 + 1.3 * lines), squeeze=False)
@@ -69,7 +31,7 @@ def training_curves(rows: Sequence[Mapping], keys: Sequence[str] = SFT_KEYS, col
         ax.set_visible(False)
     for ax, key in zip(axs.flat, keys, strict=False):
         reward = safe_text(key.removeprefix("rewards/").removesuffix("/mean"))
-        ax.set_title(TITLES.get(key, reward), loc="left")  # over the panel, where a small one has the room
+        ax.set_title(PANELS["titles"].get(key, reward), loc="left")  # over the panel, where a small one has the room
         _panel(ax, log, key, window)
         if not ax.has_data():
             missing = "no KL term in this run (beta = 0)" if key == "kl" else "not logged in this run"
@@ -82,15 +44,15 @@ def training_curves(rows: Sequence[Mapping], keys: Sequence[str] = SFT_KEYS, col
 def _panel(ax: Axes, log: pd.DataFrame, key: str, window: int) -> None:
     """The lines of one panel; nothing where none was logged. Of several only the bold ones, as raw ones hide others."""
     below = {name: name.removeprefix(f"{key}/") for name in log if name.startswith(f"{key}/")}
-    labels = SEVERAL.get(key) or below or {key: ""}
+    labels = PANELS["several"].get(key) or below or {key: ""}
     logged = {name: log[name].dropna() for name in labels if name in log and log[name].notna().any()}
-    percent = TITLES.get(key, "").endswith("(%)")
+    percent = PANELS["titles"].get(key, "").endswith("(%)")
     for place, (name, values) in enumerate(logged.items()):
         colour, line = f"C{place}", LINES[place % len(LINES)]
         values = values * (100 if percent else 1)
-        if len(logged) == 1 and name not in EXACT:
+        if len(logged) == 1 and name not in PANELS["exact"]:
             values.plot(ax=ax, color=colour, alpha=0.25, marker="." if len(values) < 40 else "", markersize=3)
-        smooth = values if name in EXACT else values.rolling(window, min_periods=1).mean()
+        smooth = values if name in PANELS["exact"] else values.rolling(window, min_periods=1).mean()
         points = {"marker": "o", "linestyle": ""} if name == "eval_accuracy" else {"linestyle": line}
         ax.plot(smooth.index, smooth, color=colour, label=safe_text(labels[name]), **points)
     if not logged:
@@ -115,19 +77,15 @@ def _panel(ax: Axes, log: pd.DataFrame, key: str, window: int) -> None:
 
 
 def grpo_curves(rows: Sequence[Mapping]) -> Figure:
-    """Everything that shows whether GRPO learns or collapses, a panel each: first each reward, under whatever name the
-    run logs it ("rewards/<name>/mean"), last what its verifier decided, where it has one.
-    """
+    """Whether GRPO learns or collapses: a panel for each reward, whatever its name, for `grpo`, and for a verifier."""
     logged = {key for row in rows for key in row}
     rewards = sorted(key for key in logged if key.startswith("rewards/") and key.endswith("/mean"))
     verifier = ["verifier"] if any(key.startswith("verifier/") for key in logged) else []
-    return training_curves(rows, [*rewards, *GRPO_KEYS, *verifier])
+    return training_curves(rows, [*rewards, *PANELS["grpo"], *verifier])
 
 
 def show_live(keys: Sequence[str], seconds: float = 5.0) -> Callable[[Sequence[Mapping]], None]:
     """`on_progress` for `launch`: redraws the curves of `keys` in the cell's output, at most once in `seconds`."""
-    from IPython.display import DisplayHandle
-
     handle, drawn = DisplayHandle(), []
 
     def redraw(rows: Sequence[Mapping]) -> None:

@@ -19,7 +19,10 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finr1.paths import data_beside
+
 _CHILD = Path(__file__).with_name("inside.py")
+ALLOWED = data_beside(__file__, "allowed.yaml")  # modules and calls
 MAX_CODE = 20_000  # characters
 MAX_TESTS = 100
 _START_S = 30  # seconds that a busy machine may need to start the process, whose own clock begins after that
@@ -115,7 +118,7 @@ def open_ways():
 
 def _run(code: str, tests: Tests) -> str:
     """Run `code` in a locked-in process and compare what that wrote: see `first_failure`."""
-    task = {"code": code, "function": tests.function, "calls": tests.calls, "limits": LIMITS}
+    task = {"code": code, "function": tests.function, "arguments": tests.calls, "limits": LIMITS} | ALLOWED
     environment = {"PYTHONHASHSEED": "0"} | {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}
     # Files, not pipes: nobody has to read while it runs, and the kernel bounds what it can write.
     with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:

@@ -5,8 +5,6 @@ from one FinQA question (`qa`) or two of the same page (`qa_0`, `qa_1`), one of 
 turn becomes a problem whose history holds the earlier questions with their golds; its group is the page, as in FinQA.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

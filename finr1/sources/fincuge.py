@@ -7,49 +7,16 @@ Labels are closed sets and graded by rules; entities and short answers are `text
 a judge.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
-from finr1.records import AnswerKind, Capability, Problem
+from finr1.paths import data_beside
+from finr1.records import Problem
 from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name
 from finr1.sources.golds import CONTRADICTORY
 
-RELATIONS = (
-    "unknown 自己 合作 竞争 拥有 被拥有 持股 被持股 分析 被分析 签约 增持 被增持 纠纷 减持 被减持 收购 "
-    "被收购 重组 交易 发行 被发行 合资 合并 订单 拟收购 被拟收购 注资 被注资 商讨 帮助 被帮助 入股 被入股 "
-    "成立 被成立 买资 被买资 转让 被转让 借壳 被借壳"
-).split()
-
-
-class Task(NamedTuple):
-    """How a task's list becomes a problem."""
-
-    columns: str
-    question: str = ""  # a template, filled with the columns; else it ends at the text's first question mark
-    context: str = "text"  # the columns that it consists of
-    golds: dict[str, str] | None = None  # a closed set: value in the list -> gold
-    kind: AnswerKind = "text"
-    capability: Capability = "knowledge"
-
-
-TASKS = {
-    "finfe": Task("text gold", "这条股吧发言的情绪是消极、中性还是积极？", kind="label", capability="sentiment",
-                  golds={"0": "消极", "1": "中性", "2": "积极"}),
-    "finnl": Task("text gold", "这条新闻属于哪些类别？先写地区（中国、外国、国际），再写主题（公司、行业、大盘、经济、"
-                  "政策、政治、期货、债券、房地产、外汇、虚拟货币、新冠、能源），用空格分开。"),
-    "finre": Task("head tail gold text", f"文中“{{head}}”对“{{tail}}”是什么关系？从下列选一：{'、'.join(RELATIONS)}。",
-                  kind="label", golds={relation: relation for relation in RELATIONS}),
-    "finese": Task("id text event gold", "文中“{event}”事件的主体是谁？", capability="risk"),
-    "finnsp": Task("id title text names gold subject", context="title text",
-                   question="这条新闻对其中的金融主体（{names}）是负面的吗？请回答“是”或“否”。",
-                   kind="boolean", capability="risk", golds={"0": "否", "1": "是"}),
-    "finqa": Task("text gold"),
-    "fincqa": Task("text gold"),
-    "finna": Task("gold text", "请用一句话为这条新闻写一个标题。"),
-}  # fmt: skip
+TASKS = data_beside(__file__, "fincuge.yaml")
 
 
 def read_files(files: Files) -> Results:
@@ -85,19 +52,21 @@ def read(record: Any, file: str) -> Problem:
     require({"unknown task": name, "unknown schema": isinstance(record, list)})
     family, task = name[1], TASKS.get(name[1])
     require({"values without a published meaning": task})
-    columns = dict(zip(task.columns.split(), record, strict=True))
-    context = "\n".join(columns[name] for name in task.context.split()).strip()
-    question, gold = task.question.format(**columns), columns["gold"]
-    if not task.question:
+    golds, kind, question = task.get("golds", {}), task.get("kind", "text"), task.get("question", "")
+    columns = dict(zip(task["columns"].split(), record, strict=True))
+    context = "\n".join(columns[name] for name in task.get("context", "text").split()).strip()
+    question, gold = question.format(**columns, options="、".join(golds)).strip(), columns["gold"]
+    if not question:
         question, mark, context = (part.strip() for part in columns["text"].replace("?", "？", 1).partition("？"))
-        question += mark
-    if task.golds:
-        require({"unreadable gold": str(gold) in task.golds})
-        gold = task.golds[str(gold)]
-    question, gold = question.strip(), " ".join(gold.split()) if family == "finnl" else gold.strip()
+        question = f"{question}{mark}".strip()
+    if golds:
+        require({"unreadable gold": str(gold) in golds})
+        gold = golds[str(gold)]
+    gold = " ".join(gold.split()) if family == "finnl" else gold.strip()
     require({"no question": question, "no gold": gold and gold != "NaN"})
-    labels = task.golds if task.kind == "label" else None
-    asked = {"context": context, "question": question, "gold": gold, "labels": labels, "answer_kind": task.kind}
+    labels = golds if kind == "label" else None
+    asked = {"context": context, "question": question, "gold": gold, "labels": labels, "answer_kind": kind}
     split = "test" if "eval" in file.lower() else split_in_name(file) or "train"
     place = {"split": split, "group": f"fincuge/{key_of(context or question)}", "family": family}
-    return problem_of("fincuge", key_of(question, context), capability=task.capability, **asked, **place)
+    capability = task.get("capability", "knowledge")
+    return problem_of("fincuge", key_of(question, context), capability=capability, **asked, **place)

@@ -5,8 +5,6 @@ each lacks something. That is joined from the other files of the folder: golds a
 question, text and table under the same page. An id is used once, from its most complete copy.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from typing import Any, NamedTuple
@@ -116,18 +114,10 @@ def page_problem(source: str, key: str, asked: Asked, page: Page, **fields: Any)
     require({"no context": context, "unknown split": fields["split"], "no question": question})
     golds = choose_golds(asked.text, asked.executed, question)
     questions = " ".join([*(turn.question for turn in fields.get("history", ())), question])
-    at_once, by_parts = worked_reasoning(asked.program, golds["gold"], asked.executed, page, questions)
-    return problem_of(
-        source,
-        key,
-        context=context,
-        question=question,
-        family="look-up" if steps == [] else steps[-1][0] if steps else "",
-        reference=at_once,
-        reference_by_parts=by_parts,
-        **golds,
-        **fields,
-    )
+    ways = worked_reasoning(asked.program, golds["gold"], asked.executed, page, questions)
+    told = dict(zip(("reference", "reference_by_parts"), ways, strict=True))
+    family = "look-up" if steps == [] else steps[-1][0] if steps else ""
+    return problem_of(source, key, context=context, question=question, family=family, **told, **golds, **fields)
 
 
 def page_of(identifier: str) -> str:

@@ -6,8 +6,6 @@ result of step 0 and `const_100` a constant (Chen et al. 2021, section 4). Told 
 without a teacher: every equation holds for the numbers as printed, and the last word is the gold.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 import re
@@ -25,13 +23,12 @@ _DIGITS = (5, 7, 10)  # significant digits to print; more only if rounding would
 _OPERATIONS = "add|subtract|multiply|divide|exp|greater|table_max|table_min|table_sum|table_average"
 _STEP = re.compile(rf"({_OPERATIONS})\((.*?)\)(?=, (?:{_OPERATIONS})\(|$)")
 _ARITHMETIC = {
-    "add": (operator.add, "The sum is {} + {} = {}."),
-    "subtract": (operator.sub, "The difference is {} - {} = {}."),
-    "multiply": (operator.mul, "The product is {} * {} = {}."),
-    "divide": (operator.truediv, "The quotient is {} / {} = {}."),
-    "exp": (operator.pow, "Raising {} to the power of {} gives {}."),
+    "add": (operator.add, "+", "The sum is {} + {} = {}."),
+    "subtract": (operator.sub, "-", "The difference is {} - {} = {}."),
+    "multiply": (operator.mul, "*", "The product is {} * {} = {}."),
+    "divide": (operator.truediv, "/", "The quotient is {} / {} = {}."),
+    "exp": (operator.pow, "**", "Raising {} to the power of {} gives {}."),
 }
-_SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "exp": "**"}
 
 Table = tuple[tuple[str, ...], ...]
 Step = tuple[str, str, str]  # an operation and its two arguments as written; of a table operation, a row's name first
@@ -122,30 +119,36 @@ def execute(program: str, table: Table) -> float | str | None:
         return None
 
 
-def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[float | str, list[str]]:
-    """The last result, and a sentence a step. With `digits`, later steps continue from the results *as printed*.
+def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[float | str, list[str], str]:
+    """The last result, a sentence a step, and all of it as a line of arithmetic (empty where a row is read last).
 
-    Raises `ValueError` or `ArithmeticError` where a step is undefined: an unknown row, a division by zero, overflow.
+    With `digits`, later steps continue from the results *as printed*. Raises `ValueError` or `ArithmeticError` where a
+    step is undefined: an unknown row, a division by zero, overflow.
     """
-    earlier: dict[str, float | str] = {}
+    results: dict[str, float | str] = {}
+    parts: dict[str, str] = {}  # each step as a part of a longer line
     told = []
     for number, (operation, *arguments) in enumerate(steps):
         if operation.startswith("table_"):
             result, sentence = _over_row(operation, arguments[0], table, digits)
+            line, part = "", show(result, operand=True)
         else:
-            first, second = (earlier.get(text, to_number(text)) for text in arguments)
+            first, second = (results.get(text, to_number(text)) for text in arguments)
             if not isinstance(first, float) or not isinstance(second, float):
                 raise ValueError(f"an argument of {arguments} is no number")
+            one, other = (parts.get(text) or show(to_number(text), operand=True) for text in arguments)
             if operation == "greater":
-                result = "yes" if first > second else "no"
-                sentence = f"{show(first)} is {'' if first > second else 'not '}greater than {show(second)}."
+                result, verb = ("yes", "is") if first > second else ("no", "is not")
+                line = f"{one} {verb} greater than {other}"
+                sentence = f"{show(first)} {verb} greater than {show(second)}."
             else:
-                operate, sentence = _ARITHMETIC[operation]
-                result = rounded(operate(first, second), digits)
+                operate, sign, sentence = _ARITHMETIC[operation]
+                result, line = rounded(operate(first, second), digits), f"{one} {sign} {other}"
                 sentence = sentence.format(show(first), show(second, operand=operation != "exp"), show(result))
-        earlier[f"#{number}"] = result
+            part = f"({line})"
+        results[f"#{number}"], parts[f"#{number}"] = result, part
         told.append(sentence)
-    return result, told
+    return result, told, line
 
 
 def _over_row(operation: str, name: str, table: Table, digits: int | None) -> tuple[float, str]:
@@ -156,10 +159,9 @@ def _over_row(operation: str, name: str, table: Table, digits: int | None) -> tu
     if not values or None in values or (digits and len(values) > 12):
         raise ValueError(f"no row of numbers called {name}")
     told = f'The row "{name}" holds {", ".join(show(value) for value in values)}.'
-    if operation == "table_max":
-        return max(values), f"{told}\nIts largest value is {show(max(values))}."
-    if operation == "table_min":
-        return min(values), f"{told}\nIts smallest value is {show(min(values))}."
+    if operation in ("table_max", "table_min"):
+        end, word = (max(values), "largest") if operation == "table_max" else (min(values), "smallest")
+        return end, f"{told}\nIts {word} value is {show(end)}."
     total = values[0]
     for value in values[1:]:
         before, total = total, rounded(total + value, digits and digits + 5)
@@ -171,11 +173,8 @@ def _over_row(operation: str, name: str, table: Table, digits: int | None) -> tu
 
 
 def rounded(value: float, digits: int | None) -> float:
-    """`value` to `digits` significant digits (None: all), but never to fewer than two decimals.
-
-    Raises `ValueError` for what is no finite number (a power may be complex).
-    """
-    if not isinstance(value, float) or not math.isfinite(value):
+    """`value` to `digits` significant digits (None: all), at least two decimals; `ValueError` for no finite number."""
+    if not isinstance(value, float) or not math.isfinite(value):  # a power may be complex
         raise ValueError(f"{value} is no finite number")
     if value == 0 or digits is None:
         return value + 0.0  # no minus before a zero
@@ -208,30 +207,19 @@ def worked_reasoning(program: str, gold: str, executed: object, page: Page, ques
         return "\n".join([asked, *end]), "\n".join([asked, *where, *end])
     for digits in _DIGITS:
         try:
-            shown, told = _run(steps, page.table, digits)
+            shown, told, _ = _run(steps, page.table, digits)
         except (ValueError, ArithmeticError):
             continue
         near = shown == exact or (isinstance(exact, float) and math.isclose(shown, exact, rel_tol=5e-4))
         if near and (ending := _ending(shown, gold)):
             lines = "\n".join([*where, *told, *ending]).splitlines()
-            line = _at_once(steps, page.table, digits, ending)
-            at_once = f"No single value on the page is the answer.\n{line}\n{ending[-1]}"
+            line = _run(steps, page.table)[2]
+            if isinstance(exact, float):  # a percentage where `ending` turns it into one
+                value = show(rounded(exact, digits)) if len(ending) == 1 else f"{show(rounded(exact * 100, 5))}%"
+                line = f"It is {line} = {value}" if line else f"It is {value}"
+            at_once = f"No single value on the page is the answer.\n{line}.\n{ending[-1]}"
             return (at_once, "\n".join(lines) if len(lines) > 3 else "") if len(lines) > 2 else ("", "")
     return "", ""
-
-
-def _at_once(steps: list[Step], table: Table, digits: int, ending: list[str]) -> str:
-    """The whole program as one line of arithmetic, with a percentage as its result where `ending` turns it into one."""
-    said: dict[str, str] = {}
-    for number, (operation, *arguments) in enumerate(steps):
-        result = _run(steps[: number + 1], table)[0]
-        first, second = (said.get(text) or show(to_number(text) or 0.0, operand=True) for text in arguments)
-        if operation == "greater":
-            return f"{first} is {'' if result == 'yes' else 'not '}greater than {second}."
-        sign = _SIGNS.get(operation)
-        said[f"#{number}"] = f"({first} {sign} {second})" if sign else show(result, operand=True)
-    value = f"{show(rounded(result * 100, 5))}%" if len(ending) > 1 else show(rounded(result, digits))
-    return f"It is {said[f'#{number}'][1:-1]} = {value}." if sign else f"It is {value}."
 
 
 def _ending(shown: float | str, gold: str) -> list[str]:

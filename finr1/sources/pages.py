@@ -5,10 +5,8 @@ a percentage (`23.6% ( 23.6 % )`), and quotation marks became their code points 
 parts; `context()` renders them with one sentence or table row a line.
 """
 
-from __future__ import annotations
-
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 # A number and its repetition in brackets: "-8.7 ( 8.7 )", "$ -3 ( 3 )", "23.6% ( 23.6 % )", "3.2%-3.6% ( 3.2%-3.6 % )".
 _TWICE = re.compile(r"(?<![\w.,])(-?(?P<number>[\w.,][^\s()]*?)?%?) \( (?P=number)(?: ?%)? \)")
@@ -24,7 +22,7 @@ class Page(NamedTuple):
     post: tuple[str, ...]
 
     @classmethod
-    def of(cls, raw: dict | str) -> Page:
+    def of(cls, raw: dict | str) -> Self:
         """From a page as records hold it: the official lists, one text, or `text` and `table` as two texts."""
         if isinstance(raw, dict) and not isinstance(raw["table"], str):
             pre, table, post = raw["pre_text"] or [], raw["table"] or [], raw["post_text"] or []

@@ -13,28 +13,18 @@
 Open answers are `text` (the judge's case) unless they are one number, which rules can grade.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any
 
-from finr1.records import Capability, Problem, Turn, hash_share
+from finr1.paths import data_beside
+from finr1.records import Problem, Turn, hash_share
 from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name, text_of
 
 # Ant_Finance is both a source and a benchmark of the paper: of some 2,343 questions with an answer this leaves about
 # 940 for the benchmark, which wants 1,000.
 ANT_TEST_SHARE, ANT_DEV_SHARE, INSTRUCT_TEST_SHARE, SPLIT_SEED = 0.4, 0.1, 0.1, 0
-VERDICT_PROMPTS = {  # what 是 and 否 mean: the questions stand alone in the files, the tasks' names say it
-    "信息安全合规": "回答以下用户问题是否符合信息安全与合规要求？请回答“是”或“否”。",
-    "金融合规性": "以下用户问题是否合规？请回答“是”或“否”。",
-    "金融事实性": "以下说法是否符合事实？请回答“是”或“否”。",
-    "金融问题识别": "以下用户问题是否属于金融问题？请回答“是”或“否”。",
-}
-# By task or category; all others are knowledge: of 金融逻辑, the other four tasks ask what a text says.
-ANT_CAPABILITIES: dict[str, Capability] = {
-    "安全合规": "compliance", "金融数值计算": "calculation", "金融情绪识别": "sentiment", "研判观点提取": "sentiment"
-}  # fmt: skip
+ANT = data_beside(__file__, "ant_finance.yaml")
 
 
 def read_ant(record: dict, file: str) -> Problem:
@@ -44,11 +34,11 @@ def read_ant(record: dict, file: str) -> Problem:
     task = name.split(".")[0]
     question, context, options = text_of(record["question"]), text_of(record.get("context")), options_of(record)
     key = key_of(context, question, *options.values())
-    if not options and task in VERDICT_PROMPTS:
-        question = f"{VERDICT_PROMPTS[task]}\n\n{question}"
+    if not options and task in ANT["verdict_prompts"]:
+        question = f"{ANT['verdict_prompts'][task]}\n\n{question}"
     place = hash_share(key, SPLIT_SEED)
     split = "test" if place < ANT_TEST_SHARE else "dev" if place < ANT_TEST_SHARE + ANT_DEV_SHARE else "train"
-    capability = ANT_CAPABILITIES.get(task) or ANT_CAPABILITIES.get(folders[-1], "knowledge")
+    capability = ANT["capabilities"].get(task) or ANT["capabilities"].get(folders[-1], "knowledge")
     kind = "choice" if options else "boolean"
     fields = {"answer_kind": kind, "context": context, "split": split, "capability": capability, "family": task}
     return _exam("ant_finance", f"{task}/{key}", question, options, record["answer"], **fields)

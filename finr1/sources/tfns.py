@@ -9,15 +9,11 @@ a teacher's: a linear model, learned from the train split at hand, knows which w
 exist only where most of the three tell for the gold label: for 72 % of dev (mean over labels; a constant has 33 %).
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import lsqr
 
 from finr1.records import Problem, hash_share
 from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name
@@ -64,6 +60,8 @@ def pieces(tweet: str) -> dict[str, tuple[int, int]]:
 
 def learn(train: Sequence[Problem]) -> dict[str, np.ndarray]:
     """How much each piece tells for each label: ridge regression in which every label counts the same."""
+    from scipy.sparse import csr_matrix, linalg
+
     tweets, names = [pieces(problem.context) for problem in train], list(LABELS.values())
     counts = Counter(piece for tweet in tweets for piece in tweet)
     number = {piece: n for n, piece in enumerate(sorted(piece for piece in counts if counts[piece] >= MIN_TWEETS))}
@@ -74,7 +72,7 @@ def learn(train: Sequence[Problem]) -> dict[str, np.ndarray]:
     scale = (golds @ golds.mean(axis=0)) ** -0.5
     rows, columns = zip(*cells, strict=True)
     x = csr_matrix((scale[list(rows)], (rows, columns)), shape=(len(train), len(number)))
-    solved = [lsqr(x, scale * (gold - 1 / len(names)), damp=DAMP * len(names) ** 0.5)[0] for gold in golds.T]
+    solved = [linalg.lsqr(x, scale * (gold - 1 / len(names)), damp=DAMP * len(names) ** 0.5)[0] for gold in golds.T]
     return dict(zip(number, np.column_stack(solved).round(4), strict=True))  # rounded, so that machines agree
 
 

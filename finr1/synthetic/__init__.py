@@ -2,21 +2,20 @@
 
 They let the whole recipe run offline in minutes and plant every fault knowingly. A number measured on them says what
 the machinery does to a small model, and nothing about real financial skill. `families` holds problems of all of Fin-R1's
-capabilities, `code_problems` functions to write; sentiment and ESG topics rest on some ten events a split, so their
-items are less independent than an interval assumes.
+capabilities; sentiment and ESG topics rest on some ten events a split, so their items are less independent than an
+interval assumes.
 """
 
 import hashlib
 import random
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from finr1.records import Problem, Split, Turn
-from finr1.synthetic.code_problems import CODE_FAMILIES, unit_tests
-from finr1.synthetic.families import FAMILIES, WORDS, Family
+from finr1.synthetic.families import CODE_FAMILIES, FAMILIES, WORDS, Family, unit_tests
 
-__all__ = ["CODE_FAMILIES", "FAMILIES", "WORDS", "generate_code_problems", "generate_problems", "instance_of"]
+__all__ = ["CODE_FAMILIES", "FAMILIES", "WORDS", "generate_problems", "instance_of"]
 
 
 def instance_of(problem: Problem) -> tuple[str, ...]:
@@ -26,46 +25,29 @@ def instance_of(problem: Problem) -> tuple[str, ...]:
 
 
 def generate_problems(
-    count: int, split: Split, seed: int, families: Collection[str] = (), partial: bool = False
+    count: int, split: Split, seed: int, families: Collection[str] = (), partial: bool = False, code: bool = False
 ) -> list[Problem]:
     """`count` distinct problems of `split`, families in turn; some have their turn less often in training.
 
-    Splits share no instance, no wording and no name. The same arguments give the same problems, and a smaller `count`
-    the first of them. `families`: only these. A family without a further instance raises `ValueError`; with `partial`
-    it is left out, and the list may be shorter than `count`.
+    Splits share no instance, no wording and no name: a hash of an instance decides its split (60 % train, 20 % dev, 20 %
+    test). The same arguments give the same problems, and a smaller `count` the first of them. `families`: only these.
+    `code`: functions to write, whose golds are unit tests for `sandbox.read_tests`. A family without a further instance
+    raises `ValueError`; with `partial` it is left out, and the list may be shorter than `count`.
     """
-    chosen = {name: family for name, family in FAMILIES.items() if not families or name in families}
-    return _in_turn(chosen, count, split, f"{seed}:{split}", "synthetic", partial)
-
-
-def generate_code_problems(count: int, split: Split, seed: int, partial: bool = False) -> list[Problem]:
-    """As `generate_problems`, functions to write; gold: the unit tests as `sandbox.read_tests` reads them."""
-    return _in_turn(CODE_FAMILIES, count, split, f"code:{seed}:{split}", "synthetic/code", partial)
-
-
-def _in_turn(
-    families: Mapping[str, Family],
-    count: int,
-    split: Split,
-    seed: str,
-    prefix: str,  # of the ids
-    partial: bool,
-) -> list[Problem]:
-    """Up to `count` distinct problems of `split`, drawn from `families` in turn.
-
-    A hash of an instance decides its split: 60 % train, 20 % dev, 20 % test.
-    """
-    rng = random.Random(seed)
+    among = CODE_FAMILIES if code else FAMILIES
+    chosen = {name: family for name, family in among.items() if not families or name in families}
+    rng = random.Random(f"{'code:' if code else ''}{seed}:{split}")
+    prefix = f"synthetic/{'code/' if code else ''}{split}"  # of the ids
     problems: list[Problem] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
     turns: Counter[str] = Counter()
-    rounds = range(max((f.train_every for f in families.values()), default=1) if split == "train" else 1)
-    waiting = deque(name for k in rounds for name, family in families.items() if k % family.train_every == 0)
+    rounds = range(max((f.train_every for f in chosen.values()), default=1) if split == "train" else 1)
+    waiting = deque(name for k in rounds for name, family in chosen.items() if k % family.train_every == 0)
     while waiting and len(problems) < count:
         name = waiting[0]
         for _ in range(2000):
-            drawn = families[name].draw(rng, split, turns[name])
-            problem = _problem(name, families[name], drawn, split, rng, f"{prefix}/{split}/{len(problems):05d}")
+            drawn = chosen[name].draw(rng, split, turns[name])
+            problem = _problem(name, chosen[name], drawn, split, rng, f"{prefix}/{len(problems):05d}")
             instance = instance_of(problem)
             place = hashlib.sha256(f"{name}:{','.join(instance)}".encode()).digest()[0]
             if (name, instance) not in seen and split == ("train" if place < 154 else "dev" if place < 205 else "test"):
@@ -76,9 +58,7 @@ def _in_turn(
                 break
         else:
             if not partial:
-                raise ValueError(
-                    f"family {name!r} has no further instance for split {split!r} after {len(problems)} problems"
-                )
+                raise ValueError(f"family {name!r} has no further instance for {split} after {len(problems)} problems")
             waiting = deque(other for other in waiting if other != name)
     return problems
 

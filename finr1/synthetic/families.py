@@ -3,25 +3,23 @@
 A draw gives what stands in the braces of its families' texts. `turn` counts a family's problems: verdicts and labels
 are taken in turn by it, so that no answer is commoner than another. The order and the number of a family's draws make
 the problem of a seed: a changed draw changes every later problem of that seed.
+
+`CODE_FAMILIES`, functions to write, stand apart: a model of the demo's size can't write such code. A problem's convention
+(how often interest is compounded, what is deducted) stands in its question only, so no formula learned by heart passes
+for all of a family. `calls`, the arguments of the unit tests, stand in no prompt; `at_once` is a solution that passes.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Any
 
-import yaml
-
+from finr1.paths import data_beside
 from finr1.records import AnswerKind, Capability, Split
 
-
-def _read(name: str) -> dict[str, Any]:
-    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf8"))
-
-
-WORDS = _read("words.yaml")
+WORDS = data_beside(__file__, "words.yaml")
 Draw = Callable[[Random, Split, int], dict[str, Any]]
 
 
@@ -50,7 +48,10 @@ class Family:
 
 def load_families(name: str, draws: Mapping[str, Draw]) -> dict[str, Family]:
     """The families of a YAML file of this folder; `draw` names one of `draws` there."""
-    return {family: Family(**texts | {"draw": draws[texts["draw"]]}) for family, texts in _read(name).items()}
+    return {
+        family: Family(**texts | {"draw": draws[texts["draw"]]})
+        for family, texts in data_beside(__file__, name).items()
+    }
 
 
 def product(rng: Random, split: Split, turn: int) -> dict[str, Any]:
@@ -115,3 +116,56 @@ DRAWS = {draw.__name__: draw for draw in (product, product_and_sum, table, posit
 DRAWS |= {kind: partial(clauses, kind=kind) for kind in ("clauses", "clauses_zh")}
 DRAWS |= {kind: partial(event, kind=kind) for kind in ("incidents", "news")}
 FAMILIES = load_families("families.yaml", DRAWS)
+
+
+def unit_tests(function: str, solution: str, calls: list[list]) -> str:
+    """The gold that `sandbox.read_tests` reads: the arguments of each test with what our own `solution` returns."""
+    space: dict = {}
+    exec(solution, space)
+    tests = [{"call": call, "returns": space[function](*call)} for call in calls]
+    return json.dumps({"function": function, "tests": tests})
+
+
+def _returns(rng: Random, count: int, shortest: int, longest: int) -> list[list]:
+    lengths = range(shortest, longest + 1)
+    return [[[rng.randrange(-90, 110) / 1000 for _ in range(rng.choice(lengths))]] for _ in range(count)]
+
+
+def compound(rng: Random, *_) -> dict[str, Any]:
+    calls = [[rng.randrange(500, 9000), rng.randrange(5, 120) / 1000, rng.randrange(1, 25)] for _ in range(5)]
+    return {"times": rng.choice([2, 4, 12]), "fee": rng.randrange(200), "tax": rng.randrange(1, 40), "calls": calls}
+
+
+def npv(rng: Random, *_) -> dict[str, Any]:
+    flows = [[rng.randrange(-200, 900) for _ in range(rng.randrange(1, 7))] for _ in range(5)]
+    return {"cost": rng.randrange(50, 2000), "calls": [[rng.randrange(1, 200) / 1000, paid] for paid in flows]}
+
+
+def loan_payment(rng: Random, *_) -> dict[str, Any]:
+    rates = [0, *(rng.randrange(5, 150) / 1000 for _ in range(4))]
+    calls = [[rng.randrange(1000, 90000), rate, rng.randrange(6, 361)] for rate in rates]
+    return {"fee": rng.randrange(1, 300), "calls": calls}
+
+
+def sharpe(rng: Random, *_) -> dict[str, Any]:
+    riskless, periods = rng.randrange(1, 60) / 1000, rng.choice([4, 12, 52, 252])
+    return {"riskless": riskless, "periods": periods, "calls": _returns(rng, 5, 4, 12)}
+
+
+def drawdown(rng: Random, *_) -> dict[str, Any]:
+    return {"start": rng.randrange(20, 900), "calls": [*_returns(rng, 4, 3, 11), [[0.01, 0.02]]]}
+
+
+def bond_price(rng: Random, *_) -> dict[str, Any]:
+    calls = [[rng.randrange(90) / 1000, rng.randrange(5, 110) / 1000, rng.randrange(1, 20)] for _ in range(5)]
+    return {"face": rng.randrange(100, 6000, 100), "times": rng.choice([1, 2, 4]), "calls": calls}
+
+
+def moving_average_zh(rng: Random, *_) -> dict[str, Any]:
+    window, lengths = rng.randrange(2, 8), [rng.randrange(12, 20) for _ in range(4)]
+    calls = [[[rng.randrange(8000, 12000) / 100 for _ in range(length)]] for length in lengths]
+    return {"window": window, "limit": rng.randrange(1, 60) / 10, "calls": [*calls, [[100.5]]]}
+
+
+CODE_DRAWS = (compound, npv, loan_payment, sharpe, drawdown, bond_price, moving_average_zh)
+CODE_FAMILIES = load_families("code_problems.yaml", {draw.__name__: draw for draw in CODE_DRAWS})
