@@ -31,6 +31,7 @@ def print_counts(options: argparse.Namespace) -> int:
     for name in there:
         try:
             for row in load_source(name, options.data).rows:
+                errors += [f"{name}: {row['file']}: {why}" for why in row["dropped"] if why.startswith("unreadable f")]
                 dropped = json.dumps(row["dropped"], ensure_ascii=False) if row["dropped"] else ""
                 line = f"{name:22}{row['raw']:9}{row['kept']:9}  {row['file']} {dropped}"
                 print(json.dumps(row, ensure_ascii=False) if options.json else line)

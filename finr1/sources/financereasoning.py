@@ -12,13 +12,14 @@ from pathlib import Path
 
 from finr1 import grading
 from finr1.records import Problem, Trace
-from finr1.sources.files import read_folder
+from finr1.sources.files import Broken, read_folder
 
 
 def read_traces(data_dir: Path | None = None) -> tuple[list[Trace], list[bool]]:
     """The traces below `data_dir` or `$FINR1_DATA`, if any, and whether their authors' grader accepts each."""
     folder = Path(data_dir or os.environ.get("FINR1_DATA", "")) / "financereasoning"
     records = [record for rows in read_folder(folder).values() for record in rows] if folder.is_dir() else []
+    records = [record for record in records if not isinstance(record, Broken)]
     records = [record for record in records if "extracted_answer" in record.get("result", ())]  # else it is a program
     return [_trace(record) for record in records], [bool(record["result"]["acc"]) for record in records]
 

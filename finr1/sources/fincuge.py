@@ -14,7 +14,7 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 from finr1.records import AnswerKind, Capability, Problem
-from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name
+from finr1.sources.files import Files, Results, code_of, key_of, problem_of, read_each, require, split_in_name
 from finr1.sources.golds import CONTRADICTORY
 
 RELATIONS = (
@@ -92,8 +92,8 @@ def read(record: Any, file: str) -> Problem:
         question, mark, context = (part.strip() for part in columns["text"].replace("?", "？", 1).partition("？"))
         question += mark
     if task.golds:
-        require({"unreadable gold": str(gold) in task.golds})
-        gold = task.golds[str(gold)]
+        require({"unreadable gold": code_of(gold) in task.golds})
+        gold = task.golds[code_of(gold)]
     question, gold = question.strip(), " ".join(gold.split()) if family == "finnl" else gold.strip()
     require({"no question": question, "no gold": gold and gold != "NaN"})
     labels = task.golds if task.kind == "label" else None
