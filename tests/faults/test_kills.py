@@ -61,36 +61,34 @@ SIZES = {
 }  # fmt: skip
 
 
-def start_run(outputs: Path, model: Path) -> subprocess.Popen:
+def start_run(outputs: Path, model: Path, until: str) -> subprocess.Popen:
     changes = [f"--set={name}={value}" for name, value in (SIZES | {"model_name_or_path": model}).items()]
-    command = [sys.executable, "-m", "finr1", "run", "--run", "x", *changes]
+    command = [sys.executable, "-m", "finr1", "run", "--run", "x", "--until", until, *changes]
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"FINR1_OUTPUTS": str(outputs)}, start_new_session=True)
 
 
 def made(outputs: Path, stage: str) -> dict[str, str]:
     """{output: SHA-256} of a stage, without what tells of time and place."""
     described = manifest.read_manifest(outputs / "x" / stage)["outputs"]
-    own = ("metrics.json", "metrics.jsonl", "report.html", "summary.json")
+    own = ("metrics.json", "metrics.jsonl", "trainer_state.json", "training_args.bin")
     return {name: entry["sha256"] for name, entry in described.items() if not name.endswith(own)}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(ROUNDS <= 2, reason="`make faults` kills whole runs, which takes minutes")
-def test_a_run_killed_at_random_moments_of_each_stage_ends_as_an_unbroken_one(tmp_path):
+def test_a_run_killed_at_random_moments_of_each_stage_ends_as_an_unbroken_one(tmp_path, stages=tuple(STAGES)[:-1]):
+    """Without 07: its report tells the time that all took."""
     model, rng = make_tiny_model(tmp_path / "model"), random.Random(2)
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    assert start_run(unbroken, model).wait() == 0
-    for stage in STAGES:
-        folder, began = killed / "x" / stage, time.monotonic()
-        process = start_run(killed, model)
-        while not (folder / "state.json").exists() and process.poll() is None:
+    assert start_run(unbroken, model, stages[-1]).wait() == 0
+    for stage in stages:
+        process = start_run(killed, model, stages[-1])
+        while not (killed / "x" / stage / "state.json").exists() and process.poll() is None:
             time.sleep(0.05)
         time.sleep(rng.uniform(0, 6))
-        for victim in (
-            [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []
-        ):
-            victim.kill()
-        print(f"killed in {stage} after {time.monotonic() - began:.1f} s")
+        if process.poll() is None:
+            for victim in [*psutil.Process(process.pid).children(recursive=True), process]:
+                victim.kill()
         process.wait()
-    assert start_run(killed, model).wait() == 0
-    assert {stage: made(killed, stage) for stage in STAGES} == {stage: made(unbroken, stage) for stage in STAGES}
+    assert start_run(killed, model, stages[-1]).wait() == 0
+    assert {stage: made(killed, stage) for stage in stages} == {stage: made(unbroken, stage) for stage in stages}
