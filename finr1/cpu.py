@@ -6,6 +6,7 @@ No library has these. Liger's kernels need Triton, and TRL's fused head keeps to
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
     from trl import GRPOTrainer, SFTTrainer
 
     from finr1.params import GRPOParams
 
 PREFILL_TOKENS = 512  # of each prompt that go through the policy at once where the policy itself samples
+PIECE = 16  # tokens that are written before rows that have ended leave the batch
 SCORED_AT_ONCE = 1024  # tokens; their logits take 16 bytes for each entry of the vocabulary: 0.8 GB with 49k of them
 # Attention without softcap, sinks or other additions, for which `_grouped_attention` would be wrong.
 _PLAIN_ATTENTION = ("llama", "mistral", "qwen2", "qwen3")
@@ -72,7 +74,7 @@ def attention_implementation(path: str) -> str:
 
 
 def _grouped_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Eager attention that does not copy keys and values for each head that shares them; the same numbers.
+    """SDPA; for a single token eager attention that does not copy keys and values for each head; the same numbers.
 
     query (B, heads, L, D), key and value (B, groups, K, D), mask (B or 1, 1, L, K) or None; returns (B, L, heads, D).
     """
@@ -80,13 +82,17 @@ def _grouped_attention(module, query, key, value, attention_mask, scaling, dropo
 
     rows, heads, length, size = query.shape
     groups = key.shape[1]
-    weights = query.reshape(rows, groups, -1, size) @ key.transpose(2, 3) * scaling  # (B, groups, heads/groups * L, K)
+    if length > 1:  # training and prompts, where the scores would fill the memory
+        key, value = (states.repeat_interleave(heads // groups, dim=1) for states in (key, value))
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attention_mask, dropout if module.training else 0.0, scale=scaling
+        )
+        return attended.transpose(1, 2).contiguous(), None
+    weights = query.reshape(rows, groups, -1, size) @ key.transpose(2, 3) * scaling  # (B, groups, heads/groups, K)
     if attention_mask is not None:
-        weights = weights.view(rows, groups, heads // groups, length, -1) + attention_mask[:, :, None]
+        weights = weights + attention_mask
     weights = torch.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = torch.nn.functional.dropout(weights, p=dropout, training=module.training)
-    output = weights.view(rows, groups, -1, key.shape[2]) @ value
-    return output.view(rows, heads, length, size).transpose(1, 2).contiguous(), None
+    return (weights @ value).reshape(rows, 1, heads, size), None
 
 
 # ---- scoring ---------------------------------------------------------------------------------------------------------
@@ -98,7 +104,7 @@ def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> Non
     TRL's head is made for the GPU. On a CPU it scores every position, prompts and padding too, computes the logits
     twice and multiplies their gradients in fp32: half of a step and more with a vocabulary of 49k. This one scores the
     labelled positions alone, in the dtype of autocast; columns that are padding in every row do not even go through the
-    model.
+    model, and a prompt that several rows have in common (a GRPO group) goes through it once.
 
     `model(..., labels=labels, fused_lm_head=True)` gives `log_probs`, `entropy` (without gradient), `is_top1` and
     `label_mask`, each (B, L - 1) and zero where the label is -100. Models that scale or cap their logits, or route
@@ -116,9 +122,7 @@ def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> Non
             return with_trl_head(*args, **kwargs)
         labels = kwargs.pop("labels")
         scored = labels[:, 1:] != -100  # (B, L - 1): each position predicts the next token
-        inputs, used = _without_padding(kwargs)
-        hidden = self.base_model(*args, **inputs).last_hidden_state[:, :-1]
-        hidden = hidden[scored[:, used][:, : hidden.size(1)]]  # (N, hidden size)
+        hidden = _hidden_states(self, scored, **kwargs)
         found = _score(self.get_output_embeddings(), hidden, labels[:, 1:][scored], temperature)
         # Unlike an index, it stays in the model's graph where no token has a label: gradients of zero, no error.
         log_probs, entropy, is_top1 = (
@@ -135,23 +139,39 @@ def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> Non
     model.forward = types.MethodType(forward, model)
 
 
-def _without_padding(inputs: dict[str, Any]) -> tuple[dict[str, Any], slice]:
-    """`inputs` without the columns that are padding in every row, and which columns are left.
+def _hidden_states(model: PreTrainedModel, scored: torch.Tensor, **inputs) -> torch.Tensor:
+    """The last hidden state at each `scored` place (B, L - 1) of `input_ids` (B, L), in their order: (N, hidden size).
 
-    Positions stay what they were. Packed rows, which come with positions of their own, are left alone.
+    Rows with one prompt (a GRPO group) become one tree: the prompt, and each row's answer as a branch. A token sees the
+    prompt and its own branch from the position that it had, so the numbers are the same without prompts twice and with
+    little padding.
     """
     import torch
 
-    inputs = inputs | {"use_cache": False}
     mask = inputs.get("attention_mask")
-    if mask is None or inputs.get("position_ids") is not None:
-        return inputs, slice(None)
-    columns = mask.any(dim=0).nonzero()
-    used = slice(int(columns[0]), int(columns[-1]) + 1)
-    inputs |= {"input_ids": inputs["input_ids"][:, used], "attention_mask": mask[:, used]}
-    if used.start:
-        inputs["position_ids"] = torch.arange(used.start, used.stop, device=mask.device)[None]
-    return inputs, used
+    plain = model.config.model_type in _PLAIN_ATTENTION and _attends_to_all(model)
+    if not plain or mask is None or inputs.get("position_ids") is not None:
+        return model.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1][scored]
+    trees: dict[tuple, list[tuple[int, int, int]]] = {}  # by prompt: position, token, branch
+    found = []  # of each scored place: its tree and where it stands there
+    rows = zip(inputs["input_ids"].tolist(), mask.tolist(), scored.tolist(), strict=True)
+    for branch, (tokens, used, wanted) in enumerate(rows, 1):
+        start = wanted.index(True) + 1 if any(wanted) else len(tokens)
+        prompt = tuple((at, tokens[at], 0) for at in range(start) if used[at])
+        answer = [(at, tokens[at], branch) for at in range(start, len(tokens)) if used[at]]
+        tree = trees.setdefault(prompt, [*prompt])
+        places = dict(zip([at for at, *_ in (*prompt, *answer)],
+                          [*range(len(prompt)), *range(len(tree), len(tree) + len(answer))], strict=True))  # fmt: skip
+        found += [(list(trees).index(prompt), places[at]) for at, is_wanted in enumerate(wanted) if is_wanted]
+        tree += answer
+    width = max(map(len, trees.values()))
+    table = torch.tensor([tree + [(0, 0, -1)] * (width - len(tree)) for tree in trees.values()], device=mask.device)
+    positions, ids, branch = table.unbind(dim=-1)  # (trees, width) each
+    seen = ((branch[:, None] == 0) | (branch[:, None] == branch[:, :, None])).tril()
+    bias = torch.zeros(seen.shape, dtype=model.dtype, device=mask.device).masked_fill(~seen, -torch.inf)[:, None]
+    hidden = model.base_model(input_ids=ids, position_ids=positions, attention_mask=bias, use_cache=False)
+    flat = torch.tensor([tree * width + place for tree, place in found], dtype=torch.long, device=mask.device)
+    return hidden.last_hidden_state.flatten(0, 1).index_select(0, flat)
 
 
 def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> tuple[torch.Tensor, ...]:
@@ -209,14 +229,8 @@ class CPUSampler:
         tokenizer = trainer.processing_class
         prompt_ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True)["input_ids"]
         with profiling_context(trainer, "generate"), torch.inference_mode():
-            inputs = generation_inputs(self.model, prompt_ids, tokenizer.pad_token_id)
-            output = self.model.generate(**inputs, generation_config=trainer.generation_config)
-        completions, end = output[:, inputs["input_ids"].shape[1] :].tolist(), tokenizer.eos_token_id
-        return {
-            "prompt_ids": prompt_ids,
-            "completion_ids": [ids[: ids.index(end) + 1] if end in ids else ids for ids in completions],
-            "logprobs": None,
-        }
+            completion_ids = complete(self.model, prompt_ids, trainer.generation_config)
+        return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     def _refresh(self, policy) -> None:
         """Copy the policy's weights, an adapter folded in, into the bf16 copy.
@@ -233,6 +247,34 @@ class CPUSampler:
         self.model.load_state_dict(state)
 
 
+def complete(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:
+    """Token ids of a completion of each of `prompts` (token ids), with its end token where it has one.
+
+    `generate` computes every row until the longest has ended, which is twice the work here: answers of a policy differ
+    in length. So rows that have ended leave the batch every `PIECE` tokens.
+    """
+    import torch
+
+    inputs, ends = generation_inputs(model, prompts, config.pad_token_id), torch.tensor(config.eos_token_id)
+    rows, completions, left = list(range(len(prompts))), [[] for _ in prompts], config.max_new_tokens
+    while rows and left:
+        width = inputs["input_ids"].size(1)
+        piece = copy.deepcopy(config)
+        piece.max_new_tokens = min(left, PIECE) if "past_key_values" in inputs else left
+        ids = model.generate(**inputs, generation_config=piece)
+        stop = torch.isin(ids[:, width:], ends.to(ids.device))
+        for row, new, stops in zip(rows, ids[:, width:].tolist(), stop.tolist(), strict=True):
+            completions[row] += new[: stops.index(True) + 1] if True in stops else new
+        left -= piece.max_new_tokens
+        kept = (~stop.any(dim=1)).nonzero()[:, 0]
+        rows = [rows[place] for place in kept.tolist()]
+        if rows and left:
+            inputs["past_key_values"].batch_select_indices(kept)
+            mask = torch.nn.functional.pad(inputs["attention_mask"], (0, ids.size(1) - width), value=1)
+            inputs |= {"input_ids": ids[kept], "attention_mask": mask[kept]}
+    return completions
+
+
 def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Any]:
     """Inputs of `model.generate` for `prompts` of token ids: `input_ids` and `attention_mask` (B, longest prompt).
 
@@ -244,12 +286,10 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     """
     import torch
     from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
 
     rows = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
     width = max(map(len, rows))
-    cache = DynamicCache(config=model.config)
-    cacheable = computable_in_pieces(model) and all(type(layer) is DynamicLayer for layer in cache.layers)
+    cacheable = _attends_to_all(model)
     common = len(os.path.commonprefix([row[:-1] for row in rows])) if cacheable else 0
     padding = [width - len(row) for row in rows]
     ids = [[*row[:common], *[pad] * gap, *row[common:]] for row, gap in zip(rows, padding, strict=True)]
@@ -259,6 +299,7 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     inputs = {"input_ids": ids[index], "attention_mask": mask[index]}
     if not cacheable or width == 1:
         return inputs
+    cache = DynamicCache(config=model.config)
     if common:
         model.base_model(ids[:1, :common], past_key_values=cache)
         cache.batch_repeat_interleave(len(rows))
@@ -272,6 +313,15 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
         )
     cache.batch_select_indices(index)
     return inputs | {"past_key_values": cache}
+
+
+def _attends_to_all(model: PreTrainedModel) -> bool:
+    """Whether each token sees all before it, wherever it stands in the batch: then prompts can be shared."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    layers = DynamicCache(config=model.config).layers
+    return computable_in_pieces(model) and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def computable_in_pieces(model: PreTrainedModel) -> bool:

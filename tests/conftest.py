@@ -14,8 +14,24 @@ import pytest
 # Before any test module imports transformers or datasets.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# One thread for each process: tiny tensors only lose time in a pool, and `make test` has a process for each core.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The longest files, longest first. A worker takes the next file when it has finished one, so short ones at the end let
+# all workers end together.
+LONGEST = ("test_notebooks", "test_ablation", "test_distributed", "test_resume")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_make_parametrize_id(val: Any) -> str | None:
+    """Bytes go into a test's name by their length: gzip writes the time into them, and all workers need one name."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
 
 
 def demo_values(stage: str, **changes: Any) -> dict[str, Any]:
@@ -31,6 +47,14 @@ def no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [name for name in os.environ if name.startswith("FINR1_API_KEY")]
     for name in ("FINR1_ROOT", "FINR1_OUTPUTS", "FINR1_LAUNCHED", *keys):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_of_another_test() -> Iterator[None]:
+    """pyplot keeps each figure until it is closed; only a test that has drawn one imports it here."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +74,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)  # tiny tensors only lose time in a pool
     return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the embedded model, which the first worker that needs it converts for all."""
+    from filelock import FileLock
+
+    from finr1.models import EMBEDDED_MODEL, resolve_model
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with FileLock(folder / "embedded.lock"):
+        resolve_model(EMBEDDED_MODEL, folder / "embedded")
+    return folder / "embedded"
 
 
 @pytest.fixture

@@ -72,6 +72,34 @@ def test_values_and_gradients_are_those_of_trl(tiny, name, temperature, lora):
     assert bool(our_gradient.norm() > 1e-3) == bool(found.label_mask.any())
 
 
+GROUPS = [[11, 12, 13], [21, 22, 23, 24, 25]]  # two prompts; rows as a shuffled GRPO batch has them
+ANSWERS = [(0, [31, 32]), (1, [41, 42, 43, 44]), (0, [33, 34, 35]), (1, [45]), (0, [31, 32, 36])]
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "gradient_checkpointing"])
+def test_a_prompt_that_rows_share_goes_through_the_model_once(tiny, monkeypatch, checkpointing, lora):
+    rows = [[0] * (5 - len(GROUPS[at])) + GROUPS[at] + answer + [0] * (4 - len(answer)) for at, answer in ANSWERS]
+    ids = torch.tensor(rows)
+    labels = ids.masked_fill((ids == 0) | (torch.arange(9) < 5), -100)
+    inputs = {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": labels}
+    expected, their_gradient = scored(with_heads(tiny, False, lora=lora), inputs)
+    model, seen = with_heads(tiny, True, lora=lora), []
+    base = model.get_base_model().base_model if lora else model.base_model
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+        model.train()
+    forward = base.forward
+    monkeypatch.setattr(base, "forward", lambda **given: seen.append(given["input_ids"]) or forward(**given))
+    found, our_gradient = scored(model, inputs)
+    for value in VALUES:
+        assert torch.allclose(getattr(found, value).float(), getattr(expected, value).float(), atol=1e-5), value
+    assert torch.allclose(our_gradient, their_gradient, atol=1e-5, rtol=1e-4)
+    assert [trees.tolist() for trees in seen] == [
+        [[11, 12, 13, 31, 32, 33, 34, 35, 31, 32, 36], [21, 22, 23, 24, 25, 41, 42, 43, 44, 45, 0]]
+    ]
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_packed_rows_are_scored_whole(tiny, lora):
     one = batch([6, 5], "right", [3, 2])
@@ -97,7 +125,7 @@ def test_scoring_in_parts_changes_nothing(tiny, monkeypatch, name):
     assert torch.allclose(in_parts, whole, atol=1e-5, rtol=1e-4)
 
 
-def test_absolute_positions_stay_where_padding_is_left_out():
+def test_a_model_with_absolute_positions_keeps_them():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2, n_positions=32))
     inputs = batch(*BATCHES["padding on both sides of all rows"])

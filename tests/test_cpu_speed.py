@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, GPTNeoConfig, LlamaConfig, MistralConfig
 
-from finr1.cpu import attention_implementation, generation_inputs
+from finr1.cpu import PIECE, attention_implementation, complete, generation_inputs
 from finr1.models import load_model
 
 PAD, END = 0, 2
@@ -56,6 +58,29 @@ def test_prompts_computed_once_get_the_same_answers(grouped_heads, name):
     assert len({tuple(answer) for answer in found}) == len({tuple(prompt) for prompt in prompts})
 
 
+@pytest.mark.parametrize("length", [1, PIECE, 2 * PIECE + 3])
+@pytest.mark.parametrize("name", BATCHES)
+def test_rows_that_have_ended_leave_the_batch_and_no_answer_changes(grouped_heads, monkeypatch, name, length):
+    model, prompts = load_model(grouped_heads).eval(), BATCHES[name]
+    model.generation_config = GenerationConfig()
+    ends = [17, 40, 3, 55]  # some of what this model says, so that answers end at different places
+    config = GenerationConfig(max_new_tokens=length, do_sample=False, eos_token_id=ends, pad_token_id=PAD)
+    alone = [model.generate(torch.tensor([prompt]), generation_config=config)[0].tolist() for prompt in prompts]
+    expected = [tokens[len(prompt) :] for tokens, prompt in zip(alone, prompts, strict=True)]
+    sizes, forward = [], model.forward
+
+    @functools.wraps(forward)
+    def counted(*args, **given):
+        sizes.append(len(given["input_ids"]))
+        return forward(*args, **given)
+
+    monkeypatch.setattr(model, "forward", counted)
+    with torch.inference_mode():
+        assert complete(model, prompts, config) == expected
+    piece = length if name == "single tokens" else PIECE  # nothing to share: no cache, and one piece
+    assert sizes == [sum(len(answer) > step // piece * piece for answer in expected) for step in range(len(sizes))]
+
+
 def test_each_prompt_and_the_common_beginning_go_through_the_model_once(grouped_heads, monkeypatch):
     model, seen = load_model(grouped_heads).eval(), []
     forward = model.model.forward
@@ -97,7 +122,7 @@ def test_grouped_attention_is_eager_attention(grouped_heads):
         for name in ("eager", None):
             model = load_model(grouped_heads, attn_implementation=name)
             logits = model(ids, **inputs).logits
-            logits.square().mean().backward()
+            logits[inputs.get("attention_mask", torch.ones_like(ids)).bool()].square().mean().backward()
             found.append((logits, torch.cat([parameter.grad.flatten() for parameter in model.parameters()])))
         for one, other in zip(*found, strict=True):
             assert torch.allclose(one, other, atol=1e-5, rtol=1e-4)

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -157,15 +157,21 @@ def test_another_wrapper_than_asked_for_is_refused(base):
         launch(run)
 
 
+def free_port() -> int:
+    """Below those that the system hands out, or a server of another test could have it before the trainer does."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no free port below 32000")
+
+
 @pytest.mark.slow
 def test_a_second_node_joins_the_first(base, monkeypatch):
     """Two nodes of one process each; both of them are this machine."""
     paths = {"filtering_stage": str(base / "03_filtering"), "model_name_or_path": str(base / "04_sft" / "model")}
     paths |= {"data_stage": str(base / "01_data")}
     run = StubRun(demo(SFTParams, base, bf16=False, **TWO, **paths), base.parent / "other" / "04_sft")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    for name, value in {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+    for name, value in {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NODE_RANK", "1")
     second = subprocess.Popen([sys.executable, "-m", "finr1", "join", str(run.dir)])

@@ -11,6 +11,7 @@ from tiny_model import make_tiny_model
 from finr1.__main__ import main
 from finr1.evaluation import evaluate, harness
 from finr1.generation import SamplingParams, ScriptedBackend, TransformersBackend
+from finr1.models import EMBEDDED_MODEL
 from finr1.records import Problem, Turn, messages, write_jsonl
 from finr1.synthetic import generate_problems
 
@@ -75,12 +76,8 @@ def test_the_harness_and_we_agree_sample_by_sample(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_harness_and_we_agree_on_the_embedded_model(tmp_path):
-    from finr1.models import EMBEDDED_MODEL, resolve_model
-    from finr1.paths import cache_dir
-
-    cache = cache_dir() if (cache_dir() / EMBEDDED_MODEL).exists() else tmp_path
-    model = resolve_model(EMBEDDED_MODEL, cache)
+def test_the_harness_and_we_agree_on_the_embedded_model(embedded, tmp_path):
+    model = str(embedded / EMBEDDED_MODEL)
     assert_agreement(mixed_problems()[6:12], model, tmp_path / "tasks", batch_size=4, max_tokens=16)
 
 

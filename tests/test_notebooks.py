@@ -81,15 +81,20 @@ def test_the_recipe_of_both_trainings_is_plain_trl_that_can_be_copied():
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory) -> dict:
+def workshop(tmp_path_factory, embedded) -> dict:
     """Environment and arguments with which every run of this file is made."""
     folder = tmp_path_factory.mktemp("workshop")
     model = make_tiny_model(folder / "tiny")
+    (folder / "outputs").mkdir()
+    (folder / "outputs" / "cache").symlink_to(embedded)
     # One thread: tiny tensors only lose time in a pool, and two processes would fight over the cores.
     env = os.environ | {"FINR1_OUTPUTS": str(folder / "outputs"), "OMP_NUM_THREADS": "1"}
     settings = [f"--set={name}={model if value is None else value}" for name, value in SMALL.items()]
-    # 00 measures the speed of the embedded model; the tiny one would say nothing.
-    return {"folder": folder, "outputs": folder / "outputs", "env": env, "settings": settings}
+    # 00 measures the speed of the embedded model; the tiny one would say nothing. So it is slow, and other runs take it
+    # over from the first one, with its plan.
+    plan = json.dumps([setting.removeprefix("--set=") for setting in settings])
+    return {"folder": folder, "outputs": folder / "outputs", "env": env, "settings": settings,
+            "same_plan": f"--set=00_overview.changes={plan}"}  # fmt: skip
 
 
 def finr1(workshop: dict, *arguments: str) -> subprocess.CompletedProcess:
@@ -104,6 +109,18 @@ def made(workshop) -> Path:
     assert result.returncode == 0, result.stdout + result.stderr
     workshop["printed"] = result.stdout
     return workshop["outputs"] / "tiny"
+
+
+def taken_over(made: Path, run: str, stages: list[str]) -> Path:
+    """Folder of another run, to which these stages of the first one are complete and unchanged."""
+    folder = made.parent / run
+    for stage in stages:
+        shutil.copytree(made / stage, folder / stage)
+        record = read_manifest(folder / stage)
+        parameters = json.dumps(record["parameters"]).replace(f"outputs/{made.name}/", f"outputs/{run}/")
+        record |= {"run": run, "parameters": json.loads(parameters) | {"run": run}}
+        (folder / stage / "manifest.json").write_text(json.dumps(record), "utf8")
+    return folder
 
 
 @pytest.mark.slow
@@ -167,9 +184,10 @@ def test_running_again_skips_everything(made, workshop):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_identical_metrics_and_weights(made, workshop):
-    result = finr1(workshop, "--run", "again")
+    again = taken_over(made, "again", ["00_overview"])  # what it measures is of the machine, not of the seed
+    result = finr1(workshop, "--run", "again", "--until", "06_benchmark")
     assert result.returncode == 0, result.stdout + result.stderr
-    again = workshop["outputs"] / "again"
+    assert result.stdout.count("complete and unchanged") == 1, result.stdout
     for stage in ("01_data", "02_distillation", "03_filtering", "04_sft", "05_grpo", "06_benchmark"):
         assert read_manifest(made / stage)["metrics"] == read_manifest(again / stage)["metrics"], stage
     for stage in ("04_sft", "05_grpo"):
@@ -250,15 +268,14 @@ def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its
     workshop = workshop | {"env": workshop["env"] | {"FINR1_API_KEY_VERIFIER": "any"}}
     asked = {"max_steps": 8, "save_steps": 2, "verifier_backend": "endpoint", "verifier_model": "teacher"}
     settings = [f"--set=05_grpo.{name}={value}" for name, value in (asked | {"verifier_base_url": endpoint}).items()]
+    settings.append(workshop["same_plan"])
     unbroken = finr1(workshop, "--run", "tiny", "--until", "05_grpo", *settings)
     assert unbroken.returncode == 0, unbroken.stderr
     expected = (made / "05_grpo" / "model" / "model.safetensors").read_bytes()
     expected_rewards = _rewards(made / "05_grpo")
     assert "Yes is yes." in (made / "05_grpo" / "05_grpo.ipynb").read_text("utf8")
 
-    victim = workshop["outputs"] / "victim"
-    for stage in list(STAGES)[:5]:
-        shutil.copytree(made / stage, victim / stage)
+    victim = taken_over(made, "victim", list(STAGES)[:5])
     arguments = ["--run", "victim", "--until", "05_grpo", *settings]
     command = [sys.executable, "-m", "finr1", "run", "--preset", "demo", *workshop["settings"], *arguments]
     process = subprocess.Popen(
@@ -269,7 +286,8 @@ def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its
     while not (metrics.exists() and metrics.read_text().count("\n") >= 5) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(int(lock.read_text()), signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    printed, errors = process.communicate(timeout=120)
+    assert printed.count("complete and unchanged") == 5, printed
     assert process.returncode == 1 and "SIGKILL" in errors, errors
     assert not (victim / "05_grpo" / "manifest.json").exists()
 
@@ -282,7 +300,7 @@ def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its
 
 
 @pytest.mark.slow
-def test_an_endpoint_as_teacher_and_judge_and_its_key_is_nowhere(workshop):
+def test_an_endpoint_as_teacher_and_judge_and_its_key_is_nowhere(made, workshop):
     """Notebooks 02 and 03 against a real HTTP server; the planted key may stand in no file of the run."""
     key = "planted-key-7f3a"
     full_marks = json.dumps(dict.fromkeys(judge.CRITERIA, 1))
@@ -307,8 +325,9 @@ def test_an_endpoint_as_teacher_and_judge_and_its_key_is_nowhere(workshop):
         missing = finr1(workshop, "--run", "remote", "--until", "03_filtering", *endpoint)
         assert missing.returncode == 2 and "FINR1_API_KEY" in missing.stderr
         assert not (workshop["outputs"] / "remote").exists()
+        taken_over(made, "remote", ["00_overview"])
         with_key = workshop | {"env": workshop["env"] | {"FINR1_API_KEY": key}}
-        result = finr1(with_key, "--run", "remote", "--until", "03_filtering", *endpoint)
+        result = finr1(with_key, "--run", "remote", "--until", "03_filtering", workshop["same_plan"], *endpoint)
         assert result.returncode == 0, result.stdout + result.stderr
         assert any(headers.get("authorization") == f"Bearer {key}" for _, headers, _ in server.requests)
     metrics = read_manifest(workshop["outputs"] / "remote" / "03_filtering")["metrics"]

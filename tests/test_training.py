@@ -6,11 +6,9 @@ import json
 import math
 from types import SimpleNamespace
 
-import nbformat
-import pandas as pd
 import pytest
 import torch
-from recipes import make_trainer, recipe, train
+from recipes import cells, make_trainer, recipe, train
 
 from finr1 import cpu, curation, rewards, synthetic, teacher, training, watch
 from finr1.params import GRPOParams, SFTParams
@@ -132,14 +130,10 @@ def test_rewards_are_chosen_by_name_and_one_of_them_judges_the_answer():
 
 def pass_rates(rows: list[dict], texts: list[str]) -> dict[str, float]:
     """What notebook 05 makes of two answers to each row; not a number where no answer could be graded."""
-    notebook = nbformat.read(repository_root() / "notebooks" / "05_grpo.ipynb", as_version=4)
-    (cell,) = [cell.source for cell in notebook.cells if "rates = pd.Series" in cell.source]
-    names = {
-        "candidates": rows, "tries": [SimpleNamespace(tagged=text) for text in texts], "pd": pd, "rewards": rewards,
-        "watch": watch,
-        "params": SimpleNamespace(pass_rate_samples=2), "accuracy": recipe("05_grpo").accuracy_reward, "verifier": None,
-    }  # fmt: skip
-    exec(cell, names)
+    names = cells(
+        "05_grpo", "cell-12b", candidates=rows, tries=[SimpleNamespace(tagged=text) for text in texts],
+        params=SimpleNamespace(pass_rate_samples=2), accuracy=recipe("05_grpo").accuracy_reward, verifier=None,
+    )  # fmt: skip
     return names["rates"].to_dict()
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from finr1.cpu import generation_inputs
+from finr1.cpu import complete
 from finr1.generation.answering import Backend, Completion, Groups, Job, Request, SamplingParams
 from finr1.models import load_model, load_tokenizer, whole_model
 
@@ -110,13 +110,10 @@ class TransformersBackend(Backend):
         config = GenerationConfig(max_new_tokens=sampling.max_tokens, eos_token_id=end, pad_token_id=pad, **decoding)
         with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_seed(job for job, _ in batch))
-            inputs = generation_inputs(model, [prompt for _, prompt in batch], pad)
-            output = model.generate(**inputs, generation_config=config)
+            answers = complete(model, [prompt for _, prompt in batch], config)
         completions = []
-        for (job, prompt), tokens in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            ended = end in tokens
-            if ended:  # what follows is padding
-                tokens = tokens[: tokens.index(end) + 1]
+        for (job, prompt), tokens in zip(batch, answers, strict=True):
+            ended = tokens[-1] == end
             text = tokenizer.decode(tokens, skip_special_tokens=True)
             usage = {"prompt_tokens": len(prompt), "completion_tokens": len(tokens)}
             completions.append(job.completion(text, finish_reason="stop" if ended else "length", usage=usage))
