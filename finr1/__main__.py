@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from finr1 import launch, pipeline, plan, sources
 from finr1.evaluation import harness, regrade
 from finr1.generation import command as generation_command
+from finr1.paths import remedy
 
 COMMANDS = (pipeline, launch, plan, sources, generation_command, regrade, harness)
 
@@ -25,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again resumes", file=sys.stderr)
         return 130
+    except OSError as error:  # what cannot be read or written, in one line
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print("; ".join(filter(None, [what, remedy(error)])), file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

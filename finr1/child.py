@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from finr1.locks import lock
 from finr1.params import Params
 from finr1.paths import shown
 
@@ -26,22 +26,9 @@ LOCK_FILE = "train.lock"
 LOADED_FILE = "train_files.json"  # {package file: sha256} of what the trainer has loaded
 
 
-@contextmanager
-def stage_lock(stage_dir: Path) -> Iterator[None]:
-    """Hold the training lock of a stage folder; RuntimeError when another process does.
-
-    The kernel drops the lock when its holder dies, so nothing is left to clean up after a crash.
-    """
-    with (stage_dir / LOCK_FILE).open("a+", encoding="utf8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise RuntimeError(f"process {file.read()} is at work in {shown(stage_dir)}: wait or end it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+def stage_lock(stage_dir: Path) -> AbstractContextManager[None]:
+    """Hold the training lock of a stage folder; RuntimeError when another process does."""
+    return lock(stage_dir / LOCK_FILE, f"is at work in {shown(stage_dir)}")
 
 
 def first_gpu() -> str:

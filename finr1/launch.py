@@ -38,6 +38,7 @@ PARAMS_FILE = "params.yaml"
 SCRIPT = "train.py"
 LOG_FILE = "train.log"
 MODEL_FOLDER = "model"
+JOIN_HOURS = 24  # a further node waits so long for the first one
 MADE_BY_TRAINING = (
     MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE
 )  # fmt: skip
@@ -171,16 +172,26 @@ def environment(num_processes: int) -> dict[str, str]:
 def join(stage_dir: Path) -> int:
     """On a further node: wait for the first node's trainer, take part in it; returns this node's exit code.
 
-    The folder is on a file system that all nodes share. Returns 0 without training when `model/` is there.
+    The folder is on a file system that all nodes share. Returns 0 without training when `model/` is there, 1 when no
+    trainer came up within `JOIN_HOURS`, 2 for a folder of no training and wrong environment variables.
     """
-    address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
-    while True:
+    unset, port = [name for name in _NODES if not os.environ.get(name)], os.environ.get("MASTER_PORT", "")
+    if unset or not port.isdecimal() or int(port) >= 2**16 or stage_dir.name not in ("04_sft", "05_grpo"):
+        wrong = f"{stage_dir}: join takes a folder 04_sft or 05_grpo, and the variables of docs/distributed.md"
+        print(f"{wrong}; not set: {', '.join(unset) or 'none'}; MASTER_PORT: {port!r}", file=sys.stderr)
+        return 2
+    address, ends = (os.environ["MASTER_ADDR"], int(port)), time.monotonic() + 3600 * JOIN_HOURS
+    print(f"waiting for the trainer of {stage_dir.name} at {address[0]}:{port}, {JOIN_HOURS} hours at most", flush=True)
+    while time.monotonic() < ends:
         with suppress(OSError), socket.create_connection(address, timeout=1):
             break
         if (stage_dir / MODEL_FOLDER).exists():
             print(f"{shown(stage_dir / MODEL_FOLDER)} is complete: no training")
             return 0
         time.sleep(0.2)
+    else:
+        print(f"no trainer at {address[0]}:{port}: does `python -m finr1 run` run on the first node?", file=sys.stderr)
+        return 1
     # Only now: what stood there before the first node started its trainer may be an older run's.
     params = STAGES[stage_dir.name].from_yaml(stage_dir / PARAMS_FILE)
     arguments = launcher_argv(stage_dir, params.num_processes, params.distributed)

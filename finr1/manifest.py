@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from pydantic_core import to_json
 
-from finr1.paths import repository_root
+from finr1.paths import replacing, repository_root
 
 MANIFEST_FILE = "manifest.json"
 
@@ -40,12 +40,8 @@ def write_json(path: Path, value: Any) -> None:
 
     NumPy's numbers and arrays become numbers and lists, paths text; NaN and infinity, which JSON lacks, become null.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         file.write(to_json(value, indent=2, inf_nan_mode="null", fallback=lambda array: array.tolist()) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read_manifest(stage_dir: Path) -> dict[str, Any]:

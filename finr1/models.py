@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1.cpu import attention_implementation
+from finr1.locks import lock
 from finr1.paths import resolve
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ def resolve_model(model_name_or_path: str, cache: Path) -> str:
         return str(folder) if folder.is_dir() else model_name_or_path
     folder = cache / EMBEDDED_MODEL
     if not folder.exists():
-        _convert_embedded_model(folder)
+        with lock(cache / f"{EMBEDDED_MODEL}.lock", "converts the embedded model", wait=True):
+            if not folder.exists():  # still
+                _convert_embedded_model(folder)
     return str(folder)
 
 
@@ -56,11 +60,13 @@ def _convert_embedded_model(folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(quantised.config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    os.replace(temporary, folder)  # complete or absent, whatever kills us in between
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        os.replace(temporary, folder)  # complete or absent, whatever kills us in between
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # half a model, on a full disk
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

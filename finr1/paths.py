@@ -5,11 +5,23 @@ papermill works in the shell's folder and JupyterLab in `notebooks/`; a path mus
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
+
+_FULL = "there is no room: `df -h` and `quota -s` show where"
+_IN_THE_WAY = "a file stands where a folder should be: move it away"
+_NOT_OURS = "this user may not write there: `FINR1_OUTPUTS` names another folder for runs, `HOME` one for caches"
+_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL)
+_REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NOT_OURS)
+_REMEDIES |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _IN_THE_WAY)
+_REMEDIES |= {errno.EISDIR: "a folder stands where a file should be: move it away"}
 
 
 def repository_root() -> Path:
@@ -62,3 +74,36 @@ def shown(path: Path) -> str:
 def data_beside(module: str, name: str) -> Any:
     """The content of the YAML file `name` that lies beside a module, which passes its `__file__`."""
     return yaml.safe_load(Path(module).with_name(name).read_text("utf8"))
+
+
+def remedy(told: object) -> str:
+    """What mends the failed writing that an error, or its text, tells of; "" for any other error."""
+    if number := re.search(r"\[Errno (\d+)\]|os error (\d+)", str(told)):
+        return _REMEDIES.get(int(number[1] or number[2]), "")
+    return _FULL if re.search("disk is full|failed writing file", str(told)) else ""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put `path` into an OSError of the block that names no file: `write` knows none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that becomes `path` when the block ends, and nothing if it fails; a kill leaves the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with naming(path), temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -14,7 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from finr1 import manifest
 from finr1.launch import clean_lines
 from finr1.params import STAGES, ParameterError, Params, read_flat_yaml
 from finr1.params.base import did_you_mean, quoted
-from finr1.paths import outputs_root, preset_names, repository_root, shown
+from finr1.paths import naming, outputs_root, preset_names, remedy, repository_root, shown
 from finr1.progress import duration
-from finr1.run import KERNEL_LOG, STATE_FILE, missing_inputs, stage_folder
+from finr1.run import KERNEL_LOG, STATE_FILE, missing_inputs, stage_folder, turn
 
 _LAST_LINES = 12  # of a traceback or a log, as many as an error shows
 
@@ -71,7 +71,7 @@ def run_preset(
     plan = load_preset(preset, run, stages, changes)
     run_stages(list(plan.values()), stages if "all" in force else force)
     report = outputs_root() / run / "07_report"
-    if not manifest.what_is_missing(report):
+    if report.name in stages:  # else the one that lies there tells of another run
         print(f"\n{(report / 'summary.txt').read_text('utf8').rstrip()}\n\nreport: {shown(report / 'report.html')}")
 
 
@@ -124,17 +124,18 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
     several = len({params.run for params in plan}) > 1
     for params in plan:
         stage, name = params.stage, f"{params.run}/{params.stage}" if several else params.stage
-        reason = f"--force {stage}" if stage in forced else why_run(params)
-        if reason is None:
-            print(f"skip {name}: complete and unchanged", flush=True)
-            continue
-        if stage in forced:
-            for file in (manifest.MANIFEST_FILE, STATE_FILE):  # without them, `Run` starts afresh
-                (stage_folder(params) / file).unlink(missing_ok=True)
-        print(f"run  {name}: {reason}", flush=True)
-        started = time.monotonic()
-        execute(stage, params)
-        print(f"done {name}: {duration(time.monotonic() - started)}", flush=True)
+        with nullcontext() if why_run(params) is None and stage not in forced else turn(stage_folder(params)):
+            reason = f"--force {stage}" if stage in forced else why_run(params)  # whoever had its turn may have done it
+            if reason is None:
+                print(f"skip {name}: complete and unchanged", flush=True)
+                continue
+            if stage in forced:
+                for file in (manifest.MANIFEST_FILE, STATE_FILE):  # without them, `Run` starts afresh
+                    (stage_folder(params) / file).unlink(missing_ok=True)
+            print(f"run  {name}: {reason}", flush=True)
+            started = time.monotonic()
+            execute(stage, params)
+            print(f"done {name}: {duration(time.monotonic() - started)}", flush=True)
 
 
 def _check_requirements(plan: Sequence[Params], forced: Collection[str]) -> None:
@@ -194,7 +195,7 @@ def execute(stage: str, params: Params) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     executed, log_file = folder / f"{stage}.ipynb", folder / KERNEL_LOG
     try:
-        with log_file.open("wb") as log:
+        with naming(executed), log_file.open("wb") as log:
             papermill.execute_notebook(
                 str(repository_root() / "notebooks" / f"{stage}.ipynb"),
                 str(executed),
@@ -212,8 +213,12 @@ def execute(stage: str, params: Params) -> None:
     except papermill.PapermillExecutionError as error:
         trace = clean_lines("\n".join(error.traceback))
         lines = [f"failed in cell [{error.exec_count}]", *trace[-_LAST_LINES - error.evalue.count("\n") :]]
-    except DeadKernelError:
-        lines = ["failed: its kernel died, as when the system ends a process that takes too much memory"]
-        lines += clean_lines(log_file.read_text("utf8", errors="replace"))[-_LAST_LINES:]
+        if told := remedy(error.evalue):
+            lines = [f"failed in cell [{error.exec_count}], below {shown(folder)}: {error.evalue}; {told}"]
+    except RuntimeError as error:  # it may have come up and died, or never have come up, as without a HOME
+        dead = isinstance(error, DeadKernelError)
+        why = "its kernel died, as when the system ends a process that takes too much memory" if dead else error
+        log_lines = clean_lines(log_file.read_text("utf8", errors="replace"))[-_LAST_LINES:]
+        lines = [f"failed: {why}", *log_lines, *filter(None, [remedy("\n".join(log_lines))])]
     lines += [f"The executed notebook: {shown(executed)}", "The same command again resumes from here."]
     raise NotebookFailed(f"{stage} " + "\n".join(lines))

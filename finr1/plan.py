@@ -176,6 +176,9 @@ def make_plan(preset: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     """
     pairs = {change: change.partition("=")[::2] for change in changes}
     assumed = ASSUMED | {name: float(value) for name, value in pairs.values() if name in ASSUMED}
+    for name, value in assumed.items():
+        if not (0 < value < math.inf or (name, value) == ("gpu_hour_price", 0.0)):
+            raise ValueError(f"{name} = {value}: should be above 0, and finite")
     stages = load_preset(preset, preset, list(STAGES), [c for c, (name, _) in pairs.items() if name not in ASSUMED])
     data, teacher, sft, grpo = (stages[name] for name in ("01_data", "02_distillation", "04_sft", "05_grpo"))
     shape, processes = shape_of(sft.model_name_or_path), max(sft.num_processes, grpo.num_processes)

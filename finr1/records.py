@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from finr1 import grading
+from finr1.paths import replacing
 
 AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", "code"]
 Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
@@ -113,13 +114,10 @@ def render_completion(reasoning: str, answer: str) -> str:
 
 def write_jsonl(path: Path, rows: Iterable[Record | dict]) -> None:
     """Write `rows` one JSON object a line, atomically. UTF-8, Chinese kept readable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf8") as file:
+    with replacing(path) as file:
         for row in rows:
             data = row.model_dump(mode="json") if isinstance(row, Record) else row
-            file.write(json.dumps(data, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+            file.write(json.dumps(data, ensure_ascii=False).encode() + b"\n")
 
 
 def read_jsonl(path: Path, record: type[Record]) -> Iterator:

@@ -12,22 +12,24 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from finr1 import manifest
-from finr1.child import LOADED_FILE, LOCK_FILE, stage_lock
+from finr1.child import LOADED_FILE, stage_lock
 from finr1.launch import MADE_BY_TRAINING, PARAMS_FILE, SCRIPT, launch, notebook_file  # noqa: F401
+from finr1.locks import lock
 from finr1.manifest import MANIFEST_FILE, read_manifest
 from finr1.params import STAGES, ParameterError, Params
 from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 
 KERNEL_LOG = "kernel.log"
 STATE_FILE = "state.json"
-# Never removed: answers, and what papermill and the lock have open in this folder right now.
-_KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG, LOCK_FILE)
+# Never removed: answers, and what papermill and the locks have open in this folder right now.
+_KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG, ".lock")
+_AT_WORK: dict[Path, AbstractContextManager[None]] = {}  # stages that this process has begun and not finished
 
 
 def missing_inputs(params: Params) -> dict[Path, str]:
@@ -49,10 +51,27 @@ def stage_folder(params: Params) -> Path:
     return outputs_root() / params.run / params.stage
 
 
+def kernel_lock(folder: Path, wait: bool = False) -> AbstractContextManager[None]:
+    """Hold a stage folder for this kernel; while another process does, wait or raise RuntimeError."""
+    if folder in _AT_WORK:  # the cell was run again
+        return nullcontext()
+    return lock(folder / "kernel.lock", f"is at work in {shown(folder)} (a notebook left open counts)", wait)
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Wait, with a message, until no other `run` and no kernel is at work in a stage folder; then it is this one's."""
+    with lock(folder / "run.lock", f"runs {shown(folder)}", wait=True):
+        with kernel_lock(folder, wait=True):  # also that of a run that was killed: it ends within a second
+            pass
+        yield
+
+
 class Run:
     """One stage of one run. Making it prepares `outputs/<run>/<stage>/`; `finish` completes it.
 
-    Raises ParameterError when an input is incomplete and RuntimeError when a trainer is at work in the folder.
+    Raises ParameterError when an input is incomplete, and RuntimeError when a trainer is at work in the folder or
+    another process has begun the stage and neither finished it nor ended.
     """
 
     def __init__(self, params: Params):
@@ -67,8 +86,9 @@ class Run:
         # Taken now, as this is the code that runs; by the end of a long stage the files may have been edited.
         self._code = {"commit": manifest.commit(), "notebook": manifest.notebook_code(notebook_file(self.stage))}
         self._package = manifest.package_hashes()
-        self.dir.mkdir(parents=True, exist_ok=True)
         with stage_lock(self.dir):
+            (held := kernel_lock(self.dir)).__enter__()
+            _AT_WORK.setdefault(self.dir, held)
             self._prepare()
 
     def path(self, name: str) -> Path:
@@ -120,6 +140,8 @@ class Run:
             "finished": _now(),
         }
         manifest.write_json(self.dir / MANIFEST_FILE, record)
+        if held := _AT_WORK.pop(self.dir, None):
+            held.__exit__(None, None, None)
         print(f"{self.stage} is complete: {shown(self.dir / MANIFEST_FILE)}")
 
     def save_state(self) -> None:

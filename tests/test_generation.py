@@ -628,7 +628,7 @@ def test_the_command_stops_at_its_budget(key, tmp_path, capsys):
         ('{"id": "a", "messages": [{}]}\n{"id": "b"}', [], "line 2: messages: Field required"),
         ("\udc80", [], "line 1: row: Invalid JSON"),
         ('{"id": "a", "messages": [{}]}', ["--temperature", "-1"], "temperature"),
-        ('{"id": "a", "messages": [{}]}', ["--max-cost", "1"], "--max-cost needs"),
+        ('{"id": "a", "messages": [{}]}', ["--max-cost", "1"], "max_cost needs"),
         ('{"id": "a", "messages": [{}]}', ["--concurrency", "0"], "concurrency=0"),
         ('{"id": "a", "messages": [{}]}', ["--output", "IN"], "--output is the --input"),
         ('{"id": "a", "messages": [{}]}', ["--output", "OTHER"], "other.answers.jsonl: this line is no stored answer"),

@@ -6,8 +6,11 @@ import linecache
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from finr1 import launch
+from finr1.__main__ import main
 from finr1.launch import notebook_file, recipe_script
 from finr1.params import STAGES
 
@@ -60,3 +63,29 @@ def test_jupyters_notebook_counts_where_it_is_this_stages(project, monkeypatch):
     for session, expected in ((copy, copy), (other, own), (project / "gone.ipynb", own)):
         monkeypatch.setenv("JPY_SESSION_NAME", str(session))
         assert notebook_file("04_sft") == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "folder", "told"),
+    [
+        ({"MASTER_ADDR": None, "NODE_RANK": None}, "04_sft", "not set: NODE_RANK, MASTER_ADDR;"),
+        ({"MASTER_PORT": "many"}, "04_sft", "MASTER_PORT: 'many'"),
+        ({"MASTER_PORT": "99999"}, "04_sft", "MASTER_PORT: '99999'"),
+        ({}, "01_data", "join takes a folder 04_sft or 05_grpo"),
+        ({}, "", "join takes a folder 04_sft or 05_grpo"),
+    ],
+)
+def test_a_node_that_cannot_join_is_told_why(tmp_path, monkeypatch, capsys, changes, folder, told):
+    for name, value in ({"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "x", "MASTER_PORT": "9"} | changes).items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    assert main(["join", str(tmp_path / folder)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_node_does_not_wait_for_ever(tmp_path, monkeypatch, capsys):
+    for name, value in {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launch, "JOIN_HOURS", 1e-9)
+    assert launch.join(tmp_path / "04_sft") == 1
+    out, err = capsys.readouterr()
+    assert "waiting for the trainer of 04_sft at 127.0.0.1:9" in out and "no trainer at 127.0.0.1:9" in err

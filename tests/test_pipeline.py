@@ -355,11 +355,17 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, outputs):
     assert process.returncode == 130 and "Traceback" not in error and "the same command again resumes" in error
 
 
-def test_the_end_prints_the_reports_table_and_its_path(tiny, executed, outputs, capsys):
+def test_the_end_prints_the_reports_table_and_its_path_and_never_an_older_runs(tiny, monkeypatch, outputs, capsys):
     folder = outputs / "mine" / "07_report"
     folder.mkdir(parents=True)
     for name, text in (("summary.txt", "base 12.0\n"), ("report.html", "<html>"), ("manifest.json", '{"outputs": {}}')):
         (folder / name).write_text(text, "utf8")
-    run_tiny(executed)
-    text = capsys.readouterr().out
-    assert "base 12.0" in text and f"report: {folder / 'report.html'}" in text
+    monkeypatch.setattr(pipeline, "run_stages", lambda *_: None)
+    monkeypatch.setattr(pipeline, "load_preset", lambda *_: {})
+    for until in pipeline.STAGES:
+        pipeline.run_preset("tiny", "mine", until)
+        text = capsys.readouterr().out
+        whole = until == "07_report"
+        assert ("base 12.0" in text) == whole and (f"report: {folder / 'report.html'}" in text) == whole
+    pipeline.run_preset("tiny", "mine")
+    assert "base 12.0" in capsys.readouterr().out

@@ -125,7 +125,7 @@ def test_other_parameters_remove_artefacts_but_neither_answers_nor_the_running_n
     run.path("01_data.ipynb").write_text("{}", "utf8")
     again = Run(changed(DATA, num_train=9))
     left = sorted(path.name for path in again.dir.iterdir())
-    assert left == ["01_data.ipynb", "params.yaml", "state.json", "teacher.answers.jsonl", "train.lock"]
+    assert left == ["01_data.ipynb", "kernel.lock", "params.yaml", "state.json", "teacher.answers.jsonl", "train.lock"]
     assert DataParams.from_yaml(again.dir / "params.yaml").num_train == 9
 
 
@@ -189,7 +189,7 @@ def test_changed_code_removes_artefacts_but_neither_answers_nor_what_training_ma
     manifest.package_hashes.cache_clear()  # as in a new kernel
     again = Run(DATA)
     assert sorted(path.name for path in again.dir.iterdir()) == sorted(
-        [*kept, "params.yaml", "state.json", "train.lock"]
+        [*kept, "kernel.lock", "params.yaml", "state.json", "train.lock"]
     )
     assert again.state["launched"] == {"train.py": "a"} and again.fingerprint == run.fingerprint
 

@@ -16,7 +16,7 @@ import yaml
 from finr1.evaluation.regrade import read_benchmark
 from finr1.evaluation.samples import chat_sha256
 from finr1.params import read_flat_yaml
-from finr1.paths import data_beside
+from finr1.paths import data_beside, replacing
 from finr1.records import Problem, messages, write_jsonl
 
 TAG = "finr1"  # of all tasks
@@ -40,7 +40,8 @@ def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> None:
         task = {"task": name, "tag": TAG} | common
         task["dataset_kwargs"] = {"data_files": {"test": str(folder / f"{name}.jsonl")}}
         text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
-        (folder / f"{name}.yaml").write_text(f"class: !function finr1.evaluation.harness_task.ChatTask\n{text}", "utf8")
+        with replacing(folder / f"{name}.yaml") as file:
+            file.write(f"class: !function finr1.evaluation.harness_task.ChatTask\n{text}".encode())
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -61,10 +62,10 @@ def run_export(options: argparse.Namespace) -> int:
         if asked != {problem.id: chat_sha256(messages(problem)) for problem in items}:
             raise ValueError(f"{stage} was asked with other prompts or items than today's")
         max_tokens = read_flat_yaml(stage / "params.yaml").values["max_tokens"]
-        export(items, options.output, max_tokens)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
+    export(items, options.output, max_tokens)
     print(f"{len(items)} items of {', '.join(sorted({item.source for item in items}))} in {options.output}")
     print(f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {TAG} "
           "--apply_chat_template")  # fmt: skip

@@ -5,30 +5,36 @@ The file is JSONL, one line per answer. sqlite3 was weighed: users read, filter 
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
+
+from finr1.locks import lock
+from finr1.paths import naming, shown
 
 _LINE_START = b'{"key":"'
+_READ = BeforeValidator(lambda chat: json.loads(chat) if isinstance(chat, str) else chat)
 
 
 class Request(BaseModel):
-    """A chat that awaits its next assistant turn."""
+    """A chat, `[{"role": "user", "content": "..."}, ...]` or that as JSON text, that awaits the assistant's turn."""
 
     id: str | int  # the caller's own; not part of the key, so it may change without asking again
-    messages: list[dict[str, Any]] = Field(min_length=1)  # [{"role": "user", "content": "..."}, ...]
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1), _READ]
 
 
-class SamplingParams(BaseModel, extra="forbid", frozen=True):
+class SamplingParams(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """How to decode. `temperature=0` is greedy."""
 
     temperature: float = Field(0.0, ge=0)
@@ -114,7 +120,20 @@ class AnswerStore:
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self.answers: dict[str, Completion] = {}  # by key, as of the last `put`
         self._end = 0  # everything before this byte is in `answers`
+        # True while this process asks for what is missing. The ranks of a training need no turns: its folder is locked.
+        self.asking = os.environ.get("WORLD_SIZE", "1") != "1"
         self.put([])
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait, with a message, until no other process asks for what the store lacks; then it is this one's turn."""
+        path = self.path.with_name(f"{self.path.name}.lock")
+        with lock(path, f"asks for answers that go to {shown(self.path.absolute())}", wait=True):
+            self.asking = True
+            try:
+                yield
+            finally:
+                self.asking = False
 
     def put(self, completions: Iterable[Completion]) -> None:
         """Append the answers whose keys are new, in one write, and take in what other processes have stored since.
@@ -127,8 +146,9 @@ class AnswerStore:
             answers = {answer.key: answer for answer in completions if answer.error is None}
             new = [answer.model_dump_json() + "\n" for key, answer in answers.items() if key not in self.answers]
             data = "".join(new).encode()
-            while data:
-                data = data[os.write(self._fd, data) :]
+            with naming(self.path):
+                while data:
+                    data = data[os.write(self._fd, data) :]
             self._read_new_lines()
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
@@ -138,16 +158,20 @@ class AnswerStore:
         with open(self._fd, "rb", closefd=False) as file:
             file.seek(self._end)
             for line in file:
+                size = len(line)
                 # Under the lock nobody else is in the middle of a line.
                 if not line.endswith(b"\n") and _LINE_START.startswith(line[: len(_LINE_START)]):
                     os.ftruncate(self._fd, self._end)
                     break
-                try:
-                    answer = Completion.model_validate_json(line)
+                try:  # an editor may have left a byte order mark or an empty line
+                    if line := line.removeprefix(codecs.BOM_UTF8).strip():
+                        answer = Completion.model_validate_json(line)
+                        self.answers.setdefault(answer.key, answer)
                 except ValueError:
-                    raise ValueError(f"{self.path}: this line is no stored answer: {line[:80]!r}") from None
-                self.answers.setdefault(answer.key, answer)
-                self._end += len(line)
+                    where = f"line {self.path.read_bytes()[: self._end].count(10) + 1}, {line[:80]!r}"
+                    advice = "repair or remove the line; without it, its request is asked again"
+                    raise ValueError(f"{self.path}: this line is no stored answer: {where}; {advice}") from None
+                self._end += size
 
 
 Groups = Iterator[list[Completion]]
@@ -181,6 +205,14 @@ class Budget:
     prompt_price: float = 0.0  # for a million prompt tokens
     completion_price: float = 0.0  # for a million completion tokens, reasoning included
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what would be no limit: NaN, infinity, less than nothing, a limit without a price."""
+        for name, value in vars(self).items():
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} = {value}: should be 0 or more, and finite")
+        if self.max_cost is not None and not (self.prompt_price or self.completion_price):
+            raise ValueError("max_cost needs prompt_price or completion_price above 0")
+
 
 @dataclass
 class Progress:
@@ -190,7 +222,7 @@ class Progress:
     reused: int  # of them, from the store, at no cost
     answered: int = 0
     failed: int = 0
-    uncounted: int = 0  # answers without token counts
+    uncounted: int = 0  # answers without a count of tokens that have a price
     tokens: int = 0  # of the answers
     cost: float = 0.0
     seconds: float = 0.0
@@ -219,6 +251,9 @@ def generate(
     `on_error="none"` failures end nothing, and each request without an answer gets a completion with `error` set, which
     is not stored: running again asks again.
     """
+    if store is not None and not store.asking:
+        with store.turn():  # whoever waited here finds the other's answers in the store, and pays for none twice
+            return generate(requests, sampling, backend, store, on_progress, on_error, budget)
     jobs = [
         Job(request, sample, request_key(request, sampling, backend.fingerprint, sample))
         for request in requests
@@ -248,11 +283,12 @@ def generate(
             for completion in group:
                 answers[completion.key] = completion
                 prompt, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
+                counts = ((prompt, budget.prompt_price), (written, budget.completion_price))
                 progress.failed += completion.error is not None
                 progress.answered += completion.error is None
-                progress.uncounted += completion.error is None and written is None
+                progress.uncounted += completion.error is None and any(n is None and price for n, price in counts)
                 progress.tokens += written or 0
-                progress.cost += ((prompt or 0) * budget.prompt_price + (written or 0) * budget.completion_price) / 1e6
+                progress.cost += sum((n or 0) * price for n, price in counts) / 1e6
             progress.seconds = time.monotonic() - started
             if on_progress is not None and progress.seconds - told >= 1.0:
                 told = progress.seconds

@@ -7,6 +7,7 @@ beside it, in `NAME.answers.jsonl`, as soon as they arrive: the same command aga
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
 from functools import partial
 from pathlib import Path
@@ -46,18 +47,17 @@ def answer_file(options: argparse.Namespace) -> int:
         requests = read_requests(options.input)
         sampling = SamplingParams(**{name: getattr(options, name) for name in SamplingParams.model_fields})
         backend = EndpointBackend(options.base_url, options.model, options.api_key_env, options.concurrency)
-        if options.max_cost is not None and not (options.prompt_price or options.completion_price):
-            raise ValueError("--max-cost needs --prompt-price or --completion-price")
+        budget = Budget(options.max_cost, options.prompt_price, options.completion_price)
         if options.output.resolve() == options.input.resolve():
             raise ValueError(f"{options.output}: --output is the --input")
         store = AnswerStore(options.output.with_suffix(".answers.jsonl"))
         backend.check()
-    except (OSError, ValueError, GenerationError) as error:  # pydantic's error is a ValueError
+    except (ValueError, GenerationError) as error:  # pydantic's error is a ValueError
         tell(error)
         return 2
-    budget = Budget(options.max_cost, options.prompt_price, options.completion_price)
-    answers = generate(requests, sampling, backend, store, on_progress=tell, on_error="none", budget=budget)
-    write_jsonl(options.output, [answer.model_dump() for answer in answers])
+    with store.turn():
+        answers = generate(requests, sampling, backend, store, on_progress=tell, on_error="none", budget=budget)
+        write_jsonl(options.output, [answer.model_dump() for answer in answers])
     failures = [answer for answer in answers if answer.error is not None]
     for answer in failures[:10]:
         tell(f"{answer.id}: {answer.error}")
@@ -69,7 +69,7 @@ def answer_file(options: argparse.Namespace) -> int:
 def read_requests(path: Path) -> list[Request]:
     """The requests of a JSONL file. Raises `ValueError` with file and line for a bad row."""
     requests = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         try:
             if line.strip():
                 requests.append(Request.model_validate_json(line))

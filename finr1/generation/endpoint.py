@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from finr1.generation.answering import Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams
+from finr1.generation.answering import Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams, Usage
 
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
+_MOST_TOKENS = 10**8  # of one request; a server that counts more lies
 
 
 @dataclass
@@ -122,7 +123,9 @@ class EndpointBackend(Backend):
         """The one place where an exception becomes words: address, status, what to do. Never the key."""
         status, text = getattr(error, "status_code", None), f"no answer: {str(error.__cause__ or '') or error}"
         if status is not None:  # `error.message` has what OpenAI's servers say, and drops what others do
-            text = f"HTTP {status}: {error.response.text}"
+            header = {"Location": status < 400, "Retry-After": status in (429, 503)}
+            told = [f", {name} {error.response.headers.get(name)}" for name, counts in header.items() if counts]
+            text = f"HTTP {status}{''.join(told)}: {error.response.text}"
         advice = dict.fromkeys((401, 403), f"the key in {self.api_key_env} was refused")
         advice |= dict.fromkeys((301, 302, 303, 307, 308), "a redirect; put the new address into base_url")
         advice[404] = "no such model, or no such address"
@@ -144,20 +147,34 @@ class EndpointBackend(Backend):
 def read_reply(content: bytes) -> dict[str, Any]:
     """Text, reasoning, finish reason and usage in a reply's JSON; raises `ValueError` for anything without an answer.
 
-    Some servers say 200 and mean an error (OpenRouter), or break an answer off for lack of capacity (DeepSeek).
+    Some servers say 200 and mean an error (OpenRouter), or break an answer off for lack of capacity (DeepSeek). Empty
+    text is an answer if it was cut or filtered, or if its tokens are counted. A count that can't be true is none.
     """
     try:
         reply = json.loads(content)
-        choice = reply["choices"][0]
-        message = choice["message"]
-        # DeepSeek and older vLLM have `reasoning_content`, newer vLLM and OpenRouter `reasoning`.
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
-        text, finish_reason = message.get("content") or "", choice.get("finish_reason")
-    except (LookupError, TypeError, AttributeError):
+        choice, usage = reply["choices"][0], reply.get("usage")
+        message, finish_reason = choice["message"], choice.get("finish_reason")
+        body = message.get("content")
+        text = _text(body) or _text(message.get("refusal"))
+        # DeepSeek and older vLLM have `reasoning_content`, newer vLLM and OpenRouter `reasoning`, Mistral typed parts.
+        apart = message.get("reasoning_content") or message.get("reasoning") or _text(body, "thinking")
+        reasoning = _text(apart) if isinstance(apart, str) else ""
+        error = reply.get("error") or choice.get("error") or finish_reason in ("error", "insufficient_system_resource")
+    except (LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError("the reply has no message") from None
-    if reply.get("error") or choice.get("error") or finish_reason in ("error", "insufficient_system_resource"):
-        raise ValueError("the server means an error")
-    if not (text or reasoning or finish_reason):
-        raise ValueError("the reply holds no answer")
-    counted = {"finish_reason": finish_reason or "unknown", "usage": reply.get("usage") or {}}
-    return {"text": text, "reasoning": reasoning, **counted}
+    least = int(bool(text or reasoning))  # tokens; whoever counts none for a text, lies
+    counts = {name: (usage if isinstance(usage, dict) else {}).get(name) for name in Usage.model_fields}
+    counts = {name: n if type(n) is int and least <= n <= _MOST_TOKENS else None for name, n in counts.items()}
+    empty = not (text or reasoning or finish_reason in ("length", "content_filter"))
+    if error or empty and (body != "" or not counts["completion_tokens"]):
+        raise ValueError("the reply means an error, or holds no answer")
+    said = {"text": text, "reasoning": reasoning or None, "finish_reason": str(finish_reason or "unknown")}
+    return said | {"usage": counts}
+
+
+def _text(body: Any, kind: str = "") -> str:
+    """The text of a message's content: one text, or of its typed parts those of one kind (default: text)."""
+    if isinstance(body, list):
+        return "".join(_text(part[kind or "text"]) for part in body if part["type"] == (kind or "text"))
+    # Half a character (a lone surrogate) could not be stored. A number has no `encode`: that is no text.
+    return "" if body is None or kind else body.encode("utf8", "replace").decode("utf8")

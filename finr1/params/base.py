@@ -74,7 +74,8 @@ class Params(BaseModel):
         """Write a file that `from_yaml` and `papermill -f` read back to the same parameters; floats keep a point."""
         values = self.model_dump()
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
-        path.write_text(text, "utf8")
+        with paths.replacing(path) as file:
+            file.write(text.encode())
 
     def input_names(self) -> dict[str, str]:
         """Parameter -> folder as written, for each input stage."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from finr1 import grading
 from finr1.records import Problem
 from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
-from finr1.sources.files import BROKEN, PAPER, Files, Results, SourceError, download, load_hub, read_each, read_folder
+from finr1.sources.files import PAPER, Broken, Files, Results, SourceError, download, load_hub, read_each, read_folder
 
 __all__ = ["SOURCES", "Loaded", "Source", "SourceError", "load_source"]
 
@@ -98,19 +98,20 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
     """Read the source `name` from its folder below `data_dir`, or from its public home if no `data_dir` is given.
 
     Downloads are kept in `cache_dir` (default `~/.cache/finr1`). Every record is kept or counted under a reason, and
-    an id is kept once. Raises `KeyError` for an unknown name, and `SourceError` for a file that cannot be read, a
-    missing folder or an unreachable home; the message says what to put where.
+    an id is kept once. Raises `KeyError` for an unknown name, and `SourceError` for a missing folder, an unreachable
+    home and where no file can be read; the message says what to put where. One such file among others is counted.
     """
     source = SOURCES[name]
     folder = source.folder_in(data_dir) if data_dir else None
     try:
         if not folder and not source.fetch:
             raise SourceError("it cannot be downloaded")
-        content = read_folder(folder) if folder else source.fetch((cache_dir or Path.home() / ".cache/finr1") / name)
+        cache = (cache_dir or Path.home() / ".cache/finr1") / name
+        content = read_folder(folder, source.language == "zh") if folder else source.fetch(cache)
     except SourceError as error:
         place = folder or "a folder below data_dir"
         raise SourceError(f"{name}: {error}; its files belong into {place} and come from {source.home}") from error
-    files = {file: [record for record in records if record is not BROKEN] for file, records in content.items()}
+    files = {file: [row for row in records if not isinstance(row, Broken)] for file, records in content.items()}
     outcomes = {file: [[] for _ in records] for file, records in files.items()}  # of each question of each record
     kept: dict[str, tuple[str, Problem]] = {}  # id -> (file, problem)
     for file, number, result in source.read_files(files) if source.read_files else read_each(source.read, files):
@@ -121,9 +122,9 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
         outcomes[file][number].append(result)
     rows = []
     for file, records in outcomes.items():
-        records += [["broken record"]] * (len(content[file]) - len(records))
+        records += [[record] for record in content[file] if isinstance(record, Broken)]
         lost = [results for results in records if not any(isinstance(result, Problem) for result in results)]
-        dropped = Counter(results[0] if results else "no question" for results in lost)
+        dropped = Counter(str(results[0]) if results else "no question" for results in lost)
         row = {"source": name, "file": file, "raw": len(records), "kept": len(records) - len(lost)}
         rows.append(row | {"dropped": dict(dropped.most_common())})
     return Loaded([problem for _, problem in kept.values()], rows)
@@ -162,6 +163,7 @@ def print_counts(options: argparse.Namespace) -> int:
     for name in there:
         try:
             for row in load_source(name, options.data).rows:
+                errors += [f"{name}: {row['file']}: {why}" for why in row["dropped"] if why.startswith("unreadable f")]
                 dropped = json.dumps(row["dropped"], ensure_ascii=False) if row["dropped"] else ""
                 line = f"{name:22}{row['raw']:9}{row['kept']:9}  {row['file']} {dropped}"
                 print(json.dumps(row, ensure_ascii=False) if options.json else line)

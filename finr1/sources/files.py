@@ -1,35 +1,44 @@
-"""Bytes to rows: JSON lists, JSONL, CSV, their .gz and zip archives of them, from a folder, a download or the hub.
+"""Bytes to rows: JSON lists, JSONL, CSV, TSV, Parquet, .gz and zip of them, from a folder, a download or the hub.
 
-A file becomes a list of raw records. A file that cannot be read is an error that names it; a single broken record
-becomes `BROKEN`, which the loader counts. CSV is read by Python's own parser: pandas reads a row with a stray comma as
-if its first cell were an index, and takes `"a"b` for a cell. Behind that stands what the readers of records share.
+A file becomes a list of raw records, a broken record `BROKEN`, and a file that cannot be read one `Broken` with its
+reason; the loader counts both. CSV is read by Python's own parser: pandas reads a row with a stray comma as if its
+first cell were an index, and takes `"a"b` for a cell. Behind that stands what the readers of records share.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import hashlib
 import io
 import json
-import os
+import lzma
 import re
+import unicodedata
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finr1 import reported
+from finr1.paths import remedy, replacing
 from finr1.records import Problem
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz", ".zip")
-OTHER_DATA = (".parquet", ".arrow", ".tsv", ".xlsx", ".xls")  # named when they lie there, not read
+_TEXT = (".json", ".jsonl", ".csv", ".tsv")
+SUFFIXES = (*_TEXT, *(f"{suffix}.gz" for suffix in _TEXT), ".parquet", ".zip")
+OTHER_DATA = (".arrow", ".xlsx", ".xls")  # counted where they lie, not read
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
-BROKEN = object()  # stands for a record that could not be read
 # What gzip, zip (encrypted, unknown method), codecs and parsers raise; an int has a limit of digits.
-DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, ValueError, csv.Error, RuntimeError)
+DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, csv.Error, LookupError, ValueError,
+          RuntimeError)  # fmt: skip
+# Columns of records that CSV holds as JSON.
+_NESTED = ("messages prompt completion conversation financial_report qa qa_0 qa_1 table pre_text post_text annotation "
+           "answers extra_info").split()  # fmt: skip
 # The rows of the paper's table by the names that the sources have here.
 PAPER = {row["source"].lower().replace("-", "_"): row for row in reported.SOURCES}
 
@@ -43,64 +52,119 @@ class SourceError(RuntimeError):
     """A source cannot be read: missing folder, damaged file, unreachable home. The message says what to do."""
 
 
+class Broken(str):
+    """Stands for a record that could not be read; the text is the reason under which it is counted."""
+
+
+BROKEN = Broken("broken record")
+
+
 class NoProblem(Exception):
     """A record is no problem; the text is the reason under which it is counted."""
 
 
-def read_folder(folder: Path) -> Files:
+def read_folder(folder: Path, chinese: bool = False) -> Files:
     """The records of every data file below `folder`, in the order of their names; a README is left alone.
 
-    Raises `SourceError` if the folder is missing, holds no data file, or holds one that cannot be read.
+    `chinese` text that is no UTF-8 is read as GB18030. Raises `SourceError` if the folder is missing, holds no data
+    file, or none that can be read.
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
-    for path in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(OTHER_DATA)):
-        raise SourceError(f"{path} is not read: convert it to one of {', '.join(SUFFIXES)}")
     files: Files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES)):
-        files |= read_file(path, str(path.relative_to(folder)))
+    for path in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES + OTHER_DATA)):
+        if not (path.is_dir() and any(path.glob("*"))):  # some tools write a folder `train.csv` with parts in it
+            files |= read_file(path, path.relative_to(folder).as_posix(), chinese)
     if not files:
         raise SourceError(f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
+    return _some(files)
+
+
+def _some(files: Files) -> Files:
+    """`files`; raises `SourceError` if none of them can be read."""
+    first = {name: records[0] for name, records in files.items() if records}
+    reasons = {name: why for name, why in first.items() if isinstance(why, Broken) and why != BROKEN}
+    if reasons and len(reasons) == len(files):
+        raise SourceError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
     return files
 
 
-def read_file(path: Path, name: str) -> Files:
-    """The records of one file under `name`; an archive gives one entry a member.
-
-    Raises `SourceError` with the place of what cannot be read.
-    """
-    place = str(path)
+def read_file(path: Path, name: str, chinese: bool = False) -> Files:
+    """The records of one file under `name`, or a `Broken` with the reason; an archive gives one entry a member."""
+    if not name.lower().endswith(".zip"):
+        return {name: _records(name, lambda: _bytes(path), chinese)}
     try:
-        if not name.lower().endswith(".zip"):
-            return {name: parse(name, path.read_bytes())}
-        files = {}
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.lower().endswith(SUFFIXES) and not member.startswith("__MACOSX"):
-                    place = f"{path}, {member}"
-                    files[f"{name}/{member}"] = parse(member, archive.read(member))
-        return files
+        with zipfile.ZipFile(io.BytesIO(_bytes(path))) as archive:
+            members = [m for m in archive.namelist() if m.lower().endswith(SUFFIXES) and not m.startswith("__MACOSX")]
+            return {f"{name}/{m}": _records(m, partial(archive.read, m), chinese) for m in members}
     except DAMAGE as error:
-        raise SourceError(f"{place} is damaged, cut short or not what its name says: {error}") from error
+        return {name: [_unreadable(error)]}
 
 
-def parse(name: str, data: bytes) -> list:
+def _bytes(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ValueError("a folder, a pipe or a device, not a file")  # a pipe would be waited for
+    return path.read_bytes()
+
+
+def _records(name: str, read: Callable[[], bytes], chinese: bool) -> list:
+    """The records of a file called `name`; one `Broken` where it cannot be read."""
+    try:
+        return [unpacked(record) for record in parse(name, read(), chinese)]
+    except DAMAGE as error:
+        return [_unreadable(error)]
+
+
+def _unreadable(error: Exception) -> Broken:
+    return Broken(f"unreadable file, damaged, cut short or not what its name says: {error}")
+
+
+def parse(name: str, data: bytes, chinese: bool = False) -> list:
     """The records in the bytes of a file called `name`; encodings and formats are known here and nowhere else."""
     name = name.lower()
     if name.endswith(".gz"):
         name, data = name.removesuffix(".gz"), gzip.decompress(data)
-    text = data.decode("utf-8-sig")  # some homes publish with a byte order mark
+    if name.endswith(".parquet"):
+        from pyarrow import parquet
+
+        return parquet.read_table(io.BytesIO(data)).to_pylist()
+    if name.endswith(OTHER_DATA):
+        raise ValueError(f"convert it to one of {', '.join(SUFFIXES)}")
+    text = decode(data, chinese)
     if not text.strip():
         raise EOFError("the file is empty")
-    if name.endswith(".csv"):
+    if name.endswith((".csv", ".tsv")):
+        # Excel writes tabs or semicolons into a `.csv`, too: the header tells.
+        marks, header = "\t,;" if name.endswith(".tsv") else ",\t;", text.partition("\n")[0]
+        comma = next((mark for mark in marks if mark in header), ",")
         # strict: an unclosed quote would swallow the rows behind it
-        rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
+        rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True, delimiter=comma)
         # cells behind the last column stand under None: such a row was torn, by a stray quote or comma
         return [BROKEN if None in row else row for row in rows]
     if name.endswith(".json"):
-        content = json.loads(text)
-        return content if isinstance(content, list) else [content]
+        try:
+            content = json.loads(text)
+            return content if isinstance(content, list) else [content]
+        except json.JSONDecodeError as error:
+            if error.msg != "Extra data":  # else it holds lines, as the hub's files do
+                raise
     return [_parse_line(line) for line in text.split("\n") if line.strip()]
+
+
+def decode(data: bytes, chinese: bool = False) -> str:
+    """The text of a file: UTF-16 by its mark, else UTF-8, else GB18030 if it is known to be `chinese`.
+
+    Raises `ValueError` for anything else: it would have to be guessed. Big5 and its like, taken for GB18030, give
+    characters of private use; UTF-16 without its mark gives NULs.
+    """
+    marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    for encoding in ["utf-16" if marked else "utf-8-sig", *["gb18030"] * chinese]:
+        with suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            kinds = {unicodedata.category(character) for character in set(text)} if encoding == "gb18030" else set()
+            if "\0" not in text and not kinds & {"Co", "Cn"}:
+                return text
+    raise ValueError("it is neither UTF-8 nor, in a Chinese source, GB18030; save it as UTF-8")
 
 
 def _parse_line(line: str) -> object:
@@ -120,6 +184,8 @@ def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
     try:
         splits = load_dataset(hub_id, cache_dir=str(cache), **options)
     except Exception as error:  # the hub's clients raise many kinds for "not there"
+        if isinstance(error, OSError) and remedy(error):
+            raise  # there is no room for it here
         raise SourceError(f"the hub's {hub_id} cannot be loaded ({error}); download its files by hand") from error
     return {name: list(rows) for name, rows in splits.items()}
 
@@ -127,23 +193,22 @@ def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
 def download(urls: dict[str, str], cache: Path, part: str = "") -> Files:
     """Fetch `urls` ({file name: URL}) into `cache` unless they lie there already; read what has `part` in its name.
 
-    A file appears under its name only when it is complete. Raises `SourceError` if a home cannot be reached or a file
-    cannot be read.
+    A file appears under its name only when it is complete. Raises `SourceError` if a home cannot be reached, or no file
+    can be read.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     files: Files = {}
     for name, url in urls.items():
         path = cache / name
         if not path.exists():
-            temporary = cache / f"{name}.part"
             try:
                 with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
-                    temporary.write_bytes(response.read())
+                    data = response.read()
             except OSError as error:  # a URLError is one
                 raise SourceError(f"{url} cannot be reached ({error}); download it by hand to {path}") from error
-            os.replace(temporary, path)
+            with replacing(path) as file:
+                file.write(data)
         files |= {file: rows for file, rows in read_file(path, name).items() if part in file}
-    return files
+    return _some(files)
 
 
 def attempt(convert: Callable, *arguments: Any) -> Any:
@@ -189,7 +254,22 @@ def key_of(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
+def code_of(value: object) -> str:
+    """A label or another code as text; 1.0, as pandas writes a column with a gap, is "1"."""
+    return re.sub(r"(?<=\d)\.0+$", "", text_of(value))
+
+
+def unpacked(record: Any) -> Any:
+    """`record` with the lists and objects that its cells hold as JSON; what is none stays as it is."""
+    for name in _NESTED if isinstance(record, dict) else ():
+        if isinstance(cell := record.get(name), str) and cell.lstrip()[:1] in ("[", "{"):
+            with suppress(ValueError, RecursionError):
+                record = record | {name: json.loads(cell)}
+    return record
+
+
 def split_in_name(name: str) -> str | None:
-    """The split that a file's name states: `train_turn.json` -> "train", `sent_valid.csv` -> "dev"; None if none."""
-    stated = re.search(r"(?<![a-z])(train|dev|valid|validation|test)(?![a-z])", name.rsplit("/", 1)[-1].lower())
-    return {"valid": "dev", "validation": "dev"}.get(stated[1], stated[1]) if stated else None
+    """The split that a file's name or a column states: `train_turn.json` -> "train", `sent_valid.csv` -> "dev"."""
+    words = "train|training|dev|development|val|valid|validation|test|testing"
+    stated = re.search(rf"(?<![a-z])({words})(?![a-z])", name.rsplit("/", 1)[-1].lower())
+    return {"tr": "train", "de": "dev", "va": "dev", "te": "test"}[stated[1][:2]] if stated else None

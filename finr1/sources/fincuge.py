@@ -13,7 +13,7 @@ from typing import Any
 
 from finr1.paths import data_beside
 from finr1.records import Problem
-from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name
+from finr1.sources.files import Files, Results, code_of, key_of, problem_of, read_each, require, split_in_name
 from finr1.sources.golds import CONTRADICTORY
 
 TASKS = data_beside(__file__, "fincuge.yaml")
@@ -60,8 +60,8 @@ def read(record: Any, file: str) -> Problem:
         question, mark, context = (part.strip() for part in columns["text"].replace("?", "？", 1).partition("？"))
         question = f"{question}{mark}".strip()
     if golds:
-        require({"unreadable gold": str(gold) in golds})
-        gold = golds[str(gold)]
+        require({"unreadable gold": code_of(gold) in golds})
+        gold = golds[code_of(gold)]
     gold = " ".join(gold.split()) if family == "finnl" else gold.strip()
     require({"no question": question, "no gold": gold and gold != "NaN"})
     labels = golds if kind == "label" else None

@@ -6,8 +6,8 @@
 * FinCorpus: only `fin_exam` holds questions, as plain text.
 * FinPEE is closed. `finpee` reads Chinese questions of one's own in its place: `question` and `answer`; optional are
   `context`, `A`..`H`, `kind` (an answer kind; default number, or choice where there are options) and `split`.
-* Finance-Instruct-500k: `system, user, assistant`, or `prompt` and `completion`. Fin-R1 benchmarks on a stratified
-  tenth of it: where no file states a split, a tenth by hash is `test`.
+* Finance-Instruct-500k: `system, user, assistant`, or `messages`, or `prompt` and `completion`. Fin-R1 benchmarks on a
+  stratified tenth of it: where no file states a split, a tenth by hash is `test`.
 * FinanceQT is Quant-Trading-Instruct.
 
 Open answers are `text` (the judge's case) unless they are one number, which rules can grade.
@@ -68,8 +68,9 @@ def read_fincorpus(record: dict, file: str) -> Problem:
 def read_finpee(record: dict, file: str) -> Problem:
     """A question of one's own folder as a `Problem`; columns as in the module's text."""
     question, context, options = text_of(record["question"]), text_of(record.get("context")), options_of(record)
-    kind = record.get("kind") or ("choice" if options else "number")
-    fields = {"context": context, "answer_kind": kind, "split": record.get("split") or "train"}
+    kind, stated = record.get("kind") or ("choice" if options else "number"), text_of(record.get("split")) or "train"
+    fields = {"context": context, "answer_kind": kind, "split": split_in_name(stated)}
+    require({"unknown split": fields["split"]})
     key = key_of(context, question, *options.values())
     return _exam("finpee", key, question, options, record["answer"], **fields)
 
@@ -97,20 +98,29 @@ def finance_instruct_files(files: Files) -> Results:
 
 def read_finance_instruct(record: dict, file: str) -> Problem:
     """A conversation as a `Problem` whose gold is the last answer."""
-    if "prompt" in record:
-        chat = [*record["prompt"], *record["completion"]]
+    if "messages" in record or "prompt" in record:
+        chat = record["messages"] if "messages" in record else [*record["prompt"], *record["completion"]]
     else:
         chat = [{"role": role, "content": text_of(record[role])} for role in ("system", "user", "assistant")]
-    system = "\n".join(turn["content"].strip() for turn in chat if turn["role"] == "system")
+    chat = [{"role": turn["role"], "content": _content(turn["content"])} for turn in chat]
+    system = "\n".join(turn["content"] for turn in chat if turn["role"] == "system")
     turns = [turn for turn in chat if turn["role"] != "system"]
     in_turn = [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
     require({"no question and answer in turn": turns and in_turn})
-    *earlier, question, answer = (turn["content"].strip() for turn in turns)
+    *earlier, question, answer = (turn["content"] for turn in turns)
     require({"empty turn": all(earlier)})
     history = [Turn(question=q, answer=a) for q, a in zip(earlier[::2], earlier[1::2], strict=True)]
     key = key_of(system, *(turn.question for turn in history), question)
     split = split_in_name(file) or ("test" if hash_share(key, SPLIT_SEED) < INSTRUCT_TEST_SHARE else "train")
     return _open("finance_instruct_500k", key, question, answer, context=system, history=history, split=split)
+
+
+def _content(content: Any) -> str:
+    """The text of a chat's turn, which may be a list of typed parts; raises `NoProblem` for a part that is no text."""
+    if not isinstance(content, list):
+        return content.strip()
+    require({"a turn that is not all text": all(part["type"] == "text" for part in content)})
+    return "".join(part["text"] for part in content).strip()
 
 
 def read_financeqt(record: dict, file: str) -> Problem:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from finr1.records import Problem, hash_share
-from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name
+from finr1.sources.files import Files, Results, code_of, key_of, problem_of, read_each, require, split_in_name, text_of
 
 LABELS = {"0": "bearish", "1": "bullish", "2": "neutral"}
 QUESTION = "What is the sentiment of this tweet for the stock or market: bearish, bullish or neutral?"
@@ -36,9 +36,9 @@ def read_files(files: Files) -> Results:
 
 def read(record: dict, file: str) -> Problem:
     """A tweet as a `Problem`."""
-    tweet, gold = " ".join(record["text"].split()), LABELS.get(str(record["label"]))
+    tweet, gold = " ".join(record["text"].split()), LABELS.get(code_of(record["label"]))
     text = " ".join(re.sub(r"https?://\S+", " ", tweet.lower()).split())  # two tweets that share it are the same
-    key, split = key_of(text), split_in_name(file)
+    key, split = key_of(text), split_in_name(file) or split_in_name(text_of(record.get("split")))
     require({"unknown split": split, "unreadable gold": gold, "no text but a link": text})
     if split == "dev":
         split = "test"
