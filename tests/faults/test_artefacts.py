@@ -6,13 +6,17 @@ import json
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import demo_values
 from finished import finish
+from test_run import sft  # noqa: F401
 
 from finr1 import checkpoints, manifest, pipeline
+from finr1 import launch as launching
 from finr1.__main__ import main
 from finr1.manifest import read_manifest, what_is_missing
 from finr1.params import DataParams, DistillationParams, ParameterError
@@ -263,3 +267,30 @@ def test_a_broken_line_of_metrics_is_named_and_one_that_is_being_written_waits(o
     (stage / "metrics.jsonl").write_text('{"step": 1}\nnull\n{"step": 3}\n')
     with pytest.raises(ValueError, match="metrics.jsonl, line 2: .*--until 04_sft --force 04_sft`"):
         read_metrics(stage)
+
+
+def test_launch_names_what_it_drops_and_what_it_cannot_mend(sft, capsys, monkeypatch):  # noqa: F811
+    def trained(process, stage_dir, on_progress):
+        (stage_dir / "model").mkdir()
+        (stage_dir / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "max_steps": 3}\n')
+        return 0
+
+    run = Run(sft)
+    monkeypatch.setattr(launching.subprocess, "Popen", lambda *_, **__: SimpleNamespace(stdin=nullcontext()))
+    monkeypatch.setattr(launching, "_watch", trained)
+    folder = write_checkpoints(run.dir, 2, 4)
+    (folder / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
+    assert len(launching.launch(run)) == 1
+    assert "checkpoint-4 is dropped: optimizer.pt is missing or not as it was written" in capsys.readouterr().out
+    for damage in (DAMAGES["cut off"], DAMAGES["zeros"], Path.unlink):  # the model is there, and not how it came about
+        damage(run.dir / "metrics.jsonl")
+        if damage is DAMAGES["zeros"]:
+            (run.dir / "metrics.jsonl").write_bytes(b"\0\n")
+        with pytest.raises((FileNotFoundError, ValueError), match="metrics.jsonl.*--until 04_sft --force 04_sft`"):
+            launching.launch(run)
+    for damage in DAMAGES.values():
+        (run.dir / "train_files.json").write_text('{"finr1/rewards.py": "a hash of another time"}')
+        damage(run.dir / "train_files.json")
+        shutil.rmtree(run.dir / "model", ignore_errors=True)
+        launching.launch(run)
+        assert not (run.dir / "train_files.json").exists() or damage is DAMAGES["an object without keys"]
