@@ -66,7 +66,7 @@ def attention_implementation(path: str) -> str:
 
     if torch.cuda.is_available():
         return "sdpa"
-    if AutoConfig.from_pretrained(path).model_type not in _PLAIN_ATTENTION:
+    if AutoConfig.from_pretrained(path, trust_remote_code=False).model_type not in _PLAIN_ATTENTION:
         return "eager"
     AttentionInterface.register("grouped", _grouped_attention)
     AttentionMaskInterface.register("grouped", eager_mask)

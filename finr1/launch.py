@@ -14,7 +14,6 @@ import json
 import linecache
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,8 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finr1.checkpoints import newest_whole
 from finr1.child import LAUNCHED, LOADED_FILE, first_gpu
-from finr1.manifest import changed_files, file_sha256
+from finr1.manifest import changed_files, file_sha256, making, read_object, remove
 from finr1.params import STAGES, Params
 from finr1.paths import repository_root, shown
 from finr1.progress import EARLY_FILE, METRICS_FILE, ProgressLine, describe, read_metrics
@@ -118,7 +118,11 @@ def launch(
     _drop_outdated(run, [SCRIPT, *reads])
     if (run.dir / MODEL_FOLDER).exists():
         print(f"{shown(run.dir / MODEL_FOLDER)} is complete: no training")
-        return read_metrics(run.dir)
+        if not (rows := read_metrics(run.dir)):
+            raise FileNotFoundError(f"{shown(run.dir / METRICS_FILE)} is gone{making(run.dir, force=True)}")
+        return rows
+    newest_whole(run.dir / "checkpoints", drop=True)  # what is dropped is named here, and not in the log alone
+    remove(run.dir / "checkpoints" / "start_model")  # 05 merges an adapter there; whether it is whole can't be told
     log = run.dir / LOG_FILE
     start = log.stat().st_size if log.exists() else 0  # a resumed session appends
     with log.open("ab") as file:
@@ -203,23 +207,28 @@ def _drop_outdated(run: Run, reads: Sequence[str]) -> None:
     hashes = {name: file_sha256(run.dir / name) for name in reads}
     before = run.state["launched"] or hashes
     changed = [name for name in hashes if before.get(name) != hashes[name]]
-    loaded = run.dir / LOADED_FILE
-    changed += changed_files(json.loads(loaded.read_text("utf8"))) if loaded.exists() else []
+    try:
+        changed += changed_files(read_object(run.dir / LOADED_FILE, {}))
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        changed.append(LOADED_FILE)
     if changed:
         print(f"changed: {', '.join(changed)}; training starts afresh")
         for name in MADE_BY_TRAINING:
-            path = run.dir / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove(run.dir / name)
     run.state["launched"] = hashes
     run.save_state()
 
 
 def _watch(process: subprocess.Popen, stage_dir: Path, on_progress: OnProgress | None) -> int:
-    line, started, drawn = ProgressLine(), time.monotonic(), 0
+    line, started, drawn, rows = ProgressLine(), time.monotonic(), 0, []
     while True:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
-        ended, rows = process.returncode is not None, read_metrics(stage_dir)
+        ended = process.returncode is not None
+        with suppress(ValueError):  # of a session before; the trainer cuts them off
+            rows = read_metrics(stage_dir)
         line.show(describe(rows, time.monotonic() - started), last=ended)
         if on_progress and len(rows) != drawn:
             on_progress(rows)

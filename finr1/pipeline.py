@@ -52,7 +52,8 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 def run_command(options: argparse.Namespace) -> int:
     """`python -m finr1 run`; 0 done, 1 a notebook failed, 2 wrong parameters."""
     try:
-        run_preset(options.preset, options.run or options.preset, options.until, options.set, options.force)
+        run = options.preset if options.run is None else options.run
+        run_preset(options.preset, run, options.until, options.set, options.force)
     except (ParameterError, NotebookFailed) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ParameterError) else 1
@@ -85,15 +86,17 @@ def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[
         overrides["00_overview"].setdefault("changes", list(changes))
     plan: dict[str, Params] = {}
     problems: list[str] = []
-    for stage in stages:
+    for stage in STAGES:
         path = repository_root() / "params" / preset / f"{stage}.yaml"  # one for each notebook
+        if stage not in stages and not (overrides[stage] and path.exists()):  # what is changed is checked even so
+            continue
         try:
             plan[stage] = STAGES[stage](**{**read_flat_yaml(path).values, **overrides[stage], "run": run})
         except ParameterError as error:
             problems += [f"{stage}: {problem}" for problem in error.problems]
     if problems:
         raise ParameterError(f"preset {preset}", problems)
-    return plan
+    return {stage: plan[stage] for stage in stages}
 
 
 def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -108,7 +111,7 @@ def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
             problem = f"unknown parameter{near}" if equals else "no value"
             raise ParameterError("--set", [f"{target}: {problem}; as 05_grpo.max_steps=2 (--run NAME names the run)"])
         value: Any = text
-        with suppress(yaml.YAMLError):  # text that is no YAML stays as it is
+        with suppress(yaml.YAMLError, ValueError):  # a date that is none; text that is no YAML stays as it is
             value = yaml.safe_load(text)
         for stage, name in places:
             overrides[stage][name] = value
@@ -131,7 +134,7 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
                 continue
             if stage in forced:
                 for file in (manifest.MANIFEST_FILE, STATE_FILE):  # without them, `Run` starts afresh
-                    (stage_folder(params) / file).unlink(missing_ok=True)
+                    manifest.remove(stage_folder(params) / file)
             print(f"run  {name}: {reason}", flush=True)
             started = time.monotonic()
             execute(stage, params)
@@ -220,5 +223,6 @@ def execute(stage: str, params: Params) -> None:
         why = "its kernel died, as when the system ends a process that takes too much memory" if dead else error
         log_lines = clean_lines(log_file.read_text("utf8", errors="replace"))[-_LAST_LINES:]
         lines = [f"failed: {why}", *log_lines, *filter(None, [remedy("\n".join(log_lines))])]
-    lines += [f"The executed notebook: {shown(executed)}", "The same command again resumes from here."]
+    again = f"The same command again resumes from here; `--force {stage}` with it makes the stage anew."
+    lines += [f"The executed notebook: {shown(executed)}", again]
     raise NotebookFailed(f"{stage} " + "\n".join(lines))

@@ -59,7 +59,8 @@ def shape_of(model: str) -> Shape | None:
     from transformers import AutoConfig
 
     try:
-        text = AutoConfig.from_pretrained(resolve_model(model, cache_dir()), local_files_only=True).get_text_config()
+        asked = {"local_files_only": True, "trust_remote_code": False}
+        text = AutoConfig.from_pretrained(resolve_model(model, cache_dir()), **asked).get_text_config()
         head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         shape = Shape(text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.num_attention_heads,
                       text.num_key_value_heads, text.vocab_size, text.tie_word_embeddings, head_size)  # fmt: skip

@@ -1,10 +1,11 @@
 """One line of progress, read from the metrics file that a trainer writes; nothing that floods a notebook or a log."""
 
-import json
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+
+from finr1.records import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
 EARLY_FILE = "early_answers.jsonl"  # of the model in training, see `training.EarlyLook`
@@ -13,8 +14,7 @@ EARLY_FILE = "early_answers.jsonl"  # of the model in training, see `training.Ea
 def read_metrics(stage_dir: Path) -> list[dict]:
     """The rows that the trainer has logged so far; a line that is being written is left for the next look."""
     path = stage_dir / METRICS_FILE
-    lines = path.read_text("utf8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [row for row in read_jsonl(path, part=True) if "step" in row] if path.exists() else []
 
 
 def duration(seconds: float) -> str:

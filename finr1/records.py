@@ -8,12 +8,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from finr1 import grading
-from finr1.paths import replacing
+from finr1.manifest import making
+from finr1.paths import replacing, shown
 
 AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", "code"]
 Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
@@ -120,10 +121,22 @@ def write_jsonl(path: Path, rows: Iterable[Record | dict]) -> None:
             file.write(json.dumps(data, ensure_ascii=False).encode() + b"\n")
 
 
-def read_jsonl(path: Path, record: type[Record]) -> Iterator:
-    """Yield the rows of `path` as `record`; raises pydantic's `ValidationError` at the first bad one."""
-    with path.open(encoding="utf8") as file:
-        yield from map(record.model_validate_json, file)
+def read_jsonl(path: Path, record: type[Record] | None = None, part: bool = False) -> Iterator:
+    """Yield the rows of `path` as `record`, or as dicts; `part`: without a last line that is still being written.
+
+    Raises `ValueError` at the first bad row, with its file, line and reason, and the command that makes the file.
+    """
+    read = TypeAdapter(record or dict[str, Any]).validate_json
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if part and not line.endswith(b"\n"):
+                return
+            try:
+                row = read(line.removeprefix(b"\xef\xbb\xbf"))
+            except ValidationError as error:
+                why = ": ".join(str(part) for part in [*error.errors()[0]["loc"], error.errors()[0]["msg"]])
+                raise ValueError(f"{shown(path)}, line {number}: {why}{making(path.parent, force=True)}") from None
+            yield row
 
 
 def hash_share(key: str, seed: int) -> float:

@@ -8,11 +8,9 @@ nothing but code changed: `launch` knows which code the trainer loaded, and deci
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from finr1 import manifest
 from finr1.child import LOADED_FILE, stage_lock
 from finr1.launch import MADE_BY_TRAINING, PARAMS_FILE, SCRIPT, launch, notebook_file  # noqa: F401
 from finr1.locks import lock
-from finr1.manifest import MANIFEST_FILE, read_manifest
-from finr1.params import STAGES, ParameterError, Params
+from finr1.manifest import MANIFEST_FILE, read_manifest, read_object, remove
+from finr1.params import ParameterError, Params
 from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 
 KERNEL_LOG = "kernel.log"
@@ -34,16 +32,8 @@ _AT_WORK: dict[Path, AbstractContextManager[None]] = {}  # stages that this proc
 
 def missing_inputs(params: Params) -> dict[Path, str]:
     """{folder: the line that names the parameter, its value, the notebook and the command} of incomplete inputs."""
-    lines = {}
-    for name, value in params.input_names().items():
-        folder = params.inputs()[name]
-        if missing := manifest.what_is_missing(folder):
-            again = f" --force {folder.name}" if (folder / MANIFEST_FILE).exists() else ""
-            command = f"python -m finr1 run --preset PRESET --run {folder.parent.name} --until {folder.name}{again}"
-            how = f": `{command}`" if folder.name in STAGES else ""
-            maker = f"notebooks/{folder.name}.ipynb makes it{how}"
-            lines[folder] = f'{name} = "{value}": not a complete stage ({missing}); {maker}'
-    return lines
+    named = {folder: f'{name} = "{params.input_names()[name]}"' for name, folder in params.inputs().items()}
+    return {at: f"{name}: {missing}" for at, name in named.items() if (missing := manifest.unfinished(at))}
 
 
 def stage_folder(params: Params) -> Path:
@@ -116,7 +106,7 @@ class Run:
         """
         described = manifest.describe_outputs(self.dir, outputs)
         trainer = self.dir / LOADED_FILE
-        by_trainer = json.loads(trainer.read_text("utf8")) if trainer.exists() else {}
+        by_trainer = read_object(trainer, {}) if trainer.exists() else {}
         # The largest of all sessions that made these artefacts: one that only shows them again trains nothing.
         peaks = self.state.setdefault("peak_memory_gib", {})
         peaks |= {name: max(gib, peaks.get(name, 0.0)) for name, gib in manifest.peak_memory_gib().items()}
@@ -149,9 +139,11 @@ class Run:
         manifest.write_json(self.dir / STATE_FILE, self.state)
 
     def _prepare(self) -> None:
-        (self.dir / MANIFEST_FILE).unlink(missing_ok=True)  # a stage under way is not complete
-        file = self.dir / STATE_FILE
-        self.state = json.loads(file.read_text("utf8")) if file.exists() else {}
+        with suppress(OSError, ValueError):  # what was changed by other hands is made again, and not taken for ours
+            for name in manifest.changed_outputs(self.dir):
+                remove(self.dir / Path(name).parts[0])
+        remove(self.dir / MANIFEST_FILE)  # a stage under way is not complete
+        self.state = self._kept_state()
         code = manifest.digest([self._code["notebook"], self._package])
         if self.state.get("fingerprint") != self.fingerprint:
             _remove_artefacts(self.dir)
@@ -162,12 +154,23 @@ class Run:
         self.save_state()
         self.params.to_yaml(self.dir / PARAMS_FILE)
 
+    def _kept_state(self) -> dict[str, Any]:
+        """What a session before this one has kept; nothing where it can't be read, and then the stage starts anew."""
+        try:
+            kinds = {"fingerprint": str, "started": str, "phases": dict, "launched": dict}
+            return read_object(self.dir / STATE_FILE, kinds)
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            print(f"{error}; {self.stage} starts anew")
+            return {}
+
 
 def _remove_artefacts(folder: Path, kept: tuple[str, ...] = ()) -> None:
     for path in folder.iterdir():
         if path.name.endswith(_KEPT_SUFFIXES) or path.name in kept:
             continue
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        remove(path)
 
 
 def _now() -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from transformers import GenerationConfig, PrinterCallback, TrainerCallback
 from transformers.integrations import unset_hf_deepspeed_config
 from trl.models.utils import unwrap_model_for_generation
 
+from finr1.checkpoints import newest_whole, rewind, seal
 from finr1.manifest import peak_memory_gib
-from finr1.models import load_model, merge_adapter, resolve_model
+from finr1.models import load_model, merge_adapter, not_finite, resolve_model
 from finr1.paths import cache_dir
 from finr1.progress import EARLY_FILE, METRICS_FILE, read_metrics
 from finr1.records import Problem, messages, read_jsonl
@@ -44,11 +46,11 @@ def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[
     if getattr(params, "eval_steps", 0):  # of dev problems: at the start, every few steps and at the end
         equal = next(size for size in range(most, 0, -1) if params.eval_problems % size == 0)  # batches are averaged
         looks = {"eval_strategy": "steps", "eval_steps": params.eval_steps, "per_device_eval_batch_size": equal,
-                 "eval_on_start": last_complete_checkpoint(stage_dir / "checkpoints") is None}  # fmt: skip
+                 "eval_on_start": newest_whole(stage_dir / "checkpoints") is None}  # fmt: skip
     return looks | {
         "output_dir": str(stage_dir / "checkpoints"),
         "save_steps": params.save_steps,
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # the one before stands in for one that cannot be read any more
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # by default a NaN is logged as the mean of the losses before it
         "report_to": "none",
@@ -97,7 +99,7 @@ class MetricsFile(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            keep_rows(self.path, state.global_step)
+            rewind(self.path, Path(args.output_dir) / f"checkpoint-{state.global_step}")
             logged = max((row.get("num_tokens", 0) for row in read_metrics(self.path.parent)), default=0)
             self.tokens_before = logged - state.num_input_tokens_seen  # GRPO's count resumes, SFT's does not
         self.step_s, self.tokens = 0.0, state.num_input_tokens_seen
@@ -190,7 +192,7 @@ class EarlyLook(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.steps and state.is_world_process_zero:
-            keep_rows(self.path, state.global_step)
+            rewind(self.path, Path(args.output_dir) / f"checkpoint-{state.global_step}")
         if self.steps and state.global_step == 0:
             self._look(0)
 
@@ -217,17 +219,6 @@ class EarlyLook(TrainerCallback):
             with self.path.open("a", encoding="utf8") as file:
                 for problem, text in zip(self.problems, texts, strict=True):
                     file.write(json.dumps({"step": step, "id": problem.id, "text": text}, ensure_ascii=False) + "\n")
-
-
-def keep_rows(path: Path, step: int) -> None:
-    """Drop the rows behind `step` from a JSONL file: a training that starts there writes them again.
-
-    At step 0 nothing is kept. A last line that a kill has cut off goes, too.
-    """
-    if path.exists():
-        lines = path.read_text("utf8").splitlines(keepends=True) if step else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), "utf8")
 
 
 def memory_gib() -> dict[str, float]:
@@ -263,6 +254,35 @@ def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> N
         raise RuntimeError(f'distributed = "{distributed}", but accelerate runs {actual}')
 
 
+class Guard(TrainerCallback):
+    """Ends a training in which a loss, a gradient or a weight is no finite number; seals each checkpoint."""
+
+    def __init__(self, trainer: Trainer, params: SFTParams | GRPOParams):
+        self.trainer, self.params = trainer, params
+
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
+        if "loss" in logs:  # else it is the summary at the end, or a look
+            wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))]
+            trained = (pair for pair in model.named_parameters() if pair[1].requires_grad)
+            self.refuse(f"{wrong[0]} is {logs[wrong[0]]}" if wrong else None, trained)
+
+    def on_save(self, args, state, control, **kwargs):
+        self.trainer.accelerator.wait_for_everyone()  # each process has written files of its own
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def refuse(self, wrong: str | None, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Raise `FloatingPointError` with what to change, where something is `wrong` or a weight is not finite."""
+        if not wrong and (name := not_finite(weights)):
+            wrong = f"the weight {name} is not finite"
+        if wrong:
+            raise FloatingPointError(
+                f"step {self.trainer.state.global_step}: {wrong}; no model is saved. Lower learning_rate (now "
+                f"{self.params.learning_rate:g}), lengthen warmup_steps (now {self.params.warmup_steps:g}), or set "
+                "bf16 to false; a changed parameter starts afresh"
+            )
+
+
 def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: Path) -> None:
     """Train from the last checkpoint, if there is one, then write `<stage>/model` and drop the checkpoints.
 
@@ -271,7 +291,8 @@ def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: 
     """
     trainer.remove_callback(PrinterCallback)  # printed, the rows of `metrics.jsonl` would bury the log's last words
     checkpoints = Path(trainer.args.output_dir)
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints))
+    trainer.add_callback(Guard(trainer, params))
+    trainer.train(resume_from_checkpoint=newest_whole(checkpoints, drop=trainer.accelerator.is_main_process))
     state = _gathered_state(trainer)
     if trainer.accelerator.is_main_process:
         if (checkpoints / "completions").exists():  # TRL's record of every sampled group
@@ -280,19 +301,6 @@ def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: 
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # ends the process group, whose threads would else abort the exit now and then
-
-
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint below `folder` that was written to its end; None without one.
-
-    The trainer writes `trainer_state.json` last, so a checkpoint without a whole one is what a kill left behind.
-    """
-    newest_first = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2]))
-    for checkpoint in newest_first:
-        with suppress(OSError, ValueError):
-            json.loads((checkpoint / "trainer_state.json").read_text("utf8"))
-            return str(checkpoint)
-    return None
 
 
 def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
@@ -317,6 +325,7 @@ def _save(
         model, state = _merge_adapter(model, state), None
     elif isinstance(model, PeftModel):  # what it was loaded from may go with the checkpoints
         model.peft_config["default"].base_model_name_or_path = start_model(params)
+    Guard(trainer, params).refuse(None, (state or dict(model.named_parameters())).items())
     temporary = folder.with_name("model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary, state_dict=state)

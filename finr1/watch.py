@@ -1,14 +1,13 @@
 """What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and four rules that stop it.
 
 A sign proves nothing: it says where to look, and notebook 05 shows the texts. A run that a stop rule ends saves its
-model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. A loss or gradient that is not a
-finite number ends it with an error instead: by then the weights are lost, so no model is saved; the last checkpoint
-stays. The callbacks add to each log, so `MetricsFile` stands after them.
+model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. What is not a finite number ends it
+with an error instead (`training.Guard`): the weights are lost, so no model is saved. The callbacks add to each log, so
+`MetricsFile` stands after them.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections import Counter
@@ -206,13 +205,6 @@ class StopRules(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in logs:  # the summary at the end
             return
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(logs.get(name, 0.0)):
-                raise FloatingPointError(
-                    f"step {state.global_step}: {name} is {logs[name]}; no model is saved. Lower learning_rate (now "
-                    f"{self.params.learning_rate:g}), lengthen warmup_steps (now {self.params.warmup_steps:g}), or set "
-                    "bf16 to false; a changed parameter starts afresh"
-                )
         reason = stop_reason(state.log_history, self.params)
         if reason and state.global_step < state.max_steps:
             logs["stopped"] = f"step {state.global_step}: {reason}"

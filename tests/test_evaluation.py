@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from finished import finish
 from loopback import Loopback
 from tiny_model import make_tiny_model
 
@@ -166,7 +167,8 @@ def test_other_models_have_names_of_their_own(others, message):
 def test_an_endpoint_without_a_key_is_an_error_before_any_work(monkeypatch):
     for name in ("FINR1_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    (line,) = BenchmarkParams(**BENCHMARK | {"other_models": ["GPT-5=gpt-5@https://h/v1"]}).requirements()
+    embedded = {"model_name_or_path": "SmolLM2-135M-Instruct"}
+    (line,) = BenchmarkParams(**BENCHMARK | embedded | {"other_models": ["GPT-5=gpt-5@https://h/v1"]}).requirements()
     assert "FINR1_API_KEY is not set" in line and "FINR1_API_KEY_GPT_5" in line
 
 
@@ -417,9 +419,10 @@ def test_the_regrade_command_prints_a_column_a_protocol_and_needs_no_model(outpu
     asked = [problem(n, str(n)) for n in range(4)]
     backend = ScriptedBackend(lambda request, *_: "\\boxed{1}", name="one")
     samples = evaluate(asked, backend, SamplingParams(), "base")
-    assert main(["regrade", "r"]) == 2 and "samples.jsonl" in capsys.readouterr().err
+    assert main(["regrade", "r"]) == 2 and "not a complete stage (no manifest.json)" in capsys.readouterr().err
     for name, kept in {"samples": samples, "items": asked, "verdicts": []}.items():
         write_jsonl(outputs / "r" / "06_benchmark" / f"{name}.jsonl", kept)
+    finish(outputs / "r" / "06_benchmark")
     assert main(["regrade", "r"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["protocol", *PROTOCOLS]
@@ -450,6 +453,7 @@ def finished_benchmark(outputs) -> list[Sample]:
     write_jsonl(outputs / "r" / "06_benchmark" / "items.jsonl", asked)
     write_jsonl(outputs / "r" / "06_benchmark" / "verdicts.jsonl", [])
     (outputs / "r" / "06_benchmark" / "params.yaml").write_text("{max_tokens: 17}")
+    finish(outputs / "r" / "06_benchmark")
     return samples
 
 
@@ -460,9 +464,9 @@ def cut(path):
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("samples.jsonl", cut, "Invalid JSON"),
-        ("samples.jsonl", lambda path: path.write_bytes(b"\xff\xfe"), "'utf-8' codec can't"),
-        ("items.jsonl", cut, "Invalid JSON"),
+        ("samples.jsonl", cut, "samples.jsonl, line 3: Invalid JSON"),
+        ("samples.jsonl", lambda path: path.write_bytes(b"\xff\xfe"), "samples.jsonl, line 1: Invalid JSON"),
+        ("items.jsonl", cut, "items.jsonl, line 3: Invalid JSON"),
         ("items.jsonl", lambda path: write_jsonl(path, [problem(9, "9")]), ""),
     ],
 )
@@ -475,6 +479,8 @@ def test_files_that_cannot_be_graded_are_an_error_and_a_code(
     assert main(command) == 0
     capsys.readouterr()
     damage(outputs / "r" / "06_benchmark" / name)
+    assert main(command) == 2 and f"{name} was removed or changed" in capsys.readouterr().err
+    finish(outputs / "r" / "06_benchmark")
     assert main(command) == 2
     said = capsys.readouterr()
     assert said.err and message in said.err and not said.out
@@ -486,5 +492,6 @@ def test_regrade_says_where_todays_rules_differ_from_the_runs(outputs, capsys):
     judged = samples[2].model_copy(update={"correct": True, "graded_by": "judge"})
     for kept, says in ((samples, False), ([*samples[:2], judged], False), (older, True)):
         write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", kept)
+        finish(outputs / "r" / "06_benchmark")
         assert main(["regrade", "r"]) == 0
         assert ("today's rules grade 1 of 3 answers otherwise than the run did" in capsys.readouterr().out) is says

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import yaml
+from finished import finish
 from tiny_model import make_tiny_model
 
 from finr1.__main__ import main
@@ -107,6 +108,7 @@ def benchmark(outputs, ask) -> list[Problem]:
     samples = evaluate(problems, backend, SamplingParams(), "base", ask=ask)
     write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", samples)
     (outputs / "r" / "06_benchmark" / "params.yaml").write_text("{max_tokens: 17}")
+    finish(outputs / "r" / "06_benchmark")
     return problems
 
 
@@ -124,7 +126,7 @@ def test_the_command_exports_what_a_run_was_asked(outputs, tmp_path, capsys):
 
 def test_a_run_without_a_benchmark_or_with_another_prompt_is_refused(outputs, tmp_path, capsys):
     assert main(["export-harness", "--run", "r", "--output", str(tmp_path)]) == 2
-    assert "samples.jsonl" in capsys.readouterr().err
+    assert "not a complete stage (no manifest.json)" in capsys.readouterr().err
     benchmark(outputs, lambda problem: messages(problem, "Another system prompt."))
     assert main(["export-harness", "--run", "r", "--output", str(tmp_path)]) == 2
     assert "was asked with other prompts" in capsys.readouterr().err

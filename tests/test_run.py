@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, demo_values
+from finished import finish
 
 from finr1 import child, manifest
 from finr1.child import stage_lock
@@ -262,8 +263,7 @@ def sft(project: Path, outputs: Path) -> SFTParams:
     """Parameters of 04_sft, with complete inputs."""
     params = SFTParams(**demo_values("04_sft"))
     for folder in params.inputs().values():
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text('{"outputs": {}, "outputs_sha256": "1"}', "utf8")
+        finish(folder)
     write_recipe(project)
     return params
 

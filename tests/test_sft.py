@@ -253,14 +253,6 @@ def test_each_step_has_its_speed_and_memory(stage, tiny):
         assert row["tokens_per_s"] > 0 and 0 < row["memory_gib"] <= row["peak_memory_gib"] + 0.01
 
 
-@pytest.mark.parametrize(("step", "kept"), [(0, []), (1, [1]), (5, [1, 2])])
-def test_a_resumed_file_keeps_the_rows_of_its_checkpoint(tmp_path, step, kept):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3', "utf8")
-    training.keep_rows(path, step)
-    assert [json.loads(line)["step"] for line in path.read_text("utf8").splitlines()] == kept
-
-
 # ---- what notebook 04 says of the trained model ----------------------------------------------------------------------
 
 DEV = synthetic.generate_problems(78, "dev", 2)

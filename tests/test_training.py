@@ -173,15 +173,6 @@ def test_a_run_that_goes_wrong_is_warned_about(late, words):
     assert words in warning
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    assert training.last_complete_checkpoint(tmp_path / "none") is None
-    for step, state in ((9, "{}"), (10, "{}"), (11, '{"global_st'), (12, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert training.last_complete_checkpoint(tmp_path).endswith("checkpoint-10")
-
-
 def test_a_wrong_number_of_processes_is_refused():
     class Trainer:
         class accelerator:

@@ -15,7 +15,8 @@ from finr1.evaluation.rendering import shares_by
 from finr1.evaluation.samples import Sample, grade_text
 from finr1.evaluation.tables import results_table
 from finr1.judge import Verdict, apply_verdicts, judge_line
-from finr1.paths import run_folder
+from finr1.manifest import unfinished
+from finr1.paths import run_folder, shown
 from finr1.records import Problem, read_jsonl
 from finr1.sources.golds import CONTRADICTORY, execute, parse_program
 
@@ -94,8 +95,10 @@ def protocol_rows(graded: Mapping[str, Sequence[Sample]]) -> list[dict]:
 
 
 def read_benchmark(run: str) -> tuple[Path, list[Sample], list[Problem]]:
-    """Folder, answers and problems of a run's benchmark; `OSError` or `ValueError` for a file that is not readable."""
+    """Folder, answers and problems of a run's benchmark; `OSError` or `ValueError` where it is not complete."""
     stage = run_folder(run) / "06_benchmark"
+    if missing := unfinished(stage):
+        raise ValueError(f"{shown(stage)}: {missing}")
     return stage, list(read_jsonl(stage / "samples.jsonl", Sample)), list(read_jsonl(stage / "items.jsonl", Problem))
 
 

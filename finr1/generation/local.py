@@ -142,7 +142,8 @@ class VLLMBackend(Backend):
             with tempfile.TemporaryDirectory() as merged:
                 model = whole_model(self.model, Path(merged))
                 # Not the folder's own decoding settings; the beginning that prompts share is computed once.
-                self._llm = vllm.LLM(model, dtype="bfloat16", generation_config="vllm", enable_prefix_caching=True)
+                given = {"generation_config": "vllm", "enable_prefix_caching": True, "trust_remote_code": False}
+                self._llm = vllm.LLM(model, dtype="bfloat16", **given)
         decoding = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
         for start in range(0, len(jobs), _VLLM_GROUP):
             if stop():

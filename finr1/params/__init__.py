@@ -13,15 +13,21 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
-from pydantic.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.types import NonNegativeFloat, PositiveFloat
 
 from finr1 import paths
 from finr1.params.base import ParameterError, Params, Wrong, did_you_mean, read_flat_yaml  # noqa: F401
 from finr1.records import CHANCE, RECIPE
 
+_NO_VLLM = "vllm is not installed; with a GPU `pip install 'finr1[gpu]'`"
 API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
 
-AtLeastTwo = Annotated[int, Field(ge=2)]
+# The upper bounds are far above any use: they keep out what would hang, or end in a library's own words.
+Count = Annotated[int, Field(ge=1, le=10**8)]
+CountOrNone = Annotated[int, Field(ge=0, le=10**8)]  # 0: none
+AtLeastTwo = Annotated[int, Field(ge=2, le=10**6)]
+Width = Annotated[int, Field(ge=1, le=10**5)]  # of what is held in memory, or under way, at once
+Temperature = Annotated[float, Field(ge=0.01, le=100)]  # below, logits overflow
 Share = Annotated[float, Field(ge=0, le=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
@@ -47,6 +53,13 @@ def missing_key(name: str) -> str | None:
     return f"{API_KEY} is not set (any text, for a server that asks for no key), nor {_own_key(name)} for it only"
 
 
+def _unusable(name: str, model: str, called: str = "") -> Wrong:
+    from finr1.models import why_unusable
+
+    if advice := why_unusable(model):
+        yield name, called + advice
+
+
 class EndpointParams(Params):
     """What distillation, filtering, GRPO and the benchmark share: problems, and a model that may be at an endpoint."""
 
@@ -68,9 +81,12 @@ class EndpointParams(Params):
                 yield name, f'{self.role}_backend = "{backend}" needs {what}'
 
     def missing(self) -> Wrong:
+        yield from super().missing()
         name = f"{self.role}_backend"
         if getattr(self, name) == "endpoint" and (advice := missing_key(self.role)):
             yield name, advice
+        if getattr(self, name) in ("transformers", "vllm"):
+            yield from _unusable(f"{self.role}_model", getattr(self, f"{self.role}_model"))
 
 
 class OverviewParams(Params):
@@ -90,12 +106,12 @@ class DataParams(Params):
     data_dir: Text | None  # folder of the real records; null without $FINR1_DATA: the sources' public homes
     track: Literal["clean", "paper_like"]  # paper_like: test items stay in training, as the paper's raw counts imply
     sampling: Literal["balanced", "paper"]
-    num_train: PositiveInt
-    num_dev: PositiveInt
-    num_test: PositiveInt
-    code_problems: NonNegativeInt  # besides num_train
-    decontaminate_ngram: PositiveInt
-    max_context_chars: PositiveInt | None
+    num_train: Count
+    num_dev: Count
+    num_test: Count
+    code_problems: CountOrNone  # besides num_train
+    decontaminate_ngram: Count
+    max_context_chars: Count | None
 
     @field_validator("source_names", "benchmark_names")
     @classmethod
@@ -125,19 +141,21 @@ class DistillationParams(EndpointParams):
     teacher_backend: Literal["scripted", "derived", "endpoint", "transformers", "vllm"]
     teacher_model: Text | None
     teacher_base_url: Text | None
-    temperature: NonNegativeFloat
+    temperature: Annotated[float, Field(ge=0, le=100)]
     top_p: TopP
-    max_tokens: PositiveInt
-    num_samples: PositiveInt
+    max_tokens: Count
+    num_samples: Count
     max_cost: PositiveFloat | None
     prompt_price: NonNegativeFloat
     completion_price: NonNegativeFloat
-    concurrency: PositiveInt
+    concurrency: Width
     fault_rate: Share  # of the scripted teacher's answers
     by_parts_share: Share  # of the problems with two worked solutions
 
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
+        if 0 < self.temperature < 0.01:
+            yield "temperature", "0 (greedy), or at least 0.01, would work: below, logits overflow"
         if self.max_cost is not None and not (self.prompt_price or self.completion_price):
             yield "max_cost", "needs prompt_price or completion_price above 0"
 
@@ -152,11 +170,11 @@ class FilteringParams(EndpointParams):
     judge_model: Text | None
     judge_base_url: Text | None
     check_order: Literal["standard", "with_question", "inputs_last", "with_question_inputs_last", "chinese"]
-    concurrency: PositiveInt
-    study_items: NonNegativeInt
+    concurrency: Width
+    study_items: CountOrNone
     min_score: Annotated[int, Field(ge=0, le=7)]
-    num_sft: PositiveInt
-    num_rl: PositiveInt
+    num_sft: Count
+    num_rl: Count
     rl_text: bool  # notebook 05 then needs a verifier
 
 
@@ -166,21 +184,21 @@ class TrainingParams(Params):
     data_stage: Text
     filtering_stage: Text
     peft: Literal["lora", "qlora", "full"]
-    lora_r: PositiveInt
+    lora_r: Width
     learning_rate: PositiveFloat
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"]
     warmup_steps: NonNegativeFloat  # below 1: share of all steps
-    max_steps: int  # -1: by epochs
-    per_device_train_batch_size: PositiveInt
-    gradient_accumulation_steps: PositiveInt
+    max_steps: Annotated[int, Field(ge=-1, le=10**8)]  # -1: by epochs
+    per_device_train_batch_size: Width
+    gradient_accumulation_steps: Width
     bf16: bool
     gradient_checkpointing: bool
     merge_adapter: bool  # false: `model/` holds the adapter alone; everything that reads it merges it while loading
-    save_steps: PositiveInt
-    num_processes: PositiveInt  # over all nodes
+    save_steps: Count
+    num_processes: Width  # over all nodes
     distributed: Literal["ddp", "fsdp2", "zero3"]  # a file of params/accelerate/
     eval_problems: AtLeastTwo  # an interval needs two
-    eval_max_tokens: PositiveInt
+    eval_max_tokens: Count
 
     @property
     def batch_size(self) -> int:
@@ -188,6 +206,12 @@ class TrainingParams(Params):
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.num_processes
 
     def conflicts(self) -> Wrong:
+        if self.max_steps == 0:
+            yield "max_steps", "at least 1, or -1 for num_train_epochs, would work"
+        if self.warmup_steps > 1 and self.warmup_steps % 1:
+            yield "warmup_steps", "a whole number of steps, or a share below 1, would work"
+        if self.seed + self.num_processes > 2**32:  # each process has a seed of its own
+            yield "seed", f"at most {2**32 - self.num_processes} would work with num_processes = {self.num_processes}"
         if self.max_steps > 0 and self.warmup_steps > self.max_steps:
             yield "warmup_steps", f"max_steps = {self.max_steps} is less; 0 to that, or a share below 1, would work"
         if self.num_processes > 1 and self.distributed != "ddp" and self.peft == "qlora":
@@ -199,9 +223,13 @@ class SFTParams(TrainingParams):
 
     stage: ClassVar[str] = "04_sft"
     model_name_or_path: Text
-    num_train_epochs: PositiveFloat
-    max_length: PositiveInt  # tokens of prompt and completion together
-    sample_steps: NonNegativeInt
+    num_train_epochs: Annotated[float, Field(gt=0, le=10**6)]
+    max_length: Annotated[int, Field(ge=64, le=10**8)]  # tokens of prompt and completion; a prompt has 50 and more
+    sample_steps: CountOrNone
+
+    def missing(self) -> Wrong:
+        yield from super().missing()
+        yield from _unusable("model_name_or_path", self.model_name_or_path)
 
 
 class GRPOParams(EndpointParams, TrainingParams):
@@ -211,44 +239,44 @@ class GRPOParams(EndpointParams, TrainingParams):
     role: ClassVar[str] = "verifier"
     sft_stage: Text | None  # null: from the base model, without SFT (the paper's "Zero")
     model_name_or_path: Text  # that base model
-    max_steps: PositiveInt
+    max_steps: Count
     reward_funcs: Annotated[list[Text], Field(min_length=1)]  # functions of the recipe's cells, by name
     reward_weights: list[float]  # one for each
     verifier_backend: Literal["rules", "endpoint", "transformers"]
     verifier_model: Text | None
     verifier_base_url: Text | None
-    verifier_concurrency: PositiveInt
+    verifier_concurrency: Width
     loss_type: Literal["grpo", "dapo", "dr_grpo", "cispo"]
     importance_sampling_level: Literal["token", "sequence"]
     beta: NonNegativeFloat
     epsilon: PositiveFloat
     epsilon_high: PositiveFloat | None
-    num_iterations: PositiveInt
+    num_iterations: Width
     scale_rewards: Literal["group", "batch", "none"]
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
     mask_truncated_completions: bool
-    soft_punish_cache: NonNegativeInt
-    temperature: PositiveFloat
+    soft_punish_cache: CountOrNone
+    temperature: Temperature
     top_p: TopP
-    max_completion_length: PositiveInt
+    max_completion_length: Count
     num_generations: AtLeastTwo
     use_vllm: bool
     vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)]
-    pass_rate_candidates: NonNegativeInt
+    pass_rate_candidates: CountOrNone
     pass_rate_samples: AtLeastTwo  # of one there is no rate between 0 and 1
-    stop_window: PositiveInt
+    stop_window: Count
     stop_reward: Share | None
     stop_kl: PositiveFloat | None
     stop_dead_groups: Share | None
     stop_one_answer: Share | None
-    eval_steps: NonNegativeInt  # 0: none; TRL takes no 0
+    eval_steps: CountOrNone  # 0: none; TRL takes no 0
     load_best_model_at_end: bool
 
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
         size = self.batch_size
         if size % self.num_generations:
-            work = ", ".join(str(number) for number in range(2, size + 1) if size % number == 0)
+            work = ", ".join(str(number) for number in range(2, min(size, 1024) + 1) if size % number == 0)
             factors = "per_device_train_batch_size x gradient_accumulation_steps x num_processes"
             advice = f"{work} would work" if work else "raise gradient_accumulation_steps"
             yield "num_generations", f"{factors} = {size} is not divisible by it; {advice}"
@@ -256,8 +284,10 @@ class GRPOParams(EndpointParams, TrainingParams):
             yield "save_steps", f"no exact resume; a multiple of num_iterations = {self.num_iterations} would work"
         if self.load_best_model_at_end and self.eval_steps != self.save_steps:
             yield "load_best_model_at_end", f"each look needs a checkpoint; eval_steps = {self.save_steps} would work"
-        if len(self.reward_weights) != len(self.reward_funcs):
-            yield "reward_weights", f"one for each of the {len(self.reward_funcs)} reward_funcs"
+        if len(self.reward_weights) != len(self.reward_funcs) or not any(self.reward_weights):
+            yield "reward_weights", f"one for each of the {len(self.reward_funcs)} reward_funcs, not all 0"
+        if self.soft_punish_cache > self.max_completion_length:
+            yield "soft_punish_cache", f"at most max_completion_length = {self.max_completion_length} would work"
         # What TRL would take without a word, or with a warning in its log, and train something else.
         if self.loss_type == "cispo" and (self.epsilon_high or 0) <= 1:
             yield "epsilon_high", 'loss_type = "cispo" caps the weight itself there; 5.0 would work (ScaleRL)'
@@ -268,8 +298,10 @@ class GRPOParams(EndpointParams, TrainingParams):
 
     def missing(self) -> Wrong:
         yield from super().missing()
+        if self.sft_stage is None:
+            yield from _unusable("model_name_or_path", self.model_name_or_path)
         if self.use_vllm and importlib.util.find_spec("vllm") is None:
-            yield "use_vllm", "vllm is not installed; with a GPU `pip install 'finr1[gpu]'`, else false would work"
+            yield "use_vllm", f"{_NO_VLLM}, else false would work"
 
 
 class BenchmarkParams(EndpointParams):
@@ -286,16 +318,16 @@ class BenchmarkParams(EndpointParams):
     inference_backend: Literal["transformers", "vllm"]
     sampling: Literal["balanced", "paper"]
     num_items: AtLeastTwo  # an interval needs two
-    suite_items: NonNegativeInt
-    num_samples: PositiveInt
-    temperature: PositiveFloat  # of the sampled answers; the greedy ones come besides
+    suite_items: CountOrNone
+    num_samples: Count
+    temperature: Temperature  # of the sampled answers; the greedy ones come besides
     top_p: TopP
-    max_tokens: PositiveInt
-    batch_size: PositiveInt
+    max_tokens: Count
+    batch_size: Width
     judge_backend: Literal["rules", "endpoint", "transformers"]
     judge_model: Text | None
     judge_base_url: Text | None
-    concurrency: PositiveInt
+    concurrency: Width
     judge_scope: Literal["undecided", "all"]
 
     @property
@@ -318,9 +350,14 @@ class BenchmarkParams(EndpointParams):
 
     def missing(self) -> Wrong:
         yield from super().missing()
+        yield from _unusable("model_name_or_path", self.model_name_or_path)
+        if self.inference_backend == "vllm" and importlib.util.find_spec("vllm") is None:
+            yield "inference_backend", _NO_VLLM
         for name, place in self.others.items():
             if "@http" in place and (advice := missing_key(name)):
                 yield "other_models", f"{name}: {advice}"
+            elif "@http" not in place and f"other_models, {name}" not in self.input_names():
+                yield from _unusable("other_models", place, f"{name}: ")
 
 
 class ReportParams(Params):
@@ -340,10 +377,14 @@ class AblationParams(Params):
     """09_ablation: arms (named sets of changed parameters, see the notebook) times seeds."""
 
     stage: ClassVar[str] = "09_ablation"
-    num_seeds: PositiveInt
+    num_seeds: Width
     preset: Text
     arms: Annotated[list[Text], Field(min_length=2)]  # the first is what the others are compared with
     changes: list[Text]  # [STAGE.]NAME=VALUE in every arm
+
+    def conflicts(self) -> Wrong:
+        if self.seeds[-1] >= 2**32:
+            yield "seed", f"at most {2**32 - self.num_seeds} would work with num_seeds = {self.num_seeds}"
 
     @property
     def seeds(self) -> list[int]:

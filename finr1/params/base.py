@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Any, ClassVar, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finr1 import paths
 
@@ -41,7 +42,7 @@ class Params(BaseModel):
     stage: ClassVar[str]
 
     run: str  # name of the run, a plain folder name
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
 
     def __init__(self, **values: Any):
         try:
@@ -117,18 +118,27 @@ class Params(BaseModel):
         """`value` as pydantic should see it: `{run}` filled in, None where papermill could only pass the word."""
         annotation = cls.model_fields[info.field_name].annotation
         kinds = [getattr(kind, "__origin__", kind) for kind in (annotation, *get_args(annotation))]
-        if isinstance(value, bool) and (int in kinds or float in kinds):
-            raise ValueError("should be a number")  # pydantic takes True for 1
         if isinstance(value, str) and NoneType in kinds and value.lower() in ("none", "null", "~"):
             return None
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, str) and items.count(item) > 1 for item in items):
+            raise ValueError("should name each one once")
+        for item in items:
+            if isinstance(item, bool) and (int in kinds or float in kinds):
+                raise ValueError("should be a number")  # pydantic takes True for 1
+            if isinstance(item, int | float) and not isinstance(item, bool) and bool in kinds:
+                raise ValueError("should be true or false")  # ... and 1 for True
+            if isinstance(item, str) and info.field_name != "run":  # which is stricter
+                _check_text(item, info.field_name.endswith("_url"))
         run = info.data.get("run", "{run}")  # the first field, so it is known by now
         return value.replace("{run}", run) if isinstance(value, str) else value
 
     @field_validator("run")
     @classmethod
     def _plain_folder_name(cls, run: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", run) or run == "cache":
-            raise ValueError("should be a plain folder name: letters, digits, '-', '_', '.' (and not 'cache')")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", run) or run == "cache":
+            form = "letters, digits, '-', '_', '.', at most 100 of them (and not 'cache')"
+            raise ValueError(f"should be a plain folder name: {form}")
         return run
 
     @model_validator(mode="after")
@@ -136,6 +146,25 @@ class Params(BaseModel):
         if lines := [self._line(name, advice) for name, advice in self.conflicts()]:
             raise ValueError("\n".join(lines))
         return self
+
+
+def _check_text(text: str, is_url: bool) -> None:
+    """Raise ValueError for what no file name, model or server can be; text with an address is not shown by the error.
+
+    An address is refused where it may hold a key: in the parameters, so that the key reaches no file.
+    """
+    if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text) or any(len(part.encode()) > 255 for part in text.split("/")):
+        raise ValueError("should be one line of text, with at most 255 bytes between two slashes")
+    address = "://" in text and text[re.search(r"[\w+.-]*://", text).start() :]
+    if is_url or address:
+        try:
+            url = urlsplit(address or text)
+            right = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+        except ValueError:  # a port that is none
+            right = False
+        key = address and re.search(r"[@?#;\s]|(?<!/)/(sk|hf|key|token)[-_][\w-]{8}", address)
+        if not right or key:
+            raise ValueError("should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
 
 
 def _injected_names(namespace: dict[str, Any]) -> Iterator[str]:
@@ -148,8 +177,9 @@ def _injected_names(namespace: dict[str, Any]) -> Iterator[str]:
 
 
 def quoted(value: Any) -> str:
-    """A value as an error shows it: text in double quotes, long ones cut."""
+    """A value as an error shows it: text in double quotes, on one line, long ones cut."""
     text = f'"{value}"' if isinstance(value, str) else repr(value)
+    text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -174,6 +204,8 @@ def _problems(error: ValidationError, known: Iterable[str]) -> list[str]:
             lines.append(f"{name}: missing; every parameter must be given a value")
         elif kind == "value_error" and not name:  # of a check across fields: it has named them already
             lines += advice.split("\n")
+        elif "bare address" in advice:  # the value may hold a key
+            lines.append(f"{name}: {advice}")
         else:
             lines.append(f"{name} = {quoted(given)}: {advice}")
     return lines
@@ -194,9 +226,9 @@ def read_flat_yaml(path: Path) -> FlatYaml:
     try:
         text = Path(path).read_text("utf8")
         values = yaml.safe_load(text)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a date that is none
         raise ParameterError(str(path), [f"not readable as YAML: {error}"]) from None
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ParameterError(str(path), ["should hold one `name: value` a line"])
     lines = re.findall(r"^(\w+):.*?(?:  # (.*))?$", text, re.MULTILINE)
     names = [name for name, _ in lines]
