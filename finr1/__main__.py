@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from finr1 import launch, pipeline, plan
 from finr1.evaluation import harness, regrade
 from finr1.generation import command as generation_command
+from finr1.generation import doctor
 from finr1.sources import command as sources_command
 
-COMMANDS = (pipeline, launch, plan, sources_command, generation_command, regrade, harness)
+COMMANDS = (pipeline, launch, plan, sources_command, generation_command, doctor, regrade, harness)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
