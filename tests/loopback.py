@@ -19,7 +19,12 @@ class Loopback:
     them comes `message(question)`, `delay` seconds later.
     """
 
-    def __init__(self, faults=None, delay=0.0, message=lambda question: {"content": f"<think>so</think>{question}!"}):
+    def __init__(
+        self, faults=None, delay=0.0, message=lambda question: {"content": f"<think>so</think>{question}!"}, **more
+    ):
+        # more: `refuse(body)` returns a status and a text for bodies that the server does not take, `fields(body)` more
+        # fields of the reply and `headers` its headers, `stream` an answer by events, `models` what GET /models lists.
+        self.more = more
         self.faults = {question: list(faults) for question, faults in (faults or {}).items()}
         self.delay, self.message = delay, message
         self.asked: Counter[str] = Counter()  # question -> attempts
@@ -38,17 +43,32 @@ class Loopback:
         self.server.shutdown()
         self.server.server_close()
 
-    def reply(self, question: str):
+    def reply(self, question: str, body: dict):
         """What to send back for the next attempt at `question`."""
         with self.lock:
             self.asked[question] += 1
             faults = self.faults.get(question)
             if faults:
                 return faults.pop(0)
+        if refused := self.more.get("refuse", lambda body: None)(body):
+            return refused[0], {}, json.dumps({"error": {"message": refused[1]}})
         time.sleep(self.delay)
+        if body.get("stream") or self.more.get("stream"):
+            return 200, {"Content-Type": "text/event-stream"}, events(self.message(question))
         choice = {"index": 0, "message": {"role": "assistant", **self.message(question)}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-        return 200, {}, json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
+        reply = {"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}
+        reply |= self.more.get("fields", lambda body: {})(body)
+        return 200, self.more.get("headers", {}), json.dumps(reply)
+
+
+def events(message: dict) -> str:
+    """`message` as server-sent events, a few characters each, the usage last."""
+    deltas = [{key: text[at : at + 3]} for key, text in message.items() for at in range(0, len(text), 3)]
+    chunks = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in [{"role": "assistant"}, *deltas]]
+    chunks += [{"choices": [{"delta": {}, "finish_reason": "stop"}]}]
+    chunks += [{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}]
+    return ": hello\n\n" + "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -62,7 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.in_flight += 1
             server.most_in_flight = max(server.most_in_flight, server.in_flight)
-        reply = server.reply(json.loads(body)["messages"][-1]["content"])
+        asked = json.loads(body)
+        reply = server.reply(asked["messages"][-1]["content"], asked)
         with server.lock:
             server.in_flight -= 1
         if reply is HANG:
@@ -71,6 +92,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self.send(*reply)
+
+    def do_GET(self):
+        models = self.loopback.more.get("models")
+        listed = {"object": "list", "data": models}
+        self.send(*((404, {}, "{}") if models is None else (200, {}, json.dumps(listed))))
 
     def record(self, body):
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -119,7 +119,7 @@ BENCHMARK = {
     "paper_like_stage": None,
     "model_name_or_path": "hub/base", "other_models": [], "inference_backend": "transformers", "num_items": 4,
     "sampling": "balanced", "suite_items": 0, "judge_backend": "rules",
-    "judge_model": None, "judge_base_url": None, "judge_scope": "undecided",
+    "judge_model": None, "judge_base_url": None, "judge_extra": None, "judge_max_tokens": 8, "judge_scope": "undecided",
     "num_samples": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 8, "batch_size": 4, "concurrency": 2,
 }  # fmt: skip
 

@@ -752,7 +752,7 @@ def test_check_names_a_bad_key_and_a_wrong_model(key, fault, message):
             backend.check()
         backend.check()  # the server has come round
     assert KEY not in str(caught.value)
-    assert json.loads(server.requests[-1][2])["max_tokens"] == 1
+    assert json.loads(server.requests[-1][2])["max_tokens"] == 16
 
 
 # ---- transformers ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,15 @@ from tiny_model import make_tiny_model
 
 from finr1 import evaluation, judge, synthetic, teacher
 from finr1.__main__ import main
-from finr1.generation import AnswerStore, EndpointBackend, SamplingParams, ScriptedBackend, generate
+from finr1.generation import (
+    AnswerStore,
+    EndpointBackend,
+    GenerationError,
+    SamplingParams,
+    ScriptedBackend,
+    TransformersBackend,
+    generate,
+)
 from finr1.judge.error import STUDY
 from finr1.judge.model import CHECK_PROMPTS, check_request, fenced, read_reasoned
 from finr1.params import BenchmarkParams, ParameterError
@@ -582,7 +590,9 @@ def test_the_benchmarks_judge_may_be_a_local_model(tmp_path):
     """A tiny model writes no verdict: each reply is counted as unread and takes no grade away."""
     folder = make_tiny_model(tmp_path / "judge")
     local = BENCHMARK | {"judge_backend": "transformers", "judge_model": str(folder)}
-    examiner = judge.make_backend(BenchmarkParams(**local))
+    with pytest.raises(GenerationError, match="no verdict on 4 of 4 plain cases"):
+        judge.make_backend(BenchmarkParams(**local))
+    examiner = TransformersBackend(folder)
     asked = judged_problems()
     samples = evaluation.evaluate(asked, ScriptedBackend(answers, "a"), GREEDY, "base")
     store = AnswerStore(tmp_path / "judge.jsonl")

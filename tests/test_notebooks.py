@@ -308,6 +308,8 @@ def test_an_endpoint_as_teacher_and_judge_and_its_key_is_nowhere(made, workshop)
     def answer(question: str) -> dict:
         if "one JSON object" in question:
             return {"content": full_marks}
+        if "核对答案" in question or "You check answers" in question:
+            return {"content": "**0**", "reasoning_content": "1? No."}
         return {
             "content": "<answer>\\boxed{bullish}</answer>",
             "reasoning_content": "Good news. It helps. So it is bullish.",

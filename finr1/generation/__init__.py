@@ -1,7 +1,7 @@
 """Text generation behind one function, for the teacher, the judge, pass-rate sampling and the benchmark.
 
 store = AnswerStore("answers.jsonl")
-backend = EndpointBackend("https://api.deepseek.com", "deepseek-reasoner")
+backend = EndpointBackend("http://localhost:8000/v1", "deepseek-ai/DeepSeek-R1")
 completions = generate(requests, SamplingParams(temperature=0.6), backend, store, on_progress=print)
 """
 

@@ -59,9 +59,11 @@ class Completion(BaseModel):
     sample: int  # 0 .. num_samples - 1
     text: str  # as it came; without the reasoning where the endpoint sends that apart
     reasoning: str | None = None  # sent apart by the endpoint (`reasoning_content`), else what stands in <think>
-    finish_reason: str = "stop"  # "stop", "length", another word of the endpoint, or "error"
+    # "stop", "length" or another word of the endpoint; with `error` set "error", "empty" or (a thought alone) "thought"
+    finish_reason: str = "stop"
     usage: Usage = Usage()
     error: str | None = None
+    model: str | None = None  # who answered, where the endpoint says so
 
     @property
     def tagged(self) -> str:
@@ -249,7 +251,8 @@ def generate(
     No further request is begun once `budget` is spent (or can't be kept, because the server counts no tokens), or once
     one has failed for good; those under way are answered and stored. Then `GenerationError` is raised. With
     `on_error="none"` failures end nothing, and each request without an answer gets a completion with `error` set, which
-    is not stored: running again asks again.
+    is not stored: running again asks again. Replies without an answer in them (`finish_reason` "empty" or "thought")
+    are such failures, which raise only where they are more than one in twenty: few are the model's, many the server's.
     """
     if store is not None and not store.asking:
         with store.turn():  # whoever waited here finds the other's answers in the store, and pays for none twice
@@ -272,9 +275,10 @@ def generate(
             return f"the budget of {budget.max_cost} cannot be kept, the server counts no tokens"
         if budget.max_cost is not None and progress.cost >= budget.max_cost:
             return f"the budget of {budget.max_cost} is spent"
-        return "another request failed" if on_error == "raise" and progress.failed else ""
+        many = broken or progress.failed > max(8, progress.answered / 20)
+        return "another request failed" if on_error == "raise" and many else ""
 
-    started, told = time.monotonic(), 0.0
+    started, told, broken = time.monotonic(), 0.0, False
     with closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
         for group in groups if asked else ():
             if store is not None:  # where another process was first, its answer counts
@@ -285,6 +289,7 @@ def generate(
                 prompt, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
                 counts = ((prompt, budget.prompt_price), (written, budget.completion_price))
                 progress.failed += completion.error is not None
+                broken |= completion.finish_reason == "error"
                 progress.answered += completion.error is None
                 progress.uncounted += completion.error is None and any(n is None and price for n, price in counts)
                 progress.tokens += written or 0
@@ -298,7 +303,8 @@ def generate(
 
     answers |= {key: job.failure(f"not asked: {why_stop()}") for key, job in unique.items() if key not in answers}
     failures = [answer for answer in answers.values() if answer.error is not None]
-    if on_error == "raise" and failures:
+    broken = any(answer.finish_reason == "error" for answer in failures)
+    if on_error == "raise" and (broken or 20 * len(failures) > len(answers)):
         first = f"the first, {failures[0].id!r}: {failures[0].error}"
         raise GenerationError(f"{len(failures)} of {progress.total} requests have no answer; {first}")
     return [answers[job.key].model_copy(update={"id": job.request.id, "sample": job.sample}) for job in jobs]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finr1.generation.answering import AnswerStore, Budget, GenerationError, Request, SamplingParams, generate
-from finr1.generation.endpoint import DEFAULT_KEY_ENV, EndpointBackend
+from finr1.generation.endpoint import DEFAULT_KEY_ENV, EndpointBackend, whole
 from finr1.records import write_jsonl
 
 
@@ -26,8 +27,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=answer_file)
     parser.add_argument("--input", type=Path, required=True, help='JSONL of {"id", "messages"}')
     parser.add_argument("--output", type=Path, required=True, help="JSONL of answers; run again = resume")
-    parser.add_argument("--base-url", required=True, help="such as https://api.deepseek.com/v1")
-    parser.add_argument("--model", required=True, help="its name at the endpoint")
+    add_endpoint(parser)
     parser.add_argument("--concurrency", type=int, default=32, help="requests under way at once")
     parser.add_argument("--temperature", type=float, default=0.6, help="0: greedy")
     parser.add_argument("--top-p", type=float, default=1.0, help="nucleus (default: 1, all tokens)")
@@ -35,6 +35,13 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--num-samples", type=int, default=1, help="answers for each request")
     parser.add_argument("--seed", type=int, default=0, help="of the first sample; sample k has seed + k")
     parser.add_argument("--max-cost", type=float, help="stop when so much is spent; needs the prices")
+
+
+def add_endpoint(parser: argparse.ArgumentParser) -> None:
+    """Add what says which endpoint is asked, and how."""
+    parser.add_argument("--base-url", required=True, help="such as https://api.deepseek.com/v1")
+    parser.add_argument("--model", required=True, help="its name at the endpoint")
+    parser.add_argument("--extra", help='JSON for each request\'s body; null removes a field: {"max_tokens": null}')
     parser.add_argument("--prompt-price", type=float, default=0.0, help="for a million prompt tokens")
     parser.add_argument("--completion-price", type=float, default=0.0, help="for a million completion tokens")
     parser.add_argument("--api-key-env", default=DEFAULT_KEY_ENV, help="environment variable that holds the key")
@@ -46,7 +53,8 @@ def answer_file(options: argparse.Namespace) -> int:
     try:
         requests = read_requests(options.input)
         sampling = SamplingParams(**{name: getattr(options, name) for name in SamplingParams.model_fields})
-        backend = EndpointBackend(options.base_url, options.model, options.api_key_env, options.concurrency)
+        where = (options.base_url, options.model, options.api_key_env, options.concurrency)
+        backend = EndpointBackend(*where, extra=options.extra)
         budget = Budget(options.max_cost, options.prompt_price, options.completion_price)
         if options.output.resolve() == options.input.resolve():
             raise ValueError(f"{options.output}: --output is the --input")
@@ -67,14 +75,19 @@ def answer_file(options: argparse.Namespace) -> int:
 
 
 def read_requests(path: Path) -> list[Request]:
-    """The requests of a JSONL file. Raises `ValueError` with file and line for a bad row."""
-    requests = []
-    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), 1):
+    """The requests of a JSONL file, in UTF-8 or with a BOM. Raises `ValueError` with file and line for a bad row."""
+    requests, data = [], path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as a Windows shell writes it
+        data = data.decode("utf16").encode()
+    for number, line in enumerate(data.splitlines(), 1):
         try:
-            if line.strip():
-                requests.append(Request.model_validate_json(line))
+            if line := line.removeprefix(codecs.BOM_UTF8).strip():  # joined files have several
+                row = whole(json.dumps(json.loads(line), ensure_ascii=False))
+                requests.append(Request.model_validate_json(row))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "row"
             raise ValueError(f"{path}, line {number}: {where}: {first['msg']}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: row: Invalid JSON: {error}") from None
     return requests

@@ -2,13 +2,16 @@
 
 The `openai` package asks. It retries lost connections, time-outs, 408, 409, 429 and 5xx, after the server's Retry-After
 (if that is at most two minutes) or after 0.5, 1, 2, 4, 8, 8 ... s; here, a success without an answer in it, too.
+Servers differ in the fields that they take, in where they put the thought, and in what they count: `docs/endpoints.md`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,10 +20,26 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from finr1.generation.answering import Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams, Usage
+from finr1.generation.answering import Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams
+from finr1.grading.extraction import after_thought
 
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
 _MOST_TOKENS = 10**8  # of one request; a server that counts more lies
+_NO_ANSWER = {"empty": "an empty answer", "thought": "no answer after the thought"}
+_OURS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream_options")
+# How servers refuse a field, and (_OF_VALUES) the value of one, such as more tokens than fit: the request's own fault.
+_REFUSED = (
+    r"unsupported|n.t support|unrecogni|unknown|unexpected|not (permitted|allowed)|extra|deprecated|instead|不支持"
+)
+_OF_CHOICES = r"both|together|only|must be (set to )?1\b|同时"
+_OF_VALUES = (
+    r"too (large|long|big|high|low)|context|window|exceed|m(ax|in)imum|between|range|up to|at (least|most)|positive|"
+    r"(greater|less|more|fewer) than|[<>]=?\s*\d|大于|小于|范围|超|最[大多长]"
+)
+# What may follow the name of one and the same model: a revision, a version, a date, a channel.
+_SUFFIX = re.compile(
+    r"(@[\w.-]+|[-_:](v\d+(\.\d+)*|0\d\d|(\d{4}|\d{6}|\d{8})|(\d{4}-)?\d\d-\d\d|\d{4}-\d\d|latest|preview|exp|free|0))+"
+)
 
 
 @dataclass
@@ -38,26 +57,32 @@ class EndpointBackend(Backend):
     concurrency: int = 16
     timeout: float = 600.0  # s, for connecting (at most 10) and for each wait for the server
     max_retries: int = 14  # longer than a minute, so that they outlast a limit per minute
-    extra: dict[str, Any] = field(default_factory=dict)  # more for each request's body; None removes a field of ours
+    extra: Mapping[str, Any] | str | None = None  # more for each request's body, see `read_extra`
+    only_model: bool = False  # a reply from another model is a failure; else it is noted
+    notes: dict[str, str] = field(default_factory=dict)  # what is not as asked, each told once as a warning
+    changes: dict[str, str] = field(default_factory=dict)  # fields that the server refuses: their other names, or ""
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password or url.query:
+        more = url.username or url.password or url.query or url.fragment
+        if url.scheme not in ("http", "https") or not url.hostname or more:
             # Not quoted: it may hold a key.
             raise ValueError("base_url must be a bare address such as https://api.deepseek.com/v1, without a key in it")
         if self.concurrency < 1:
             raise ValueError(f"concurrency={self.concurrency}: need at least 1")
         self._is_local = url.hostname in ("localhost", "127.0.0.1", "::1")
         self._key()
+        self.extra = read_extra(self.extra, self._key())
         what = {"endpoint": self.base_url.rstrip("/"), "model": self.model, "extra": self.extra}
         self.fingerprint = json.dumps(what, sort_keys=True)
 
     def check(self) -> None:
-        """Raise `GenerationError` unless the server answers with a token: it is up, takes the key, knows the model."""
+        """Raise `GenerationError` unless the server answers: it is up, takes the key, knows the model."""
         job = Job(Request(id="check", messages=[{"role": "user", "content": "1"}]), sample=0, key="")
         impatient = replace(self, timeout=min(self.timeout, 60.0), max_retries=min(self.max_retries, 2))
-        [[answer]] = impatient.complete([job], SamplingParams(max_tokens=1), lambda: False)
-        if answer.error:
+        # Few tokens, at the one temperature that all servers take; that they hold no answer yet is no fault.
+        [[answer]] = impatient.complete([job], SamplingParams(temperature=1.0, max_tokens=16), lambda: False)
+        if answer.finish_reason == "error":
             raise GenerationError(f"model {self.model!r} at {answer.error}")
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
@@ -109,15 +134,76 @@ class EndpointBackend(Backend):
 
     async def _ask(self, client: Any, job: Job, sampling: SamplingParams) -> Completion:
         """The answer, or the reason why there is none."""
-        decoding = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
-        body = {"model": self.model, "messages": job.request.messages, **decoding, "seed": sampling.seed + job.sample}
-        body = {name: value for name, value in {**body, **self.extra}.items() if value is not None}
         try:
-            # Not `chat.completions.create`: it knows no `extra` field, and reads replies more slowly and less strictly.
-            response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
-            return job.completion(**read_reply(response.content))
+            answer = await self._try(client, job, sampling, 0)
+            if answer.error and answer.finish_reason != "error":  # a reply, and no answer in it
+                first, answer = answer, await self._try(client, job, sampling, 1)
+                paid = [(name, n, getattr(first.usage, name)) for name, n in answer.usage if n is not None]
+                answer.usage = answer.usage.model_copy(update={name: n + (more or 0) for name, n, more in paid})
+            return answer
         except Exception as error:  # one request must not end all others
             return job.failure(self._reason(error))
+
+    async def _try(self, client: Any, job: Job, sampling: SamplingParams, again: int) -> Completion:
+        changes, refused = dict(self.changes), None
+        while True:
+            body = self._body(job, sampling, changes, again)
+            try:  # not `chat.completions.create`: it reads replies more slowly and less strictly
+                response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+                break
+            except Exception as error:
+                refused = refused or error
+                if not (change := refusal(error, body, self.extra)):
+                    raise refused from refused.__cause__
+                changes |= change
+        for name, other in changes.items():  # only now: what did not help is forgotten
+            done = "asked for" if name == "stream" else f"sent as {other}" if other else "left out"
+            self._note(name, f"the server wants it so: {name} is {done}")
+        self.changes |= changes
+        self.last, reply = response, read_reply(response.content)
+        answer = job.completion(**reply)
+        self._compare(body, answer)
+        if answer.model and not same_model(self.model, answer.model):
+            told = f"asked for the model {self.model}, the server's reply is from {answer.model}"
+            self._note(answer.model, told)
+            if self.only_model:
+                return job.failure(f"{self.base_url}: {told}")
+        if answer.finish_reason in _NO_ANSWER:
+            said = f"{self.base_url}: {_NO_ANSWER[answer.finish_reason]}, twice: {response.content[:300]!r}"
+            answer.error = self._clean(said)
+        return answer
+
+    def _body(self, job: Job, sampling: SamplingParams, changes: Mapping[str, str], again: int) -> dict[str, Any]:
+        """The request: `extra` over our fields, and all that without what the server refuses."""
+        decoding = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
+        # The second time with another seed: with the same one a server may say the same.
+        decoding["seed"] = sampling.seed + job.sample + again * 2**20
+        body = {"model": self.model, "messages": job.request.messages, **decoding, **self.extra}
+        if "stream" in changes:
+            body["stream"] = True
+        if body.get("stream"):  # else many servers count nothing
+            body.setdefault("stream_options", {"include_usage": True})
+        for name, other in changes.items():
+            value = body.pop(name, None) if name != "stream" else None
+            body |= {other: value} if other and value is not None else {}
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _compare(self, body: Mapping[str, Any], answer: Completion) -> None:
+        """Note a server that reads or writes less than it is asked to, as Ollama does with a small `num_ctx`."""
+        limit, (_, read), (_, written) = body.get("max_tokens") or body.get("max_completion_tokens"), *answer.usage
+        if answer.finish_reason == "length" and isinstance(limit, int) and written and written < limit:
+            told = f"an answer was cut after {written} tokens, though {limit} may be written: the server's window"
+            self._note(
+                "window", f"{told} holds {written + (read or 0)}, prompt included (Ollama: num_ctx); make it larger"
+            )
+        asked = sum(len(m["content"].encode()) for m in body["messages"] if isinstance(m.get("content"), str))
+        if read and asked > max(4000, 8 * read):
+            self._note("prompt", f"a prompt of {asked} bytes was counted as {read} tokens: the server cuts prompts")
+
+    def _note(self, about: str, text: str) -> None:
+        if about not in self.notes:
+            self.notes[about] = self._clean(f"{self.model} at {self.base_url}: {text}")
+            warnings.warn(self.notes[about], stacklevel=2)
 
     def _reason(self, error: Exception) -> str:
         """The one place where an exception becomes words: address, status, what to do. Never the key."""
@@ -131,8 +217,11 @@ class EndpointBackend(Backend):
         advice[404] = "no such model, or no such address"
         if status in advice:
             text = f"{advice[status]}: {text}"
-        text = text.replace(self._key(), "***")  # servers quote a key that they refuse
-        return f"{self.base_url}: {text}"[:500]  # cut last: half a key would not be recognised
+        return self._clean(f"{self.base_url}: {text}")
+
+    def _clean(self, text: str) -> str:
+        # Servers quote a key that they refuse. Cut last: half a key would not be recognised.
+        return text.replace(self._key(), "***")[:500]
 
     def _key(self) -> str:
         names = [self.api_key_env] + ["OPENAI_API_KEY"] * (self.api_key_env == DEFAULT_KEY_ENV)
@@ -144,37 +233,127 @@ class EndpointBackend(Backend):
         return key or "no-key"
 
 
-def read_reply(content: bytes) -> dict[str, Any]:
-    """Text, reasoning, finish reason and usage in a reply's JSON; raises `ValueError` for anything without an answer.
-
-    Some servers say 200 and mean an error (OpenRouter), or break an answer off for lack of capacity (DeepSeek). Empty
-    text is an answer if it was cut or filtered, or if its tokens are counted. A count that can't be true is none.
-    """
+def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str, Any]:
+    """More for each request's body, a mapping or its JSON; null removes a field. `ValueError` where it holds a key."""
     try:
-        reply = json.loads(content)
-        choice, usage = reply["choices"][0], reply.get("usage")
-        message, finish_reason = choice["message"], choice.get("finish_reason")
-        body = message.get("content")
-        text = _text(body) or _text(message.get("refusal"))
-        # DeepSeek and older vLLM have `reasoning_content`, newer vLLM and OpenRouter `reasoning`, Mistral typed parts.
-        apart = message.get("reasoning_content") or message.get("reasoning") or _text(body, "thinking")
-        reasoning = _text(apart) if isinstance(apart, str) else ""
-        error = reply.get("error") or choice.get("error") or finish_reason in ("error", "insufficient_system_resource")
-    except (LookupError, TypeError, AttributeError, RecursionError):
+        extra = dict((json.loads(extra or "{}") if isinstance(extra, str) else extra) or {})
+        text = json.dumps(extra)
+    except (TypeError, ValueError):
+        raise ValueError('should be a JSON object such as {"max_tokens": null, "seed": 1}') from None
+    keys = [key, *(value.strip() for name, value in os.environ.items() if re.match("(FINR1|OPENAI)_API_KEY", name))]
+    secret = r'(?i)"[^"]*(api_?-?key|secret|password|authorization|bearer)[^"]*":|"(token|key)":|"(sk-|bearer )'
+    if re.search(secret, text) or any(len(key) > 7 and key in text for key in keys):  # not quoted
+        raise ValueError("holds a key, which would be stored with every answer: keys come from the environment alone")
+    if fixed := {"model", "messages"} & extra.keys():
+        raise ValueError(f"{min(fixed)} is what is asked, not how")
+    return extra
+
+
+def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, str]:
+    """The field of `body` that a server refuses by name: {name: the name it wants instead, or ""}; else empty.
+
+    A field of `chosen` is the user's own. A server that answers only in a stream is given one ("stream").
+    """
+    text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
+    places = {name: re.search(rf"\b{name}\b", text) for name in _OURS if name in body and name not in chosen}
+    named = sorted((found.start(), name) for name, found in places.items() if found)
+    if named:  # of temperature and top_p, which may not go together, top_p
+        name = "top_p" if {"top_p", "temperature"} <= {name for _, name in named} else named[0][1]
+        plain = _REFUSED if "max" in name else f"{_REFUSED}|{_OF_CHOICES}"
+        if re.search(plain, text, re.I) or not re.search(_OF_VALUES, text, re.I) or name == "top_p" and body[name] == 1:
+            other = "max_completion_tokens"
+            return {name: other if name == "max_tokens" and other in text and other not in body else ""}
+    return {"stream": ""} if "stream" not in body and re.search(r"\bstream|流式", text, re.I) else {}
+
+
+def same_model(asked: str, answered: str) -> bool:
+    """Whether two names mean one model: `org/` before it, letter case, a version or date behind it do not count."""
+    names = (name.rstrip("/").rpartition("/")[2].lower() for name in (asked, answered))
+    short, long = sorted((re.sub("[-_:](latest|stable|free)$", "", name) for name in names), key=len)
+    return long.startswith(short) and (short == long or bool(_SUFFIX.fullmatch(long[len(short) :])))
+
+
+def whole(text: str) -> str:
+    """`text` without halves of surrogate pairs, which JSON can spell and no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def read_reply(content: bytes) -> dict[str, Any]:
+    """Text, reasoning, finish reason, usage and model of a reply; raises `ValueError` for anything without an answer.
+
+    It may be JSON or a stream of it (SSE), behind a BOM, comments or blank lines. Some servers say 200 and mean an
+    error (OpenRouter), or break an answer off for lack of capacity (DeepSeek). An answer that is there and empty ends
+    with "empty", one that stands in the thought alone (a server's parser that found no end of it) with "thought".
+    """
+    text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith(":")]
+    streamed = [line[5:].strip() for line in lines if line.startswith("data:")]
+    texts, thoughts, finish, usage, model = [], [], None, {}, None
+    try:
+        for reply in map(json.loads, [line for line in streamed if line != "[DONE]"] or ["\n".join(lines)]):
+            if reply.get("error") or not streamed and not reply["choices"]:
+                raise ValueError("the server means an error")
+            choice = next((c for c in reply.get("choices") or [] if not c.get("index")), {})
+            message = choice["delta"] if isinstance(choice.get("delta"), dict) else choice.get("message")
+            if message is not None:
+                said, thought = _parts(message)
+                texts.append(said), thoughts.append(thought)
+            if choice.get("error"):
+                raise ValueError("the server means an error")
+            finish, model = choice.get("finish_reason") or finish, reply.get("model") or model
+            usage = reply.get("usage") or choice.get("usage") or usage
+    except (LookupError, TypeError, AttributeError):
         raise ValueError("the reply has no message") from None
-    least = int(bool(text or reasoning))  # tokens; whoever counts none for a text, lies
-    counts = {name: (usage if isinstance(usage, dict) else {}).get(name) for name in Usage.model_fields}
-    counts = {name: n if type(n) is int and least <= n <= _MOST_TOKENS else None for name, n in counts.items()}
-    empty = not (text or reasoning or finish_reason in ("length", "content_filter"))
-    if error or empty and (body != "" or not counts["completion_tokens"]):
-        raise ValueError("the reply means an error, or holds no answer")
-    said = {"text": text, "reasoning": reasoning or None, "finish_reason": str(finish_reason or "unknown")}
-    return said | {"usage": counts}
+    if finish in ("error", "insufficient_system_resource", "network_error"):
+        raise ValueError("the server means an error")
+    text, reasoning = whole("".join(texts)), whole("".join(thoughts)) or None
+    if not texts or not (text or reasoning or finish) or streamed and not finish and "[DONE]" not in streamed:
+        raise ValueError("the reply holds no answer, or not all of it")
+    if finish != "length" and not after_thought(text).strip():
+        finish = "thought" if reasoning or text.strip() else "empty"
+    said = {"text": text, "reasoning": reasoning, "model": model if isinstance(model, str) else None}
+    return said | {"finish_reason": str(finish or "unknown"), "usage": _usage(usage, f"{text}{reasoning or ''}")}
 
 
-def _text(body: Any, kind: str = "") -> str:
-    """The text of a message's content: one text, or of its typed parts those of one kind (default: text)."""
-    if isinstance(body, list):
-        return "".join(_text(part[kind or "text"]) for part in body if part["type"] == (kind or "text"))
-    # Half a character (a lone surrogate) could not be stored. A number has no `encode`: that is no text.
-    return "" if body is None or kind else body.encode("utf8", "replace").decode("utf8")
+def _parts(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Text and thought of a message or a piece of one: strings, or lists of parts, of which unknown ones are left."""
+    content, texts, thoughts = message.get("content"), [], []
+    for part in content if isinstance(content, list) else [content]:
+        kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"
+        if re.search("think|reason|thought", kind) or isinstance(part, dict) and part.get("thought"):
+            thoughts.append(_flat(part))
+        elif kind in ("text", "output_text", "refusal"):
+            texts.append(_flat(part))
+    # DeepSeek and older vLLM, newer vLLM and OpenRouter, Ollama; the last beside `reasoning`, with the same text.
+    names = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+    apart = next(filter(None, (_flat(message.get(name)) for name in names)), "")
+    return "".join(texts) or _flat(message.get("refusal")), apart or "".join(thoughts)
+
+
+def _flat(value: Any) -> str:
+    """The text in a part, however nested."""
+    if isinstance(value, dict):
+        names = ("text", "thinking", "reasoning", "summary", "content", "refusal")
+        return next(filter(None, (_flat(value.get(name)) for name in names)), "")
+    return "".join(map(_flat, value)) if isinstance(value, list) else value if isinstance(value, str) else ""
+
+
+def _usage(usage: Any, written: str) -> dict[str, int | None]:
+    """Tokens that are paid for: some servers leave the thought out of `completion_tokens`, or count nothing."""
+
+    def count(of: Any, *names: str) -> int | None:
+        values = [of.get(name) for name in names] if isinstance(of, dict) else []
+        known = (int(n) for n in values if type(n) in (int, float) and 0 <= n <= _MOST_TOKENS)  # what can be true
+        return next(known, None)
+
+    prompt, counted = count(usage, "prompt_tokens", "input_tokens"), count(usage, "completion_tokens", "output_tokens")
+    total = count(usage, "total_tokens")
+    if counted is not None or None not in (prompt, total):
+        details = [usage.get(f"{name}_tokens_details") for name in ("completion", "output")]
+        thought = max(count(part, "reasoning_tokens") or 0 for part in details)
+        counted = max(counted or 0, total - prompt if None not in (prompt, total) else 0)
+        counted += thought if thought > counted else 0
+        # A token holds about four bytes, never sixteen over a whole text: then there were more than is said.
+        size = len(written.encode())
+        counted = max(1, size // 4) if 16 * counted + 64 * (counted > 0) < size else counted
+    return {"prompt_tokens": prompt, "completion_tokens": counted}

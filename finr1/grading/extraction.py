@@ -22,6 +22,12 @@ MAX_BRACES = 10_000  # with more of them than this only the last 20,000 characte
 LENIENT_CHARS = 4000
 
 
+def after_thought(completion: str) -> str:
+    """What follows the last `</think>` (or its like): all without a think block, nothing if a block is never closed."""
+    text = completion[max(completion.rfind(tag) + len(tag) if tag in completion else 0 for tag in _CLOSINGS) :]
+    return "" if any(tag in text for tag in _OPENINGS) else text
+
+
 def extract_answer(completion: str) -> str | None:
     """The answer that `completion` states, or None.
 
@@ -29,9 +35,7 @@ def extract_answer(completion: str) -> str | None:
     closed. There: the last complete answer block, in it the last balanced `\\boxed{}`, else the whole block.
     Without an answer block: the last balanced `\\boxed{}`. An answer block that is never closed does not count.
     """
-    text = completion[max(completion.rfind(tag) + len(tag) if tag in completion else 0 for tag in _CLOSINGS) :]
-    if any(tag in text for tag in _OPENINGS):
-        return None
+    text = after_thought(completion)
     _, tag, block = text[: max(0, text.rfind(_END))].rpartition(_ANSWER)
     block = block.partition(_END)[0]
     answer = _last_box(block if tag else text)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from finr1.generation import AnswerStore, Backend, generate
+from finr1.generation import AnswerStore, Backend, SamplingParams, generate
 from finr1.judge.model import JUDGE_SAMPLING, check_request, read_check
 from finr1.records import GROUPS, Problem, Record, hash_share
 
@@ -40,6 +40,7 @@ def judge_samples(
     scope: Literal["undecided", "all"],
     seed: int,
     store: AnswerStore | None = None,
+    sampling: SamplingParams = JUDGE_SAMPLING,
 ) -> list[Verdict]:
     """The judge's verdicts on `samples`: on those that rules leave undecided and a study sample, or on all.
 
@@ -55,7 +56,7 @@ def judge_samples(
     by_id = {problem.id: problem for problem in problems}
     requests = [check_request(_name(s), by_id[s.problem_id], s.answer) for s, _ in asked]
     verdicts = []
-    for (s, study), reply in zip(asked, generate(requests, JUDGE_SAMPLING, backend, store), strict=True):
+    for (s, study), reply in zip(asked, generate(requests, sampling, backend, store), strict=True):
         said = {"judge": judge, "verdict": read_check(reply.text), "rules": s.correct, "study": study}
         verdicts.append(Verdict(**s.model_dump(include=set(_KEY)), **said))
     return verdicts

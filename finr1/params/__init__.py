@@ -12,10 +12,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic.types import NonNegativeFloat, PositiveFloat
 
 from finr1 import paths
+from finr1.generation.endpoint import read_extra, same_model
 from finr1.params.base import ParameterError, Params, Wrong, did_you_mean, read_flat_yaml  # noqa: F401
 from finr1.records import CHANCE, RECIPE
 
@@ -31,6 +32,8 @@ Temperature = Annotated[float, Field(ge=0.01, le=100)]  # below, logits overflow
 Share = Annotated[float, Field(ge=0, le=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
+# More for each request's body, a mapping or its JSON; a null in it removes a field.
+Extra = Annotated[dict[str, Any] | None, BeforeValidator(lambda extra: read_extra(extra) or None)]
 
 
 def _own_key(name: str) -> str:
@@ -58,6 +61,15 @@ def _unusable(name: str, model: str, called: str = "") -> Wrong:
 
     if advice := why_unusable(model):
         yield name, called + advice
+
+
+def endpoint_of(place: str) -> dict[str, Any] | None:
+    """Model, base_url and extra of `MODEL@URL` or `MODEL@URL {"max_tokens": null}`; None for a folder or hub id."""
+    address, _, extra = place.partition(" {")
+    model, _, url = address.rpartition("@")
+    if not url.startswith(("http://", "https://")):
+        return None
+    return {"model": model, "base_url": url.strip(), "extra": read_extra(extra and "{" + extra)}
 
 
 class EndpointParams(Params):
@@ -141,6 +153,7 @@ class DistillationParams(EndpointParams):
     teacher_backend: Literal["scripted", "derived", "endpoint", "transformers", "vllm"]
     teacher_model: Text | None
     teacher_base_url: Text | None
+    teacher_extra: Extra
     temperature: Annotated[float, Field(ge=0, le=100)]
     top_p: TopP
     max_tokens: Count
@@ -151,6 +164,14 @@ class DistillationParams(EndpointParams):
     concurrency: Width
     fault_rate: Share  # of the scripted teacher's answers
     by_parts_share: Share  # of the problems with two worked solutions
+
+    @property
+    def only_teacher(self) -> bool:
+        """Whether a preset names this teacher at an endpoint: its traces may then be of no other model."""
+        files = (paths.repository_root() / "params").glob(f"*/{self.stage}.yaml")
+        presets = [read_flat_yaml(file).values for file in files]
+        claimed = [str(p.get("teacher_model")) for p in presets if p.get("teacher_backend") == "endpoint"]
+        return any(same_model(name, self.teacher_model or "") for name in claimed)
 
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
@@ -169,6 +190,8 @@ class FilteringParams(EndpointParams):
     judge_backend: Literal["rules", "endpoint"]
     judge_model: Text | None
     judge_base_url: Text | None
+    judge_extra: Extra
+    judge_max_tokens: Count
     check_order: Literal["standard", "with_question", "inputs_last", "with_question_inputs_last", "chinese"]
     concurrency: Width
     study_items: CountOrNone
@@ -245,6 +268,8 @@ class GRPOParams(EndpointParams, TrainingParams):
     verifier_backend: Literal["rules", "endpoint", "transformers"]
     verifier_model: Text | None
     verifier_base_url: Text | None
+    verifier_extra: Extra
+    verifier_max_tokens: Count
     verifier_concurrency: Width
     loss_type: Literal["grpo", "dapo", "dr_grpo", "cispo"]
     importance_sampling_level: Literal["token", "sequence"]
@@ -314,7 +339,7 @@ class BenchmarkParams(EndpointParams):
     grpo_stage: Text
     paper_like_stage: Text | None
     model_name_or_path: Text
-    other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL, see notebook 06
+    other_models: list[Text]  # NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL [EXTRA as JSON], see notebook 06
     inference_backend: Literal["transformers", "vllm"]
     sampling: Literal["balanced", "paper"]
     num_items: AtLeastTwo  # an interval needs two
@@ -327,6 +352,8 @@ class BenchmarkParams(EndpointParams):
     judge_backend: Literal["rules", "endpoint", "transformers"]
     judge_model: Text | None
     judge_base_url: Text | None
+    judge_extra: Extra
+    judge_max_tokens: Count
     concurrency: Width
     judge_scope: Literal["undecided", "all"]
 
@@ -341,6 +368,11 @@ class BenchmarkParams(EndpointParams):
         if not named or not all(name and place for name, place in self.others.items()):
             forms, taken = "NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL", ", ".join(RECIPE | CHANCE)
             yield "other_models", f"each should be {forms}, with a NAME of its own, none of {taken}"
+        for place in self.others.values():
+            try:
+                endpoint_of(place)
+            except ValueError as error:
+                yield "other_models", f"after the URL {error}"
 
     def input_names(self) -> dict[str, str]:
         """The stages that are named, and those that trained a model of `other_models`."""

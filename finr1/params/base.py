@@ -110,7 +110,7 @@ class Params(BaseModel):
         return [self._line(name, advice) for name, advice in self.missing()]
 
     def _line(self, name: str, advice: str) -> str:
-        return f"{name} = {quoted(getattr(self, name))}: {advice}"
+        return f"{_shown(name, getattr(self, name))}: {advice}"
 
     @field_validator("*", mode="before")
     @classmethod
@@ -183,6 +183,11 @@ def quoted(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _shown(name: str, value: Any) -> str:
+    """A parameter with its value, unless it is a request's body: somebody may have put a key there."""
+    return name if name.endswith("_extra") or "{" in str(value) else f"{name} = {quoted(value)}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean x?`, or nothing when no known name is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -207,7 +212,7 @@ def _problems(error: ValidationError, known: Iterable[str]) -> list[str]:
         elif "bare address" in advice:  # the value may hold a key
             lines.append(f"{name}: {advice}")
         else:
-            lines.append(f"{name} = {quoted(given)}: {advice}")
+            lines.append(f"{_shown(name, given)}: {advice}")
     return lines
 
 
