@@ -21,7 +21,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from trl.models.utils import unwrap_model_for_generation
 
 from finr1.manifest import peak_memory_gib
-from finr1.models import load_model, merge_adapter, resolve_model
+from finr1.models import load_model, merge_adapter, opened_thought, resolve_model
 from finr1.paths import cache_dir
 from finr1.progress import EARLY_FILE, METRICS_FILE, read_metrics
 from finr1.records import Problem, messages, read_jsonl
@@ -213,6 +213,7 @@ class EarlyLook(TrainerCallback):
                 output = model.generate(**batch, generation_config=greedy)
             model.train()
         texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts = [opened_thought(tokenizer) + text for text in texts]
         if trainer.is_world_process_zero():
             with self.path.open("a", encoding="utf8") as file:
                 for problem, text in zip(self.problems, texts, strict=True):
