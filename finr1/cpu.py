@@ -211,26 +211,16 @@ class CPUSampler:
         with profiling_context(trainer, "generate"), torch.inference_mode():
             inputs = generation_inputs(self.model, prompt_ids, tokenizer.pad_token_id)
             output = self.model.generate(**inputs, generation_config=trainer.generation_config)
-        completions, end = output[:, inputs["input_ids"].shape[1] :].tolist(), tokenizer.eos_token_id
-        return {
-            "prompt_ids": prompt_ids,
-            "completion_ids": [ids[: ids.index(end) + 1] if end in ids else ids for ids in completions],
-            "logprobs": None,
-        }
+        completions, ends = output[:, inputs["input_ids"].shape[1] :].tolist(), trainer.eos_token_ids
+        last = [next((place for place, token in enumerate(ids) if token in ends), len(ids)) for ids in completions]
+        cut = [ids[: place + 1] for ids, place in zip(completions, last, strict=True)]
+        return {"prompt_ids": prompt_ids, "completion_ids": cut, "logprobs": None}
 
     def _refresh(self, policy) -> None:
-        """Copy the policy's weights, an adapter folded in, into the bf16 copy.
+        """Copy the policy's weights, an adapter folded in, into the bf16 copy."""
+        from finr1.models import merged_weights
 
-        Not by `merge_adapter`: taking the adapter out again rounds the base, and a resumed run would differ a little.
-        """
-        from peft.tuners.lora import LoraLayer
-
-        base = policy.get_base_model() if hasattr(policy, "merge_adapter") else policy
-        state = {k.replace(".base_layer", ""): v for k, v in base.state_dict().items() if "lora_" not in k}
-        for name, module in base.named_modules():
-            if isinstance(module, LoraLayer):
-                state[f"{name}.weight"] = module.get_base_layer().weight + module.get_delta_weight("default")
-        self.model.load_state_dict(state)
+        self.model.load_state_dict(dict(merged_weights(policy)))
 
 
 def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Any]:

