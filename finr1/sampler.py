@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trl.generation.vllm_generation import VLLMGeneration
 
 CHECKED = 4  # completions of each batch and process
-TOLERANCE = 0.1  # mean difference in a sampled token's log-probability, nats: several times what rounding to bf16 gives
+TOLERANCE = 0.1  # mean difference in a sampled token's log-probability, nats; meant to be well above rounding to bf16
 
 
 def keep_vllm_weights() -> None:

@@ -57,6 +57,9 @@ def model(tmp_path_factory) -> Path:
 
 BACKENDS = """
 import json, sys
+
+import psutil
+
 from finr1.generation import Request, SamplingParams, TransformersBackend, VLLMBackend, generate
 
 if __name__ == "__main__":
@@ -71,6 +74,8 @@ if __name__ == "__main__":
             more = [generate(requests[:2], sampled, backend) for _ in range(2)]
             found.append([[answer.model_dump(exclude={"key"}) for answer in part] for part in (answers, *more)])
             backend.unload()
+            engines = [child.name() for child in psutil.Process().children() if "Engine" in child.name()]
+            assert not engines, f"{engines} outlived unload"
     print("FOUND", json.dumps(found))
 """
 

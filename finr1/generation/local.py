@@ -157,6 +157,11 @@ class VLLMBackend(_LocalBackend):
 
         super().__post_init__()
 
+    def unload(self) -> None:
+        if "_loaded" in self.__dict__:  # its process would stay, with all its memory
+            self._loaded[0].llm_engine.engine_core.shutdown()
+        super().unload()
+
     def _at_once(self, sampling: SamplingParams) -> int:
         return _VLLM_GROUP
 
