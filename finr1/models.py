@@ -10,11 +10,15 @@ import importlib.metadata
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from finr1.cpu import attention_implementation
 from finr1.locks import lock
@@ -103,8 +107,18 @@ def _convert_embedded_model(folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)  # half a model, on a full disk
 
 
+# Before a chat template that takes no system turn (Gemma): its text becomes the beginning of the first question.
+_SYSTEM_INTO_QUESTION = (
+    "{%- if messages[0]['role'] == 'system' %}{%- set messages = [{'role': 'user', 'content': "
+    "messages[0]['content'] + '\n\n' + messages[1]['content']}] + messages[2:] %}{%- endif %}"
+)
+
+
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of `path`, padded on the left as generation needs it; of the base model for an adapter without one."""
+    """Tokenizer of `path`, padded on the left as generation needs it; of the base model for an adapter without one.
+
+    Its chat template takes a system prompt, where the folder's own does not; its end token is the end of a turn.
+    """
     from transformers import AutoTokenizer
 
     if is_adapter(path) and not (Path(path) / "tokenizer_config.json").is_file():
@@ -112,6 +126,10 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **OWN_CODE)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template and "S?" not in _rendered(tokenizer, ("system", "S?"), ("user", "?")):
+        tokenizer.chat_template = _SYSTEM_INTO_QUESTION + tokenizer.chat_template
+    with suppress(ValueError):
+        tokenizer.eos_token = end_of_turn(tokenizer)
     return tokenizer
 
 
@@ -126,20 +144,72 @@ def not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     return None
 
 
+def _rendered(tokenizer: PreTrainedTokenizerBase, *turns: tuple[str, str]) -> str:
+    """A chat of (role, content) by the template, up to where an answer begins; "" where the template refuses it."""
+    chat = [{"role": role, "content": content} for role, content in turns]
+    try:
+        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=turns[-1][0] == "user")
+    except TemplateError:
+        return ""
+
+
+def end_tokens(path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of all tokens that end an answer: the tokenizer's, and those in the `generation_config.json` of `path`."""
+    from transformers import GenerationConfig
+
+    ends = [tokenizer.eos_token_id]
+    with suppress(OSError):  # a folder need not have one
+        own = GenerationConfig.from_pretrained(path).eos_token_id
+        ends += own if isinstance(own, list) else [own]
+    return [token for token in dict.fromkeys(ends) if token is not None]
+
+
+def opened_thought(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template itself writes of each answer: "<think>\n" (DeepSeek-R1, Qwen3.5), or nothing."""
+    opened = re.search(r"<think>\s*\Z", _rendered(tokenizer, ("user", "?")))
+    return opened[0] if opened else ""
+
+
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     """The special token with which the chat template ends an assistant's turn: what a model has to learn to stop at.
 
     It is not always the tokenizer's own end token: a Qwen2.5 base model ends turns with `<|im_end|>` and texts with
-    `<|endoftext|>`. Raises `ValueError` where the template ends a turn without a special token.
+    `<|endoftext|>`. Raises `ValueError` for a template with which a model could not learn to answer.
     """
-    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    given = tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, return_dict=False)
-    whole = tokenizer.apply_chat_template(chat, return_dict=False)
-    known = tokenizer.added_tokens_decoder  # id -> token
-    special = [token for token in whole[len(given) :] if token in known and known[token].special]
-    if not special:
-        raise ValueError("the chat template ends an answer without a special token: a model could not learn to stop")
-    return tokenizer.convert_ids_to_tokens(special[0])
+    return _after_an_answer(tokenizer).rstrip()
+
+
+def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """`end_of_turn`, and the white space that follows it."""
+    given = _rendered(tokenizer, ("user", "?"))
+    before, answer, after = _rendered(tokenizer, ("user", "?"), ("assistant", "ANSWER")).rpartition("ANSWER")
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    end = max((token for token in special if after.lstrip().startswith(token)), key=len, default="")
+    frame = re.sub(r"(<think>)?\s*</think>|\s", "", before[len(os.path.commonprefix([given, before])) :])
+    wrong = {
+        "leaves out the answer": not answer,
+        "ends an answer without a special token, at which a model could learn to stop": not end,
+        "ends the thought before the answer begins": given.rstrip().endswith("</think>"),
+        f"writes {frame!r} before each answer, which a model would have to write itself": frame,
+    }
+    for what in filter(wrong.get, wrong):
+        raise ValueError(f"the chat template {what}: give the model's folder another chat_template.jinja")
+    return end + re.match(r"\s*", after.lstrip()[len(end) :])[0]
+
+
+def training_row(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """`{prompt, completion}` (chats) as token ids for `SFTTrainer`: the prompt as sampling gives it, then the answer.
+
+    The answer stands there as the row has it, and the end of a turn. The template would not always write that: some cut
+    the thought out of an answer (DeepSeek-R1) or write it anew (Qwen3). A `<think>` that the template opens is part of
+    the prompt. Raises `ValueError` as `end_of_turn` does.
+    """
+    text = row["completion"][0]["content"] + _after_an_answer(tokenizer)
+    if opened_thought(tokenizer):
+        text = text.removeprefix("<think>").lstrip("\n")
+    given = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+    prompt, answer = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (given, text))
+    return {"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)}
 
 
 def load_model(path: str, dtype: str = "float32", attn_implementation: str | None = None, **kwargs) -> PreTrainedModel:
@@ -191,3 +261,18 @@ def merge_adapter(path: str | Path) -> PreTrainedModel:
     if name := not_finite(model.named_parameters()):
         raise FloatingPointError(f"{path} merged into {base}: the weight {name} is not finite; train the adapter again")
     return model
+
+
+def merged_weights(policy: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights of `policy` by their names in the base model, a LoRA adapter folded in; the base itself stays untouched.
+
+    `merge_adapter`, and taking the adapter out again, rounds the base: in bf16 it would drift with every call.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    base = policy.get_base_model() if hasattr(policy, "merge_adapter") else policy
+    layers = {f"{name}.base_layer.weight": m for name, m in base.named_modules() if isinstance(m, LoraLayer)}
+    for name, weight in base.state_dict().items():
+        if "lora_" not in name:
+            weight = weight + layers[name].get_delta_weight("default") if name in layers else weight
+            yield name.replace(".base_layer", ""), weight

@@ -152,16 +152,19 @@ def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence 
     return question, " or ".join(golds), grading.extract_answer(text) or ""
 
 
-def observed(rewards: Sequence[Reward], verifier: Verifier | None) -> list[Reward]:
+def observed(rewards: Sequence[Reward], verifier: Verifier | None, opened: str = "") -> list[Reward]:
     """`rewards` for TRL, computed together: a completion whose accuracy is None gets None from each of them.
 
     The reward that is marked `is_accuracy` asks `verifier` about what it leaves open (`verified`). Each batch logs
-    `watch.signs` and the id of each completion's problem. Functions may be asynchronous.
+    `watch.signs` and the id of each completion's problem. Functions may be asynchronous. `opened`, what the chat
+    template itself writes of an answer (`models.opened_thought`), is put before each completion, in TRL's record, too.
     """
     rewards = [verified(reward, verifier) if is_accuracy(reward) else reward for reward in rewards]
     batch: dict[str, Any] = {"completions": None, "scores": []}
 
     def score(completions: Completions, log_metric=None, log_extra=None, **columns) -> list[list[float | None]]:
+        for completion in completions:
+            completion[0]["content"] = opened + completion[0]["content"]
         logs = {"log_metric": log_metric, "log_extra": log_extra}
         scores = [_call(reward, completions, **columns, **logs) for reward in rewards]
         accuracy = next((values for reward, values in zip(rewards, scores, strict=True) if is_accuracy(reward)), None)

@@ -23,7 +23,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from finr1.checkpoints import newest_whole, rewind, seal
 from finr1.manifest import peak_memory_gib
-from finr1.models import load_model, merge_adapter, not_finite, resolve_model
+from finr1.models import load_model, merge_adapter, not_finite, opened_thought, resolve_model
 from finr1.paths import cache_dir
 from finr1.progress import EARLY_FILE, METRICS_FILE, read_metrics
 from finr1.records import Problem, messages, read_jsonl
@@ -215,6 +215,7 @@ class EarlyLook(TrainerCallback):
                 output = model.generate(**batch, generation_config=greedy)
             model.train()
         texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts = [opened_thought(tokenizer) + text for text in texts]
         if trainer.is_world_process_zero():
             with self.path.open("a", encoding="utf8") as file:
                 for problem, text in zip(self.problems, texts, strict=True):

@@ -776,8 +776,9 @@ def tiny_model(tmp_path_factory):
 def test_long_answers_are_decoded_in_smaller_batches(tiny_model, monkeypatch, max_tokens, size):
     """The first two are the demo's; 128 answers of 2048 tokens would be 15 GB of keys and values for a 7B model."""
     backend, batches = local(tiny_model, batch_size=None), []
-    backend._loaded[0].config.max_position_embeddings = 200_000
-    monkeypatch.setattr(backend, "_complete_batch", lambda batch, _: batches.append(len(batch)) or [])
+    model, tokenizer, _, ends = backend._loaded
+    backend._loaded = model, tokenizer, 200_000, ends
+    monkeypatch.setattr(backend, "_decode", lambda batch, _: batches.append(len(batch)) or [[5]] * len(batch))
     jobs = [Job(request, 0, request.id) for request in ask(*map(str, range(150)))]
     assert list(backend.complete(jobs, SamplingParams(max_tokens=max_tokens), lambda: False))
     assert batches[0] == size and sum(batches) == 150
@@ -846,6 +847,20 @@ def test_the_folders_own_decoding_settings_are_ignored(tiny_model, tmp_path):
     for sampling in (GREEDY, SAMPLED):
         expected = generate(ask(*QUESTIONS), sampling, local(tiny_model))
         assert texts(generate(ask(*QUESTIONS), sampling, local(folder))) == texts(expected)
+
+
+def test_the_folders_end_tokens_count_beside_the_tokenizers_own(tiny_model, tmp_path):
+    """As in Phi and Gemma: one ends a turn, another a text."""
+    folder, seen = make_tiny_model(tmp_path / "model"), []
+    backend = local(folder)
+    decode = backend._decode
+    backend._decode = lambda *given: seen.extend(decode(*given)) or seen
+    (whole,) = generate(ask("Hi"), GREEDY, backend)
+    last = next(token for token in seen[0] if token != seen[0][0])
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, last]}))
+    (cut,) = generate(ask("Hi"), GREEDY, local(folder))
+    assert cut.finish_reason == "stop" and cut.usage.completion_tokens == seen[0].index(last) + 1
+    assert whole.finish_reason == "length" and whole.text.startswith(cut.text)
 
 
 def test_a_prompt_without_room_for_its_answer_is_an_error_and_the_others_are_answered(tiny_model):

