@@ -204,7 +204,8 @@ def cpu_sampler(path: str, params: GRPOParams) -> CPUSampler | None:
     import torch
 
     copies = not params.use_vllm and not torch.cuda.is_available() and params.bf16 and params.peft != "qlora"
-    return CPUSampler(path) if copies else None
+    gathered = params.num_processes == 1 or params.distributed != "zero3"  # ZeRO-3's shards TRL gathers itself
+    return CPUSampler(path) if copies and gathered else None
 
 
 class CPUSampler:
@@ -244,7 +245,8 @@ class CPUSampler:
         for name, module in base.named_modules():
             if isinstance(module, LoraLayer):
                 state[f"{name}.weight"] = module.get_base_layer().weight + module.get_delta_weight("default")
-        self.model.load_state_dict(state)
+        whole = {name: getattr(value, "full_tensor", lambda value=value: value)() for name, value in state.items()}
+        self.model.load_state_dict(whole)  # `full_tensor`: of FSDP2's shards, in every process
 
 
 def complete(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:
