@@ -39,7 +39,8 @@ SCRIPT = "train.py"
 LOG_FILE = "train.log"
 MODEL_FOLDER = "model"
 MADE_BY_TRAINING = (
-    MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE
+    MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE,
+    "tensorboard",
 )  # fmt: skip
 _NODES = {  # the usual environment variables -> options of `accelerate launch`
     "NNODES": "--num_machines",
