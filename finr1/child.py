@@ -22,6 +22,7 @@ P = TypeVar("P", bound=Params)
 
 # Set by `launch`: standard input is a pipe that closes when the notebook is gone.
 LAUNCHED = "FINR1_LAUNCHED"
+SHARDS_ON_A_CPU = "FINR1_SHARDS_ON_A_CPU"  # set by a rehearsal: FSDP2 in gloo's processes
 LOCK_FILE = "train.lock"
 LOADED_FILE = "train_files.json"  # {package file: sha256} of what the trainer has loaded
 

@@ -204,7 +204,8 @@ def cpu_sampler(path: str, params: GRPOParams) -> CPUSampler | None:
     import torch
 
     copies = not params.use_vllm and not torch.cuda.is_available() and params.bf16 and params.peft != "qlora"
-    return CPUSampler(path) if copies else None
+    gathered = params.num_processes == 1 or params.distributed != "zero3"  # ZeRO-3's shards TRL gathers itself
+    return CPUSampler(path) if copies and gathered else None
 
 
 class CPUSampler:

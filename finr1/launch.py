@@ -40,7 +40,8 @@ LOG_FILE = "train.log"
 MODEL_FOLDER = "model"
 JOIN_HOURS = 24  # a further node waits so long for the first one
 MADE_BY_TRAINING = (
-    MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE
+    MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE,
+    "tensorboard",
 )  # fmt: skip
 _NODES = {  # the usual environment variables -> options of `accelerate launch`
     "NNODES": "--num_machines",

@@ -275,4 +275,5 @@ def merged_weights(policy: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]
     for name, weight in base.state_dict().items():
         if "lora_" not in name:
             weight = weight + layers[name].get_delta_weight("default") if name in layers else weight
+            weight = weight.full_tensor() if hasattr(weight, "full_tensor") else weight  # of FSDP2's shards, by all
             yield name.replace(".base_layer", ""), weight

@@ -47,13 +47,25 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--set", metavar="[STAGE.]NAME=VALUE", action="append", default=[], help=what)
     what = "make a stage again, or all; repeatable"
     run.add_argument("--force", metavar="STAGE", choices=[*STAGES, "all"], action="append", default=[], help=what)
+    what = "before money is spent: every switch as written, only sizes cut, on a tiny model of the same architecture"
+    run.add_argument("--rehearse", action="store_true", help=what)
+    what = "in a rehearsal, ask the endpoints that have a URL and a key, and stop notebook 02 when so much is spent"
+    run.add_argument("--max-cost", metavar="MONEY", type=float, help=what)
 
 
 def run_command(options: argparse.Namespace) -> int:
     """`python -m finr1 run`; 0 done, 1 a notebook failed, 2 wrong parameters."""
+    what = (options.until, options.set, options.force)
     try:
+        if options.max_cost is not None and not options.rehearse:
+            raise ParameterError("--max-cost", ["it limits a rehearsal (--rehearse); a run has --set max_cost=..."])
         run = options.preset if options.run is None else options.run
-        run_preset(options.preset, run, options.until, options.set, options.force)
+        if options.rehearse:
+            from finr1.rehearse import rehearse  # it stands above this module
+
+            rehearse(options.preset, options.run or f"{options.preset}-rehearsal", *what, options.max_cost)
+        else:
+            run_preset(options.preset, run, *what)
     except (ParameterError, NotebookFailed) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ParameterError) else 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
+from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
@@ -22,6 +23,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from trl.models.utils import unwrap_model_for_generation
 
 from finr1.checkpoints import newest_whole, rewind, seal
+from finr1.child import SHARDS_ON_A_CPU
 from finr1.manifest import peak_memory_gib
 from finr1.models import load_model, merge_adapter, not_finite, opened_thought, resolve_model
 from finr1.paths import cache_dir
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from finr1.params import GRPOParams, SFTParams
 
+TENSORBOARD = "tensorboard"  # its folder of a stage
 EARLY_PROBLEMS = 3  # answered again and again in the early looks
 
 
@@ -42,6 +45,8 @@ EARLY_PROBLEMS = 3  # answered again and again in the early looks
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
     """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, looks, where it runs."""
+    # By default among the checkpoints, which go when the model is saved.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(stage_dir / TENSORBOARD))
     looks, most = {}, min(params.eval_problems, params.batch_size // params.num_processes)
     if getattr(params, "eval_steps", 0):  # of dev problems: at the start, every few steps and at the end
         equal = next(size for size in range(most, 0, -1) if params.eval_problems % size == 0)  # batches are averaged
@@ -53,7 +58,9 @@ def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[
         "save_total_limit": 2,  # the one before stands in for one that cannot be read any more
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # by default a NaN is logged as the mean of the losses before it
-        "report_to": "none",
+        "report_to": params.report_to,
+        "project": "finr1",
+        "run_name": f"{params.run}/{params.stage}",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
     }
@@ -73,6 +80,9 @@ def load_policy(
 
     `kwargs` go to `from_pretrained`, for example `attn_implementation="flash_attention_2"`.
     """
+    if os.environ.get(SHARDS_ON_A_CPU) and params.distributed == "fsdp2" and params.num_processes > 1:
+        # accelerate splits models over GPUs only; gloo's processes pass for them.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     if params.peft != "qlora":
         frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
         return load_model(path, "bfloat16" if frozen_base else "float32", **kwargs)

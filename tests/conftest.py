@@ -21,7 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The longest files, longest first. A worker takes the next file when it has finished one, so short ones at the end let
 # all workers end together.
-LONGEST = ("test_notebooks", "test_ablation", "test_distributed", "test_resume", "test_sources", "test_pipeline")
+LONGEST = (
+    "test_notebooks",
+    "test_ablation",
+    "test_rehearse",
+    "test_distributed",
+    "test_resume",
+    "test_sources",
+    "test_pipeline",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -218,6 +218,7 @@ class TrainingParams(Params):
     gradient_checkpointing: bool
     merge_adapter: bool  # false: `model/` holds the adapter alone; everything that reads it merges it while loading
     save_steps: Count
+    report_to: list[Literal["trackio", "tensorboard", "wandb", "mlflow", "swanlab"]]
     num_processes: Width  # over all nodes
     distributed: Literal["ddp", "fsdp2", "zero3"]  # a file of params/accelerate/
     eval_problems: AtLeastTwo  # an interval needs two
@@ -239,6 +240,11 @@ class TrainingParams(Params):
             yield "warmup_steps", f"max_steps = {self.max_steps} is less; 0 to that, or a share below 1, would work"
         if self.num_processes > 1 and self.distributed != "ddp" and self.peft == "qlora":
             yield "distributed", '4-bit weights are not split over processes; "ddp" would work'
+
+    def missing(self) -> Wrong:
+        yield from super().missing()
+        if gone := [name for name in self.report_to if importlib.util.find_spec(name) is None]:
+            yield "report_to", f"not installed: `pip install {' '.join(gone)}`, or leave it out"
 
 
 class SFTParams(TrainingParams):
