@@ -148,10 +148,10 @@ def _hidden_states(model: PreTrainedModel, scored: torch.Tensor, **inputs) -> to
     """
     import torch
 
-    mask = inputs.get("attention_mask")
+    mask, inputs["use_cache"] = inputs.get("attention_mask"), False
     plain = model.config.model_type in _PLAIN_ATTENTION and _attends_to_all(model)
     if not plain or mask is None or inputs.get("position_ids") is not None:
-        return model.base_model(**inputs, use_cache=False).last_hidden_state[:, :-1][scored]
+        return model.base_model(**inputs).last_hidden_state[:, :-1][scored]
     trees: dict[tuple, list[tuple[int, int, int]]] = {}  # by prompt: position, token, branch
     found = []  # of each scored place: its tree and where it stands there
     rows = zip(inputs["input_ids"].tolist(), mask.tolist(), scored.tolist(), strict=True)

@@ -117,7 +117,9 @@ def test_every_call_that_could_run_it_says_no():
 
 def test_a_length_that_cuts_every_answer_off_is_an_error_before_the_training(sft_stage, tiny):  # noqa: F811
     rows = pd.read_json(sft_stage.with_name("03_filtering") / "sft.jsonl", lines=True)
+    rows["prompt"] = [[*turns, {"role": "user", "content": "And now?"}] for turns in rows["prompt"]]
     given = {"rows": rows, "tokenizer": load_tokenizer(str(tiny))}
-    with pytest.raises(AssertionError, match="max_length = 64, but each prompt alone has"):
-        cells("04_sft", "cell-07", params=params(tiny, max_length=64), **given)
-    cells("04_sft", "cell-07", params=params(tiny, max_length=1024), **given)
+    least = min(len(given["tokenizer"].apply_chat_template(prompt, return_dict=False)) for prompt in rows["prompt"])
+    with pytest.raises(AssertionError, match=f"max_length = {least}, but each prompt alone has {least} or more"):
+        cells("04_sft", "cell-07", params=params(tiny, max_length=least), **given)
+    cells("04_sft", "cell-07", params=params(tiny, max_length=least + 1), **given)
