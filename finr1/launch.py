@@ -86,10 +86,10 @@ def notebook_file(stage: str) -> Path:
 
 
 def _as_run(source: str, namespace: Mapping[str, Any]) -> str:
-    """The cell as the kernel ran it last, found by a function that it defines; `source` where the kernel has none."""
+    """The cell as the kernel ran it last, found by what it defines; `source` where the kernel has none of it."""
     for node in ast.parse(source).body:
-        function = namespace.get(node.name) if isinstance(node, ast.FunctionDef) else None
-        code = getattr(function, "__code__", None)
+        made = namespace.get(node.name) if isinstance(node, ast.FunctionDef | ast.ClassDef) else None
+        code = getattr(made.__init__ if isinstance(made, type) else made, "__code__", None)
         if code is not None and (lines := linecache.getlines(code.co_filename)):
             return "".join(lines)
     run = [text for text in namespace.get("In", ()) if difflib.SequenceMatcher(None, source, text).ratio() > 0.6]

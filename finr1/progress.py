@@ -8,7 +8,7 @@ from pathlib import Path
 from finr1.records import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
-EARLY_FILE = "early_answers.jsonl"  # of the model in training, see `training.EarlyLook`
+EARLY_FILE = "early_answers.jsonl"  # of the model in training, see notebook 04
 
 
 def read_metrics(stage_dir: Path) -> list[dict]:
