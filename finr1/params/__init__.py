@@ -43,8 +43,7 @@ def _own_key(name: str) -> str:
 def key_variable(name: str) -> str:
     """Environment variable with the key of a model or role: its own where that is set, else that of all endpoints.
 
-    Its own is FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1": they may sit with several
-    providers, and none is to see the others' keys.
+    Its own is FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1": no provider sees another's key.
     """
     return _own_key(name) if os.environ.get(_own_key(name)) else API_KEY
 
@@ -86,19 +85,19 @@ class EndpointParams(Params):
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
         backend = getattr(self, f"{self.role}_backend")
-        needed = {"endpoint": ("model", "base_url"), "transformers": ("model",), "vllm": ("model",)}
-        for name in (f"{self.role}_{part}" for part in needed.get(backend, ())):
-            if getattr(self, name) is None:
-                what = "a URL such as http://HOST:PORT/v1" if name.endswith("url") else "a name, hub id or folder"
-                yield name, f'{self.role}_backend = "{backend}" needs {what}'
+        model, url = ("model", "a name, hub id or folder"), ("base_url", "a URL such as http://HOST:PORT/v1")
+        needed = {"endpoint": [model, url], "transformers": [model], "vllm": [model]}
+        for part, what in needed.get(backend, ()):
+            if getattr(self, f"{self.role}_{part}") is None:
+                yield f"{self.role}_{part}", f'{self.role}_backend = "{backend}" needs {what}'
 
     def missing(self) -> Wrong:
         yield from super().missing()
-        name = f"{self.role}_backend"
-        if getattr(self, name) == "endpoint" and (advice := missing_key(self.role)):
-            yield name, advice
-        if getattr(self, name) in ("transformers", "vllm"):
-            yield from _unusable(f"{self.role}_model", getattr(self, f"{self.role}_model"))
+        backend, model = (getattr(self, f"{self.role}_{part}") for part in ("backend", "model"))
+        if backend == "endpoint" and (advice := missing_key(self.role)):
+            yield f"{self.role}_backend", advice
+        if backend in ("transformers", "vllm"):
+            yield from _unusable(f"{self.role}_model", model)
 
 
 class OverviewParams(Params):
