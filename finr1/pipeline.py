@@ -128,9 +128,9 @@ def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
-    """Run each stage of `plan` in order, unless it is complete and unchanged and not named in `forced`.
+    """Run each stage of `plan`, of one run or several, unless it is complete and unchanged and not in `forced`.
 
-    The stages may belong to several runs. Raises ParameterError before any work, NotebookFailed when a notebook fails.
+    Raises ParameterError before any work, NotebookFailed when a notebook fails.
     """
     _check_requirements(plan, forced)
     several = len({params.run for params in plan}) > 1

@@ -1,8 +1,7 @@
 """What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and four rules that stop it.
 
 A sign proves nothing: it says where to look, and notebook 05 shows the texts. A run that a stop rule ends saves its
-model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. What is not a finite number ends it
-with an error instead (`training.Guard`): the weights are lost, so no model is saved. The callbacks add to each log, so
+model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. The callbacks add to each log, so
 `MetricsFile` stands after them.
 """
 
@@ -36,9 +35,8 @@ class PhaseTimes(TrainerCallback):
     """Logs `time/<phase>`: seconds of one optimiser step, on the first process.
 
     `generate` is sampling (and passing the weights to vLLM), `reward` the reward functions, `score` the rest of what
-    makes a batch (log-probabilities under the policy that sampled and under the reference), `update` forward, backward
-    and optimiser. TRL measures all this, but sends it to W&B, MLflow and Trackio only; so this listens to its
-    `ProfilingContext`. A step that uses its completions again has `generate` 0.
+    makes a batch, `update` forward, backward and optimiser. TRL measures all this, but sends it to W&B, MLflow and
+    Trackio only; so this listens to its `ProfilingContext`. A step that uses completions again has `generate` 0.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -129,8 +127,8 @@ def run_warnings(log: Sequence[Mapping]) -> list[str]:
     steps = [row for row in log if "reward" in row]
     lines = []
     for rule in _TABLE["warnings"]:
-        values = [row[rule["key"]] for row in steps if row.get(rule["key"]) is not None]  # TRL logs a mean of nothing
-        if values:
+        # TRL logs None for a mean of nothing.
+        if values := [row[rule["key"]] for row in steps if row.get(rule["key"]) is not None]:
             start, now = fmean(values[:START]), fmean(values[-max(1, len(values) // 4) :])
             limit = max(rule.get("times", 0) * start + rule.get("plus", 0), rule.get("least", -math.inf))
             if now > limit if rule["when"] == "above" else now < limit:

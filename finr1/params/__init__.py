@@ -1,7 +1,6 @@
 """The parameters of every notebook, one pydantic model each: `STAGES` as `finr1 run` runs them, and all `NOTEBOOKS`.
 
-The files of `params/demo/` explain each parameter; comments here say what only the code has to know. Notebooks 04 and
-05 use TRL's own names wherever TRL has the thing.
+The files of `params/demo/` explain each parameter; comments here say what only the code has to know.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The base of all parameter models: strict where notebooks and YAML are lax. What is wrong is said in words.
 
-Each of these was seen to go wrong silently: YAML reads `1e-5` as text, `papermill -p x false` passes a truthy string,
-an unknown name only logs a warning (which no library sees), a name that a preset omits keeps the notebook's value.
+These go wrong silently elsewhere: YAML reads `1e-5` as text, `papermill -p x false` passes a truthy string, an unknown
+name is a line in a log, a name that a preset omits keeps the notebook's value.
 """
 
 from __future__ import annotations
