@@ -12,10 +12,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
@@ -174,11 +174,11 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
 
     Raises `ValueError` for a template with which a model could not learn to answer.
     """
-    return _after_an_answer(tokenizer).rstrip()
+    return after_an_answer(tokenizer).rstrip()
 
 
-def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """`end_of_turn`, and the white space that follows it."""
+def after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template writes behind an answer: `end_of_turn`, and the white space that follows it."""
     given = _rendered(tokenizer, ("user", "?"))
     before, answer, after = _rendered(tokenizer, ("user", "?"), ("assistant", "ANSWER")).rpartition("ANSWER")
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
@@ -193,20 +193,6 @@ def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
     for what in filter(wrong.get, wrong):
         raise ValueError(f"the chat template {what}: give the model's folder another chat_template.jinja")
     return end + re.match(r"\s*", after.lstrip()[len(end) :])[0]
-
-
-def training_row(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    """`{prompt, completion}` (chats) as token ids for `SFTTrainer`: the prompt as sampling gives it, then the answer.
-
-    The answer is the row's, which some templates would cut (DeepSeek-R1) or write anew (Qwen3), and the end of a turn.
-    A `<think>` that the template opens is part of the prompt. Raises `ValueError` as `end_of_turn` does.
-    """
-    text = row["completion"][0]["content"] + _after_an_answer(tokenizer)
-    if opened_thought(tokenizer):
-        text = text.removeprefix("<think>").lstrip("\n")
-    given = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-    prompt, answer = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (given, text))
-    return {"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)}
 
 
 def load_model(path: str, dtype: str = "float32", attn_implementation: str | None = None, **kwargs) -> PreTrainedModel:

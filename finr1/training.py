@@ -1,4 +1,4 @@
-"""What SFT and GRPO share beside TRL: metrics file, memory probe, resuming, and how a model is saved."""
+"""What SFT and GRPO share beside TRL: metrics file, memory, resuming, and how a model is saved."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from accelerate.state import PartialState
-from accelerate.utils import DistributedType, send_to_device
+from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.integrations import unset_hf_deepspeed_config
+from trl import SFTConfig
 
 from finr1.checkpoints import newest_whole, rewind, seal
 from finr1.child import SHARDS_ON_A_CPU
@@ -119,55 +121,22 @@ class MetricsFile(TrainerCallback):
             file.write(json.dumps(row) + "\n")
 
 
-class MemoryProbe(TrainerCallback):
-    """Forward and backward on the longest batch before the first step: what does not fit is known at once.
-
-    Gradients and random state are put back, so the training is the same with and without the probe. Logs
-    `memory_probe_gib` and `memory_probe_tokens` (padding included) as step 0. Raises `MemoryError` that names the
-    parameters to change.
-    """
-
-    def __init__(self, trainer: Trainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
-        if self.trainer.is_deepspeed_enabled:  # its engine would take these passes for accumulated ones
-            return
-        data = self.trainer.train_dataset
-        by_length = sorted(range(len(data)), key=lambda i: -len(data[i]["input_ids"]))
-        batch = self.trainer.data_collator([data[i] for i in by_length[: args.per_device_train_batch_size]])
-        rows, length = batch["input_ids"].shape
-        advice = (
-            f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
-            'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
-        )
-        # On a CPU the system may end the process without a word: then this line is the last in the log.
-        print(f"memory probe: {rows} x {length} tokens; if it ends here, {advice}", flush=True)
-        try:
-            self._step(send_to_device(batch, args.device), model, optimizer)
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
-                raise
-            message = f"the longest batch ({rows} x {length} tokens) does not fit in memory: {advice}"
-            raise MemoryError(f"{message} ({str(error).splitlines()[0]})") from error
-        if state.global_step == 0:
-            peak = memory_gib()["peak_memory_gib"]
-            self.trainer.log({"memory_probe_gib": peak, "memory_probe_tokens": rows * length})
-
-    def _step(self, batch: dict, model, optimizer) -> None:
-        trainer, device = self.trainer, self.trainer.args.device
-        # The optimizer's two moments come with the first step; tensors of their size stand in for them.
-        trained = () if optimizer.state else [weight for weight in model.parameters() if weight.requires_grad]
-        moments = [torch.ones_like(weight) for weight in trained for _ in range(2)]
-        trainer.model_wrapped.train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for _ in range(min(2, trainer.args.gradient_accumulation_steps)):  # the second finds gradients there
-                # What `SFTTrainer.compute_loss` computes, without its metrics.
-                with trainer.compute_loss_context_manager():
-                    loss = -trainer.model_wrapped(**batch, use_cache=False, fused_lm_head=True).log_probs.sum()
-                trainer.accelerator.backward(loss)
-        trainer.model_wrapped.zero_grad()
-        del moments
+@contextmanager
+def enough_memory(what: str, args: SFTConfig) -> Iterator[None]:
+    """Make a lack of memory in the block a MemoryError that names the parameters to change."""
+    advice = (
+        f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
+        'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
+    )
+    # On a CPU the system may end the process without a word: then this line is the last in the log.
+    print(f"memory probe: {what}; if it ends here, {advice}", flush=True)
+    try:
+        yield
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        told = f"{what} does not fit in memory: {advice} ({str(error).splitlines()[0]})"
+        raise MemoryError(told) from error
 
 
 def memory_gib() -> dict[str, float]:

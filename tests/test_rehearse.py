@@ -183,7 +183,7 @@ def test_paper_is_rehearsed_with_what_is_here(planned, capsys):
         assert getattr(params, f"{role}_model") and missing_key(role) is None
     assert plan["06_benchmark"].inference_backend == "transformers" and plan["06_benchmark"].judge_scope == "all"
     assert {"distributed", "use_vllm", "num_processes", "model_name_or_path", "teacher_base_url"} <= set(why)
-    assert {"source finqa", "teacher deepseek-ai/DeepSeek-R1", "verifier Qwen2.5-Max", "the real weights"} <= set(untried)
+    assert {"source finqa", "teacher deepseek-ai/DeepSeek-R1", "verifier Qwen2.5-Max"} <= set(untried)
 
 
 def test_a_budget_asks_the_endpoints_that_have_a_key(planned, monkeypatch, capsys):

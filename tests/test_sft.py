@@ -184,7 +184,7 @@ def test_the_probe_takes_the_longest_rows_and_leaves_no_trace(stage, tiny):
         cells.LoraConfig = functools.partial(cells.LoraConfig, lora_dropout=0.3)
         trainer = cells.make_trainer(values, folder)
         if not probe:
-            trainer.remove_callback(training.MemoryProbe)
+            trainer.remove_callback(cells.MemoryProbe)
         return trainer
 
     for probe in (False, True):
