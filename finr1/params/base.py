@@ -39,9 +39,14 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     stage: ClassVar[str]
+    role: ClassVar[str]  # "teacher", "judge" or "verifier": the first word of the parameters of a model at an endpoint
 
     run: str  # name of the run, a plain folder name
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
+
+    def __init_subclass__(cls, stage: str = "", role: str = "", **settings: Any):
+        super().__init_subclass__(**settings)
+        cls.stage, cls.role = stage, role
 
     def __init__(self, **values: Any):
         try:
