@@ -24,7 +24,7 @@ from typing import Any
 from finr1 import manifest, pipeline, plan, sources
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.judge import CRITERIA
-from finr1.models import EMBEDDED_MODEL, OWN_CODE, end_of_turn, load_tokenizer, resolve_model
+from finr1.models import EMBEDDED_MODEL, end_of_turn, load_tokenizer, resolve_model
 from finr1.params import API_KEY, STAGES, DataParams, GRPOParams, ParameterError, Params, TrainingParams, missing_key
 from finr1.paths import cache_dir, outputs_root, resolve
 from finr1.progress import read_metrics
@@ -131,8 +131,7 @@ def tiny_model(name: str, folder: Path) -> str:
 
     try:
         path = resolve_model(name, cache_dir())
-        config, how = AutoConfig.from_pretrained(path, **OWN_CODE), "as published"
-        tokenizer = AutoTokenizer.from_pretrained(path, **OWN_CODE)
+        config, tokenizer, how = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path), "as published"
     except (OSError, ValueError):  # not here, and no hub
         templates = {file.stem: file for file in (Path(trl.__file__).parent / "chat_templates").glob("*.jinja")}
         kind, template = _begins(name, CONFIG_MAPPING), _begins(name, templates)

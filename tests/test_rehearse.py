@@ -183,14 +183,14 @@ def test_paper_is_rehearsed_with_what_is_here(planned, capsys):
         assert getattr(params, f"{role}_model") and missing_key(role) is None
     assert plan["06_benchmark"].inference_backend == "transformers" and plan["06_benchmark"].judge_scope == "all"
     assert {"distributed", "use_vllm", "num_processes", "model_name_or_path", "teacher_base_url"} <= set(why)
-    assert {"source finqa", "teacher deepseek-ai/DeepSeek-R1", "verifier Qwen2.5-Max"} <= set(untried)
+    assert {"source finqa", "teacher deepseek-reasoner", "verifier Qwen2.5-Max", "the real weights"} <= set(untried)
 
 
 def test_a_budget_asks_the_endpoints_that_have_a_key(planned, monkeypatch, capsys):
     monkeypatch.setenv("FINR1_API_KEY_TEACHER", "k")
     plan = planned("--max-cost", "0.5")
     teacher_params, judge_params = plan["02_distillation"], plan["03_filtering"]
-    assert (teacher_params.teacher_base_url, teacher_params.max_cost) == ("http://localhost:8001/v1", 0.5)
+    assert (teacher_params.teacher_base_url, teacher_params.max_cost) == ("https://api.deepseek.com/v1", 0.5)
     assert judge_params.judge_base_url.startswith("http://127.0.0.1:") and judge_params.judge_base_url.endswith("/v1")
 
 
