@@ -106,13 +106,6 @@ def _convert_embedded_model(folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)  # half a model, on a full disk
 
 
-# Before a chat template that takes no system turn (Gemma): its text becomes the beginning of the first question.
-_SYSTEM_INTO_QUESTION = (
-    "{%- if messages[0]['role'] == 'system' %}{%- set messages = [{'role': 'user', 'content': "
-    "messages[0]['content'] + '\n\n' + messages[1]['content']}] + messages[2:] %}{%- endif %}"
-)
-
-
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Tokenizer of `path`, padded on the left for generation; of the base model for an adapter without one.
 
@@ -126,7 +119,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template and "S?" not in _rendered(tokenizer, ("system", "S?"), ("user", "?")):
-        tokenizer.chat_template = _SYSTEM_INTO_QUESTION + tokenizer.chat_template
+        into_question = Path(__file__).with_name("models.j2").read_text("utf8").strip()
+        tokenizer.chat_template = into_question + tokenizer.chat_template
     with suppress(ValueError):
         tokenizer.eos_token = end_of_turn(tokenizer)
     return tokenizer

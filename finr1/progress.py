@@ -1,6 +1,5 @@
 """One line of progress, read from the metrics file that a trainer writes; nothing that floods a notebook or a log."""
 
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +30,7 @@ def describe(rows: list[dict], seconds: float) -> str:
 
 
 class ProgressLine:
-    """A line that is replaced in a notebook or on a terminal; elsewhere, as in a log, one line every ten seconds."""
+    """A line that is replaced in a notebook; elsewhere, as in a log, one line every ten seconds."""
 
     def __init__(self) -> None:
         from IPython import display, get_ipython
@@ -43,8 +42,6 @@ class ProgressLine:
     def show(self, line: str, last: bool = False) -> None:
         if self._handle:
             self._handle.update({"text/plain": line}, raw=True)
-        elif sys.stdout.isatty():
-            print(f"\r{line}\x1b[K", end="\n" if last else "", flush=True)
         elif last or time.monotonic() - self._printed >= 10:
             self._printed = time.monotonic()
             print(line, flush=True)
