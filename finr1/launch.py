@@ -24,12 +24,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finr1.checkpoints import newest_whole
 from finr1.child import LAUNCHED, LOADED_FILE, first_gpu
 from finr1.manifest import changed_files, file_sha256, making, read_object, remove
 from finr1.params import STAGES, Params
 from finr1.paths import repository_root, shown
-from finr1.progress import EARLY_FILE, METRICS_FILE, ProgressLine, describe, read_metrics
+from finr1.progress import EARLY_FILE, METRICS_FILE, ProgressLine, describe, newest_whole, read_metrics
 
 if TYPE_CHECKING:
     from finr1.run import Run

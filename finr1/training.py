@@ -23,13 +23,12 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, T
 from transformers.integrations import unset_hf_deepspeed_config
 from trl import SFTConfig
 
-from finr1.checkpoints import newest_whole, rewind, seal
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.manifest import peak_memory_gib
 from finr1.models import load_model, merge_adapter, not_finite, resolve_model
 from finr1.params import GRPOParams, SFTParams
 from finr1.paths import cache_dir
-from finr1.progress import METRICS_FILE, read_metrics
+from finr1.progress import METRICS_FILE, newest_whole, read_metrics, rewind, seal
 
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
