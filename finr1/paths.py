@@ -1,7 +1,4 @@
-"""Where things are: every path is resolved from the repository's root, never from the working folder.
-
-papermill works in the shell's folder and JupyterLab in `notebooks/`; a path must mean the same in both.
-"""
+"""Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The notebooks of a preset in order, through papermill: `python -m finr1 run --preset demo --run NAME`.
 
-Every parameter of every stage is checked before any work. A stage runs when it is not complete, or when its parameters,
-the content of its inputs, the code of its notebook or a package file that it loaded differ from what its manifest says.
+A stage runs when it is not complete, or when its parameters, the content of its inputs, the code of its notebook or a
+package file that it loaded differ from what its manifest says.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     run.set_defaults(command=run_command)
     run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
     run.add_argument("--run", metavar="NAME", help="folder of outputs/ (default: the preset's name)")
-    what = f"last stage to run: {', '.join(STAGES)}"
-    run.add_argument("--until", metavar="STAGE", choices=list(STAGES), help=what)
+    run.add_argument("--until", choices=list(STAGES), help="last stage to run")
     what = "change a parameter, as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable"
     run.add_argument("--set", metavar="[STAGE.]NAME=VALUE", action="append", default=[], help=what)
     what = "make a stage again, or all; repeatable"

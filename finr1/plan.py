@@ -171,8 +171,7 @@ def make_plan(preset: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Plan `preset`, for GPUs where it trains more than a billion parameters, else for a CPU (`gpus` is 0).
 
     `changes` are parameters (`05_grpo.max_steps=10`) or assumptions (`mfu_train=0.3`). `memory` is by stage and part,
-    in each process; it is empty, and `peak_gib` NaN, for a model of unknown shape. Raises ParameterError, or ValueError
-    for a wrong assumption.
+    in each process; for a model of unknown shape it is empty, and `peak_gib` NaN. Raises ValueError for a wrong change.
     """
     pairs = {change: change.partition("=")[::2] for change in changes}
     assumed = ASSUMED | {name: float(value) for name, value in pairs.values() if name in ASSUMED}

@@ -1,7 +1,6 @@
 """The sampler is the policy: how weights reach a colocated vLLM, and a check of every batch, whatever samples.
 
-Completions from old weights, from the base model, or from an adapter that counts twice are graded and learned as if the
-policy had written them: nothing fails, and nothing is learned.
+Where old weights, the base model, or an adapter that counts twice sample, nothing fails, and nothing is learned.
 """
 
 from __future__ import annotations

@@ -64,10 +64,7 @@ def start_model(params: SFTParams | GRPOParams) -> str:
 def load_policy(
     path: str, params: SFTParams | GRPOParams, quantization_config: BitsAndBytesConfig, **kwargs: Any
 ) -> PreTrainedModel:
-    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, a quantised one for QLoRA.
-
-    `kwargs` go to `from_pretrained`, for example `attn_implementation="flash_attention_2"`.
-    """
+    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, a quantised one for QLoRA."""
     if os.environ.get(SHARDS_ON_A_CPU) and params.distributed == "fsdp2" and params.num_processes > 1:
         # accelerate splits models over GPUs only; gloo's processes pass for them.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
@@ -148,14 +145,10 @@ def memory_gib() -> dict[str, float]:
 
 
 def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> None:
-    """Raise `RuntimeError` when a launcher made something else than the parameters of these names ask for.
-
-    A wrong setting of accelerate starts one process, or wraps the model in another way, without a word.
-    """
+    """Raise `RuntimeError` where accelerate, which says no word of it, runs another number of processes or strategy."""
     accelerator = trainer.accelerator
-    if accelerator.num_processes != num_processes:
-        started = f"{accelerator.num_processes} are running: start this stage with `launch`"
-        raise RuntimeError(f"num_processes = {num_processes}, but {started}")
+    if (started := accelerator.num_processes) != num_processes:
+        raise RuntimeError(f"num_processes = {num_processes}, but {started} run: start this stage with `launch`")
     actual = "ddp"
     if accelerator.distributed_type == DistributedType.FSDP:
         actual = f"fsdp{accelerator.state.fsdp_plugin.fsdp_version}"

@@ -80,16 +80,16 @@ def signs(
     """What one batch of completions logs, by name; what has nothing to be a share of is left out.
 
     `accuracy`: 1.0 or 0.0 for each completion, None where nobody could tell (None: no reward says so). The log's
-    `accuracy`: right and in the format, of what could be judged; `repetition`: repeated 3-grams of tokens (as TRL's
-    `get_repetition_penalty_reward` counts them); `no_reasoning`: answers without reasoning, of all answers;
-    `agreement`: format and accuracy both there or both missing. By family the share of one answer, and the largest.
+    `accuracy`: right and in the format, of what could be judged; `repetition`: repeated 3-grams of tokens;
+    `no_reasoning`: of all answers; `agreement`: format and accuracy both there or both missing.
     """
     judged = [(text, right) for text, right in zip(texts, accuracy or (), strict=False) if right is not None]
+    thoughts = [" ".join(_THINK.findall(text)) for text in texts if grading.extract_answer(text)]
     repeated = get_repetition_penalty_reward(ngram_size=3)(columns["completion_ids"])
     shares = {
         "accuracy": [right * grading.has_format(text) for text, right in judged],
         "watch/repetition": [-penalty for penalty in repeated],
-        "watch/no_reasoning": [not _reasons(text) for text in texts if grading.extract_answer(text)],
+        "watch/no_reasoning": [len("".join(thought.split())) < MIN_REASONING for thought in thoughts],
         "watch/agreement": [grading.has_format(text) == (right > 0) for text, right in judged],
     }
     if "family" in columns:
@@ -116,10 +116,6 @@ def answers_by_family(columns: Mapping[str, Sequence], texts: Sequence[str]) -> 
             mean = by_gold.mean()
             rows[family] = mean.idxmax(), mean.max(), entropy(groups, axis=1).mean(), entropy(mean)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["answer", "share", "within", "across"])
-
-
-def _reasons(text: str) -> bool:
-    return sum(len("".join(thought.split())) for thought in _THINK.findall(text)) >= MIN_REASONING
 
 
 def run_warnings(log: Sequence[Mapping]) -> list[str]:
