@@ -90,12 +90,11 @@ def recipe(stage: str) -> ModuleType:
 
 def ours(stage: str, params: Any, folder: Path, arguments: dict[str, Any]) -> Any:
     """The recipe's trainer without its memory probe; `arguments` are added to TRL's configuration."""
-    from finr1.training import MemoryProbe
-
     cells, name = recipe(stage), "SFTConfig" if stage == "sft" else "GRPOConfig"
     setattr(cells, name, functools.partial(getattr(cells, name), **arguments))
     trainer = cells.make_trainer(params, folder)
-    trainer.remove_callback(MemoryProbe)
+    if stage == "sft":
+        trainer.remove_callback(cells.MemoryProbe)
     return trainer
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from finr1.locks import lock
 from finr1.params import Params
@@ -18,29 +18,22 @@ from finr1.paths import shown
 if TYPE_CHECKING:
     from transformers import Trainer
 
-P = TypeVar("P", bound=Params)
-
-# Set by `launch`: standard input is a pipe that closes when the notebook is gone.
-LAUNCHED = "FINR1_LAUNCHED"
+LAUNCHED = "FINR1_LAUNCHED"  # set by `launch`: standard input is a pipe that closes when the notebook is gone
 SHARDS_ON_A_CPU = "FINR1_SHARDS_ON_A_CPU"  # set by a rehearsal: FSDP2 in gloo's processes
-LOCK_FILE = "train.lock"
-LOADED_FILE = "train_files.json"  # {package file: sha256} of what the trainer has loaded
+LOADED_FILE = "train_files.json"  # {package file: sha256} that the trainer has loaded: another one outdates its model
 
 
 def stage_lock(stage_dir: Path) -> AbstractContextManager[None]:
     """Hold the training lock of a stage folder; RuntimeError when another process does."""
-    return lock(stage_dir / LOCK_FILE, f"is at work in {shown(stage_dir)}")
+    return lock(stage_dir / "train.lock", f"is at work in {shown(stage_dir)}")
 
 
 def first_gpu() -> str:
-    """CUDA_VISIBLE_DEVICES for a single process: the first GPU that the environment leaves it.
-
-    With several in sight, transformers' trainer wraps the model in DataParallel and multiplies the batch unasked.
-    """
+    """CUDA_VISIBLE_DEVICES of one process: with several in sight, transformers takes all, with that many batches."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
-def child_main(make_trainer: Callable[[P, Path], Trainer], params_class: type[P]) -> None:
+def child_main(make_trainer: Callable[[Params, Path], Trainer], params_class: type[Params]) -> None:
     """Train the stage whose folder holds this script: read `params.yaml`, lock the folder, make the trainer, train."""
     stage_dir = Path(sys.argv[0]).resolve().parent
     if "RANK" not in os.environ:  # by hand, without torchrun; CUDA is not started yet
@@ -52,11 +45,8 @@ def child_main(make_trainer: Callable[[P, Path], Trainer], params_class: type[P]
         train(make_trainer, params, stage_dir)
 
 
-def train(make_trainer: Callable[[P, Path], Trainer], params: P, stage_dir: Path) -> None:
-    """Train, from the last checkpoint if there is one, and save `<stage>/model`.
-
-    `train_files.json` says which package files this process has loaded: when one changes, the training is outdated.
-    """
+def train(make_trainer: Callable[[Params, Path], Trainer], params: Params, stage_dir: Path) -> None:
+    """Train, from the last checkpoint if there is one, and save `<stage>/model`."""
     import torch
 
     from finr1 import manifest, training

@@ -51,9 +51,6 @@ def speed_up(trainer: SFTTrainer | GRPOTrainer) -> None:
             add_completion_head(base, getattr(trainer, "temperature", 1.0))
 
 
-# ---- attention -------------------------------------------------------------------------------------------------------
-
-
 def attention_implementation(path: str) -> str:
     """`sdpa` on a GPU; on a CPU `grouped` for the families of Llama and Qwen, `eager` for others.
 
@@ -93,9 +90,6 @@ def _grouped_attention(module, query, key, value, attention_mask, scaling, dropo
         weights = weights + attention_mask
     weights = torch.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
     return (weights @ value).reshape(rows, 1, heads, size), None
-
-
-# ---- scoring ---------------------------------------------------------------------------------------------------------
 
 
 def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> None:
@@ -194,9 +188,6 @@ def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
         return score(hidden, targets)
     parts = zip(hidden.split(SCORED_AT_ONCE), targets.split(SCORED_AT_ONCE), strict=True)
     return tuple(map(torch.cat, zip(*(checkpoint(score, *part, use_reentrant=False) for part in parts), strict=True)))
-
-
-# ---- sampling --------------------------------------------------------------------------------------------------------
 
 
 def cpu_sampler(path: str, params: GRPOParams) -> CPUSampler | None:

@@ -1,8 +1,7 @@
 """Training runs in a child process, from a laptop to several GPUs: the notebook's kernel never holds the GPU.
 
 `launch` writes the notebook's cells tagged `recipe` to `<stage>/train.py` and starts that file, which stays beside what
-it made. Several processes are started by `accelerate launch` (`notebook_launcher` forks, which CUDA does not survive);
-it was seen to run one process instead of two without a word, so the child, `finr1.child`, checks their number.
+it made. Several processes are started by `accelerate launch` (`notebook_launcher` forks, which CUDA does not survive).
 """
 
 from __future__ import annotations
@@ -24,12 +23,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finr1.checkpoints import newest_whole
 from finr1.child import LAUNCHED, LOADED_FILE, first_gpu
 from finr1.manifest import changed_files, file_sha256, making, read_object, remove
 from finr1.params import STAGES, Params
 from finr1.paths import repository_root, shown
-from finr1.progress import EARLY_FILE, METRICS_FILE, ProgressLine, describe, read_metrics
+from finr1.progress import EARLY_FILE, METRICS_FILE, ProgressLine, describe, newest_whole, read_metrics
 
 if TYPE_CHECKING:
     from finr1.run import Run
@@ -39,16 +37,11 @@ SCRIPT = "train.py"
 LOG_FILE = "train.log"
 MODEL_FOLDER = "model"
 JOIN_HOURS = 24  # a further node waits so long for the first one
-MADE_BY_TRAINING = (
-    MODEL_FOLDER, "model.tmp", "checkpoints", "completions", METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE,
-    "tensorboard",
-)  # fmt: skip
-_NODES = {  # the usual environment variables -> options of `accelerate launch`
-    "NNODES": "--num_machines",
-    "NODE_RANK": "--machine_rank",
-    "MASTER_ADDR": "--main_process_ip",
-    "MASTER_PORT": "--main_process_port",
-}
+MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", "tensorboard",
+                    METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE)  # fmt: skip
+# The usual environment variables -> options of `accelerate launch`.
+_NODES = {"NNODES": "--num_machines", "NODE_RANK": "--machine_rank",
+          "MASTER_ADDR": "--main_process_ip", "MASTER_PORT": "--main_process_port"}  # fmt: skip
 
 OnProgress = Callable[[list[dict[str, Any]]], None]
 
@@ -60,8 +53,7 @@ class TrainingFailed(RuntimeError):
 def recipe_script(stage: str, params_class: type[Params], namespace: Mapping[str, Any] | None = None) -> str:
     """The text of `train.py`: the cells tagged `recipe` of the stage's notebook, and the line that trains.
 
-    `namespace` is the kernel's `globals()`: a cell that was run in another form than the notebook was last saved in
-    stands there as it was run.
+    `namespace` is the kernel's `globals()`: a cell that was changed, run and not saved stands there as it was run.
     """
     path = notebook_file(stage)
     cells = json.loads(path.read_text("utf8"))["cells"]
@@ -86,10 +78,10 @@ def notebook_file(stage: str) -> Path:
 
 
 def _as_run(source: str, namespace: Mapping[str, Any]) -> str:
-    """The cell as the kernel ran it last, found by a function that it defines; `source` where the kernel has none."""
+    """The cell as the kernel ran it last, found by what it defines; `source` where the kernel has none of it."""
     for node in ast.parse(source).body:
-        function = namespace.get(node.name) if isinstance(node, ast.FunctionDef) else None
-        code = getattr(function, "__code__", None)
+        made = namespace.get(node.name) if isinstance(node, ast.FunctionDef | ast.ClassDef) else None
+        code = getattr(made.__init__ if isinstance(made, type) else made, "__code__", None)
         if code is not None and (lines := linecache.getlines(code.co_filename)):
             return "".join(lines)
     run = [text for text in namespace.get("In", ()) if difflib.SequenceMatcher(None, source, text).ratio() > 0.6]
@@ -97,21 +89,14 @@ def _as_run(source: str, namespace: Mapping[str, Any]) -> str:
 
 
 def launch(
-    run: Run,
-    namespace: Mapping[str, Any] | None = None,
-    *,
-    reads: Sequence[str] = (),
+    run: Run, namespace: Mapping[str, Any] | None = None, *, reads: Sequence[str] = (),
     on_progress: OnProgress | None = None,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """Write `train.py` from the recipe, start it, and wait for it; returns the rows of its `metrics.jsonl`.
 
-    `namespace` is the notebook's `globals()`, see `recipe_script`. The parameters' `num_processes` counts over all
-    nodes (docs/distributed.md); `distributed` names the file of `params/accelerate/` for more than one.
-
-    Returns at once when `model/` is there: the child writes it last. A child that was killed before resumes from its
-    last checkpoint. Both hold only for the same recipe, the same package files that the child loaded, and the same
-    files `reads` of the stage folder that it trains on; else model and checkpoints are removed first. `on_progress`
-    gets all rows whenever there are new ones, at most once a second.
+    `namespace` is the notebook's `globals()`, see `recipe_script`. Returns at once when `model/` is there; a child that
+    was killed before resumes from its last checkpoint. Both hold only for the same recipe, package files and files
+    `reads` of the stage folder. `on_progress` gets all rows whenever there are new ones, at most once a second.
     Raises TrainingFailed when the child dies; ends the child when interrupted.
     """
     params = run.params
@@ -150,10 +135,7 @@ def launch(
 
 
 def launcher_argv(stage_dir: Path, num_processes: int, distributed: str) -> list[str]:
-    """The command that trains on this node: plain Python for one process, `accelerate launch` for more.
-
-    Raises KeyError with the name of an environment variable that several nodes need and that is not set.
-    """
+    """The command that trains on this node: plain Python for one process, `accelerate launch` for more."""
     script = str(stage_dir / SCRIPT)
     if num_processes == 1:
         return [sys.executable, script]
@@ -166,19 +148,16 @@ def launcher_argv(stage_dir: Path, num_processes: int, distributed: str) -> list
 
 def environment(num_processes: int) -> dict[str, str]:
     """The environment of a trainer, or of the launcher of several."""
-    # RANK and the like, where this process has them, belong to another launcher.
-    outer = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}
+    outer = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}  # where they are set, of another launcher
     env = {name: value for name, value in os.environ.items() if name not in outer}
     env |= {"CUDA_VISIBLE_DEVICES": first_gpu()} if num_processes == 1 else {}
-    # A crash in native code leaves its Python stack in the log.
-    return env | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    return env | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}  # the stack of a native crash is in the log
 
 
 def join(stage_dir: Path) -> int:
     """On a further node: wait for the first node's trainer, take part in it; returns this node's exit code.
 
-    The folder is on a file system that all nodes share. Returns 0 without training when `model/` is there, 1 when no
-    trainer came up within `JOIN_HOURS`, 2 for a folder of no training and wrong environment variables.
+    0 without training when `model/` is there, 1 when no trainer came up, 2 for a wrong folder or environment.
     """
     unset, port = [name for name in _NODES if not os.environ.get(name)], os.environ.get("MASTER_PORT", "")
     if unset or not port.isdecimal() or int(port) >= 2**16 or stage_dir.name not in ("04_sft", "05_grpo"):
@@ -209,9 +188,7 @@ def _drop_outdated(run: Run, reads: Sequence[str]) -> None:
     before = run.state["launched"] or hashes
     changed = [name for name in hashes if before.get(name) != hashes[name]]
     try:
-        changed += changed_files(read_object(run.dir / LOADED_FILE, {}))
-    except FileNotFoundError:
-        pass
+        changed += changed_files(read_object(run.dir / LOADED_FILE, {}, absent={}))
     except ValueError:
         changed.append(LOADED_FILE)
     if changed:

@@ -1,7 +1,4 @@
-"""What a manifest says about a stage: hashes of inputs, outputs and code, versions, hardware, memory.
-
-Environment variables are never recorded: keys live there.
-"""
+"""What a manifest says of a stage: hashes, versions, hardware, memory; no environment variables, as keys live there."""
 
 from __future__ import annotations
 
@@ -30,38 +27,34 @@ MANIFEST_FILE = "manifest.json"
 
 LARGE = 64 * 2**20  # bytes; of a larger file some blocks are compared, while its size and time are the recorded ones
 _BLOCK = 2**20
-_KINDS = {"outputs": dict, "outputs_sha256": str, "parameters": dict, "inputs": dict, "code": dict, "metrics": dict,
-          "run": str, "seed": int, "finished": str}  # fmt: skip
+_KINDS = dict.fromkeys(("outputs", "parameters", "inputs", "code", "metrics"), dict)
+_KINDS |= {"seed": int, **dict.fromkeys(("outputs_sha256", "run", "finished"), str)}
 _PACKAGE = Path(__file__).resolve().parent
 _PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".mplstyle", ".html", ".j2")
 # The packages whose version can change a result.
-_LIBRARIES = (
-    "torch transformers trl peft datasets accelerate bitsandbytes vllm tokenizers safetensors "
-    "numpy pandas scipy statsmodels openai pydantic papermill"
-).split()
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "vllm", "tokenizers",
+              "safetensors", "numpy", "pandas", "scipy", "statsmodels", "openai", "pydantic", "papermill")  # fmt: skip
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` so that `path` is the old file or the whole new one, whatever kills this process in between.
-
-    NumPy's numbers and arrays become numbers and lists, paths text; NaN and infinity, which JSON lacks, become null.
-    """
+    """Write `value` as `replacing` does; NaN and infinity, which JSON lacks, become null, NumPy's arrays lists."""
     with replacing(path) as file:
         file.write(to_json(value, indent=2, inf_nan_mode="null", fallback=lambda array: array.tolist()) + b"\n")
 
 
-def read_object(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """The JSON object in `path`, which has these kinds of values; FileNotFoundError without it, else ValueError."""
+def read_object(path: Path, kinds: Mapping[str, type], absent: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON object in `path`, of these kinds of values, or ValueError; without a file `absent`, or an OSError."""
     try:
         value = json.loads(path.read_bytes())
         if isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items()):
             return value
-        why = "entries are missing or of another kind"
+        raise ValueError("entries are missing or of another kind")
     except FileNotFoundError:
-        raise
+        if absent is None:
+            raise
+        return absent
     except (OSError, ValueError, RecursionError) as error:
-        why = str(error)
-    raise ValueError(f"{shown(path)} can't be read ({why}){making(path.parent)}")
+        raise ValueError(f"{shown(path)} can't be read ({error}){making(path.parent)}") from None
 
 
 def read_manifest(stage_dir: Path) -> dict[str, Any]:
@@ -73,10 +66,8 @@ def what_is_missing(stage_dir: Path) -> str | None:
     """Why `stage_dir` is not a complete stage, None when it is: each output is compared with its hash."""
     try:
         changed = changed_outputs(stage_dir)
-    except FileNotFoundError:
-        return f"no {MANIFEST_FILE}"
-    except ValueError:
-        return f"{MANIFEST_FILE} can't be read"
+    except (FileNotFoundError, ValueError) as error:
+        return f"{MANIFEST_FILE} can't be read" if isinstance(error, ValueError) else f"no {MANIFEST_FILE}"
     return f"{changed[0]} was removed or changed after the stage was complete" if changed else None
 
 
@@ -145,38 +136,30 @@ def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, A
 
     Raises FileNotFoundError for a name that the stage has not written.
     """
-    files: list[Path] = []
-    for name in names:
-        path = stage_dir / name
-        if not path.exists():
-            raise FileNotFoundError(f"{name} is named as an output, but {path} does not exist")
-        files += [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     described: dict[str, dict[str, Any]] = {}
-    for file, found in [(file, file.stat()) for file in files]:
-        entry = described[str(file.relative_to(stage_dir))] = {"sha256": file_sha256(file), "bytes": found.st_size}
-        if found.st_size > LARGE:
-            entry |= {"mtime_ns": found.st_mtime_ns, "sampled_sha256": sampled_sha256(file)}
+    for path in (stage_dir / name for name in names):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is named as an output, but does not exist")
+        for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
+            found = file.stat()
+            entry = described[str(file.relative_to(stage_dir))] = {"sha256": file_sha256(file), "bytes": found.st_size}
+            if found.st_size > LARGE:
+                entry |= {"mtime_ns": found.st_mtime_ns, "sampled_sha256": sampled_sha256(file)}
     return described
 
 
 @cache
 def package_hashes() -> dict[str, str]:
-    """{"finr1/rewards.py": SHA-256} of all code and data files of this package, as they were at the first call.
-
-    After an edit, a process still runs what it loaded before; so it keeps the hashes of that, too.
-    """
-    return {
-        path.relative_to(_PACKAGE.parent).as_posix(): file_sha256(path)
-        for path in sorted(_PACKAGE.rglob("*"))
-        if path.suffix in _PACKAGE_SUFFIXES
-    }
+    """{"finr1/rewards.py": SHA-256} of all code and data of this package at the first call: what this process runs."""
+    files = [path for path in sorted(_PACKAGE.rglob("*")) if path.suffix in _PACKAGE_SUFFIXES]
+    return {path.relative_to(_PACKAGE.parent).as_posix(): file_sha256(path) for path in files}
 
 
 def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
     """Those of `hashes` that this process has loaded: its modules, and the data files beside them.
 
-    A data file belongs to the modules of its folder; in the package's root, to the module of its name (`ledger.yaml`
-    to `ledger.py`). What lies in `sandbox` runs in a process of its own, and counts with its folder.
+    A data file belongs to the modules of its folder; in the package's root, to the module of its name. What lies in
+    `sandbox` runs in a process of its own, and counts with its folder.
     """
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     loaded = {Path(file).resolve() for file in files if file}
@@ -199,8 +182,7 @@ def changed_files(recorded: dict[str, str]) -> list[str]:
 def notebook_code(path: Path) -> dict[str, str]:
     """{function: hash of the cell that defines it}, and under "" the hash of all other code cells of a notebook.
 
-    The parameters cell is left out: its values are in the manifest already, and prose changes no result. A stage
-    without a notebook has no entries.
+    The parameters cell is left out: its values are in the manifest already. Without a notebook there are no entries.
     """
     cells = json.loads(path.read_text("utf8"))["cells"] if path.exists() else []
     hashes, others = {}, []
@@ -214,7 +196,7 @@ def notebook_code(path: Path) -> dict[str, str]:
 
 
 def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
-    """What differs from the `code` of a stage's manifest, in words: its notebook or cells of it, and package files."""
+    """What differs from the `code` of a stage's manifest, in words: cells of its notebook, and package files."""
     now, before = notebook_code(repository_root() / "notebooks" / f"{stage}.ipynb"), recorded.get("notebook", {})
     names = [name for name in now | before if now.get(name) != before.get(name)]
     cells = [f"cell `{name}` of its notebook" if name else "other cells of its notebook" for name in names]

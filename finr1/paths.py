@@ -1,7 +1,4 @@
-"""Where things are: every path is resolved from the repository's root, never from the working folder.
-
-papermill works in the shell's folder and JupyterLab in `notebooks/`; a path must mean the same in both.
-"""
+"""Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab."""
 
 from __future__ import annotations
 
@@ -14,14 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import yaml
-
-_FULL = "there is no room: `df -h` and `quota -s` show where"
-_IN_THE_WAY = "a file stands where a folder should be: move it away"
-_NOT_OURS = "this user may not write there: `FINR1_OUTPUTS` names another folder for runs, `HOME` one for caches"
-_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL)
-_REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NOT_OURS)
-_REMEDIES |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _IN_THE_WAY)
-_REMEDIES |= {errno.EISDIR: "a folder stands where a file should be: move it away"}
 
 
 def repository_root() -> Path:
@@ -57,10 +46,7 @@ def resolve(path: str) -> Path:
 
 
 def run_folder(name: str) -> Path:
-    """The folder of a run that a person names: a folder of `outputs_root()` where there is one, else a path.
-
-    A relative path counts from the working folder, and from the root where nothing is there. It may not exist.
-    """
+    """The folder of a run that a person names: one of `outputs_root()`, or a path, from here or from the root."""
     candidates = [outputs_root() / name, Path(name).absolute(), resolve(name)]
     return Path(os.path.normpath(next((path for path in candidates if path.is_dir()), candidates[0])))
 
@@ -77,10 +63,11 @@ def data_beside(module: str, name: str) -> Any:
 
 
 def remedy(told: object) -> str:
-    """What mends the failed writing that an error, or its text, tells of; "" for any other error."""
-    if number := re.search(r"\[Errno (\d+)\]|os error (\d+)", str(told)):
-        return _REMEDIES.get(int(number[1] or number[2]), "")
-    return _FULL if re.search("disk is full|failed writing file", str(told)) else ""
+    """What mends the failed writing that an error, or its text, tells of (`paths.yaml`); "" for any other error."""
+    number = re.search(r"(?:\[Errno|os error) (\d+)", str(told))
+    what = errno.errorcode.get(int(number[1]), "") if number else str(told)
+    remedies = data_beside(__file__, "paths.yaml")
+    return next((mends for tells, mends in remedies.items() if re.search(tells, what)), "")
 
 
 @contextmanager

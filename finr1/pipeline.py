@@ -1,9 +1,7 @@
-"""The notebooks of a preset in order, through papermill; what is complete and unchanged is skipped.
+"""The notebooks of a preset in order, through papermill: `python -m finr1 run --preset demo --run NAME`.
 
-`python -m finr1 run --preset demo --run NAME [--until STAGE] [--set STAGE.NAME=VALUE] [--force STAGE|all]`
-
-Every parameter of every stage is checked before any work. A stage runs when it is not complete, or when its parameters,
-the content of its inputs, the code of its notebook or a package file that it loaded differ from what its manifest says.
+A stage runs when it is not complete, or when its parameters, the content of its inputs, the code of its notebook or a
+package file that it loaded differ from what its manifest says.
 """
 
 from __future__ import annotations
@@ -41,8 +39,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     run.set_defaults(command=run_command)
     run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
     run.add_argument("--run", metavar="NAME", help="folder of outputs/ (default: the preset's name)")
-    what = f"last stage to run: {', '.join(STAGES)}"
-    run.add_argument("--until", metavar="STAGE", choices=list(STAGES), help=what)
+    run.add_argument("--until", choices=list(STAGES), help="last stage to run")
     what = "change a parameter, as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable"
     run.add_argument("--set", metavar="[STAGE.]NAME=VALUE", action="append", default=[], help=what)
     what = "make a stage again, or all; repeatable"
@@ -55,17 +52,17 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 def run_command(options: argparse.Namespace) -> int:
     """`python -m finr1 run`; 0 done, 1 a notebook failed, 2 wrong parameters."""
-    what = (options.until, options.set, options.force)
+    default = f"{options.preset}-rehearsal" if options.rehearse else options.preset
+    what = (options.preset, default if options.run is None else options.run, options.until, options.set, options.force)
     try:
-        if options.max_cost is not None and not options.rehearse:
-            raise ParameterError("--max-cost", ["it limits a rehearsal (--rehearse); a run has --set max_cost=..."])
-        run = options.preset if options.run is None else options.run
         if options.rehearse:
             from finr1.rehearse import rehearse  # it stands above this module
 
-            rehearse(options.preset, options.run or f"{options.preset}-rehearsal", *what, options.max_cost)
+            rehearse(*what, options.max_cost)
+        elif options.max_cost is None:
+            run_preset(*what)
         else:
-            run_preset(options.preset, run, *what)
+            raise ParameterError("--max-cost", ["it limits a rehearsal (--rehearse); a run has --set max_cost=..."])
     except (ParameterError, NotebookFailed) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ParameterError) else 1
@@ -75,10 +72,9 @@ def run_command(options: argparse.Namespace) -> int:
 def run_preset(
     preset: str, run: str, until: str | None = None, changes: Sequence[str] = (), force: Sequence[str] = ()
 ) -> None:
-    """Run the stages of `preset` up to `until` into `outputs/<run>`, then print the results.
+    """Run the stages of `preset` up to `until` into `outputs/<run>`, then print the results; raises as `run_stages`.
 
     `changes` are `STAGE.NAME=VALUE`, `force` names stages to make again (or "all").
-    Raises ParameterError before any work, NotebookFailed when a notebook fails.
     """
     stages = [stage for stage in STAGES if until is None or stage <= until]  # they are numbered
     plan = load_preset(preset, run, stages, changes)
@@ -119,8 +115,8 @@ def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
         target, equals, text = change.partition("=")
         places = [(stage, name) for stage, name in known if target in (name, f"{stage}.{name}")]
         if not equals or not places:  # the value is left out: it may be a key that somebody put there
-            near = did_you_mean(target, {word for stage, name in known for word in (name, f"{stage}.{name}")})
-            problem = f"unknown parameter{near}" if equals else "no value"
+            words = {word for stage, name in known for word in (name, f"{stage}.{name}")}
+            problem = f"unknown parameter{did_you_mean(target, words)}" if equals else "no value"
             raise ParameterError("--set", [f"{target}: {problem}; as 05_grpo.max_steps=2 (--run NAME names the run)"])
         value: Any = text
         with suppress(yaml.YAMLError, ValueError):  # a date that is none; text that is no YAML stays as it is
@@ -131,9 +127,9 @@ def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
-    """Run each stage of `plan` in order, unless it is complete and unchanged and not named in `forced`.
+    """Run each stage of `plan`, of one run or several, unless it is complete and unchanged and not in `forced`.
 
-    The stages may belong to several runs. Raises ParameterError before any work, NotebookFailed when a notebook fails.
+    Raises ParameterError before any work, NotebookFailed when a notebook fails.
     """
     _check_requirements(plan, forced)
     several = len({params.run for params in plan}) > 1
@@ -154,10 +150,7 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
 
 
 def _check_requirements(plan: Sequence[Params], forced: Collection[str]) -> None:
-    """Check what parameters cannot tell: inputs from elsewhere, keys, folders of data.
-
-    A stage that is skipped no longer needs its key.
-    """
+    """Check what parameters cannot tell: inputs from elsewhere, and keys and models of the stages that will run."""
     problems: list[str] = []
     may_run: dict[Path, bool] = {}
     for params in plan:
@@ -188,10 +181,7 @@ def why_run(params: Params) -> str | None:
 
 
 def execute(stage: str, params: Params) -> None:
-    """Run `notebooks/<stage>.ipynb` with `params`; the executed notebook goes into the stage's folder.
-
-    Raises NotebookFailed with the notebook's own error.
-    """
+    """Run `notebooks/<stage>.ipynb` with `params` into the stage's folder; raises NotebookFailed with its own error."""
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager

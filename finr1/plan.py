@@ -1,7 +1,7 @@
 """A preset before anything is spent: GiB in each process, tokens, FLOPs, hours and cost.
 
-`python -m finr1 plan --preset paper [--set NAME=VALUE]`. A model of unknown shape has tokens and prices, but neither
-GiB nor hours. `benchmarks/plan_calibration.py` compares planned and measured memory; nothing is for fragmentation.
+A model of unknown shape has tokens and prices, but neither GiB nor hours. `benchmarks/plan_calibration.py` compares
+planned and measured memory; nothing is for fragmentation.
 """
 
 import argparse
@@ -123,10 +123,9 @@ def forward_flops(shape: Shape | None, length: float) -> float:
 
 
 def work_table(stages: dict[str, Params], prompt: float, assumed: dict[str, float], gpus: int) -> list[dict[str, Any]]:
-    """One row per kind of work, in order: tokens, FLOPs, hours on `gpus` GPUs, cost.
+    """One row per kind of work, in order: tokens, FLOPs, hours on `gpus` GPUs, cost; `prompt` is the mean in tokens.
 
-    `prompt`: the mean in tokens. Sampling counts the mean answer, at the most what the parameters allow. Teacher and
-    judge cost what 02 says an endpoint asks, wherever they run. The looks of 04 and 05 at a few answers are left out.
+    Teacher and judge cost what 02 says an endpoint asks, wherever they run. The looks of 04 and 05 are left out.
     """
     data, teacher, judge, sft, grpo, benchmark = (stages[name] for name in list(STAGES)[1:7])
     shape, scripted = shape_of(sft.model_name_or_path), teacher.teacher_backend in SCRIPTED
@@ -169,11 +168,10 @@ def work_table(stages: dict[str, Params], prompt: float, assumed: dict[str, floa
 
 
 def make_plan(preset: str, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """Plan `preset`, for GPUs where it trains more than a billion parameters, else for a CPU.
+    """Plan `preset`, for GPUs where it trains more than a billion parameters, else for a CPU (`gpus` is 0).
 
-    `changes` are parameters (`05_grpo.max_steps=10`) or assumptions (`mfu_train=0.3`). Keys: gpus (of the larger of SFT
-    and GRPO; 0: a CPU), memory (stage -> part -> GiB in each process; empty for a model of unknown shape), peak_gib
-    (NaN: unknown), costs (see `work_table`), assumptions. Raises ParameterError, or ValueError for a wrong assumption.
+    `changes` are parameters (`05_grpo.max_steps=10`) or assumptions (`mfu_train=0.3`). `memory` is by stage and part,
+    in each process; for a model of unknown shape it is empty, and `peak_gib` NaN. Raises ValueError for a wrong change.
     """
     pairs = {change: change.partition("=")[::2] for change in changes}
     assumed = ASSUMED | {name: float(value) for name, value in pairs.values() if name in ASSUMED}

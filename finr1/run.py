@@ -1,9 +1,9 @@
 """The folder of one stage of one run: what went in, what came out, and whether it is complete.
 
-`manifest.json` is written last and atomically: it exists = the stage is complete; the next stage refuses to start
-without it. A stage that was killed resumes: with the same parameters, inputs and code its artefacts stay. Otherwise
-they are removed, but not answers (`*.answers.jsonl`, keyed by request and paid for), and not what training made when
-nothing but code changed: `launch` knows which code the trainer loaded, and decides.
+`manifest.json` is written last and atomically: it exists = the stage is complete. A stage that was killed resumes: with
+the same parameters, inputs and code its artefacts stay. Otherwise they are removed, but not answers
+(`*.answers.jsonl`, keyed by request and paid for), and not what training made when nothing but code changed: `launch`
+knows which code the trainer loaded, and decides.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ def turn(folder: Path) -> Iterator[None]:
 class Run:
     """One stage of one run. Making it prepares `outputs/<run>/<stage>/`; `finish` completes it.
 
-    Raises ParameterError when an input is incomplete, and RuntimeError when a trainer is at work in the folder or
-    another process has begun the stage and neither finished it nor ended.
+    Raises ParameterError when an input is incomplete, and RuntimeError when another process is at work in the folder.
     """
 
     def __init__(self, params: Params):
@@ -101,12 +100,10 @@ class Run:
     def finish(self, metrics: dict[str, Any], outputs: list[str]) -> None:
         """Write `manifest.json`, which makes the stage complete, and say so.
 
-        `outputs` are names of files and folders in this stage's folder that later stages may read.
-        Raises FileNotFoundError when one of them was not written.
+        `outputs` names files and folders that later stages may read; FileNotFoundError when one was not written.
         """
         described = manifest.describe_outputs(self.dir, outputs)
-        trainer = self.dir / LOADED_FILE
-        by_trainer = read_object(trainer, {}) if trainer.exists() else {}
+        by_trainer = read_object(self.dir / LOADED_FILE, {}, absent={})
         # The largest of all sessions that made these artefacts: one that only shows them again trains nothing.
         peaks = self.state.setdefault("peak_memory_gib", {})
         peaks |= {name: max(gib, peaks.get(name, 0.0)) for name, gib in manifest.peak_memory_gib().items()}
@@ -158,9 +155,7 @@ class Run:
         """What a session before this one has kept; nothing where it can't be read, and then the stage starts anew."""
         try:
             kinds = {"fingerprint": str, "started": str, "phases": dict, "launched": dict}
-            return read_object(self.dir / STATE_FILE, kinds)
-        except FileNotFoundError:
-            return {}
+            return read_object(self.dir / STATE_FILE, kinds, absent={})
         except ValueError as error:
             print(f"{error}; {self.stage} starts anew")
             return {}
@@ -168,9 +163,8 @@ class Run:
 
 def _remove_artefacts(folder: Path, kept: tuple[str, ...] = ()) -> None:
     for path in folder.iterdir():
-        if path.name.endswith(_KEPT_SUFFIXES) or path.name in kept:
-            continue
-        remove(path)
+        if not path.name.endswith(_KEPT_SUFFIXES) and path.name not in kept:
+            remove(path)
 
 
 def _now() -> str:

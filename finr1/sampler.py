@@ -1,34 +1,27 @@
 """The sampler is the policy: how weights reach a colocated vLLM, and a check of every batch, whatever samples.
 
-Completions from old weights, from the base model, or from an adapter that counts twice are graded and learned as if the
-policy had written them: nothing fails, and nothing is learned.
+Where old weights, the base model, or an adapter that counts twice sample, nothing fails, and nothing is learned.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import PeftModel
+from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax
 
 from finr1.models import merged_weights
-
-if TYPE_CHECKING:
-    from trl import GRPOTrainer
-    from trl.generation.vllm_generation import VLLMGeneration
 
 CHECKED = 4  # completions of each batch and process
 TOLERANCE = 0.1  # mean difference in a sampled token's log-probability, nats; meant to be well above rounding to bf16
 
 
 def keep_vllm_weights() -> None:
-    """Before vLLM is made on a CPU: let it compute with the weights as they are, so that the policy's can replace them.
-
-    By default it packs those of linear layers in the processor's own way and drops them.
-    """
+    """Before vLLM is made on a CPU: keep the weights, which it would pack and drop, so that the policy's can follow."""
     if not torch.cuda.is_available():
         from vllm.model_executor.layers import utils
 
@@ -55,8 +48,8 @@ def check_sampler(trainer: GRPOTrainer, tolerance: float = TOLERANCE) -> None:
         _merge_beside(trainer.vllm_generation)
 
 
-def _merge_beside(sync: VLLMGeneration) -> None:
-    """Hand vLLM an adapter's merged weights without TRL's `merge_adapter`, see `merged_weights`. Not under FSDP."""
+def _merge_beside(sync: Any) -> None:
+    """Let TRL's `VLLMGeneration` send an adapter's merged weights as `merged_weights` has them. Not under FSDP."""
 
     def named_params() -> Iterator[tuple[str, torch.Tensor]]:
         with sync._dist.gather_params(list(sync.model.parameters())):

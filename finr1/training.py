@@ -1,4 +1,4 @@
-"""What SFT and GRPO share beside TRL: metrics file, memory probe, early looks, resuming, and how a model is saved."""
+"""What SFT and GRPO share beside TRL: metrics file, memory, resuming, and how a model is saved."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
@@ -18,35 +19,22 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
-from transformers import GenerationConfig, PrinterCallback, TrainerCallback
+from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.integrations import unset_hf_deepspeed_config
-from trl.models.utils import unwrap_model_for_generation
+from trl import SFTConfig
 
-from finr1.checkpoints import newest_whole, rewind, seal
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.manifest import peak_memory_gib
-from finr1.models import load_model, merge_adapter, not_finite, opened_thought, resolve_model
+from finr1.models import load_model, merge_adapter, not_finite, resolve_model
+from finr1.params import GRPOParams, SFTParams
 from finr1.paths import cache_dir
-from finr1.progress import EARLY_FILE, METRICS_FILE, read_metrics
-from finr1.records import Problem, messages, read_jsonl
-
-if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer
-    from trl import SFTTrainer
-
-    from finr1.params import GRPOParams, SFTParams
-
-TENSORBOARD = "tensorboard"  # its folder of a stage
-EARLY_PROBLEMS = 3  # answered again and again in the early looks
-
-
-# ---- what the recipe cells of 04 and 05 call -------------------------------------------------------------------------
+from finr1.progress import METRICS_FILE, newest_whole, read_metrics, rewind, seal
 
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
     """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, looks, where it runs."""
     # By default among the checkpoints, which go when the model is saved.
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(stage_dir / TENSORBOARD))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(stage_dir / "tensorboard"))
     looks, most = {}, min(params.eval_problems, params.batch_size // params.num_processes)
     if getattr(params, "eval_steps", 0):  # of dev problems: at the start, every few steps and at the end
         equal = next(size for size in range(most, 0, -1) if params.eval_problems % size == 0)  # batches are averaged
@@ -76,10 +64,7 @@ def start_model(params: SFTParams | GRPOParams) -> str:
 def load_policy(
     path: str, params: SFTParams | GRPOParams, quantization_config: BitsAndBytesConfig, **kwargs: Any
 ) -> PreTrainedModel:
-    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, a quantised one for QLoRA.
-
-    `kwargs` go to `from_pretrained`, for example `attn_implementation="flash_attention_2"`.
-    """
+    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, a quantised one for QLoRA."""
     if os.environ.get(SHARDS_ON_A_CPU) and params.distributed == "fsdp2" and params.num_processes > 1:
         # accelerate splits models over GPUs only; gloo's processes pass for them.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
@@ -98,9 +83,8 @@ def load_policy(
 class MetricsFile(TrainerCallback):
     """Appends each log of the trainer to `metrics.jsonl`, from which the notebook draws its curves.
 
-    Adds `tokens_per_s` (tokens of the steps since the last log, prompts included, by the time of these steps) and the
-    first process's memory (`memory_gib`). A resumed run first drops the rows behind its checkpoint, so that every step
-    stands there once, and keeps counting `num_tokens`, which TRL's SFT starts at 0 again.
+    Adds `tokens_per_s` (prompts included, without looks and checkpoints) and the first process's `memory_gib`. A
+    resumed run drops the rows behind its checkpoint and keeps counting `num_tokens`, which TRL's SFT starts at 0 again.
     Callbacks that add to a log stand before it; those that take time stand after it.
     """
 
@@ -118,7 +102,7 @@ class MetricsFile(TrainerCallback):
         self.step_started = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.step_s += time.monotonic() - self.step_started  # without looks at answers, checkpoints, data
+        self.step_s += time.monotonic() - self.step_started
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero:
@@ -133,110 +117,26 @@ class MetricsFile(TrainerCallback):
             file.write(json.dumps(row) + "\n")
 
 
-class MemoryProbe(TrainerCallback):
-    """Forward and backward on the longest batch before the first step: what does not fit is known at once.
-
-    The optimizer's two moments come with the first step; tensors of their size stand in for them. Gradients and random
-    state are put back, so the training is the same with and without the probe. Logs `memory_probe_gib` (see
-    `memory_gib`) and `memory_probe_tokens` (padding included) as step 0. Skipped under DeepSpeed, whose engine counts
-    backward passes and would lose track of gradient accumulation.
-    Raises `MemoryError` that names the parameters to change.
-    """
-
-    def __init__(self, trainer: SFTTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
-        if self.trainer.is_deepspeed_enabled:
-            return
-        data = self.trainer.train_dataset
-        by_length = sorted(range(len(data)), key=lambda i: -len(data[i]["input_ids"]))
-        batch = self.trainer.data_collator([data[i] for i in by_length[: args.per_device_train_batch_size]])
-        rows, length = batch["input_ids"].shape
-        advice = (
-            f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
-            'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
-        )
-        # On a CPU the system may end the process without a word: then this line is the last in the log.
-        print(f"memory probe: {rows} x {length} tokens; if it ends here, {advice}", flush=True)
-        try:
-            self._step(batch, model, optimizer, passes=min(2, args.gradient_accumulation_steps))
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
-                raise
-            message = f"the longest batch ({rows} x {length} tokens) does not fit in memory: {advice}"
-            raise MemoryError(f"{message} ({str(error).splitlines()[0]})") from error
-        if state.global_step == 0:
-            peak = memory_gib()["peak_memory_gib"]
-            self.trainer.log({"memory_probe_gib": peak, "memory_probe_tokens": rows * length})
-
-    def _step(self, batch: dict, model, optimizer, passes: int) -> None:
-        trainer, device = self.trainer, self.trainer.args.device
-        trained = () if optimizer.state else [weight for weight in model.parameters() if weight.requires_grad]
-        moments = [torch.ones_like(weight) for weight in trained for _ in range(2)]
-        batch = {name: values.to(device) for name, values in batch.items()}
-        trainer.model_wrapped.train()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for _ in range(passes):  # the second finds the gradients of the first, as an accumulated step does
-                # What `SFTTrainer.compute_loss` computes, without its metrics.
-                with trainer.compute_loss_context_manager():
-                    loss = -trainer.model_wrapped(**batch, use_cache=False, fused_lm_head=True).log_probs.sum()
-                trainer.accelerator.backward(loss)
-        trainer.model_wrapped.zero_grad()
-        del moments
-
-
-class EarlyLook(TrainerCallback):
-    """Greedy answers of the model in training to three dev problems: at step 0, every `sample_steps` and at the end.
-
-    Rows of `early_answers.jsonl`: {"step", "id", "text"}. Every process generates, as a model in shards needs; the
-    first one writes. A resumed training drops the rows that it will write again. With `sample_steps` 0 it does nothing.
-    """
-
-    def __init__(self, trainer: SFTTrainer, params: SFTParams, stage_dir: Path):
-        self.trainer, self.path = trainer, stage_dir / EARLY_FILE
-        self.steps, self.max_tokens = params.sample_steps, params.eval_max_tokens
-        if self.steps:
-            problems = read_jsonl(params.inputs()["data_stage"] / "problems.jsonl", Problem)
-            self.problems = [problem for problem in problems if problem.split == "dev"][:EARLY_PROBLEMS]
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if self.steps and state.is_world_process_zero:
-            rewind(self.path, Path(args.output_dir) / f"checkpoint-{state.global_step}")
-        if self.steps and state.global_step == 0:
-            self._look(0)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.steps and (state.global_step % self.steps == 0 or state.global_step == state.max_steps):
-            self._look(state.global_step)
-
-    def _look(self, step: int) -> None:
-        trainer, tokenizer = self.trainer, self.trainer.processing_class
-        ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-        greedy = GenerationConfig(max_new_tokens=self.max_tokens, do_sample=False, **ends)
-        chats = [messages(problem) for problem in self.problems]
-        batch = tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
-        ).to(trainer.args.device)
-        checkpointing = {"gradient_checkpointing_kwargs": trainer.args.gradient_checkpointing_kwargs}
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **checkpointing) as model:
-            model.eval()
-            with torch.no_grad(), trainer.accelerator.autocast():
-                output = model.generate(**batch, generation_config=greedy)
-            model.train()
-        texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        texts = [opened_thought(tokenizer) + text for text in texts]
-        if trainer.is_world_process_zero():
-            with self.path.open("a", encoding="utf8") as file:
-                for problem, text in zip(self.problems, texts, strict=True):
-                    file.write(json.dumps({"step": step, "id": problem.id, "text": text}, ensure_ascii=False) + "\n")
+@contextmanager
+def enough_memory(what: str, args: SFTConfig) -> Iterator[None]:
+    """Make a lack of memory in the block a MemoryError that names the parameters to change."""
+    advice = (
+        f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
+        'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
+    )
+    # On a CPU the system may end the process without a word: then this line is the last in the log.
+    print(f"memory probe: {what}; if it ends here, {advice}", flush=True)
+    try:
+        yield
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        told = f"{what} does not fit in memory: {advice} ({str(error).splitlines()[0]})"
+        raise MemoryError(told) from error
 
 
 def memory_gib() -> dict[str, float]:
-    """GiB that this process holds now (between two steps) and its peak so far.
-
-    On a GPU it is what torch has allocated, elsewhere resident memory.
-    """
+    """GiB that this process holds now and its peak so far: what torch has allocated on a GPU, else resident memory."""
     if torch.cuda.is_available():
         now, peak = torch.cuda.memory_allocated() / 2**30, torch.cuda.max_memory_allocated() / 2**30
     else:
@@ -244,18 +144,11 @@ def memory_gib() -> dict[str, float]:
     return {"memory_gib": round(now, 3), "peak_memory_gib": round(peak, 3)}
 
 
-# ---- what the child process does with the trainer that the recipe has made -------------------------------------------
-
-
 def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> None:
-    """Raise `RuntimeError` when a launcher made something else than the parameters of these names ask for.
-
-    A wrong setting of accelerate starts one process, or wraps the model in another way, without a word.
-    """
+    """Raise `RuntimeError` where accelerate, which says no word of it, runs another number of processes or strategy."""
     accelerator = trainer.accelerator
-    if accelerator.num_processes != num_processes:
-        started = f"{accelerator.num_processes} are running: start this stage with `launch`"
-        raise RuntimeError(f"num_processes = {num_processes}, but {started}")
+    if (started := accelerator.num_processes) != num_processes:
+        raise RuntimeError(f"num_processes = {num_processes}, but {started} run: start this stage with `launch`")
     actual = "ddp"
     if accelerator.distributed_type == DistributedType.FSDP:
         actual = f"fsdp{accelerator.state.fsdp_plugin.fsdp_version}"
@@ -295,11 +188,7 @@ class Guard(TrainerCallback):
 
 
 def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: Path) -> None:
-    """Train from the last checkpoint, if there is one, then write `<stage>/model` and drop the checkpoints.
-
-    `merge_adapter` folds an adapter into the weights that are saved; without it the folder holds the adapter only.
-    The model is written beside its place and renamed, so that the folder `model` is complete or absent.
-    """
+    """Train from the last checkpoint, if there is one, then write `<stage>/model` and drop the checkpoints."""
     trainer.remove_callback(PrinterCallback)  # printed, the rows of `metrics.jsonl` would bury the log's last words
     checkpoints = Path(trainer.args.output_dir)
     trainer.add_callback(Guard(trainer, params))
@@ -315,10 +204,7 @@ def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: 
 
 
 def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
-    """The whole model's tensors on the CPU of the first process, where FSDP2 or ZeRO-3 has split them; else None.
-
-    Every process has to take part.
-    """
+    """The whole model's tensors on the first process, where FSDP2 or ZeRO-3 has split them; all processes take part."""
     kind = trainer.accelerator.distributed_type
     if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         return None
@@ -328,16 +214,14 @@ def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
     return state
 
 
-def _save(
-    trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state: dict[str, torch.Tensor] | None
-) -> None:
+def _save(trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state: dict[str, torch.Tensor] | None):
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel) and params.merge_adapter:
         model, state = _merge_adapter(model, state), None
     elif isinstance(model, PeftModel):  # what it was loaded from may go with the checkpoints
         model.peft_config["default"].base_model_name_or_path = start_model(params)
     Guard(trainer, params).refuse(None, (state or dict(model.named_parameters())).items())
-    temporary = folder.with_name("model.tmp")
+    temporary = folder.with_name("model.tmp")  # renamed at last: the folder `model` is complete or absent
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary, state_dict=state)
     trainer.processing_class.save_pretrained(temporary)

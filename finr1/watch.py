@@ -1,13 +1,13 @@
 """What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and four rules that stop it.
 
 A sign proves nothing: it says where to look, and notebook 05 shows the texts. A run that a stop rule ends saves its
-model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. What is not a finite number ends it
-with an error instead (`training.Guard`): the weights are lost, so no model is saved. The callbacks add to each log, so
+model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. The callbacks add to each log, so
 `MetricsFile` stands after them.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -22,23 +22,21 @@ from trl.rewards import get_repetition_penalty_reward
 
 from finr1 import grading
 from finr1.params import GRPOParams
+from finr1.paths import data_beside
 
 MIN_REASONING = 10  # characters; "<think>Yes.</think>" is no reasoning
 START = 3  # first steps; their mean is what a warning compares with
 ONE_ANSWER = 0.8  # share of one answer above which a family is said to have one only
+_TABLE = data_beside(__file__, "watch.yaml")
 _THINK = re.compile(r"<think>(.*?)(?:</think>|<answer>|$)", re.DOTALL)
-
-
-# ---- seconds by phase ------------------------------------------------------------------------------------------------
 
 
 class PhaseTimes(TrainerCallback):
     """Logs `time/<phase>`: seconds of one optimiser step, on the first process.
 
     `generate` is sampling (and passing the weights to vLLM), `reward` the reward functions, `score` the rest of what
-    makes a batch (log-probabilities under the policy that sampled and under the reference), `update` forward, backward
-    and optimiser. TRL measures all this, but sends it to W&B, MLflow and Trackio only; so this listens to its
-    `ProfilingContext`. A step that uses its completions again has `generate` 0.
+    makes a batch, `update` forward, backward and optimiser. TRL measures all this, but sends it to W&B, MLflow and
+    Trackio only; so this listens to its `ProfilingContext`. A step that uses completions again has `generate` 0.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -76,25 +74,22 @@ class PhaseTimes(TrainerCallback):
         logs["time/update"] = self.step_s - batch
 
 
-# ---- signs of reward hacking, and what else deserves a look ----------------------------------------------------------
-
-
 def signs(
     texts: Sequence[str], accuracy: Sequence[float | None] | None, columns: Mapping[str, Sequence]
 ) -> dict[str, float]:
     """What one batch of completions logs, by name; what has nothing to be a share of is left out.
 
     `accuracy`: 1.0 or 0.0 for each completion, None where nobody could tell (None: no reward says so). The log's
-    `accuracy`: right and in the format, of what could be judged; `repetition`: repeated 3-grams of tokens (as TRL's
-    `get_repetition_penalty_reward` counts them); `no_reasoning`: answers without reasoning, of all answers;
-    `agreement`: format and accuracy both there or both missing. By family the share of one answer, and the largest.
+    `accuracy`: right and in the format, of what could be judged; `repetition`: repeated 3-grams of tokens;
+    `no_reasoning`: of all answers; `agreement`: format and accuracy both there or both missing.
     """
     judged = [(text, right) for text, right in zip(texts, accuracy or (), strict=False) if right is not None]
+    thoughts = [" ".join(_THINK.findall(text)) for text in texts if grading.extract_answer(text)]
     repeated = get_repetition_penalty_reward(ngram_size=3)(columns["completion_ids"])
     shares = {
         "accuracy": [right * grading.has_format(text) for text, right in judged],
         "watch/repetition": [-penalty for penalty in repeated],
-        "watch/no_reasoning": [not _reasons(text) for text in texts if grading.extract_answer(text)],
+        "watch/no_reasoning": [len("".join(thought.split())) < MIN_REASONING for thought in thoughts],
         "watch/agreement": [grading.has_format(text) == (right > 0) for text, right in judged],
     }
     if "family" in columns:
@@ -123,50 +118,17 @@ def answers_by_family(columns: Mapping[str, Sequence], texts: Sequence[str]) -> 
     return pd.DataFrame.from_dict(rows, orient="index", columns=["answer", "share", "within", "across"])
 
 
-def _reasons(text: str) -> bool:
-    return sum(len("".join(thought.split())) for thought in _THINK.findall(text)) >= MIN_REASONING
-
-
-# What is logged; when it is a warning, by its mean in the first steps and in the last quarter of the run; what to do.
-# fmt: off
-WARNINGS = [
-    ("watch/repetition", lambda start, now: now > max(0.3, 2 * start),
-     "{now:.0%} of the 3-grams in the completions are repeats: lower learning_rate or raise beta"),
-    ("watch/no_reasoning", lambda start, now: now > max(0.3, start + 0.2),
-     "{now:.0%} of the answers come without reasoning: the reward does not ask for any; raise beta"),
-    ("watch/agreement", lambda start, now: now < start - 0.2,
-     'format and accuracy agree in {now:.0%} ({start:.0%} at first): reward_funcs = ["gated_reward"] pays for both'),
-    ("completions/mean_length", lambda start, now: now > 2 * start,
-     "the completions grew from {start:.0f} to {now:.0f} tokens: does length pay? soft_punish_cache"),
-    ("completions/mean_length", lambda start, now: now < 0.5 * start,
-     'the completions shrank from {start:.0f} to {now:.0f} tokens: loss_type = "grpo" favours short ones'),
-    ("frac_reward_zero_std", lambda start, now: now > 0.6,
-     "{now:.0%} of the groups have no spread, so they teach nothing: choose other problems or more generations"),
-    ("completions/clipped_ratio", lambda start, now: now > 0.3,
-     "{now:.0%} of the completions are cut off: raise max_completion_length"),
-    ("steps/checked", lambda start, now: now > 2 * start + 0.5,
-     "the thoughts went from {start:.1f} to {now:.1f} checked steps: needed, or padding that true_steps_reward pays?"),
-    ("verifier/failed", lambda start, now: now > 0.02,
-     "the verifier gave no verdict on {now:.0%} of the completions, which then teach nothing: the column `verifier` of "
-     "completions/ says why"),
-    ("entropy", lambda start, now: now < 0.1 * start,
-     "entropy fell to {now:.3f}: the policy has nearly stopped exploring; lower learning_rate or raise beta"),
-    ("reward", lambda start, now: now < 0.5 * start,
-     "the reward fell from {start:.3g} to {now:.3g}: lower learning_rate or raise beta"),
-]
-# fmt: on
-
-
 def run_warnings(log: Sequence[Mapping]) -> list[str]:
     """What in `log` (rows of metrics.jsonl) deserves a look, each with what to do about it."""
     steps = [row for row in log if "reward" in row]
     lines = []
-    for key, goes_wrong, words in WARNINGS:
-        values = [row[key] for row in steps if row.get(key) is not None]  # TRL logs None for a mean of nothing
-        if values:
+    for rule in _TABLE["warnings"]:
+        # TRL logs None for a mean of nothing.
+        if values := [row[rule["key"]] for row in steps if row.get(rule["key"]) is not None]:
             start, now = fmean(values[:START]), fmean(values[-max(1, len(values) // 4) :])
-            if goes_wrong(start, now):
-                lines.append(words.format(start=start, now=now))
+            limit = max(rule.get("times", 0) * start + rule.get("plus", 0), rule.get("least", -math.inf))
+            if now > limit if rule["when"] == "above" else now < limit:
+                lines.append(rule["says"].format(start=start, now=now))
     return lines + [f"{told}: compare with its golds" for told in _one_answer(steps, ONE_ANSWER)]
 
 
@@ -181,19 +143,6 @@ def _one_answer(steps: Sequence[Mapping], limit: float, window: int | None = Non
             family, since = name.removeprefix("one_answer/"), last[0][0]
             lines.append(f"{family}: one answer makes up {share:.0%} whatever is asked, since step {since} at least")
     return lines
-
-
-# ---- stop rules ------------------------------------------------------------------------------------------------------
-
-
-# Parameter, what is logged, of which middle; what to do.
-STOPS = [
-    ("stop_kl", "kl", median,
-     "the KL to the starting model is {now:.3g} (median {over}), above {limit}: lower learning_rate or raise beta"),
-    ("stop_dead_groups", "frac_reward_zero_std", fmean,
-     "{now:.0%} of the groups have no spread (mean {over}), {limit}: they teach nothing; choose problems by "
-     "pass_rate_candidates, raise num_generations or temperature"),
-]  # fmt: skip
 
 
 class StopRules(TrainerCallback):
@@ -216,9 +165,7 @@ class StopRules(TrainerCallback):
 def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
     """Why a run with this log (rows of metrics.jsonl) should end, and what to do; None to go on.
 
-    Each rule looks at the mean of the last `stop_window` steps, but at the median of the KL: its estimator is
-    exponential in the log-ratio of a token, and a run was seen to log 29,000 nats at one step and 0.1 at the next.
-    A rule whose parameter is null is off.
+    Each rule looks at the last `stop_window` steps; one whose parameter is null is off.
     """
 
     def windows(key: str) -> list[list[float]]:
@@ -233,9 +180,10 @@ def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
             f"the reward collapsed from {max(rewards):.3g} to {rewards[-1]:.3g} (mean {over}), below stop_reward = "
             f"{params.stop_reward:g} of its best: lower learning_rate, raise beta, or look at the texts for what pays"
         )
-    for name, key, middle, words in STOPS:
-        limit, last = getattr(params, name), [middle(window) for window in windows(key)[-1:]]
+    for rule in _TABLE["stops"]:
+        name, middle = rule["limit"], {"mean": fmean, "median": median}[rule["middle"]]
+        limit, last = getattr(params, name), [middle(window) for window in windows(rule["key"])[-1:]]
         if limit is not None and last and last[0] >= limit:
-            return words.format(now=last[0], over=over, limit=f"{name} = {limit:g}")
+            return rule["says"].format(now=last[0], over=over, limit=f"{name} = {limit:g}")
     lines = [] if params.stop_one_answer is None else _one_answer(log, params.stop_one_answer, params.stop_window)
     return f"{lines[0]}: balance its golds or leave the family out (stop_one_answer)" if lines else None

@@ -56,6 +56,16 @@ def test_a_cell_that_was_run_and_not_saved_is_written_as_it_was_run(project):
     assert "* 7" in text and "* 5" not in text and "* 1" not in text and "import re" in text
 
 
+def test_a_class_of_a_cell_is_written_as_it_was_run_and_not_as_one_that_is_like_it(project):
+    look, probe = (f"class {name}:\n    def __init__(self):\n        self.n = 1\n" for name in ("Look", "Probe"))
+    write(project / "notebooks" / "04_sft.ipynb", look, probe, MAKE)
+    kernel: dict = {"__name__": "__main__"}
+    in_kernel(kernel, look.replace("= 1", "= 5"), "cell-1")
+    in_kernel(kernel, probe.replace("= 1", "= 7"), "cell-2")
+    text = script(kernel)
+    assert [text.count(told) for told in ("class Look", "class Probe", "n = 5", "n = 7", "n = 1")] == [1, 1, 1, 1, 0]
+
+
 def test_jupyters_notebook_counts_where_it_is_this_stages(project, monkeypatch):
     own = write(project / "notebooks" / "04_sft.ipynb", MAKE)
     copy = write(project / "mine" / "my_sft.ipynb", MAKE)

@@ -11,8 +11,8 @@ def test_the_embedded_model_is_converted_once_and_speaks(embedded):
     stamp = (embedded / models.EMBEDDED_MODEL / "model.safetensors").stat().st_mtime_ns
     path = models.resolve_model(models.EMBEDDED_MODEL, embedded)
     assert (embedded / models.EMBEDDED_MODEL / "model.safetensors").stat().st_mtime_ns == stamp
-    # nothing half-made beside it
-    assert {entry.name for entry in embedded.iterdir()} == {models.EMBEDDED_MODEL, f"{models.EMBEDDED_MODEL}.lock"}
+    made = {entry.name for entry in embedded.iterdir()}
+    assert made == {models.EMBEDDED_MODEL, f"{models.EMBEDDED_MODEL}.lock"}  # nothing half-made beside it
     tokenizer, model = models.load_tokenizer(path), models.load_model(path)
     assert tokenizer.eos_token == tokenizer.pad_token == models.end_of_turn(tokenizer) == "<|im_end|>"
     assert tokenizer.chat_template == SMOLLM2_TEMPLATE

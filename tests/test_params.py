@@ -71,7 +71,7 @@ def test_values_arrive_with_the_type_of_their_field(name, given, expected, reaso
         ({"beta": None}, "beta = None: should be a valid number", "null where a number is needed"),
         ({"top_p": 1.5}, "top_p = 1.5: should be less than or equal to 1", "out of range"),
         ({"bf16": "maybe"}, 'bf16 = "maybe": should be a valid boolean', "no truth value"),
-        ({"peft": {"r": 8}}, "peft = {'r': 8}: should be 'lora', 'qlora' or 'full'", "a dict: parameters are flat"),
+        ({"peft": {"r": 8}}, "peft: should be 'lora', 'qlora' or 'full'", "a dict, which may hold a key"),
         (
             {"loss_type": "drgrpo"},
             "loss_type = \"drgrpo\": should be 'grpo', 'dapo', 'dr_grpo' or 'cispo'",

@@ -15,6 +15,7 @@ from tiny_model import make_tiny_model, tiny_qwen_tokenizer, tiny_tokenizer
 from finr1 import curation, evaluation, models, synthetic, teacher, training
 from finr1.generation import SamplingParams, ScriptedBackend
 from finr1.params import SFTParams
+from finr1.progress import EARLY_FILE
 from finr1.records import SYSTEM_PROMPT, messages, render_completion, write_jsonl
 
 # As SmolLM2-135M-Instruct has it; `test_models.py` holds it against the embedded model's own.
@@ -183,7 +184,7 @@ def test_the_probe_takes_the_longest_rows_and_leaves_no_trace(stage, tiny):
         cells.LoraConfig = functools.partial(cells.LoraConfig, lora_dropout=0.3)
         trainer = cells.make_trainer(values, folder)
         if not probe:
-            trainer.remove_callback(training.MemoryProbe)
+            trainer.remove_callback(cells.MemoryProbe)
         return trainer
 
     for probe in (False, True):
@@ -236,10 +237,10 @@ def test_early_looks_show_the_same_problems_over_the_steps_and_change_nothing(st
         saved.append((stage / "model" / "model.safetensors").read_bytes())
         (stage / "model").rename(stage / f"model_{steps}")
     assert saved[0] == saved[1]
-    rows = [json.loads(line) for line in (stage / training.EARLY_FILE).read_text("utf8").splitlines()]
-    assert [row["step"] for row in rows] == [step for step in (0, 2, 3) for _ in range(training.EARLY_PROBLEMS)]
-    ids = [row["id"] for row in rows[: training.EARLY_PROBLEMS]]
-    assert [row["id"] for row in rows] == ids * 3 and len(set(ids)) == training.EARLY_PROBLEMS
+    rows = [json.loads(line) for line in (stage / EARLY_FILE).read_text("utf8").splitlines()]
+    assert [row["step"] for row in rows] == [step for step in (0, 2, 3) for _ in range(3)]
+    ids = [row["id"] for row in rows[:3]]
+    assert [row["id"] for row in rows] == ids * 3 and len(set(ids)) == 3
     texts = [row["text"] for row in rows if row["id"] == ids[0]]
     assert texts[0] != texts[-1] and all(texts)
 
@@ -297,13 +298,13 @@ def test_notebook_04_says_when_one_way_only_is_taken_or_none_is_there(capsys, mo
 def test_notebook_04_reads_the_order_of_learning_from_the_run(tmp_path, capsys):
     last = DEV[-1]  # one that is not among those of the look
     rows = [("what?", 0), (sound(last, False).replace(last.gold, "1"), 2), (sound(last, False), 4)]
-    write_jsonl(tmp_path / training.EARLY_FILE, [{"step": n, "id": last.id, "text": text} for text, n in rows])
+    write_jsonl(tmp_path / EARLY_FILE, [{"step": n, "id": last.id, "text": text} for text, n in rows])
     names = {"run": SimpleNamespace(dir=tmp_path), "params": SimpleNamespace(sample_steps=2), "dev": DEV[:1]}
     names["asked"] = {p.id: p for p in DEV}
     cells("04_sft", "cell-14b", "cell-14e", **names)
     told = capsys.readouterr().out
     assert "first answer in the format: step 2" in told and "first answer that is right: step 4" in told
-    write_jsonl(tmp_path / training.EARLY_FILE, [{"step": 0, "id": DEV[0].id, "text": "what?"}])
+    write_jsonl(tmp_path / EARLY_FILE, [{"step": 0, "id": DEV[0].id, "text": "what?"}])
     cells("04_sft", "cell-14b", "cell-14e", **names)
     assert "first answer in the format: step none" in capsys.readouterr().out
 

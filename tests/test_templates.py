@@ -5,11 +5,13 @@ Many cut the thought out of an answer, open it themselves, know no system prompt
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
 import pytest
 import trl
+from recipes import recipe
 from tiny_model import tiny_tokenizer
 from transformers import GenerationConfig
 
@@ -36,6 +38,15 @@ PROMPT = [{"role": "system", "content": SYSTEM_PROMPT}, *HISTORY, {"role": "user
 ROW = {"prompt": PROMPT, "completion": [{"role": "assistant", "content": ANSWER}]}
 
 
+@functools.cache
+def sft():
+    return recipe("04_sft")
+
+
+def training_row(row, tokenizer):
+    return sft().training_row(row, tokenizer)
+
+
 def tokenizer_with(template: str, folder: Path):
     """As a model with this template would have it, saved and loaded again; its own end token ends texts, not turns."""
     tokenizer, text = tiny_tokenizer(), (FOLDER / f"{template}.jinja").read_text("utf8")
@@ -50,7 +61,7 @@ def tokenizer_with(template: str, folder: Path):
 @pytest.mark.parametrize("template", [name for name in NAMES if name not in REFUSED])
 def test_sft_learns_what_the_row_says_after_the_prompt_of_sampling(template, tmp_path):
     tokenizer = tokenizer_with(template, tmp_path)
-    ids, learned = models.training_row(ROW, tokenizer).values()
+    ids, learned = training_row(ROW, tokenizer).values()
     start = learned.index(1)
     assert learned == [0] * start + [1] * (len(ids) - start)
     given, said = tokenizer.decode(ids[:start]), tokenizer.decode(ids[start:])
@@ -67,7 +78,7 @@ def test_sft_learns_what_the_row_says_after_the_prompt_of_sampling(template, tmp
 def test_what_cannot_be_learned_is_refused_with_the_reason(template, reason, tmp_path):
     tokenizer = tokenizer_with(template, tmp_path)
     with pytest.raises(ValueError, match=reason):
-        models.training_row(ROW, tokenizer)
+        training_row(ROW, tokenizer)
 
 
 def test_every_template_is_in_one_list_or_the_other():
@@ -92,7 +103,7 @@ def test_a_system_prompt_goes_into_the_first_question_where_the_template_has_no_
 @pytest.mark.parametrize("template", ["qwen2_5", *OPENED])
 def test_the_format_reward_counts_a_thought_that_the_template_has_opened(template, tmp_path):
     tokenizer = tokenizer_with(template, tmp_path)
-    ids, learned = models.training_row(ROW, tokenizer).values()
+    ids, learned = training_row(ROW, tokenizer).values()
     text = tokenizer.decode(ids[learned.index(1) :], skip_special_tokens=True).rstrip()  # what a policy would write
 
     def format_reward(completions, **columns):

@@ -1,7 +1,6 @@
 """The parameters of every notebook, one pydantic model each: `STAGES` as `finr1 run` runs them, and all `NOTEBOOKS`.
 
-The files of `params/demo/` explain each parameter; comments here say what only the code has to know. Notebooks 04 and
-05 use TRL's own names wherever TRL has the thing.
+The files of `params/demo/` explain each parameter; comments here say what only the code has to know.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import importlib.util
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic.types import NonNegativeFloat, PositiveFloat
@@ -43,8 +42,7 @@ def _own_key(name: str) -> str:
 def key_variable(name: str) -> str:
     """Environment variable with the key of a model or role: its own where that is set, else that of all endpoints.
 
-    Its own is FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1": they may sit with several
-    providers, and none is to see the others' keys.
+    Its own is FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1": no provider sees another's key.
     """
     return _own_key(name) if os.environ.get(_own_key(name)) else API_KEY
 
@@ -75,7 +73,6 @@ def endpoint_of(place: str) -> dict[str, Any] | None:
 class EndpointParams(Params):
     """What distillation, filtering, GRPO and the benchmark share: problems, and a model that may be at an endpoint."""
 
-    role: ClassVar[str]  # "teacher", "judge" or "verifier": the first word of its parameters
     data_stage: Text
 
     @property
@@ -86,33 +83,31 @@ class EndpointParams(Params):
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
         backend = getattr(self, f"{self.role}_backend")
-        needed = {"endpoint": ("model", "base_url"), "transformers": ("model",), "vllm": ("model",)}
-        for name in (f"{self.role}_{part}" for part in needed.get(backend, ())):
-            if getattr(self, name) is None:
-                what = "a URL such as http://HOST:PORT/v1" if name.endswith("url") else "a name, hub id or folder"
-                yield name, f'{self.role}_backend = "{backend}" needs {what}'
+        model, url = ("model", "a name, hub id or folder"), ("base_url", "a URL such as http://HOST:PORT/v1")
+        needed = {"endpoint": [model, url], "transformers": [model], "vllm": [model]}
+        for part, what in needed.get(backend, ()):
+            if getattr(self, f"{self.role}_{part}") is None:
+                yield f"{self.role}_{part}", f'{self.role}_backend = "{backend}" needs {what}'
 
     def missing(self) -> Wrong:
         yield from super().missing()
-        name = f"{self.role}_backend"
-        if getattr(self, name) == "endpoint" and (advice := missing_key(self.role)):
-            yield name, advice
-        if getattr(self, name) in ("transformers", "vllm"):
-            yield from _unusable(f"{self.role}_model", getattr(self, f"{self.role}_model"))
+        backend, model = (getattr(self, f"{self.role}_{part}") for part in ("backend", "model"))
+        if backend == "endpoint" and (advice := missing_key(self.role)):
+            yield f"{self.role}_backend", advice
+        if backend in ("transformers", "vllm"):
+            yield from _unusable(f"{self.role}_model", model)
 
 
-class OverviewParams(Params):
+class OverviewParams(Params, stage="00_overview"):
     """00_overview: which preset's plan is printed, and what this run changes in it."""
 
-    stage: ClassVar[str] = "00_overview"
     preset: Text
     changes: list[Text]  # [STAGE.]NAME=VALUE, in any stage; `finr1 run` puts those of its `--set` here
 
 
-class DataParams(Params):
+class DataParams(Params, stage="01_data"):
     """01_data: sources and sizes. A null `data_dir` becomes `$FINR1_DATA` where that is set and a source is real."""
 
-    stage: ClassVar[str] = "01_data"
     source_names: Annotated[list[str], Field(min_length=1)]  # what may be trained on
     benchmark_names: Annotated[list[str], Field(min_length=1)]  # what is held out for the benchmark
     data_dir: Text | None  # folder of the real records; null without $FINR1_DATA: the sources' public homes
@@ -145,11 +140,9 @@ class DataParams(Params):
         return os.environ.get("FINR1_DATA") or None if data_dir is None and real else data_dir
 
 
-class DistillationParams(EndpointParams):
+class DistillationParams(EndpointParams, stage="02_distillation", role="teacher"):
     """02_distillation: who answers the training problems, and how often."""
 
-    stage: ClassVar[str] = "02_distillation"
-    role: ClassVar[str] = "teacher"
     teacher_backend: Literal["scripted", "derived", "endpoint", "transformers", "vllm"]
     teacher_model: Text | None
     teacher_base_url: Text | None
@@ -181,11 +174,9 @@ class DistillationParams(EndpointParams):
             yield "max_cost", "needs prompt_price or completion_price above 0"
 
 
-class FilteringParams(EndpointParams):
+class FilteringParams(EndpointParams, stage="03_filtering", role="judge"):
     """03_filtering: who judges, and how many rows SFT and RL get."""
 
-    stage: ClassVar[str] = "03_filtering"
-    role: ClassVar[str] = "judge"
     distillation_stage: Text
     judge_backend: Literal["rules", "endpoint"]
     judge_model: Text | None
@@ -247,10 +238,9 @@ class TrainingParams(Params):
             yield "report_to", f"not installed: `pip install {' '.join(gone)}`, or leave it out"
 
 
-class SFTParams(TrainingParams):
+class SFTParams(TrainingParams, stage="04_sft"):
     """04_sft: supervised fine-tuning."""
 
-    stage: ClassVar[str] = "04_sft"
     model_name_or_path: Text
     num_train_epochs: Annotated[float, Field(gt=0, le=10**6)]
     max_length: Annotated[int, Field(ge=64, le=10**8)]  # tokens of prompt and completion; a prompt has 50 and more
@@ -261,11 +251,9 @@ class SFTParams(TrainingParams):
         yield from _unusable("model_name_or_path", self.model_name_or_path)
 
 
-class GRPOParams(EndpointParams, TrainingParams):
+class GRPOParams(EndpointParams, TrainingParams, stage="05_grpo", role="verifier"):
     """05_grpo: group relative policy optimisation."""
 
-    stage: ClassVar[str] = "05_grpo"
-    role: ClassVar[str] = "verifier"
     sft_stage: Text | None  # null: from the base model, without SFT (the paper's "Zero")
     model_name_or_path: Text  # that base model
     max_steps: Count
@@ -337,11 +325,9 @@ class GRPOParams(EndpointParams, TrainingParams):
             yield "use_vllm", f"{_NO_VLLM}, else false would work"
 
 
-class BenchmarkParams(EndpointParams):
+class BenchmarkParams(EndpointParams, stage="06_benchmark", role="judge"):
     """06_benchmark: the recipe's models, and any others, on the same items with the same decoding."""
 
-    stage: ClassVar[str] = "06_benchmark"
-    role: ClassVar[str] = "judge"
     zero_stage: Text | None
     sft_stage: Text
     grpo_stage: Text
@@ -400,10 +386,9 @@ class BenchmarkParams(EndpointParams):
                 yield from _unusable("other_models", place, f"{name}: ")
 
 
-class ReportParams(Params):
+class ReportParams(Params, stage="07_report"):
     """07_report: everything that the run has made."""
 
-    stage: ClassVar[str] = "07_report"
     data_stage: Text
     distillation_stage: Text
     filtering_stage: Text
@@ -413,10 +398,9 @@ class ReportParams(Params):
     ablation_stage: Text | None
 
 
-class AblationParams(Params):
+class AblationParams(Params, stage="09_ablation"):
     """09_ablation: arms (named sets of changed parameters, see the notebook) times seeds."""
 
-    stage: ClassVar[str] = "09_ablation"
     num_seeds: Width
     preset: Text
     arms: Annotated[list[Text], Field(min_length=2)]  # the first is what the others are compared with
@@ -436,10 +420,9 @@ class AblationParams(Params):
         return {f"seed{seed}": f"outputs/{self.run}-{seed}/06_benchmark" for seed in self.seeds}
 
 
-class CompareParams(Params):
+class CompareParams(Params, stage="10_compare"):
     """10_compare: two runs that have a benchmark. A run is a folder of outputs/, or a path."""
 
-    stage: ClassVar[str] = "10_compare"
     run_a: Text
     run_b: Text
 

@@ -1,7 +1,7 @@
 """The base of all parameter models: strict where notebooks and YAML are lax. What is wrong is said in words.
 
-Each of these was seen to go wrong silently: YAML reads `1e-5` as text, `papermill -p x false` passes a truthy string,
-an unknown name only logs a warning (which no library sees), a name that a preset omits keeps the notebook's value.
+These go wrong silently elsewhere: YAML reads `1e-5` as text, `papermill -p x false` passes a truthy string, an unknown
+name is a line in a log, a name that a preset omits keeps the notebook's value.
 """
 
 from __future__ import annotations
@@ -34,15 +34,19 @@ class ParameterError(ValueError):
 class Params(BaseModel):
     """Parameters of one stage: flat fields without defaults. Wrong ones raise ParameterError.
 
-    Text may hold `{run}`, which becomes the run's name. A field whose name ends in `_stage` is an input: the folder of
-    an earlier stage.
+    `{run}` in a text becomes the run's name. A field whose name ends in `_stage` is an input, a stage's folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     stage: ClassVar[str]
+    role: ClassVar[str]  # "teacher", "judge" or "verifier": the first word of the parameters of a model at an endpoint
 
     run: str  # name of the run, a plain folder name
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy takes
+
+    def __init_subclass__(cls, stage: str = "", role: str = "", **settings: Any):
+        super().__init_subclass__(**settings)
+        cls.stage, cls.role = stage, role
 
     def __init__(self, **values: Any):
         try:
@@ -52,23 +56,20 @@ class Params(BaseModel):
 
     @classmethod
     def from_notebook(cls, namespace: dict[str, Any]) -> Self:
-        """The parameters out of a notebook's `globals()`, and what the stage needs from the environment, checked.
-
-        Raises ParameterError, also for names that papermill injected and the stage does not know.
-        """
+        """The parameters out of a notebook's `globals()`, checked, and so is what they need from outside of them."""
         values = {name: namespace[name] for name in cls.model_fields if name in namespace}
         if "run" in values:
             # `run = Run(params)` stands right below; running this cell again must still work.
             values["run"] = getattr(values["run"], "name", values["run"])
-        values |= {name: namespace.get(name) for name in _injected_names(namespace) if name not in cls.model_fields}
-        params = cls(**values)
+        unknown = sorted(_injected_names(namespace) - values.keys())
+        params = cls(**values | {name: namespace.get(name) for name in unknown})
         if missing := params.requirements():
             raise ParameterError(cls.stage, missing)
         return params
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
-        """The parameters out of a flat YAML file, as `to_yaml` and the presets have it."""
+        """The parameters out of a flat YAML file, such as a preset's."""
         return cls(**read_flat_yaml(path).values)
 
     def to_yaml(self, path: Path) -> None:
@@ -93,8 +94,8 @@ class Params(BaseModel):
         for name, value in self.model_dump().items():
             chosen, source = values.get(name), sources.get(name, "")
             silent = name == "run" or name.endswith("_stage") or re.search(r"not stated|\bours\b|no such", source)
-            paper = {"the paper": "not stated" if silent else chosen, "preset paper": chosen, "source": source}
-            rows.append({"parameter": name, "this run": value} | paper)
+            rows.append({"parameter": name, "this run": value, "the paper": "not stated" if silent else chosen,
+                         "preset paper": chosen, "source": source})  # fmt: skip
         return rows
 
     def conflicts(self) -> Wrong:
@@ -107,10 +108,10 @@ class Params(BaseModel):
 
     def requirements(self) -> list[str]:
         """Lines about what is missing outside the parameters."""
-        return [self._line(name, advice) for name, advice in self.missing()]
+        return self._lines(self.missing())
 
-    def _line(self, name: str, advice: str) -> str:
-        return f"{_shown(name, getattr(self, name))}: {advice}"
+    def _lines(self, wrong: Wrong) -> list[str]:
+        return [f"{_shown(name, getattr(self, name))}: {advice}" for name, advice in wrong]
 
     @field_validator("*", mode="before")
     @classmethod
@@ -124,9 +125,9 @@ class Params(BaseModel):
         if any(isinstance(item, str) and items.count(item) > 1 for item in items):
             raise ValueError("should name each one once")
         for item in items:
-            if isinstance(item, bool) and (int in kinds or float in kinds):
+            if type(item) is bool and {int, float}.intersection(kinds):
                 raise ValueError("should be a number")  # pydantic takes True for 1
-            if isinstance(item, int | float) and not isinstance(item, bool) and bool in kinds:
+            if type(item) in (int, float) and bool in kinds:
                 raise ValueError("should be true or false")  # ... and 1 for True
             if isinstance(item, str) and info.field_name != "run":  # which is stricter
                 _check_text(item, info.field_name.endswith("_url"))
@@ -143,16 +144,13 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _no_conflicts(self) -> Self:
-        if lines := [self._line(name, advice) for name, advice in self.conflicts()]:
+        if lines := self._lines(self.conflicts()):
             raise ValueError("\n".join(lines))
         return self
 
 
 def _check_text(text: str, is_url: bool) -> None:
-    """Raise ValueError for what no file name, model or server can be; text with an address is not shown by the error.
-
-    An address is refused where it may hold a key: in the parameters, so that the key reaches no file.
-    """
+    """Raise ValueError for what no file, model or server is called, and for an address that may hold a key."""
     if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text) or any(len(part.encode()) > 255 for part in text.split("/")):
         raise ValueError("should be one line of text, with at most 255 bytes between two slashes")
     address = "://" in text and text[re.search(r"[\w+.-]*://", text).start() :]
@@ -167,13 +165,11 @@ def _check_text(text: str, is_url: bool) -> None:
             raise ValueError("should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
 
 
-def _injected_names(namespace: dict[str, Any]) -> Iterator[str]:
+def _injected_names(namespace: dict[str, Any]) -> set[str]:
     """Names that papermill assigned: it knows no schema, so a typo would otherwise vanish in the namespace."""
-    for source in namespace.get("In", []):
-        if source.startswith("# Parameters"):  # papermill opens each cell that it injects with this line
-            for node in ast.parse(source).body:
-                if isinstance(node, ast.Assign):
-                    yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+    cells = [source for source in namespace.get("In", []) if source.startswith("# Parameters")]  # its first line
+    nodes = ast.walk(ast.parse("\n".join(cells)))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def quoted(value: Any) -> str:
@@ -224,10 +220,7 @@ class FlatYaml(NamedTuple):
 
 
 def read_flat_yaml(path: Path) -> FlatYaml:
-    """Read a parameter file; raises ParameterError for broken YAML, no mapping, or a name given twice.
-
-    PyYAML itself lets the second of two equal names win without a word, and drops comments.
-    """
+    """Read a parameter file; raises ParameterError also for a name given twice, of which PyYAML takes the second."""
     try:
         text = Path(path).read_text("utf8")
         values = yaml.safe_load(text)

@@ -15,8 +15,8 @@ from conftest import demo_values
 from finished import finish
 from test_run import sft  # noqa: F401
 
-from finr1 import checkpoints, manifest, pipeline
 from finr1 import launch as launching
+from finr1 import manifest, pipeline, progress
 from finr1.__main__ import main
 from finr1.manifest import read_manifest, what_is_missing
 from finr1.params import DataParams, DistillationParams, ParameterError
@@ -204,7 +204,7 @@ def write_checkpoints(stage: Path, *steps: int, best: int | None = None) -> Path
         for log in ("metrics.jsonl", "early_answers.jsonl"):
             with (stage / log).open("a") as file:
                 file.write(f'{{"step": {step}}}\n')
-        checkpoints.seal(checkpoint)
+        progress.seal(checkpoint)
     return stage / "checkpoints"
 
 
@@ -213,29 +213,29 @@ def write_checkpoints(stage: Path, *steps: int, best: int | None = None) -> Path
 def test_a_broken_checkpoint_is_dropped_for_the_one_before(tmp_path, capsys, part, damage):
     folder = write_checkpoints(tmp_path, 2, 4)
     damage(folder / "checkpoint-4" / part)
-    assert checkpoints.newest_whole(folder).endswith("checkpoint-2") and not capsys.readouterr().out
-    assert checkpoints.newest_whole(folder, drop=True).endswith("checkpoint-2")
+    assert progress.newest_whole(folder).endswith("checkpoint-2") and not capsys.readouterr().out
+    assert progress.newest_whole(folder, drop=True).endswith("checkpoint-2")
     assert f"checkpoint-4 is dropped: {part} is missing or not as it was written" in capsys.readouterr().out
     assert [path.name for path in folder.iterdir()] == ["checkpoint-2"]
     damage(folder / "checkpoint-2" / part)
-    assert checkpoints.newest_whole(folder, drop=True) is None and not list(folder.iterdir())
+    assert progress.newest_whole(folder, drop=True) is None and not list(folder.iterdir())
 
 
 def test_other_folders_and_a_missing_one_are_no_checkpoints(tmp_path):
-    assert checkpoints.newest_whole(tmp_path / "none") is None
+    assert progress.newest_whole(tmp_path / "none") is None
     folder = write_checkpoints(tmp_path, 9, 10)
     for name in ("checkpoint-best", "checkpoint-", "checkpoint-11"):
         (folder / name).mkdir()
-    assert checkpoints.newest_whole(folder).endswith("checkpoint-10"), "by number, and without the half-written one"
+    assert progress.newest_whole(folder).endswith("checkpoint-10"), "by number, and without the half-written one"
 
 
 def test_a_checkpoint_whose_best_one_is_broken_could_not_be_ended_with(tmp_path):
     folder = write_checkpoints(tmp_path, 2, 4, 6, best=2)
-    assert checkpoints.newest_whole(folder).endswith("checkpoint-6")
+    assert progress.newest_whole(folder).endswith("checkpoint-6")
     (folder / "checkpoint-2" / "model.safetensors").write_text("")
-    assert checkpoints.newest_whole(folder) is None
+    assert progress.newest_whole(folder) is None
     shutil.rmtree(folder / "checkpoint-2")
-    assert checkpoints.newest_whole(folder) is None
+    assert progress.newest_whole(folder) is None
 
 
 @pytest.mark.parametrize("log", ["metrics.jsonl", "early_answers.jsonl"])
@@ -244,19 +244,19 @@ def test_a_checkpoint_holds_its_logs_and_mends_broken_ones(tmp_path, log):
     path = tmp_path / log
     whole = path.read_text()
     path.write_text(whole + '{"step": 5}\n{"st')
-    assert checkpoints.newest_whole(folder).endswith("checkpoint-4"), "rows that came since do no harm"
+    assert progress.newest_whole(folder).endswith("checkpoint-4"), "rows that came since do no harm"
     for damage in (lambda: None, lambda: path.write_bytes(b"\xff"), path.unlink):
         damage()
-        checkpoints.rewind(path, folder / "checkpoint-4")
+        progress.rewind(path, folder / "checkpoint-4")
         assert path.read_text() == whole
-    checkpoints.rewind(path, folder / "checkpoint-2")
+    progress.rewind(path, folder / "checkpoint-2")
     assert path.read_text() == '{"step": 2}\n'
     for _ in range(2):
-        checkpoints.rewind(path, folder / "checkpoint-0")
+        progress.rewind(path, folder / "checkpoint-0")
         assert not path.exists()
-    checkpoints.rewind(path, folder / "checkpoint-4")
+    progress.rewind(path, folder / "checkpoint-4")
     (folder / "checkpoint-4" / log).write_text("garbage")
-    assert checkpoints.newest_whole(folder).endswith("checkpoint-2")
+    assert progress.newest_whole(folder).endswith("checkpoint-2")
 
 
 def test_a_broken_line_of_metrics_is_named_and_one_that_is_being_written_waits(outputs):

@@ -152,6 +152,7 @@ def test_a_key_in_an_address_reaches_no_file(outputs, monkeypatch, capsys):
     ("arguments", "words"),
     [
         (["--run", ""], 'run = "": should be a plain folder name'),
+        (["--rehearse", "--run", ""], 'run = "": should be a plain folder name'),
         (["--run", LONG], "should be a plain folder name: letters, digits, '-', '_', '.', at most 100 of them"),
         (["--until", "03_filtering", "--set", "05_grpo.max_steps=many"], '05_grpo: max_steps = "many": should be'),
         (["--until", "03_filtering", "--set", "05_grpo.x=1"], "05_grpo.x: unknown parameter; did you mean 05_grpo."),
