@@ -13,7 +13,7 @@ from finr1.grading.booleans import boolean_options, read_boolean, read_predicate
 from finr1.grading.extraction import extract_answer, has_format, lenient_answer, normalise, plain
 from finr1.grading.letters import read_letters
 from finr1.grading.numbers import agreed, exactly, lone_quantity, matches, read_numbers
-from finr1.grading.tables import any_in
+from finr1.grading.numerals import any_in
 
 __all__ = ["extract_answer", "grade", "has_format", "is_correct", "lenient_answer", "listed_options"]
 

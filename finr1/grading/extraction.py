@@ -9,8 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from finr1.grading.numerals import scan
-from finr1.grading.tables import TABLES, any_in
+from finr1.grading.numerals import TABLES, any_in, scan
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _ANSWER, _END = "<answer>", "</answer>"

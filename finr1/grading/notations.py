@@ -6,8 +6,7 @@ Only what has one reading is rewritten: `1.234` alone is not 1234, `1 750` are t
 import re
 from functools import partial
 
-from finr1.grading.numerals import DIGIT_OF, POWER_OF, any_of
-from finr1.grading.tables import TABLES, any_in
+from finr1.grading.numerals import DIGIT_OF, POWER_OF, TABLES, any_in, any_of
 
 MAX_TOKENS = 40  # of a number in words
 _SIGNS, _WORDS = (any_of(name for name in DIGIT_OF | POWER_OF if name.isascii() is latin) for latin in (False, True))

@@ -8,13 +8,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from finr1.grading.tables import TABLES, any_in
+from finr1.paths import data_beside
+
+# The words, signs and patterns that the graders look for, by name.
+TABLES: dict = data_beside(__file__, "units.yaml") | data_beside(__file__, "words.yaml")
 
 RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF, DIGIT_OF, POWER_OF = (  # name -> factor, code or unit
     {name: Decimal(unit) if unit[0].isdigit() else unit for unit, names in TABLES[table].items() for name in names}
     for table in ("rates", "scales", "currencies", "times", "digits", "powers")
 )
 LETTERS = {"k": Decimal("1e3"), "m": Decimal("1e6"), "b": Decimal("1e9")}  # only when they touch the number
+
+
+def any_in(name: str) -> str:
+    """A pattern for any of the alternatives in the table `name`."""
+    return "|".join(TABLES[name])
 
 
 def any_of(names: Iterable[str], head: str = "", tail: str = "(?![a-z0-9])") -> str:
