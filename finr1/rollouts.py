@@ -15,7 +15,7 @@ from IPython.display import display
 
 from finr1.evaluation import paired_bootstrap
 from finr1.params import read_flat_yaml
-from finr1.report import html_templates
+from finr1.report import template
 
 
 def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def html(table: pd.DataFrame, parts: Sequence[tuple[str, str, Sequence[int]]], s
     rewards, notes = table.filter(like="rewards/"), shown.filter(like="notes/").dropna(axis=1, how="all")
     frames = {"visits": visits(table), "completions": shown}
     rows = {name: frame.astype(object).where(frame.notna(), None).to_dict("records") for name, frame in frames.items()}
-    page = html_templates().get_template("rollouts.html.j2")
+    page = template("rollouts.html.j2")
     return page.render(parts=parts, said=said, rewards=list(rewards), notes=list(notes), **rows)
 
 
