@@ -4,8 +4,6 @@ Read from the Parquet files that TRL writes with `log_completions` (`<stage>/com
 Every text goes through a template that escapes it: completions hold whatever a policy found to be worth a reward.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

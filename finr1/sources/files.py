@@ -5,8 +5,6 @@ reason; the loader counts both. CSV is read by Python's own parser: pandas reads
 first cell were an index, and takes `"a"b` for a cell. Behind that stands what the readers of records share.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import gzip
