@@ -1,8 +1,8 @@
 """The sources: where each lives, and how a raw record becomes a `Problem` or a counted reason why not.
 
 A further source is one function `read(record, file)`, which gives a `Problem` or the reason why there is none, and one
-entry in `SOURCES`; its name is then a value of `source_names`. Where records have to be joined or compared with each
-other, a function `read_files(files)` takes the place of `read`.
+entry in `SOURCES`. Where records have to be joined or compared with each other, `read_files(files)` takes its place;
+broken records stand among the others there, and `read_each` passes them on.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from finr1 import grading
 from finr1.paths import data_beside
 from finr1.records import Problem
 from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
-from finr1.sources.files import PAPER, Broken, Files, Results, SourceError, download, load_hub, read_each, read_folder
+from finr1.sources.files import PAPER, Files, Results, SourceError, download, load_hub, read_each, read_folder
 
 __all__ = ["SOURCES", "Loaded", "Source", "SourceError", "load_source"]
 
@@ -97,8 +97,7 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
     """
     source = SOURCES[name]
     cache = (cache_dir or Path.home() / ".cache/finr1") / name
-    content = source.files(source.folder_in(data_dir) if data_dir else None, cache)
-    files = {file: [row for row in records if not isinstance(row, Broken)] for file, records in content.items()}
+    files = source.files(source.folder_in(data_dir) if data_dir else None, cache)
     outcomes = {file: [[] for _ in records] for file, records in files.items()}  # of each question of each record
     kept: dict[str, tuple[str, Problem]] = {}  # id -> (file, problem)
     for file, number, result in source.read_files(files) if source.read_files else read_each(source.read, files):
@@ -109,7 +108,6 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
         outcomes[file][number].append(result)
     rows = []
     for file, records in outcomes.items():
-        records += [[record] for record in content[file] if isinstance(record, Broken)]
         lost = [results for results in records if not any(isinstance(result, Problem) for result in results)]
         dropped = Counter(str(results[0]) if results else "no question" for results in lost)
         row = {"source": name, "file": file, "raw": len(records), "kept": len(records) - len(lost)}
@@ -142,8 +140,7 @@ def print_counts(options: argparse.Namespace) -> int:
 
     Names the folders that belong to no source: a misspelt one must not pass for an empty source.
     """
-    folders = {name: source.folder_in(options.data) for name, source in SOURCES.items()}
-    there = {name: folder for name, folder in folders.items() if folder.is_dir()}
+    there = {name: at for name, source in SOURCES.items() if (at := source.folder_in(options.data)).is_dir()}
     errors = [] if there else [f"{options.data}: no folder of a source; their names: {', '.join(SOURCES)}"]
     if not options.json:
         print(f"{'source':22}{'raw':>9}{'kept':>9}  file: dropped by reason")

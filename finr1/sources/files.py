@@ -1,8 +1,8 @@
 """Bytes to rows: JSON lists, JSONL, CSV, TSV, Parquet, .gz and zip of them, from a folder, a download or the hub.
 
 A file becomes a list of raw records, a broken record `BROKEN`, and a file that cannot be read one `Broken` with its
-reason; the loader counts both. CSV is read by Python's own parser: pandas reads a row with a stray comma as if its
-first cell were an index, and takes `"a"b` for a cell. Behind that stands what the readers of records share.
+reason. CSV is read by Python's own parser: pandas reads a row with a stray comma as if its first cell were an index,
+and takes `"a"b` for a cell. Behind that stands what the readers of records share.
 """
 
 import codecs
@@ -214,7 +214,7 @@ def read_each(read: Callable[[Any, str], Any], files: Files) -> Iterator[tuple[s
     """(file, number of the record, what `read` makes of it or the reason why nothing) for each record by itself."""
     for file, records in files.items():
         for number, record in enumerate(records):
-            yield file, number, attempt(read, record, file)
+            yield file, number, record if isinstance(record, Broken) else attempt(read, record, file)
 
 
 def require(parts: dict[str, object]) -> None:
@@ -237,7 +237,7 @@ def text_of(value: object) -> str:
 
 
 def key_of(*texts: str) -> str:
-    """An id by content, for records without an id that is unique over the files of their source."""
+    """An id by content, for records without one that is unique over their source."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
