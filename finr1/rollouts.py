@@ -23,21 +23,19 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
     "rewards/NAME" (missing: it could not be judged), reward (their weighted sum; missing where none could), advantage,
     and "notes/NAME" for what a reward function logged with TRL's `log_extra` (a verifier's reason).
     Of a batch that is used for several steps (`num_iterations`), and logged at each, only the first step is taken.
-    Raises `ValueError` when a file's rows are no whole number of groups.
     """
     path = stage_dir / "params.yaml"
     values = read_flat_yaml(path).values if path.exists() else {}
     weights = dict(zip(values.get("reward_funcs", ()), values.get("reward_weights", ()), strict=True))
-    files, previous = [], None
+    files = []
     for file in sorted((stage_dir / "completions").glob("*.parquet")):
         rows = pd.read_parquet(file)
         if len(rows) % num_generations:
             raise ValueError(f"{file.name}: {len(rows)} rows are no whole number of groups of {num_generations}")
         rows["question"], rows["completion"] = rows["prompt"].map(_text), rows["completion"].map(_text)
-        said = rows[["question", "completion"]]
-        if not said.equals(previous):
+        said = ["question", "completion"]
+        if not (files and rows[said].equals(files[-1][said])):
             files.append(rows)
-        previous = said
     if not files:
         return pd.DataFrame()
     table = pd.concat(files, ignore_index=True)
@@ -61,9 +59,7 @@ def _text(chat: object) -> str:
 
 
 def visits(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each group: group, step, question, the mean of each reward and of their sum over the completions that
-    were judged, completions (their number), spread (whether any advantage differs from 0: without, it taught nothing).
-    """
+    """By group: step, question, mean rewards of what was judged, completions (how many), spread (of the advantages)."""
     means = ["reward", *table.filter(like="rewards/")]
     groups = table.assign(spread=table["advantage"].fillna(0).ne(0)).groupby("group")
     made = groups[["step", "question"]].first().join(groups[means].mean())

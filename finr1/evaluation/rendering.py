@@ -143,8 +143,7 @@ def name_of(model: str) -> str:
 
 def change_said(step: Mapping) -> str:
     """A difference with its interval, the problems that it is of where these are not all, and whether it is noise."""
-    on = ""
-    if step["n"] < step["asked"]:
-        on = f" on the {step['n']} of {step['asked']} problems that could be graded"
+    left = step["n"] < step["asked"]
+    on = f" on the {step['n']} of {step['asked']} problems that could be graded" if left else ""
     noise = remark(step) and f", which is {remark(step)}{'' if step['inside_noise'] else ' comparisons'}"
     return f"{change_text(step)} points (paired 95 % interval){on}{noise}"

@@ -73,22 +73,16 @@ def _problem(name: str, family: Family, drawn: dict, split: Split, rng: random.R
 
     gold, worked = family.gold.format_map(drawn), solution(family.at_once)
     history = [(family.earlier[split], family.earlier_answer)] if family.earlier else []
-    return Problem(
-        id=identifier,
-        source="synthetic",
-        module="synthetic",
-        language=family.language,
-        capability=family.capability,
-        answer_kind=family.answer_kind,
-        context=family.context.format_map(drawn),
-        history=[Turn(question=q.format_map(drawn), answer=a.format_map(drawn)) for q, a in history],
-        question=rng.choice(family.questions[split]).format_map(drawn) + family.ending,
-        labels={label: label for label in family.labels} or None,
-        gold=unit_tests(gold, worked, drawn["calls"]) if family.answer_kind == "code" else gold,
-        rel_tol=0.0,  # the numbers are made to come out even
-        split=split,
-        group=identifier,
-        family=name,
-        reference=worked,
-        reference_by_parts=solution(family.by_parts),
-    )
+    texts = {
+        "context": family.context.format_map(drawn),
+        "history": [Turn(question=q.format_map(drawn), answer=a.format_map(drawn)) for q, a in history],
+        "question": rng.choice(family.questions[split]).format_map(drawn) + family.ending,
+        "gold": unit_tests(gold, worked, drawn["calls"]) if family.answer_kind == "code" else gold,
+        "reference": worked,
+        "reference_by_parts": solution(family.by_parts),
+        "labels": {label: label for label in family.labels} or None,
+    }
+    made = {"id": identifier, "group": identifier, "family": name, "split": split}
+    kind = {name: getattr(family, name) for name in ("language", "capability", "answer_kind")}
+    # rel_tol: the numbers are made to come out even
+    return Problem(source="synthetic", module="synthetic", rel_tol=0.0, **kind, **texts, **made)
