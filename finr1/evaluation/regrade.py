@@ -1,7 +1,6 @@
-"""The same answers under other rules of grading: how far does a score move by protocol alone?
+"""The same answers under other rules of grading, without any model: `python -m finr1 regrade RUN`.
 
-Three groups report 55.4, 60.0 and 66.7 on FinQA for one and the same model (Qwen2.5-7B-Instruct). Regrading needs no
-model, since the texts of a benchmark are kept: `python -m finr1 regrade RUN`.
+How far does a score move by protocol alone? Three groups report 55.4, 60.0 and 66.7 on FinQA for Qwen2.5-7B-Instruct.
 """
 
 import argparse
@@ -24,10 +23,9 @@ from finr1.sources.golds import CONTRADICTORY, execute, parse_program
 def strict(problem: Problem, text: str) -> bool:
     """Execution accuracy as in FinQA's own evaluator: equal at five decimals, a program is executed first.
 
-    As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py: commas out, `x%` is x/100, `const_100` is 100 and
-    `const_m1` is -1, a program's result is rounded to five decimals and has to *be* the executed gold; a comparison
-    gives yes or no. Ours: a bare answer is taken as a program's result, a currency sign is left out, and LaTeX's `\\%`
-    and `\\$` are read as `%` and `$`. Kinds without a number: equal texts.
+    As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py. Ours: a bare answer is taken as a program's
+    result, a currency sign is left out, and LaTeX's `\\%` and `\\$` are read as `%` and `$`. Kinds without a number:
+    equal texts.
     """
     if problem.answer_kind == "code":  # unit tests leave nothing between the lines
         return bool(grade_text(problem, text)["correct"])
@@ -73,8 +71,8 @@ def regrade_samples(
 ) -> dict[str, list[Sample]]:
     """`samples` with `correct` by each of `PROTOCOLS`, and by "judge" where there are `verdicts`: ours, and those.
 
-    Raises `ValueError` where a sample's problem is not among `problems`, or stands there with another question or gold:
-    generated problems of two seeds have the same ids.
+    Raises `ValueError` where a sample's problem is not among `problems` as it was asked: generated problems of two
+    seeds have the same ids.
     """
     by_id = {problem.id: problem for problem in problems}
     asked = [by_id.get(sample.problem_id) for sample in samples]
