@@ -11,7 +11,7 @@ from itertools import zip_longest
 import numpy as np
 import pandas as pd
 
-from finr1 import grading, sandbox
+from finr1 import grading
 from finr1.records import Problem, Trace, messages, render_completion
 
 SHINGLE = 3  # words in a row that near-duplicate detection compares
@@ -167,13 +167,6 @@ def kind_of(problem: Problem) -> str:
     """What `spread` takes in turn: synthetic families, labels of a real source (tweets), else sources."""
     label = problem.gold if problem.labels else ""
     return problem.family if problem.source == "synthetic" else problem.source + label
-
-
-def is_objective(problem: Problem) -> bool:
-    """Whether rules decide every answer to it: not free text, and of code only what has unit tests."""
-    if problem.answer_kind == "code":
-        return sandbox.read_tests(problem.gold) is not None
-    return problem.answer_kind != "text"
 
 
 def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
