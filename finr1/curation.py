@@ -53,10 +53,7 @@ def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[st
 
 
 def fingerprints(problems: Sequence[Problem]) -> pd.DataFrame:
-    """One row per problem: hashes of its tokens (`exact`) and its `numbers`; 0, 1, ...: MinHash of its word triples.
-
-    Each row depends on its problem only, so the function runs on any engine that maps batches, Ray Data for one.
-    """
+    """By problem hashes of its tokens (`exact`) and its `numbers`; 0, 1, ...: the MinHash of its word triples."""
     from rensa import RMinHash
 
     def hashes(texts: list[str]) -> np.ndarray:
@@ -116,10 +113,8 @@ def decontaminate(
     """`train` without the problems that share `ngram` words in a row (`NGRAM_ZH` characters) with a held-out one.
 
     The second result has one row per problem dropped: `train_id`, `held_out_id` and the shared `ngram`. Compared are
-    question and context, each for itself; for sources whose pages carry many questions only the question, since their
-    pages never cross splits and reports of one company repeat themselves. Shorter texts count whole, except questions
-    that mean nothing without their page ("and in 2008?"). N-grams in more than `MAX_HELD_OUT` held-out or `MAX_TRAIN`
-    training groups are templates and no leaks.
+    question and context, each for itself; for `SHARED_PAGES` only the question, since reports of one company repeat
+    themselves. Shorter texts count whole, except questions that mean nothing without their page ("and in 2008?").
     """
     where: dict[tuple, dict[str, str]] = defaultdict(dict)  # n-gram -> held-out group -> id
     for problem in held_out:

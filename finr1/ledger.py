@@ -2,8 +2,7 @@
 
 - a score is *reproduced* when it lies in this run's 95 % interval and *not reproduced* when it lies outside. It is
   *not attempted* when the run could not have met it whatever it found: other questions, another base model, too few
-  items for an interval of at most `WIDEST` to either side, open questions that nobody graded. A run on synthetic
-  problems attempts no score. Where a judge's error is not measured, the run's number is as judged, and says so.
+  items for an interval of at most `WIDEST` to either side, open questions that nobody graded.
 - a setting is *followed* or *departed from*; what the paper leaves open is *open*.
 """
 

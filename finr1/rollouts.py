@@ -98,11 +98,9 @@ def average_change(visited: pd.DataFrame, seed: int) -> str:
         return f"{back}, too few for an average change."
     mean = paired_bootstrap(ends["first"], ends["last"], seed)
     noise = ", which is inside the noise" if mean.inside_noise else ""
-    return (
-        f"{back}: from their first visit to their last the mean reward changed by {mean.difference:+.2f} (95 % "
-        f"interval {mean.low:+.2f} to {mean.high:+.2f}, paired by question){noise}. Questions shown below are the "
-        "extremes of these, chosen by result."
-    )
+    change = f"{mean.difference:+.2f} (95 % interval {mean.low:+.2f} to {mean.high:+.2f}, paired by question){noise}"
+    told = f"{back}: from their first visit to their last the mean reward changed by {change}."
+    return f"{told} Questions shown below are the extremes of these, chosen by result."
 
 
 def html(table: pd.DataFrame, parts: Sequence[tuple[str, str, Sequence[int]]], said: str = "") -> str:

@@ -43,24 +43,24 @@ def remark(row: Mapping) -> str:
 
 def result_cells(rows: Sequence[Mapping]) -> list[dict]:
     """`results_table` as texts by the names of their columns; all intervals but the accuracy's are rounded."""
-    cells = []
+    cells, undecided = [], any(row["undecided"] for row in rows)
     for row in rows:
         line = {key: row[key] for key in ("model", "decoding", *GROUPS) if key in row}
         line |= {"items": row["n"], "answers": row["samples"]}
-        if any(row["undecided"] for row in rows):
-            line["undecided"] = row["undecided"]
-        given = estimate(row["accuracy_given_format"], row["given_format_low"], row["given_format_high"], 0)
-        cells.append(line | {
-            "accuracy [95 %]": estimate(row["accuracy"], row["low"], row["high"]),
-        } | ({} if row["decoding"] == "none" else {
-            "cut off": percent(row["truncated"]),
-            "no answer": percent(row["missing"]),
-            "format [95 %]": estimate(row["format"], row["format_low"], row["format_high"], 0),
-            "right in format [95 %]": f"{given} of {row['in_format']}" if row["in_format"] else "-",
-            "lenient [95 %]": estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
-            "tokens": "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}",
-            "false step": f"{percent(row['false_step'])} of {row['right']}" if row["right"] else "-",
-        }))  # fmt: skip
+        line |= {"undecided": row["undecided"]} if undecided else {}
+        line["accuracy [95 %]"] = estimate(row["accuracy"], row["low"], row["high"])
+        if row["decoding"] != "none":
+            given = estimate(row["accuracy_given_format"], row["given_format_low"], row["given_format_high"], 0)
+            line |= {
+                "cut off": percent(row["truncated"]),
+                "no answer": percent(row["missing"]),
+                "format [95 %]": estimate(row["format"], row["format_low"], row["format_high"], 0),
+                "right in format [95 %]": f"{given} of {row['in_format']}" if row["in_format"] else "-",
+                "lenient [95 %]": estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
+                "tokens": "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}",
+                "false step": f"{percent(row['false_step'])} of {row['right']}" if row["right"] else "-",
+            }
+        cells.append(line)
     return cells
 
 

@@ -83,10 +83,8 @@ def check() -> None:
     if sys.platform == "linux":
         failure = _run(_PROBE, Tests("open_ways", [[]], [[]]))
     if failure:
-        raise SandboxUnavailable(
-            f"no sandbox for the code that a model writes: {failure}. Leave problems with unit tests out, or use Linux "
-            "(x86-64; ARM64 is not tested) with seccomp"
-        )
+        instead = "leave problems with unit tests out, or use Linux (x86-64; ARM64 is not tested) with seccomp"
+        raise SandboxUnavailable(f"no sandbox for the code that a model writes: {failure}; {instead}")
 
 
 def _run(code: str, tests: Tests) -> str:

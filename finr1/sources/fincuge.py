@@ -20,10 +20,9 @@ TASKS = data_beside(__file__, "fincuge.yaml")
 
 
 def read_files(files: Files) -> Results:
-    """The results, with questions that stand there with several answers as one.
+    """The results, with questions that stand there with several answers as one: further ones become alternatives.
 
-    A pair of companies has several relations, an event several subjects: their answers become alternatives. A forum
-    post with two sentiments is flawed. Training texts that stand in an eval file, too, are left out.
+    A forum post with two sentiments is flawed. Training texts that stand in an eval file, too, are left out.
     """
     results = list(read_each(read, files))
     problems = [result for *_, result in results if isinstance(result, Problem)]

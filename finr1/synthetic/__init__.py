@@ -1,9 +1,8 @@
-"""Seeded financial problems with exact answers: the suite's embedded default. SYNTHETIC, not real records.
+"""Seeded financial problems with exact answers, of all of Fin-R1's capabilities. SYNTHETIC, not real records.
 
 They let the whole recipe run offline in minutes and plant every fault knowingly. A number measured on them says what
-the machinery does to a small model, and nothing about real financial skill. `families` holds problems of all of Fin-R1's
-capabilities; sentiment and ESG topics rest on some ten events a split, so their items are less independent than an
-interval assumes.
+the machinery does to a small model, and nothing about real financial skill. Sentiment and ESG topics rest on some ten
+events a split, so their items are less independent than an interval assumes.
 """
 
 import hashlib
