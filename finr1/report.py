@@ -53,8 +53,7 @@ class Page:
         """Append a section, and return it, so that it may end a cell and be shown there.
 
         A part is a paragraph (str), HTML (`Markup`), a list (of str), named values (dict), a table (list of dict), or
-        figures (list of paths of PNG files). `look`: section, apart (in a frame), or, below the section before it, part
-        or folded (closed).
+        figures (list of PNG files). `look`: section, apart (in a frame), or, below a section, part or folded (closed).
         """
         section = Section(heading, parts, look, f"section-{len(self.sections)}")
         self.sections.append(section)

@@ -1,8 +1,7 @@
 """What the Fin-R1 paper and its README report, from reported.yaml, to print beside a run.
 
 The paper used a 7B model, real benchmarks and a judge model that it does not name; it states neither decoding, seeds
-nor intervals. A number of another model or of other questions stands beside these, not on their scale; else `ledger`
-decides.
+nor intervals. Whether a run's number may be held against one of these, `ledger` decides.
 """
 
 from finr1.paths import data_beside

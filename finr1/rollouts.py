@@ -76,10 +76,7 @@ def changes(visited: pd.DataFrame) -> pd.DataFrame:
 
 
 def selection(visited: pd.DataFrame) -> list[tuple[str, str, list[int]]]:
-    """(heading, question, groups) for a static page: the largest gain and loss, else the first and the last group.
-
-    Extremes are chosen by result, so they say nothing about the average: show `average_change` beside them.
-    """
+    """(heading, question, groups) for a static page: the largest gain and loss, else the first and the last group."""
     ends = list(changes(visited).itertuples())
     if not ends:
         return [(f"The {name} group", visited["question"].iloc[place], [visited["group"].iloc[place]])

@@ -21,11 +21,10 @@ from finr1.sources.golds import CONTRADICTORY, execute, parse_program
 
 
 def strict(problem: Problem, text: str) -> bool:
-    """Execution accuracy as in FinQA's own evaluator: equal at five decimals, a program is executed first.
+    """Execution accuracy: equal at five decimals (texts: equal), a program is executed first.
 
     As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py. Ours: a bare answer is taken as a program's
-    result, a currency sign is left out, and LaTeX's `\\%` and `\\$` are read as `%` and `$`. Kinds without a number:
-    equal texts.
+    result, a currency sign is left out, and LaTeX's `\\%` and `\\$` are read as `%` and `$`.
     """
     if problem.answer_kind == "code":  # unit tests leave nothing between the lines
         return bool(grade_text(problem, text)["correct"])
@@ -71,8 +70,7 @@ def regrade_samples(
 ) -> dict[str, list[Sample]]:
     """`samples` with `correct` by each of `PROTOCOLS`, and by "judge" where there are `verdicts`: ours, and those.
 
-    Raises `ValueError` where a sample's problem is not among `problems` as it was asked: generated problems of two
-    seeds have the same ids.
+    Raises `ValueError` for a problem that is not there as it was asked: generated ones of two seeds share their ids.
     """
     by_id = {problem.id: problem for problem in problems}
     asked = [by_id.get(sample.problem_id) for sample in samples]

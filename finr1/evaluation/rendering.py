@@ -1,7 +1,6 @@
 """Tables and sentences for a reader, each number with its interval: shares in percent, differences in points.
 
-A difference whose interval contains zero is called noise, and so is one that Holm's correction for all comparisons
-takes away.
+A difference whose interval contains zero is called noise, and so is one that Holm's correction takes away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,10 +118,7 @@ def above_the_constant(samples: Sequence[Sample], chance: Sequence[Sample], seed
 
 
 def headline_sentence(rows: Sequence[Mapping], steps: Sequence[Mapping], above: Mapping | None, seed: int) -> str:
-    """The step from SFT to GRPO in each decoding, and how far GRPO lies above the best constant; empty without it.
-
-    `rows` with those of `CHANCE`, where there are some; `above`: of `above_the_constant`.
-    """
+    """The step from SFT to GRPO in each decoding, and how far GRPO lies above the best constant; empty without it."""
     own = [step for step in steps if (step["before"], step["after"]) == ("sft", "grpo")]
     if not own:
         return ""

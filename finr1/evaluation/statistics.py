@@ -69,8 +69,7 @@ def _bootstrap(columns: Sequence[np.ndarray], statistic, seed: int):
 def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> PairedDifference:
     """Mean of `b - a` with a percentile bootstrap interval over items (Efron and Tibshirani 1993, chapter 13).
 
-    `a[i]` and `b[i]` are two models' scores of the same item, so the difficulty of the item cancels. Raises
-    `ValueError` for fewer than two items.
+    `a[i]` and `b[i]` are two models' scores of one item, whose difficulty cancels. `ValueError` for fewer than two.
     """
     change = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
     interval = _bootstrap([change], np.mean, seed)

@@ -1,7 +1,6 @@
 """From samples to tables: how good each model is, and how sure each step is.
 
-Rows are plain dicts, so that they go to `metrics.json`, to a data frame and to the figures as they are. Shares are in
-[0, 1]; only the renderings speak of percent.
+Rows are plain dicts, ready for `metrics.json`, data frames and figures. Shares are in [0, 1].
 """
 
 from collections import defaultdict

@@ -160,12 +160,9 @@ def listed_options(question: str, answer_kind: str, labels: Mapping[str, str] | 
 
 
 def _read_label(text: str, labels: Mapping[str, str] | None, options: Sequence[str] = ()) -> str | None:
-    """The key of the label that `text` is, by key or name, alone or both: `1`, `bullish`, `1 (bullish)`.
-
-    A key that is not among the `options` of a question which names the label does not stand for it.
-    """
+    """The key of the label that `text` is, by key or name, alone or both: `1`, `bullish`, `1 (bullish)`."""
     text = text[:MAX_CHARS].strip()
-    for key, name in (labels or {}).items():
+    for key, name in (labels or {}).items():  # a key that a question with `options` does not name stands for nothing
         if text == name or text == key and (key in options or name not in options):
             return key
     inner = text[_LABEL_LEAD.match(text).end() :]

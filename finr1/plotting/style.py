@@ -97,10 +97,7 @@ def legend_of(place: Figure | Axes, rows: Iterable[Mapping], **where: Any) -> No
 
 
 def save_figure(fig: Figure, folder: Path | str, name: str) -> None:
-    """Write `<folder>/<name>.pdf` and `.png`, byte for byte the same for the same figure.
-
-    Returns nothing, so that it may end a notebook's cell: the cell then shows the figure and no path.
-    """
+    """Write `<folder>/<name>.pdf` and `.png`, the same bytes for the same figure; a cell that it ends shows no path."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     fig.savefig(Path(folder) / f"{name}.pdf", metadata={"CreationDate": None})
     fig.savefig(Path(folder) / f"{name}.png", metadata={"Software": None})

@@ -136,10 +136,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def print_counts(options: argparse.Namespace) -> int:
-    """Print one row per file; returns 1 if a file is damaged or the folder holds no source, else 0.
-
-    Names the folders that belong to no source: a misspelt one must not pass for an empty source.
-    """
+    """Print one row per file; returns 1 if a file is damaged or the folder holds no source, else 0."""
     there = {name: at for name, source in SOURCES.items() if (at := source.folder_in(options.data)).is_dir()}
     errors = [] if there else [f"{options.data}: no folder of a source; their names: {', '.join(SOURCES)}"]
     if not options.json:
@@ -153,7 +150,7 @@ def print_counts(options: argparse.Namespace) -> int:
                 print(json.dumps(row, ensure_ascii=False) if options.json else line)
         except SourceError as error:
             errors.append(str(error))
-    other = sorted({path for path in options.data.glob("*/")} - set(there.values()))
+    other = sorted({*options.data.glob("*/")} - set(there.values()))  # perhaps a misspelt source
     remarks = [f"folders of no source, not read: {', '.join(path.name for path in other)}"] if other else []
     print(*errors, *remarks, sep="\n", file=sys.stderr)
     return int(bool(errors))

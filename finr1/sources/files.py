@@ -179,10 +179,7 @@ def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
 
 
 def download(urls: dict[str, str], cache: Path, part: str = "") -> Files:
-    """Fetch `urls` ({file name: URL}) into `cache` unless they lie there already; read what has `part` in its name.
-
-    Raises `SourceError` if a home cannot be reached, or no file can be read.
-    """
+    """Fetch `urls` ({file name: URL}) into `cache` unless they lie there already; read what has `part` in its name."""
     files: Files = {}
     for name, url in urls.items():
         path = cache / name

@@ -1,10 +1,8 @@
 """FinCUGE: Chinese financial news and forum tasks of BBT-CFLEB, https://github.com/ssymmetry/BBT-FinCUGE-Applications.
 
 A file is one task, its records are positional lists, see `TASKS`. "NaN" is a string there and means none.
-`finne` has no published meaning of its three values and is left out. The files `*_eval` are `test`.
-
-Labels are closed sets and graded by rules; entities and short answers are `text`: right when equal, else a case for
-a judge.
+`finne` has no published meaning of its three values and is left out. The files `*_eval` are `test`. Labels are closed
+sets and graded by rules; entities and short answers are `text`: right when equal, else a case for a judge.
 """
 
 import re
