@@ -36,12 +36,11 @@ def strict(problem: Problem, text: str) -> bool:
     golds = [problem.gold, *problem.alternatives]
     plain = [gold for gold in golds if _strict_number(gold) is not None and not gold.endswith("%")]
     gold = golds[0] if problem.flaw == CONTRADICTORY or not plain else plain[-1]
-    value: float | str | None = _strict_number(answer)
+    value, number = _strict_number(answer), _strict_number(gold)
     if value is None and parse_program(answer):  # at least one step: "94 (or 95)" is two answers, and not the first
         lines = [line.strip()[1:-1] for line in problem.context.splitlines() if line.strip().startswith("|")]
         table = tuple(tuple(cell.strip() for cell in line.split("|")) for line in lines)  # the page's
         value = execute(answer, table)
-    number = _strict_number(gold)
     if number is None or not isinstance(value, float):
         return (value if isinstance(value, str) else answer).casefold() == gold.casefold()
     return round(value, 5) == round(number, 5)

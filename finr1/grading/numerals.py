@@ -15,11 +15,10 @@ TABLES: dict = data_beside(__file__, "units.yaml") | data_beside(__file__, "word
 _REWRITES = {name: [(re.compile(pattern), new) for pattern, new in TABLES[name]]
              for name in ("rewrites", "undress", "undress_rest")}  # fmt: skip
 
-RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF, DIGIT_OF, POWER_OF = (  # name -> factor, code or unit
+RATE_OF, SCALE_OF, LETTERS, CURRENCY_OF, TIME_OF, DIGIT_OF, POWER_OF = (  # name -> factor, code or unit
     {name: Decimal(unit) if unit[0].isdigit() else unit for unit, names in TABLES[table].items() for name in names}
-    for table in ("rates", "scales", "currencies", "times", "digits", "powers")
+    for table in ("rates", "scales", "letters", "currencies", "times", "digits", "powers")
 )
-LETTERS = {"k": Decimal("1e3"), "m": Decimal("1e6"), "b": Decimal("1e9")}  # only when they touch the number
 
 
 def any_in(name: str) -> str:
