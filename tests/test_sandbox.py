@@ -359,7 +359,7 @@ def child_with(old: str, new: str, tmp_path: Path) -> Path:
 
 
 BROKEN = [
-    ("    _lock()\n", "    pass\n", r'open_ways\(\): .*"read"'),
+    ('    _lock(task["calls"])\n', "    pass\n", r'open_ways\(\): .*"read"'),
     ("(resource.RLIMIT_AS, memory)", "(resource.RLIMIT_AS, 8 << 30)", r'open_ways\(\): .*\["memory"\]'),
     ("_MACHINES[platform.machine()]", "_MACHINES['riscv64']", "KeyError: 'riscv64'"),
 ]
