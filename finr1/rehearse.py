@@ -30,7 +30,7 @@ from finr1.paths import cache_dir, outputs_root, resolve
 from finr1.progress import read_metrics
 from finr1.records import Problem, messages, read_jsonl, write_jsonl
 from finr1.run import stage_folder
-from finr1.sources.files import Broken, SourceError
+from finr1.sources.files import BROKEN, SourceError, read_folder
 from finr1.teacher import requests
 
 PORT = 18653  # of the stand-in where it is free: with the same address a second rehearsal skips what is complete
@@ -179,15 +179,16 @@ def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[
         source = sources.SOURCES[name]
         try:
             place = source.folder_in(resolve(params.data_dir)) if params.data_dir else None
-            content = source.files(place, cache_dir() / "sources" / name)
-            for file, records in content.items():
-                rows = [row for row in records[: max(4, RECORDS // len(content))] if not isinstance(row, Broken)]
-                write_jsonl(folder / name / f"{file}.jsonl", rows)
-            held_out = {"test"} | ({"dev"} if name == "convfinqa" else set())  # as notebook 01 has it
-            if held_out.isdisjoint(problem.split for problem in sources.load_source(name, folder).problems):
-                untested.add(name)
-        except SourceError as error:
+            content = read_folder(place) if place else source.fetch(cache_dir() / "sources" / name)
+        except (SourceError, TypeError) as error:  # TypeError: without a public home
             gone[name] = str(error)
+            continue
+        for file, records in content.items():
+            rows = [row for row in records[: max(4, RECORDS // len(content))] if row is not BROKEN]
+            write_jsonl(folder / name / f"{file}.jsonl", rows)
+        held_out = {"test"} | ({"dev"} if name == "convfinqa" else set())  # as notebook 01 has it
+        if held_out.isdisjoint(problem.split for problem in sources.load_source(name, folder).problems):
+            untested.add(name)
     left = [name for name in params.source_names if name not in gone]
     tested = [name for name in params.benchmark_names if name not in gone and name not in untested]
     gone |= {name: "no test item among its first records" for name in untested.intersection(params.benchmark_names)}
