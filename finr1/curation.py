@@ -4,7 +4,7 @@ import json
 import random
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 
@@ -122,13 +122,11 @@ def decontaminate(
             where[gram].setdefault(problem.group, problem.id)
     leaks = {gram: next(iter(groups.values())) for gram, groups in where.items() if len(groups) <= MAX_HELD_OUT}
     shared = [[gram for gram in _ngrams(problem, ngram) if gram in leaks] for problem in train]
-    in_train: dict[tuple, set[str]] = defaultdict(set)
-    for problem, grams in zip(train, shared, strict=True):
-        for gram in grams:
-            in_train[gram].add(problem.group)
+    held = {(gram, problem.group) for problem, grams in zip(train, shared, strict=True) for gram in grams}
+    in_train = Counter(gram for gram, _ in held)  # how many groups hold it
     kept, matches = [], []
     for problem, grams in zip(train, shared, strict=True):
-        if gram := next((gram for gram in grams if len(in_train[gram]) <= MAX_TRAIN), None):
+        if gram := next((gram for gram in grams if in_train[gram] <= MAX_TRAIN), None):
             text = ("" if problem.language == "zh" else " ").join(gram)
             matches.append({"train_id": problem.id, "held_out_id": leaks[gram], "ngram": text})
         else:
