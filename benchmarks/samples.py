@@ -51,8 +51,9 @@ def pages(data: Path, source: str, split: str) -> Iterator[dict]:
     for problem in load_source(source, data).problems:
         questions[re.sub(r"_\d+$", "", problem.id) if source == "convfinqa" else problem.id].append(problem)
     seen = set()
-    found = [r for file, records in read_folder(data / source).items() if split_in_name(file) == split for r in records]
-    for record in sorted((r for r in found if is_official(r)), key=lambda r: hash_share(r["id"], SEED)):
+    files = {file: records for file, records in read_folder(data / source).items() if split_in_name(file) == split}
+    found = [record for records in files.values() for record in records if is_official(record)]
+    for record in sorted(found, key=lambda record: hash_share(record["id"], SEED)):
         asked, page = questions[f"{source}/{record['id']}"], page_of(record["id"])
         turns = len(record["annotation"]["dialogue_break"]) if "annotation" in record else 1
         good = [p for p in asked if p.reference_by_parts and not p.flaw and len(p.context) <= MAX_CONTEXT]
@@ -61,9 +62,9 @@ def pages(data: Path, source: str, split: str) -> Iterator[dict]:
             yield record
 
 
-def is_official(record: dict) -> bool:
+def is_official(record: object) -> bool:
     """Whether it is a record of the official files, and not of a re-upload in another shape."""
-    has = record.keys()
+    has = record.keys() if isinstance(record, dict) else set()  # it may be broken
     return {"id", "pre_text", "post_text", "table_ori"} <= has and ("qa" in has or "qa_0" in has)
 
 

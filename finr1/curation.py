@@ -4,14 +4,14 @@ import json
 import random
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
 
-from finr1 import grading, sandbox
+from finr1 import grading
 from finr1.records import Problem, Trace, messages, render_completion
 
 SHINGLE = 3  # words in a row that near-duplicate detection compares
@@ -41,7 +41,7 @@ def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[st
 
     Exact: the same tokens in context, earlier questions, question and options. Near: the same numbers, and at least
     `MIN_SIMILARITY` of the word triples shared in each of the four. Other numbers mean another problem (a template's
-    instances, two years of one table), however alike the words. Needs 300 bytes a problem besides the problems.
+    instances, two years of one table), however alike the words.
     """
     if not problems:
         return [], {"exact duplicate": 0, "near duplicate": 0}
@@ -53,10 +53,7 @@ def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[st
 
 
 def fingerprints(problems: Sequence[Problem]) -> pd.DataFrame:
-    """One row per problem: hashes of its tokens (`exact`) and its `numbers`; 0, 1, ...: MinHash of its word triples.
-
-    Each row depends on its problem only, so the function runs on any engine that maps batches, Ray Data for one.
-    """
+    """By problem hashes of its tokens (`exact`) and its `numbers`; 0, 1, ...: the MinHash of its word triples."""
     from rensa import RMinHash
 
     def hashes(texts: list[str]) -> np.ndarray:
@@ -88,8 +85,7 @@ def _near_duplicates(problems: Sequence[Problem], prints: pd.DataFrame) -> set[i
     """Places (the index of `prints`) of the problems that nearly repeat an earlier one that stays.
 
     Pairs are proposed by equal numbers and one equal band of the MinHash (Broder 1997), and decided by word overlap.
-    The signatures are rensa's. Its `RMinHashLSH` does not serve for the bands: it knows nothing of numbers, so a
-    million instances of one template, alike in every word, would be compared with each other.
+    rensa's `RMinHashLSH` knows nothing of numbers: it would compare all instances of a template with each other.
     """
     candidates: dict[int, set[int]] = defaultdict(set)
     for start in range(0, NUM_PERM, BAND):
@@ -117,10 +113,8 @@ def decontaminate(
     """`train` without the problems that share `ngram` words in a row (`NGRAM_ZH` characters) with a held-out one.
 
     The second result has one row per problem dropped: `train_id`, `held_out_id` and the shared `ngram`. Compared are
-    question and context, each for itself; for sources whose pages carry many questions only the question, since their
-    pages never cross splits and reports of one company repeat themselves. Shorter texts count whole, except questions
-    that mean nothing without their page ("and in 2008?"). N-grams in more than `MAX_HELD_OUT` held-out or `MAX_TRAIN`
-    training groups are templates and no leaks.
+    question and context, each for itself; for `SHARED_PAGES` only the question, since reports of one company repeat
+    themselves. Shorter texts count whole, except questions that mean nothing without their page ("and in 2008?").
     """
     where: dict[tuple, dict[str, str]] = defaultdict(dict)  # n-gram -> held-out group -> id
     for problem in held_out:
@@ -128,18 +122,15 @@ def decontaminate(
             where[gram].setdefault(problem.group, problem.id)
     leaks = {gram: next(iter(groups.values())) for gram, groups in where.items() if len(groups) <= MAX_HELD_OUT}
     shared = [[gram for gram in _ngrams(problem, ngram) if gram in leaks] for problem in train]
-    in_train: dict[tuple, set[str]] = defaultdict(set)
-    for problem, grams in zip(train, shared, strict=True):
-        for gram in grams:
-            in_train[gram].add(problem.group)
+    held = {(gram, problem.group) for problem, grams in zip(train, shared, strict=True) for gram in grams}
+    in_train = Counter(gram for gram, _ in held)  # how many groups hold it
     kept, matches = [], []
     for problem, grams in zip(train, shared, strict=True):
-        gram = next((gram for gram in grams if len(in_train[gram]) <= MAX_TRAIN), None)
-        if gram is None:
-            kept.append(problem)
-        else:
+        if gram := next((gram for gram in grams if in_train[gram] <= MAX_TRAIN), None):
             text = ("" if problem.language == "zh" else " ").join(gram)
             matches.append({"train_id": problem.id, "held_out_id": leaks[gram], "ngram": text})
+        else:
+            kept.append(problem)
     return kept, matches
 
 
@@ -155,11 +146,7 @@ def _ngrams(problem: Problem, ngram: int) -> list[tuple[str, ...]]:
 
 
 def spread(items: Sequence, size: int, kind: Callable[..., str], seed: int) -> list:
-    """Up to `size` items, kinds in turn: the first of each kind, then the second of each, and so on.
-
-    Every beginning of the result is balanced too, so a notebook may take the first n. Within a kind the order is a
-    seeded shuffle.
-    """
+    """Up to `size` items, kinds in turn, within a kind in a seeded order; every beginning of it is balanced, too."""
     by_kind: dict[str, list] = defaultdict(list)
     for item in items:
         by_kind[kind(item)].append(item)
@@ -175,18 +162,11 @@ def kind_of(problem: Problem) -> str:
     return problem.family if problem.source == "synthetic" else problem.source + label
 
 
-def is_objective(problem: Problem) -> bool:
-    """Whether rules decide every answer to it: not free text, and of code only what has unit tests."""
-    if problem.answer_kind == "code":
-        return sandbox.read_tests(problem.gold) is not None
-    return problem.answer_kind != "text"
-
-
 def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
     """Conversational prompt-completion rows; TRL takes the loss on the completion only (`completion_only_loss`).
 
     A completion that is not in the response format (DeepSeek-R1 gives reasoning and answer apart) is rendered into
-    it. Raises `ValueError` for a trace without an answer: such traces have to be filtered out before.
+    it. Raises `ValueError` for a trace without an answer.
     """
     rows = []
     for trace in traces:
@@ -204,15 +184,11 @@ def rl_rows(problems: Iterable[Problem]) -> list[dict[str, object]]:
 
     `choices` and `labels` are JSON strings, "" for none: `datasets` would merge dicts into one struct with every key.
     """
-    return [
-        {
-            "id": problem.id,
-            "prompt": messages(problem),
-            "solution": problem.gold,
-            **{name: value for name, value in problem.graded_against.items() if name != "gold"},
-            "choices": json.dumps(problem.choices, ensure_ascii=False) if problem.choices else "",
-            "labels": json.dumps(problem.labels, ensure_ascii=False) if problem.labels else "",
-            **{name: getattr(problem, name) for name in ("family", "level", "language", "capability")},
-        }
-        for problem in problems
-    ]
+    rows = []
+    for problem in problems:
+        against = problem.graded_against
+        row = {"id": problem.id, "prompt": messages(problem), "solution": against.pop("gold")} | against
+        for name in ("choices", "labels"):
+            row[name] = json.dumps(row[name], ensure_ascii=False) if row[name] else ""
+        rows.append(row | {name: getattr(problem, name) for name in ("family", "level", "language", "capability")})
+    return rows

@@ -2,8 +2,7 @@
 
 - a score is *reproduced* when it lies in this run's 95 % interval and *not reproduced* when it lies outside. It is
   *not attempted* when the run could not have met it whatever it found: other questions, another base model, too few
-  items for an interval of at most `WIDEST` to either side, open questions that nobody graded. A run on synthetic
-  problems attempts no score. Where a judge's error is not measured, the run's number is as judged, and says so.
+  items for an interval of at most `WIDEST` to either side, open questions that nobody graded.
 - a setting is *followed* or *departed from*; what the paper leaves open is *open*.
 """
 
@@ -38,7 +37,7 @@ def number(claim: Mapping) -> float | None:
     scores = {row["model"]: row["scores"] for row in reported.RESULTS}
     places = (place.split("/") for place in claim.get("reported", []))
     values = [scores[model][benchmark] / 100 for model, benchmark in places]
-    return None if not values else values[0] - sum(values[1:])
+    return values[0] - sum(values[1:]) if values else None
 
 
 def hold(claim: Mapping, manifests: Mapping[str, Mapping], rows: Sequence[Mapping], steps: Sequence[Mapping]) -> dict:
@@ -100,7 +99,7 @@ def _hold_score(claim: Mapping, settings: Mapping, rows: Sequence[Mapping], step
                  and [step["after"], step["before"]] == models]  # fmt: skip
     if not asked:
         return {"why": "fewer than two items have an answer of both models"}
-    (row,) = asked
+    [row] = asked
     got = {"did": f"{decoding}, {row['n']} items{', paired' if paired else ''}"}
     if "judge_error" in row:
         out = row["judge_error"] == TAKEN_OUT
@@ -114,9 +113,9 @@ def _hold_score(claim: Mapping, settings: Mapping, rows: Sequence[Mapping], step
         return got | {"why": f"contexts are cut to {cut} characters"}
     if max(row["high"] - value, value - row["low"]) > WIDEST:
         return got | {"why": f"{row['n']} items are too few: the interval is wider than {100 * WIDEST:g} points"}
-    if row["low"] <= number(claim) <= row["high"]:
-        return got | {"finding": "reproduced", "why": "inside this run's interval"}
-    return got | {"finding": "not reproduced", "why": "outside this run's interval"}
+    inside = row["low"] <= number(claim) <= row["high"]
+    finding, where = ("reproduced", "inside") if inside else ("not reproduced", "outside")
+    return got | {"finding": finding, "why": f"{where} this run's interval"}
 
 
 def _equal(value: Any, expected: Any) -> bool:

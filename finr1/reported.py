@@ -1,11 +1,8 @@
 """What the Fin-R1 paper and its README report, from reported.yaml, to print beside a run.
 
 The paper used a 7B model, real benchmarks and a judge model that it does not name; it states neither decoding, seeds
-nor intervals. A number of another model or of other questions stands beside these, not on their scale (`why_apart`);
-else `ledger` decides.
+nor intervals. Whether a run's number may be held against one of these, `ledger` decides.
 """
-
-from collections.abc import Iterable
 
 from finr1.paths import data_beside
 
@@ -25,16 +22,3 @@ def recipe_rows() -> list[dict]:
     """The rows of `RESULTS` for the models of `RECIPE`, in its order: the paper's ablation."""
     by_model = {row["model"]: row for row in RESULTS}
     return [by_model[name] for name in RECIPE.values()]
-
-
-def why_apart(sources: Iterable[str], base: str | None) -> str:
-    """Why no number of a run may be held against the paper's; empty where `ledger` decides number by number.
-
-    `sources`: those of the run's benchmark items; `base`: its base model, as a folder or a hub id.
-    """
-    other = sorted(set(sources) - set(SOURCE_NAMES.values()))
-    reasons = [f"other questions: {', '.join(other)}"] if other else []
-    name = (base or "").rstrip("/").rpartition("/")[2]
-    if name.casefold() != RECIPE["base"].casefold():
-        reasons.append(f"another base model: {name or 'unknown'} instead of {RECIPE['base']}")
-    return "; ".join(reasons)

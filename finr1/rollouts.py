@@ -4,8 +4,6 @@ Read from the Parquet files that TRL writes with `log_completions` (`<stage>/com
 Every text goes through a template that escapes it: completions hold whatever a policy found to be worth a reward.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from IPython.display import display
 
 from finr1.evaluation import paired_bootstrap
 from finr1.params import read_flat_yaml
-from finr1.report import html_templates
+from finr1.report import template
 
 
 def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
@@ -25,21 +23,19 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
     "rewards/NAME" (missing: it could not be judged), reward (their weighted sum; missing where none could), advantage,
     and "notes/NAME" for what a reward function logged with TRL's `log_extra` (a verifier's reason).
     Of a batch that is used for several steps (`num_iterations`), and logged at each, only the first step is taken.
-    Raises `ValueError` when a file's rows are no whole number of groups.
     """
     path = stage_dir / "params.yaml"
     values = read_flat_yaml(path).values if path.exists() else {}
     weights = dict(zip(values.get("reward_funcs", ()), values.get("reward_weights", ()), strict=True))
-    files, previous = [], None
+    files = []
     for file in sorted((stage_dir / "completions").glob("*.parquet")):
         rows = pd.read_parquet(file)
         if len(rows) % num_generations:
             raise ValueError(f"{file.name}: {len(rows)} rows are no whole number of groups of {num_generations}")
         rows["question"], rows["completion"] = rows["prompt"].map(_text), rows["completion"].map(_text)
-        said = rows[["question", "completion"]]
-        if not said.equals(previous):
+        said = ["question", "completion"]
+        if not (files and rows[said].equals(files[-1][said])):
             files.append(rows)
-        previous = said
     if not files:
         return pd.DataFrame()
     table = pd.concat(files, ignore_index=True)
@@ -63,9 +59,7 @@ def _text(chat: object) -> str:
 
 
 def visits(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each group: group, step, question, the mean of each reward and of their sum over the completions that
-    were judged, completions (their number), spread (whether any advantage differs from 0: without, it taught nothing).
-    """
+    """By group: step, question, mean rewards of what was judged, completions (how many), spread (of the advantages)."""
     means = ["reward", *table.filter(like="rewards/")]
     groups = table.assign(spread=table["advantage"].fillna(0).ne(0)).groupby("group")
     made = groups[["step", "question"]].first().join(groups[means].mean())
@@ -82,10 +76,7 @@ def changes(visited: pd.DataFrame) -> pd.DataFrame:
 
 
 def selection(visited: pd.DataFrame) -> list[tuple[str, str, list[int]]]:
-    """(heading, question, groups) for a static page: the largest gain and loss, else the first and the last group.
-
-    Extremes are chosen by result, so they say nothing about the average: show `average_change` beside them.
-    """
+    """(heading, question, groups) for a static page: the largest gain and loss, else the first and the last group."""
     ends = list(changes(visited).itertuples())
     if not ends:
         return [(f"The {name} group", visited["question"].iloc[place], [visited["group"].iloc[place]])
@@ -104,11 +95,9 @@ def average_change(visited: pd.DataFrame, seed: int) -> str:
         return f"{back}, too few for an average change."
     mean = paired_bootstrap(ends["first"], ends["last"], seed)
     noise = ", which is inside the noise" if mean.inside_noise else ""
-    return (
-        f"{back}: from their first visit to their last the mean reward changed by {mean.difference:+.2f} (95 % "
-        f"interval {mean.low:+.2f} to {mean.high:+.2f}, paired by question){noise}. Questions shown below are the "
-        "extremes of these, chosen by result."
-    )
+    change = f"{mean.difference:+.2f} (95 % interval {mean.low:+.2f} to {mean.high:+.2f}, paired by question){noise}"
+    told = f"{back}: from their first visit to their last the mean reward changed by {change}."
+    return f"{told} Questions shown below are the extremes of these, chosen by result."
 
 
 def html(table: pd.DataFrame, parts: Sequence[tuple[str, str, Sequence[int]]], said: str = "") -> str:
@@ -118,7 +107,7 @@ def html(table: pd.DataFrame, parts: Sequence[tuple[str, str, Sequence[int]]], s
     rewards, notes = table.filter(like="rewards/"), shown.filter(like="notes/").dropna(axis=1, how="all")
     frames = {"visits": visits(table), "completions": shown}
     rows = {name: frame.astype(object).where(frame.notna(), None).to_dict("records") for name, frame in frames.items()}
-    page = html_templates().get_template("rollouts.html.j2")
+    page = template("rollouts.html.j2")
     return page.render(parts=parts, said=said, rewards=list(rewards), notes=list(notes), **rows)
 
 

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from recipes import cells
 
 from finr1.curation import (
     decontaminate,
     drop_duplicates,
     fingerprints,
-    is_objective,
     rl_rows,
     sft_rows,
     tokens,
@@ -267,4 +267,4 @@ OBJECTIVE = [
 def test_a_problem_is_objective_where_rules_decide_every_answer(kind, gold, objective):
     fields = {"id": "p", "source": "synthetic", "module": "m", "language": "en", "capability": "code",
               "answer_kind": kind, "question": "?", "gold": gold, "split": "train", "group": "p"}  # fmt: skip
-    assert is_objective(Problem(**fields)) is objective
+    assert cells("03_filtering", "objective")["is_objective"](Problem(**fields)) is objective

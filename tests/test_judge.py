@@ -261,7 +261,7 @@ def notebook_03(traces, count):
     params = SimpleNamespace(min_score=7, num_sft=count, num_rl=40, seed=1, rl_text=False)
     good = [judge.check_answer(t) is True and score_reasoning(t).total == 7 for t in traces]
     names = {"params": params, "traces": traces, "good": good, "train": [t.problem for t in traces]}
-    return cells("03_filtering", "cell-15", "cell-16b", "cell-21", "cell-22", **names)
+    return cells("03_filtering", "cell-15", "cell-16b", "objective", "cell-21", "cell-22", **names)
 
 
 def test_notebook_03_keeps_both_ways_and_says_what_got_through(capsys):

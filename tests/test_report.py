@@ -409,7 +409,8 @@ def test_five_sentences_hold_levels_steps_format_and_limits():
 def test_what_may_be_compared_with_the_paper_depends_on_the_run(sources, base, says, not_says):
     own = samples(GAIN)
     rows, steps = results_table(own), paired_table(own, seed=0)
-    last = told_by(rows, steps, "x", reported.why_apart(sources, base))[-1]
+    apart = cells("07_report", "why-apart")["why_apart"](sources, base)
+    last = told_by(rows, steps, "x", apart)[-1]
     assert all(text in last for text in says) and not any(text in last for text in not_says)
 
 

@@ -261,7 +261,7 @@ def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(ba
         traces = made["traces_of"](asked, answers, backend, {})
     assert sorted(trace.problem.id for trace in traces) == sorted(problem.id for problem in mix)
 
-    objective = [problem for problem in train if curation.is_objective(problem)]
+    objective = [*filter(cells("03_filtering", "objective")["is_objective"], train)]
     rows = curation.rl_rows(curation.spread(objective, 24, lambda problem: problem.family, seed=1))
     rows = [row for row in rows if row["answer_kind"] == "code"]
     assert {row["family"] for row in rows} == set(synthetic.CODE_FAMILIES)

@@ -23,11 +23,8 @@ TAG = "finr1"  # of all tasks
 
 
 def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> None:
-    """Write a task (YAML and JSONL) for each source among `problems`, named after it, all tagged `finr1`.
-
-    The YAML names its items by absolute path, since the harness looks for a relative one from where it is started.
-    """
-    folder = Path(folder).resolve()
+    """Write a task (YAML and JSONL) for each source among `problems`, named after it, all tagged `finr1`."""
+    folder = Path(folder).resolve()  # the harness looks for a relative path from where it is started
     common = data_beside(__file__, "harness.yaml")
     common["generation_kwargs"]["max_gen_toks"] = max_tokens
     unasked = {"context", "reference", "reference_by_parts"}

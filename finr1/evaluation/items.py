@@ -18,9 +18,9 @@ def suite_of(capability: str, language: str) -> str | None:
 def suite_items(items: Sequence[Problem], problems: Sequence[Problem], size: int, seed: int) -> list[Problem]:
     """Further test problems, so that each of `SUITES` has `size` questions where the benchmarks have fewer.
 
-    Real records of `problems` come first. Missing ones are generated, and their `source` is "synthetic": a number on
-    those says that a model can do the form, not that it knows finance. None repeats a question of `items` or
-    `problems`. A suite whose templates have fewer instances than `size` gets those it has.
+    Real records of `problems` come first. Missing ones are generated, as far as there are instances, and their `source`
+    is "synthetic": a number on those says that a model can do the form, not that it knows finance. None repeats a
+    question of `items` or `problems`.
     """
 
     def members(among: Sequence[Problem], suite: str) -> list[Problem]:
@@ -28,8 +28,7 @@ def suite_items(items: Sequence[Problem], problems: Sequence[Problem], size: int
 
     taken = {problem.id for problem in items}
     spare = [problem for problem in problems if problem.split == "test" and problem.id not in taken]
-    real = sorted((p for p in spare if p.source != "synthetic"), key=lambda p: hash_share(p.id, seed))
-    spare = [*real, *(problem for problem in spare if problem.source == "synthetic")]
+    spare.sort(key=lambda problem: 1 if problem.source == "synthetic" else hash_share(problem.id, seed))
     chosen: list[Problem] = []
     for suite in SUITES:
         missing = max(0, size - len(members(items, suite)))

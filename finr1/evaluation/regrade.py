@@ -1,7 +1,6 @@
-"""The same answers under other rules of grading: how far does a score move by protocol alone?
+"""The same answers under other rules of grading, without any model: `python -m finr1 regrade RUN`.
 
-Three groups report 55.4, 60.0 and 66.7 on FinQA for one and the same model (Qwen2.5-7B-Instruct). Regrading needs no
-model, since the texts of a benchmark are kept: `python -m finr1 regrade RUN`.
+How far does a score move by protocol alone? Three groups report 55.4, 60.0 and 66.7 on FinQA for Qwen2.5-7B-Instruct.
 """
 
 import argparse
@@ -22,12 +21,10 @@ from finr1.sources.golds import CONTRADICTORY, execute, parse_program
 
 
 def strict(problem: Problem, text: str) -> bool:
-    """Execution accuracy as in FinQA's own evaluator: equal at five decimals, a program is executed first.
+    """Execution accuracy: equal at five decimals (texts: equal), a program is executed first.
 
-    As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py: commas out, `x%` is x/100, `const_100` is 100 and
-    `const_m1` is -1, a program's result is rounded to five decimals and has to *be* the executed gold; a comparison
-    gives yes or no. Ours: a bare answer is taken as a program's result, a currency sign is left out, and LaTeX's `\\%`
-    and `\\$` are read as `%` and `$`. Kinds without a number: equal texts.
+    As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py. Ours: a bare answer is taken as a program's
+    result, a currency sign is left out, and LaTeX's `\\%` and `\\$` are read as `%` and `$`.
     """
     if problem.answer_kind == "code":  # unit tests leave nothing between the lines
         return bool(grade_text(problem, text)["correct"])
@@ -39,12 +36,11 @@ def strict(problem: Problem, text: str) -> bool:
     golds = [problem.gold, *problem.alternatives]
     plain = [gold for gold in golds if _strict_number(gold) is not None and not gold.endswith("%")]
     gold = golds[0] if problem.flaw == CONTRADICTORY or not plain else plain[-1]
-    value: float | str | None = _strict_number(answer)
+    value, number = _strict_number(answer), _strict_number(gold)
     if value is None and parse_program(answer):  # at least one step: "94 (or 95)" is two answers, and not the first
         lines = [line.strip()[1:-1] for line in problem.context.splitlines() if line.strip().startswith("|")]
         table = tuple(tuple(cell.strip() for cell in line.split("|")) for line in lines)  # the page's
         value = execute(answer, table)
-    number = _strict_number(gold)
     if number is None or not isinstance(value, float):
         return (value if isinstance(value, str) else answer).casefold() == gold.casefold()
     return round(value, 5) == round(number, 5)
@@ -73,8 +69,7 @@ def regrade_samples(
 ) -> dict[str, list[Sample]]:
     """`samples` with `correct` by each of `PROTOCOLS`, and by "judge" where there are `verdicts`: ours, and those.
 
-    Raises `ValueError` where a sample's problem is not among `problems`, or stands there with another question or gold:
-    generated problems of two seeds have the same ids.
+    Raises `ValueError` for a problem that is not there as it was asked: generated ones of two seeds share their ids.
     """
     by_id = {problem.id: problem for problem in problems}
     asked = [by_id.get(sample.problem_id) for sample in samples]

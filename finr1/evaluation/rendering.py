@@ -1,7 +1,6 @@
 """Tables and sentences for a reader, each number with its interval: shares in percent, differences in points.
 
-A difference whose interval contains zero is called noise, and so is one that Holm's correction for all comparisons
-takes away.
+A difference whose interval contains zero is called noise, and so is one that Holm's correction takes away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,24 +42,24 @@ def remark(row: Mapping) -> str:
 
 def result_cells(rows: Sequence[Mapping]) -> list[dict]:
     """`results_table` as texts by the names of their columns; all intervals but the accuracy's are rounded."""
-    cells = []
+    cells, undecided = [], any(row["undecided"] for row in rows)
     for row in rows:
         line = {key: row[key] for key in ("model", "decoding", *GROUPS) if key in row}
         line |= {"items": row["n"], "answers": row["samples"]}
-        if any(row["undecided"] for row in rows):
-            line["undecided"] = row["undecided"]
-        given = estimate(row["accuracy_given_format"], row["given_format_low"], row["given_format_high"], 0)
-        cells.append(line | {
-            "accuracy [95 %]": estimate(row["accuracy"], row["low"], row["high"]),
-        } | ({} if row["decoding"] == "none" else {
-            "cut off": percent(row["truncated"]),
-            "no answer": percent(row["missing"]),
-            "format [95 %]": estimate(row["format"], row["format_low"], row["format_high"], 0),
-            "right in format [95 %]": f"{given} of {row['in_format']}" if row["in_format"] else "-",
-            "lenient [95 %]": estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
-            "tokens": "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}",
-            "false step": f"{percent(row['false_step'])} of {row['right']}" if row["right"] else "-",
-        }))  # fmt: skip
+        line |= {"undecided": row["undecided"]} if undecided else {}
+        line["accuracy [95 %]"] = estimate(row["accuracy"], row["low"], row["high"])
+        if row["decoding"] != "none":
+            given = estimate(row["accuracy_given_format"], row["given_format_low"], row["given_format_high"], 0)
+            line |= {
+                "cut off": percent(row["truncated"]),
+                "no answer": percent(row["missing"]),
+                "format [95 %]": estimate(row["format"], row["format_low"], row["format_high"], 0),
+                "right in format [95 %]": f"{given} of {row['in_format']}" if row["in_format"] else "-",
+                "lenient [95 %]": estimate(row["lenient"], row["lenient_low"], row["lenient_high"], 0),
+                "tokens": "-" if row["mean_tokens"] is None else f"{row['mean_tokens']:.0f}",
+                "false step": f"{percent(row['false_step'])} of {row['right']}" if row["right"] else "-",
+            }
+        cells.append(line)
     return cells
 
 
@@ -119,10 +118,7 @@ def above_the_constant(samples: Sequence[Sample], chance: Sequence[Sample], seed
 
 
 def headline_sentence(rows: Sequence[Mapping], steps: Sequence[Mapping], above: Mapping | None, seed: int) -> str:
-    """The step from SFT to GRPO in each decoding, and how far GRPO lies above the best constant; empty without it.
-
-    `rows` with those of `CHANCE`, where there are some; `above`: of `above_the_constant`.
-    """
+    """The step from SFT to GRPO in each decoding, and how far GRPO lies above the best constant; empty without it."""
     own = [step for step in steps if (step["before"], step["after"]) == ("sft", "grpo")]
     if not own:
         return ""
@@ -143,8 +139,7 @@ def name_of(model: str) -> str:
 
 def change_said(step: Mapping) -> str:
     """A difference with its interval, the problems that it is of where these are not all, and whether it is noise."""
-    on = ""
-    if step["n"] < step["asked"]:
-        on = f" on the {step['n']} of {step['asked']} problems that could be graded"
+    left = step["n"] < step["asked"]
+    on = f" on the {step['n']} of {step['asked']} problems that could be graded" if left else ""
     noise = remark(step) and f", which is {remark(step)}{'' if step['inside_noise'] else ' comparisons'}"
     return f"{change_text(step)} points (paired 95 % interval){on}{noise}"

@@ -1,9 +1,8 @@
 """The benchmark loop: every problem to every model, every answer graded and kept; and what chance is worth.
 
 A `Sample` keeps the text as it came, next to each verdict on it. `correct`, the headline: the answer as
-`grading.extract_answer` reads it is right. `format`: the text is one think block, then one answer block. And
-`lenient_correct`: the answer is right when read wherever it stands (last number, last letter, ...), so that a model
-which was never taught the format is not called ignorant for disobeying it.
+`grading.extract_answer` reads it is right. `format`: `grading.has_format`. `lenient_correct`: the answer is right when
+read wherever it stands, so that a model which was never taught the format is not called ignorant for disobeying it.
 """
 
 import hashlib
@@ -114,7 +113,6 @@ def chance_samples(
 ) -> list[Sample]:
     """For each problem a "guess", and where its family has golds to learn from, a "constant": two models of `CHANCE`.
 
-    An accuracy on questions that can be guessed says little alone, so every table and figure has these two, too.
     The guess answers once with each option, and one of these is right; a question without options is guessed once and
     wrongly. The constant is the commonest gold (of equals the first by alphabet) of the training problems in `known` of
     the same source and family, graded as any answer; code and open questions have none.
@@ -137,5 +135,5 @@ def chance_samples(
 
 
 def chat_sha256(chat: list[dict]) -> str:
-    """SHA-256 (hex) of a chat as JSON, as `Sample.prompt_sha256` holds it."""
+    """What `Sample.prompt_sha256` holds of a chat."""
     return hashlib.sha256(json.dumps(chat, sort_keys=True).encode()).hexdigest()

@@ -30,10 +30,7 @@ class PairedDifference(NamedTuple):
 
 
 def wilson_interval(k: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % score interval for a proportion `k / n` (1927, J. Am. Stat. Assoc. 22:209).
-
-    It stays inside [0, 1] and does not collapse at 0 or n successes. `n` > 0 may be fractional (an effective size).
-    """
+    """Wilson's 95 % score interval for `k / n` (1927, J. Am. Stat. Assoc. 22:209); `n` may be fractional."""
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(k, n, alpha=1 - CONFIDENCE, method="wilson")
@@ -45,12 +42,10 @@ def clustered_interval(
 ) -> tuple[float, float]:
     """95 % interval for the mean of `item_scores` (each item's mean score, in [0, 1]) over `samples` answers in all.
 
-    `weights`: answers of each item, where the mean is over answers; None: items count alike.
-
-    Samples of one item are alike, so 100 items x 4 samples are worth between 100 and 400 answers. How many follows
-    from the spread of the item scores, `p (1 - p) / var(mean)`, and Wilson's interval is taken at that effective
-    size (Dean and Pagano 2015, J. Surv. Stat. Methodol. 3:484). With one sample per item it *is* Wilson's interval.
-    statsmodels has no interval for clustered proportions.
+    `weights`: answers of each item, where the mean is over answers; None: items count alike. Samples of one item are
+    alike, so 100 items x 4 samples are worth between 100 and 400 answers. How many follows from the spread of the item
+    scores, `p (1 - p) / var(mean)`, and Wilson's interval is taken at that effective size (Dean and Pagano 2015,
+    J. Surv. Stat. Methodol. 3:484). statsmodels has no interval for clustered proportions.
     """
     scores = np.asarray(item_scores, dtype=float)
     n = len(scores)
@@ -74,8 +69,7 @@ def _bootstrap(columns: Sequence[np.ndarray], statistic, seed: int):
 def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> PairedDifference:
     """Mean of `b - a` with a percentile bootstrap interval over items (Efron and Tibshirani 1993, chapter 13).
 
-    `a[i]` and `b[i]` are two models' scores of the same item, so the difficulty of the item cancels. Raises
-    `ValueError` for fewer than two items.
+    `a[i]` and `b[i]` are two models' scores of one item, whose difficulty cancels. `ValueError` for fewer than two.
     """
     change = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
     interval = _bootstrap([change], np.mean, seed)
@@ -83,10 +77,7 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> Paire
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
-    """Items that turned right, items that turned wrong, and the p-value of McNemar's exact test (1947).
-
-    For one answer per item, right (1) or wrong (0); `sign_flips` is for item means.
-    """
+    """Of one answer per item: how many turned right, how many wrong, and the p of McNemar's exact test (1947)."""
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
     change = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
@@ -95,9 +86,8 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
 
 
 def sign_flips(a: Sequence[float], b: Sequence[float], seed: int) -> float:
-    """Two-sided p-value of the mean of `b - a` when each item's sign is a coin flip: McNemar's idea for item means.
-
-    For several answers per item, where there is no right or wrong to count (Fisher 1935).
+    """Two-sided p-value of the mean of `b - a` when each item's sign is a coin flip (Fisher 1935): McNemar's idea for
+    the means of several answers per item.
     """
     from scipy.stats import permutation_test
 
@@ -116,11 +106,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def decompose(base: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """How much of a gain is obedience to the format, and how much is better answers?
+    """How much of a gain is obedience to the format, how much better answers in it, and how much outside it?
 
     `base` and `new` are (3, ...): shares of a model's answers that are in the format, in it and right, and right.
-    Returns (3, ...): the format part, the part of answers in the format, the part of answers outside it.
-
     Accuracy is `A = f q + (1 - f) r`: `f` the share in the format, `q` the accuracy given the format, `r` without it.
     With `d` for new minus base and a bar for the mean of the two models,
 

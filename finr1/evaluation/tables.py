@@ -1,7 +1,6 @@
 """From samples to tables: how good each model is, and how sure each step is.
 
-Rows are plain dicts, so that they go to `metrics.json`, to a data frame and to the figures as they are. Shares are in
-[0, 1]; only the renderings speak of percent.
+Rows are plain dicts, ready for `metrics.json`, data frames and figures. Shares are in [0, 1].
 """
 
 from collections import defaultdict
@@ -34,10 +33,9 @@ def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]
 
 
 def headline_samples(samples: Sequence[Sample], source: str) -> list[Sample]:
-    """The samples that the headline is made of: those of `source`, and of these the ones on problems with two ways.
+    """The samples that the headline is made of: those of `source`, of these the ones with two ways; else all of them.
 
-    What choosing between two ways is worth would be diluted by problems that have one. Where there are none with two,
-    it is all of the source, and where there is nothing of the source, all.
+    What choosing between two ways is worth would be diluted by problems that have one.
     """
     own = [sample for sample in samples if sample.source == source] or list(samples)
     return [sample for sample in own if sample.way] or own
@@ -53,13 +51,11 @@ def item_scores(samples: Iterable[Sample], field: str = "correct") -> pd.DataFra
 def results_table(samples: Iterable[Sample], by: str | None = None) -> list[dict]:
     """One row per model and decoding (and value of `by`, one of `GROUPS`).
 
-    `n` items, `samples` answers, `undecided` ones that nobody could grade (in no accuracy); `accuracy`, `format` and
-    `lenient` with intervals; `accuracy_given_format` over the `in_format` answers, with its own; the share `truncated`
-    at the token limit and the share `missing` a readable answer; `mean_tokens`; of the `right` answers the share that
-    has a `false_step`. What `CHANCE` is worth on these items is exact and has no interval.
-
-    Where answers are `undecided`, the accuracy is no plain one: of an open question rules call a missing answer wrong
-    and leave most given ones undecided, so that the rest leans to the wrong ones. Whoever shows it says so.
+    `n` items, `samples` answers, `undecided` ones that nobody could grade (in no accuracy, which then leans to the
+    wrong ones: a missing answer is decided); `accuracy`, `format` and `lenient` with intervals; `accuracy_given_format`
+    over the `in_format` answers, with its own; the share `truncated` at the token limit and the share `missing` a
+    readable answer; `mean_tokens`; of the `right` answers the share that has a `false_step`. What `CHANCE` is worth on
+    these items is exact and has no interval.
     """
     keys, rows = ("model", "decoding", *([by] if by else [])), []
     for values, group in by_values(samples, *keys).items():

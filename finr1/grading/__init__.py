@@ -13,7 +13,7 @@ from finr1.grading.booleans import boolean_options, read_boolean, read_predicate
 from finr1.grading.extraction import extract_answer, has_format, lenient_answer, normalise, plain
 from finr1.grading.letters import read_letters
 from finr1.grading.numbers import agreed, exactly, lone_quantity, matches, read_numbers
-from finr1.grading.tables import any_in
+from finr1.grading.numerals import any_in
 
 __all__ = ["extract_answer", "grade", "has_format", "is_correct", "lenient_answer", "listed_options"]
 
@@ -160,12 +160,9 @@ def listed_options(question: str, answer_kind: str, labels: Mapping[str, str] | 
 
 
 def _read_label(text: str, labels: Mapping[str, str] | None, options: Sequence[str] = ()) -> str | None:
-    """The key of the label that `text` is, by key or name, alone or both: `1`, `bullish`, `1 (bullish)`.
-
-    A key that is not among the `options` of a question which names the label does not stand for it.
-    """
+    """The key of the label that `text` is, by key or name, alone or both: `1`, `bullish`, `1 (bullish)`."""
     text = text[:MAX_CHARS].strip()
-    for key, name in (labels or {}).items():
+    for key, name in (labels or {}).items():  # a key that a question with `options` does not name stands for nothing
         if text == name or text == key and (key in options or name not in options):
             return key
     inner = text[_LABEL_LEAD.match(text).end() :]

@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 
 from finr1.grading.extraction import normalise, plain
-from finr1.grading.numerals import any_of
-from finr1.grading.tables import TABLES, any_in
+from finr1.grading.numerals import TABLES, any_in, any_of
 
 MAX_CHARS = 1500  # what follows is reason, not answer
 MAX_QUESTION = 4000  # characters of a question in which its options are looked for

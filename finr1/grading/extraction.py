@@ -9,8 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from finr1.grading.numerals import scan
-from finr1.grading.tables import TABLES, any_in
+from finr1.grading.numerals import TABLES, any_in, rewritten, scan
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _ANSWER, _END = "<answer>", "</answer>"
@@ -108,7 +107,6 @@ def lenient_answer(
 
 
 _DRESS = re.compile(r"[\\{}*`_^$<>#~=!]|->")
-_DOLLAR = "\ue000"  # stands for an escaped dollar (a currency) while the bare ones may still delimit LaTeX
 
 _SAME = str.maketrans(*TABLES["traditional"])
 _SAME |= str.maketrans({other: sign for sign, others in TABLES["signs"].items() for other in others})
@@ -117,10 +115,6 @@ _VULGAR = re.compile(r"(?<=[0-9])(?=[¼-¾⅐-⅞])")  # 5½ is 5 1/2, not 51/2
 _THIN_SPACE = re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 
 _MARKDOWN = re.compile(any_in("markdown"), re.M | re.I)
-_MATH_DELIMITER = re.compile(r"\$(?=\S)([^$\n]{1,80})(?<=\S)\$(?![0-9])")
-_NEWLINE = re.compile(r"(?<!\\)\\++[nrt](?![A-Za-z])")
-_OVERESCAPED = re.compile(r"(?<!\\)\\{2,}+(?=[A-Za-z%$,;:!(){}\[\]])")
-_TEXT_COMMAND = re.compile(rf"\\(?:{any_in('text_commands')})\s{{0,9}}\{{([^{{}}]{{0,200}})\}}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s{0,9}(?:\{([^{}]{1,60})\}\s{0,9}\{([^{}]{1,60})\}|([0-9])\s?([0-9]))")
 _COMMAND = re.compile(r"\\([A-Za-z]{1,30})")
 _COMMANDS = {name: meaning for meaning, names in TABLES["latex"].items() for name in names.split()}
@@ -138,18 +132,9 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def _without_latex(text: str) -> str:
-    text = _NEWLINE.sub(" ", text)
-    text = _OVERESCAPED.sub(lambda _: "\\", text).replace("\\$", _DOLLAR).replace("$$", " ")
-    text = _MATH_DELIMITER.sub(r" \1 ", text).replace(_DOLLAR, "$")
-    text = re.sub(r"(?<=[0-9])(?:\{,\}|,?\\[,!:; ])(?=[0-9]{3}(?![0-9]))", "", text)  # 1{,}234 and 1\,234
-    text = re.sub(r"\\(?:[,;:! ]|q?quad)", " ", text).replace("\\%", "%").replace("\\#", "#").replace("\\&", "&")
-    text = _TEXT_COMMAND.sub(r" \1 ", text)
-    text = re.sub(r"\\[()\[\]]", " ", text)
+    text = rewritten(text, "undress")
     text = _FRACTION.sub(_fraction, _FRACTION.sub(_fraction, text))
-    text = _COMMAND.sub(_command, text)
-    text = re.sub(r"\^\s?\{([^{}]{0,20})\}", r"^\1", text)
-    text = re.sub(r"_\s?\{[^{}]{0,40}\}", " ", text)
-    return re.sub(r"[\\{}]", " ", text)
+    return rewritten(_COMMAND.sub(_command, text), "undress_rest")
 
 
 def plain(text: str) -> str:

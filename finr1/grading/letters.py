@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from finr1.grading.extraction import normalise, plain
 from finr1.grading.numbers import exactly, lone_quantity
-from finr1.grading.tables import any_in
+from finr1.grading.numerals import any_in
 
 MAX_CHARS = 4000
 MAX_OPTIONS = 60  # with more of them only their letters are read

@@ -10,8 +10,7 @@ from decimal import Decimal
 
 from finr1.grading.extraction import normalise, plain
 from finr1.grading.notations import BOUND_AFTER, BOUND_BEFORE, written_out
-from finr1.grading.numerals import DOWN, UP, Quantity, scan
-from finr1.grading.tables import any_in
+from finr1.grading.numerals import DOWN, UP, Quantity, any_in, scan
 
 MAX_CHARS = 4000  # a longer "number" is an attack or an essay
 

@@ -8,13 +8,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from finr1.grading.tables import TABLES, any_in
+from finr1.paths import data_beside
 
-RATE_OF, SCALE_OF, CURRENCY_OF, TIME_OF, DIGIT_OF, POWER_OF = (  # name -> factor, code or unit
+# The words, signs and patterns that the graders look for, by name.
+TABLES: dict = data_beside(__file__, "units.yaml") | data_beside(__file__, "words.yaml")
+_REWRITES = {name: [(re.compile(pattern), new) for pattern, new in TABLES[name]]
+             for name in ("rewrites", "undress", "undress_rest")}  # fmt: skip
+
+RATE_OF, SCALE_OF, LETTERS, CURRENCY_OF, TIME_OF, DIGIT_OF, POWER_OF = (  # name -> factor, code or unit
     {name: Decimal(unit) if unit[0].isdigit() else unit for unit, names in TABLES[table].items() for name in names}
-    for table in ("rates", "scales", "currencies", "times", "digits", "powers")
+    for table in ("rates", "scales", "letters", "currencies", "times", "digits", "powers")
 )
-LETTERS = {"k": Decimal("1e3"), "m": Decimal("1e6"), "b": Decimal("1e9")}  # only when they touch the number
+
+
+def any_in(name: str) -> str:
+    """A pattern for any of the alternatives in the table `name`."""
+    return "|".join(TABLES[name])
+
+
+def rewritten(text: str, name: str) -> str:
+    """`text` with each pattern of the table `name` replaced, in its order."""
+    for pattern, new in _REWRITES[name]:
+        text = pattern.sub(new, text)
+    return text
 
 
 def any_of(names: Iterable[str], head: str = "", tail: str = "(?![a-z0-9])") -> str:

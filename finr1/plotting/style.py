@@ -1,6 +1,7 @@
 """The style sheet, fixed colours and markers, labelled dots with their intervals, and saving."""
 
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,18 +13,12 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from finr1.paths import data_beside
 from finr1.records import CHANCE, RECIPE
 
 WIDTH = 5.5  # inches: the text width of a paper
-
-# A model has the same colour and marker in every figure; the marker carries a print in grey.
-MODEL_COLOURS = {"base": "#999999", "zero": "#CC79A7", "sft": "#0072B2", "grpo": "#D55E00"}
-MODEL_MARKERS = {"base": "o", "zero": "v", "sft": "s", "grpo": "D"}
-TICKS = {"guess": "#BBBBBB", "constant": "#666666"}  # what chance is worth: grey, over the whole line
-# Any other model, in the order in which a figure meets them.
-_OTHERS = (("#56B4E9", "P"), ("#E69F00", "X"), ("#000000", "*"), ("#F0E442", "<"))
-# Fonts with Chinese glyphs under the names by which the common systems ship them, best first.
-CJK_FONTS = ("Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei")
+_LOOKS = data_beside(__file__, "looks.yaml")
+MODEL_COLOURS, MODEL_MARKERS, CJK_FONTS = (_LOOKS[name] for name in ("colours", "markers", "cjk_fonts"))
 
 
 class Look(NamedTuple):
@@ -38,9 +33,9 @@ def looks(models: Iterable[str]) -> dict[str, Look]:
     """Model -> its `Look`: fixed for the recipe's models, by place for others (from the fifth of them, repeated)."""
     models = list(dict.fromkeys(models))
     others = [model for model in models if model not in RECIPE | CHANCE]
-    drawn = {model: Look(*_OTHERS[place % len(_OTHERS)], safe_text(model)) for place, model in enumerate(others)}
+    drawn = {model: Look(*look, safe_text(model)) for model, look in zip(others, itertools.cycle(_LOOKS["others"]))}
     drawn |= {model: Look(MODEL_COLOURS[model], MODEL_MARKERS[model], name) for model, name in RECIPE.items()}
-    drawn |= {model: Look(colour, "|", CHANCE[model]) for model, colour in TICKS.items()}
+    drawn |= {model: Look(colour, "|", CHANCE[model]) for model, colour in _LOOKS["ticks"].items()}
     return {model: drawn[model] for model in models}
 
 
@@ -102,10 +97,7 @@ def legend_of(place: Figure | Axes, rows: Iterable[Mapping], **where: Any) -> No
 
 
 def save_figure(fig: Figure, folder: Path | str, name: str) -> None:
-    """Write `<folder>/<name>.pdf` and `.png`, byte for byte the same for the same figure.
-
-    Returns nothing, so that it may end a notebook's cell: the cell then shows the figure and no path.
-    """
+    """Write `<folder>/<name>.pdf` and `.png`, the same bytes for the same figure; a cell that it ends shows no path."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     fig.savefig(Path(folder) / f"{name}.pdf", metadata={"CreationDate": None})
     fig.savefig(Path(folder) / f"{name}.png", metadata={"Software": None})

@@ -1,7 +1,6 @@
 """Curves of `metrics.jsonl`, once a training has ended and while it runs.
 
-A raw curve stands faint under its trailing mean, which looks back only. A centred mean, padded at the right edge,
-draws a drop there that never was.
+A raw curve stands faint under its trailing mean; a centred one, padded at the edge, draws a drop that never was.
 """
 
 import math

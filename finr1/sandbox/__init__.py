@@ -23,16 +23,12 @@ from finr1.paths import data_beside
 
 _CHILD = Path(__file__).with_name("inside.py")
 ALLOWED = data_beside(__file__, "allowed.yaml")  # modules and calls
+LIMITS: dict[str, float] = ALLOWED.pop("limits")  # of one answer's process
+_PROBE: str = ALLOWED.pop("probe")
 MAX_CODE = 20_000  # characters
 MAX_TESTS = 100
 _START_S = 30  # seconds that a busy machine may need to start the process, whose own clock begins after that
 REL_TOL, ABS_TOL = 1e-6, 1e-9  # of floats; whole numbers, texts and truth values have to be equal
-LIMITS = {  # of one answer's process
-    "wall": 10.0,  # seconds; generous, for a machine that is busy
-    "cpu": 2,  # seconds
-    "memory": 512 << 20,  # bytes of address space
-    "output": 1 << 20,  # bytes that all calls together may return
-}
 
 
 class SandboxUnavailable(RuntimeError):
@@ -87,33 +83,8 @@ def check() -> None:
     if sys.platform == "linux":
         failure = _run(_PROBE, Tests("open_ways", [[]], [[]]))
     if failure:
-        raise SandboxUnavailable(
-            f"no sandbox for the code that a model writes: {failure}. Leave problems with unit tests out, or use Linux "
-            "(x86-64; ARM64 is not tested) with seccomp"
-        )
-
-
-_PROBE = """
-import contextlib, ctypes, os, resource
-
-WAYS = {
-    "read": lambda: os.open("/", os.O_RDONLY),
-    "write": lambda: os.open("/dev/null", os.O_WRONLY),
-    "socket": lambda: os.close(ctypes.CDLL(None).socket(2, 1, 0)),
-    "process": lambda: os.fork() or os._exit(0),
-    "signal": lambda: os.kill(os.getpid(), 0),
-    "limits": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
-    "memory": lambda: bytearray(1 << 30),
-}
-
-def open_ways():
-    found = []
-    for way, attempt in WAYS.items():
-        with contextlib.suppress(OSError, ValueError, MemoryError):
-            attempt()
-            found.append(way)
-    return found
-"""
+        instead = "leave problems with unit tests out, or use Linux (x86-64; ARM64 is not tested) with seccomp"
+        raise SandboxUnavailable(f"no sandbox for the code that a model writes: {failure}; {instead}")
 
 
 def _run(code: str, tests: Tests) -> str:

@@ -1,8 +1,8 @@
 """The sources: where each lives, and how a raw record becomes a `Problem` or a counted reason why not.
 
 A further source is one function `read(record, file)`, which gives a `Problem` or the reason why there is none, and one
-entry in `SOURCES`; its name is then a value of `source_names`. Where records have to be joined or compared with each
-other, a function `read_files(files)` takes the place of `read`.
+entry in `SOURCES`. Where records have to be joined or compared with each other, `read_files(files)` takes its place;
+broken records stand among the others there, and `read_each` passes them on.
 """
 
 import argparse
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finr1 import grading
+from finr1.paths import data_beside
 from finr1.records import Problem
 from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
-from finr1.sources.files import PAPER, Broken, Files, Results, SourceError, download, load_hub, read_each, read_folder
+from finr1.sources.files import PAPER, Files, Results, SourceError, download, load_hub, read_each, read_folder
 
 __all__ = ["SOURCES", "Loaded", "Source", "SourceError", "load_source"]
 
@@ -44,44 +45,38 @@ class Source(NamedTuple):
         other = Path(data_dir) / self.folder
         return other if self.folder and other.is_dir() else Path(data_dir) / self.name
 
+    def files(self, folder: Path | None, cache: Path) -> Files:
+        """Its raw records, from `folder` or else its home; raises `SourceError`, which says what to put where."""
+        try:
+            if folder:
+                return read_folder(folder, self.language == "zh")
+            if not self.fetch:
+                raise SourceError("it cannot be downloaded")
+            return self.fetch(cache)
+        except SourceError as error:
+            where = f"its files belong into {folder or 'a folder below data_dir'} and come from {self.home}"
+            raise SourceError(f"{self.name}: {error}; {where}") from error
 
-def _hub(hub_id: str, **options: Any) -> dict[str, Any]:
-    """Home and download of a data set of the hub; `options` go to `datasets.load_dataset`."""
-    return {"home": f"https://huggingface.co/datasets/{hub_id}", "fetch": partial(load_hub, hub_id, **options)}
+
+_READ = {"fincorpus": questions.read_fincorpus, "financeiq": questions.read_financeiq, "finpee": questions.read_finpee,
+         "ant_finance": questions.read_ant, "financeqt": questions.read_financeqt}  # fmt: skip
+_READ_FILES = {"finance_instruct_500k": questions.finance_instruct_files, "convfinqa": convfinqa.read_files,
+               "finqa": finqa.read_files, "tfns": tfns.read_files, "fincuge": fincuge.read_files}  # fmt: skip
+_HOMES = data_beside(__file__, "homes.yaml")
 
 
-def _github(repository: str, urls: dict[str, str] | None = None, part: str = "") -> dict[str, Any]:
-    """Home and download of a repository: of `urls`, by default of all its files, those with `part` in their names."""
-    home = f"https://github.com/{repository}"
-    urls = urls or {"main.zip": f"{home}/archive/refs/heads/main.zip"}
-    return {"home": home, "fetch": partial(download, urls, part=part)}
+def _source(name: str, row: dict[str, Any]) -> Source:
+    """A source of the paper by its row there."""
+    home, fetch = _HOMES[name], None
+    if "hub" in home:
+        fetch = partial(load_hub, home["hub"], **home.get("options", {}))
+    elif "urls" in home:
+        fetch = partial(download, home["urls"], part=home.get("part", ""))
+    stated = (row["module"], row["language"], row["raw"], row["kept"], home["licence"], home["home"])
+    return Source(name, *stated, _READ.get(name), fetch, _READ_FILES.get(name), home.get("folder", ""))
 
 
-_CARD = "as stated on the data set's card"
-_READING: dict[str, dict[str, Any]] = {
-    "fincorpus": {"licence": f"{_CARD}, not checked here", "read": questions.read_fincorpus}
-    | _hub("Duxiaoman-DI/FinCorpus", data_files="data/fin_exam.jsonl.gz"),
-    "finance_instruct_500k": {"licence": f"Apache-2.0, {_CARD}", "read_files": questions.finance_instruct_files}
-    | _hub("Josephgflowers/Finance-Instruct-500k"),
-    "convfinqa": {"licence": "MIT", "read_files": convfinqa.read_files} | _github("czyssrs/ConvFinQA", convfinqa.URLS),
-    "finqa": {"licence": "MIT", "read_files": finqa.read_files} | _github("czyssrs/FinQA", finqa.URLS),
-    "financeiq": {"licence": "CC BY-NC-SA 4.0, as stated in its repository", "read": questions.read_financeiq}
-    | _github("Duxiaoman-DI/XuanYuan", part="FinanceIQ"),
-    "tfns": {"licence": f"MIT, {_CARD}", "read_files": tfns.read_files}
-    | _hub("zeroshot/twitter-financial-news-sentiment"),
-    "fincuge": {"licence": "no licence file in its repository", "read_files": fincuge.read_files}
-    | _github("ssymmetry/BBT-FinCUGE-Applications"),
-    "ant_finance": {"licence": "CC BY 4.0", "read": questions.read_ant, "folder": "fin_eva"}
-    | _github("alipay/financial_evaluation_dataset"),
-    "finpee": {"licence": "closed", "read": questions.read_finpee}
-    | {"home": "the authors' university; put questions of your own in its place"},
-    "financeqt": {"licence": f"{_CARD}, not checked here", "read": questions.read_financeqt}
-    | _hub("lumalik/Quant-Trading-Instruct"),
-}
-SOURCES = {
-    name: Source(name, row["module"], row["language"], row["raw"], row["kept"], **_READING[name])
-    for name, row in PAPER.items()
-}
+SOURCES = {name: _source(name, row) for name, row in PAPER.items()}
 
 
 class Loaded(NamedTuple):
@@ -98,20 +93,11 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
     """Read the source `name` from its folder below `data_dir`, or from its public home if no `data_dir` is given.
 
     Downloads are kept in `cache_dir` (default `~/.cache/finr1`). Every record is kept or counted under a reason, and
-    an id is kept once. Raises `KeyError` for an unknown name, and `SourceError` for a missing folder, an unreachable
-    home and where no file can be read; the message says what to put where. One such file among others is counted.
+    an id is kept once. Raises `KeyError` for an unknown name, and `SourceError` where there is no file to read.
     """
     source = SOURCES[name]
-    folder = source.folder_in(data_dir) if data_dir else None
-    try:
-        if not folder and not source.fetch:
-            raise SourceError("it cannot be downloaded")
-        cache = (cache_dir or Path.home() / ".cache/finr1") / name
-        content = read_folder(folder, source.language == "zh") if folder else source.fetch(cache)
-    except SourceError as error:
-        place = folder or "a folder below data_dir"
-        raise SourceError(f"{name}: {error}; its files belong into {place} and come from {source.home}") from error
-    files = {file: [row for row in records if not isinstance(row, Broken)] for file, records in content.items()}
+    cache = (cache_dir or Path.home() / ".cache/finr1") / name
+    files = source.files(source.folder_in(data_dir) if data_dir else None, cache)
     outcomes = {file: [[] for _ in records] for file, records in files.items()}  # of each question of each record
     kept: dict[str, tuple[str, Problem]] = {}  # id -> (file, problem)
     for file, number, result in source.read_files(files) if source.read_files else read_each(source.read, files):
@@ -122,7 +108,6 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
         outcomes[file][number].append(result)
     rows = []
     for file, records in outcomes.items():
-        records += [[record] for record in content[file] if isinstance(record, Broken)]
         lost = [results for results in records if not any(isinstance(result, Problem) for result in results)]
         dropped = Counter(str(results[0]) if results else "no question" for results in lost)
         row = {"source": name, "file": file, "raw": len(records), "kept": len(records) - len(lost)}
@@ -151,12 +136,8 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def print_counts(options: argparse.Namespace) -> int:
-    """Print one row per file; returns 1 if a file is damaged or the folder holds no source, else 0.
-
-    Names the folders that belong to no source: a misspelt one must not pass for an empty source.
-    """
-    folders = {name: source.folder_in(options.data) for name, source in SOURCES.items()}
-    there = {name: folder for name, folder in folders.items() if folder.is_dir()}
+    """Print one row per file; returns 1 if a file is damaged or the folder holds no source, else 0."""
+    there = {name: at for name, source in SOURCES.items() if (at := source.folder_in(options.data)).is_dir()}
     errors = [] if there else [f"{options.data}: no folder of a source; their names: {', '.join(SOURCES)}"]
     if not options.json:
         print(f"{'source':22}{'raw':>9}{'kept':>9}  file: dropped by reason")
@@ -169,7 +150,7 @@ def print_counts(options: argparse.Namespace) -> int:
                 print(json.dumps(row, ensure_ascii=False) if options.json else line)
         except SourceError as error:
             errors.append(str(error))
-    other = sorted({path for path in options.data.glob("*/")} - set(there.values()))
+    other = sorted({*options.data.glob("*/")} - set(there.values()))  # perhaps a misspelt source
     remarks = [f"folders of no source, not read: {', '.join(path.name for path in other)}"] if other else []
     print(*errors, *remarks, sep="\n", file=sys.stderr)
     return int(bool(errors))

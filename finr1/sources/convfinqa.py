@@ -14,8 +14,6 @@ from finr1.sources.finqa import Asked, page_of, page_problem, rank_of
 from finr1.sources.golds import agree, answer_kind, clean_gold, parse_program
 from finr1.sources.pages import Page
 
-URLS = {"data.zip": "https://github.com/czyssrs/ConvFinQA/raw/main/data.zip"}
-
 
 def read_files(files: Files) -> Results:
     """The results, one item a turn, the most complete copies first."""

@@ -1,11 +1,9 @@
 """Bytes to rows: JSON lists, JSONL, CSV, TSV, Parquet, .gz and zip of them, from a folder, a download or the hub.
 
 A file becomes a list of raw records, a broken record `BROKEN`, and a file that cannot be read one `Broken` with its
-reason; the loader counts both. CSV is read by Python's own parser: pandas reads a row with a stray comma as if its
-first cell were an index, and takes `"a"b` for a cell. Behind that stands what the readers of records share.
+reason. CSV is read by Python's own parser: pandas reads a row with a stray comma as if its first cell were an index,
+and takes `"a"b` for a cell. Behind that stands what the readers of records share.
 """
-
-from __future__ import annotations
 
 import codecs
 import csv
@@ -64,10 +62,9 @@ class NoProblem(Exception):
 
 
 def read_folder(folder: Path, chinese: bool = False) -> Files:
-    """The records of every data file below `folder`, in the order of their names; a README is left alone.
+    """The records of every data file below `folder`, in the order of their names; raises `SourceError` without one.
 
-    `chinese` text that is no UTF-8 is read as GB18030. Raises `SourceError` if the folder is missing, holds no data
-    file, or none that can be read.
+    A README is left alone. `chinese` text that is no UTF-8 is read as GB18030.
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
@@ -91,36 +88,30 @@ def _some(files: Files) -> Files:
 
 def read_file(path: Path, name: str, chinese: bool = False) -> Files:
     """The records of one file under `name`, or a `Broken` with the reason; an archive gives one entry a member."""
-    if not name.lower().endswith(".zip"):
-        return {name: _records(name, lambda: _bytes(path), chinese)}
+
+    def read() -> bytes:
+        if path.exists() and not path.is_file():
+            raise ValueError("a folder, a pipe or a device, not a file")  # a pipe would be waited for
+        return path.read_bytes()
+
+    return _read(name, read, chinese, name.lower().endswith(".zip"))
+
+
+def _read(name: str, read: Callable[[], bytes], chinese: bool, archive: bool = False) -> Files:
     try:
-        with zipfile.ZipFile(io.BytesIO(_bytes(path))) as archive:
-            members = [m for m in archive.namelist() if m.lower().endswith(SUFFIXES) and not m.startswith("__MACOSX")]
-            return {f"{name}/{m}": _records(m, partial(archive.read, m), chinese) for m in members}
+        data = read()
+        if not archive:
+            return {name: [unpacked(record) for record in parse(name, data, chinese)]}
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
+            names = [m for m in members.namelist() if m.lower().endswith(SUFFIXES) and not m.startswith("__MACOSX")]
+            files = [_read(f"{name}/{member}", partial(members.read, member), chinese) for member in names]
+            return dict(entry for file in files for entry in file.items())
     except DAMAGE as error:
-        return {name: [_unreadable(error)]}
-
-
-def _bytes(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise ValueError("a folder, a pipe or a device, not a file")  # a pipe would be waited for
-    return path.read_bytes()
-
-
-def _records(name: str, read: Callable[[], bytes], chinese: bool) -> list:
-    """The records of a file called `name`; one `Broken` where it cannot be read."""
-    try:
-        return [unpacked(record) for record in parse(name, read(), chinese)]
-    except DAMAGE as error:
-        return [_unreadable(error)]
-
-
-def _unreadable(error: Exception) -> Broken:
-    return Broken(f"unreadable file, damaged, cut short or not what its name says: {error}")
+        return {name: [Broken(f"unreadable file, damaged, cut short or not what its name says: {error}")]}
 
 
 def parse(name: str, data: bytes, chinese: bool = False) -> list:
-    """The records in the bytes of a file called `name`; encodings and formats are known here and nowhere else."""
+    """The records in the bytes of a file called `name`."""
     name = name.lower()
     if name.endswith(".gz"):
         name, data = name.removesuffix(".gz"), gzip.decompress(data)
@@ -128,7 +119,7 @@ def parse(name: str, data: bytes, chinese: bool = False) -> list:
         from pyarrow import parquet
 
         return parquet.read_table(io.BytesIO(data)).to_pylist()
-    if name.endswith(OTHER_DATA):
+    if name.endswith((*OTHER_DATA, ".zip")):  # an archive in an archive
         raise ValueError(f"convert it to one of {', '.join(SUFFIXES)}")
     text = decode(data, chinese)
     if not text.strip():
@@ -175,10 +166,7 @@ def _parse_line(line: str) -> object:
 
 
 def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
-    """The splits of a data set of the hub, kept in `cache`; `options` go to `datasets.load_dataset`.
-
-    Raises `SourceError` if the hub cannot be reached.
-    """
+    """The splits of a data set of the hub, kept in `cache`; `SourceError` if it cannot be reached."""
     from datasets import load_dataset
 
     try:
@@ -191,11 +179,7 @@ def load_hub(hub_id: str, cache: Path, **options: Any) -> Files:
 
 
 def download(urls: dict[str, str], cache: Path, part: str = "") -> Files:
-    """Fetch `urls` ({file name: URL}) into `cache` unless they lie there already; read what has `part` in its name.
-
-    A file appears under its name only when it is complete. Raises `SourceError` if a home cannot be reached, or no file
-    can be read.
-    """
+    """Fetch `urls` ({file name: URL}) into `cache` unless they lie there already; read what has `part` in its name."""
     files: Files = {}
     for name, url in urls.items():
         path = cache / name
@@ -227,7 +211,7 @@ def read_each(read: Callable[[Any, str], Any], files: Files) -> Iterator[tuple[s
     """(file, number of the record, what `read` makes of it or the reason why nothing) for each record by itself."""
     for file, records in files.items():
         for number, record in enumerate(records):
-            yield file, number, attempt(read, record, file)
+            yield file, number, record if isinstance(record, Broken) else attempt(read, record, file)
 
 
 def require(parts: dict[str, object]) -> None:
@@ -250,7 +234,7 @@ def text_of(value: object) -> str:
 
 
 def key_of(*texts: str) -> str:
-    """An id by content, for records without an id that is unique over the files of their source."""
+    """An id by content, for records without one that is unique over their source."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 

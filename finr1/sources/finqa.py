@@ -14,9 +14,6 @@ from finr1.sources.files import Files, NoProblem, Results, attempt, problem_of, 
 from finr1.sources.golds import choose_golds, execute, parse_program, worked_reasoning
 from finr1.sources.pages import Page
 
-HOME = "https://raw.githubusercontent.com/czyssrs/FinQA/main/dataset/"
-URLS = {name: HOME + name for name in ("train.json", "dev.json", "test.json")}
-
 
 class Asked(NamedTuple):
     """A question with its gold program, executed answer and text answer; None or "" where the file has none."""

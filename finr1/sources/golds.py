@@ -37,8 +37,8 @@ Step = tuple[str, str, str]  # an operation and its two arguments as written; of
 def choose_golds(text: object, executed: object, question: str) -> dict[str, Any]:
     """Gold, alternatives, flaw and kind of a `Problem`: the text answer if it can be read, else the executed one.
 
-    The other becomes an alternative. Where the two contradict each other both stay, the executed one first (the
-    official evaluator compares with it), under the flaw `CONTRADICTORY`. Raises `NoProblem` without a readable gold.
+    The other becomes an alternative. Golds that contradict each other both stay, flawed, the executed one first: the
+    official evaluator compares with it. Raises `NoProblem` without a readable gold.
     """
     text, executed = clean_gold(text), clean_gold(executed, executed=True)
     require({"no gold": text or executed})
@@ -60,10 +60,7 @@ def choose_golds(text: object, executed: object, question: str) -> dict[str, Any
 
 
 def clean_gold(value: object, executed: bool = False) -> str:
-    """A gold as a short string: `94.0` -> "94", a literal `\\n` and double spaces removed.
-
-    An executed one is a number, which re-uploads that went through CSV hold as text.
-    """
+    """A gold as a short string: `94.0` -> "94". An executed one is a number, which re-uploads hold as text."""
     if value is None:
         return ""
     if executed and re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", str(value)):
@@ -122,8 +119,7 @@ def execute(program: str, table: Table) -> float | str | None:
 def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[float | str, list[str], str]:
     """The last result, a sentence a step, and all of it as a line of arithmetic (empty where a row is read last).
 
-    With `digits`, later steps continue from the results *as printed*. Raises `ValueError` or `ArithmeticError` where a
-    step is undefined: an unknown row, a division by zero, overflow.
+    With `digits`, later steps continue from the results *as printed*. `ValueError` or `ArithmeticError`: undefined.
     """
     results: dict[str, float | str] = {}
     parts: dict[str, str] = {}  # each step as a part of a longer line
@@ -249,8 +245,8 @@ def _where(program: str, steps: list[Step], page: Page, question: str) -> list[s
     Of several places the one that shares most words with the question. For a look-up the row is read whole.
     """
 
-    def shared(text: str) -> int:
-        return len(set(question.lower().split()) & set(text.lower().split()))
+    def shared(place: tuple) -> int:
+        return len(set(question.lower().split()) & set(place[0].lower().split()))
 
     arguments = [text for operation, *pair in steps if "table" not in operation for text in pair]
     literals = [text for text in arguments if not text.startswith(("#", "const_"))] if steps else [program.strip()]
@@ -259,10 +255,10 @@ def _where(program: str, steps: list[Step], page: Page, question: str) -> list[s
         pattern = re.compile(rf"(?<![\w.-]){re.escape(literal)}(?![\w]|[.-]\d|%)")
         places = [(line, match) for line in page.pre + page.post for match in pattern.finditer(line)]
         if cells := _cells(literal, page.table):
-            name, row = max(cells, key=lambda cell: shared(cell[0]))
+            name, row = max(cells, key=shared)
             told += [*([row] if row and not steps else []), f"The table gives {literal} for {name}."]
         elif places:
-            line, match = max(places, key=lambda place: shared(place[0]))
+            line, match = max(places, key=shared)
             words = [*line[: match.start()].split()[-6:], literal, *line[match.end() :].split()[:2]]
             told.append(f'The text says "{" ".join(words).replace(chr(34), "").strip(" .,;:")}".')
         else:

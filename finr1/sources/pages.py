@@ -53,10 +53,7 @@ def _parts(text: str) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def clean_text(text: str) -> str:
-    """`text` without doubled numbers and code-point debris; white space becomes single spaces.
-
-    Left alone: `2013`, `2014` and `2022`, which may be a dash or a bullet but also a year.
-    """
+    """`text` without doubled numbers and code-point debris, but for those that may be years: `2013`, `2014`, `2022`."""
     text = " ".join(text.split())
     if "(" in text:  # most lines hold no debris, and there are many
         text = _TWICE.sub(lambda match: match[1] if match[1][:1] == "-" or match[1][-1:] == "%" else match[0], text)

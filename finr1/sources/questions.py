@@ -25,6 +25,7 @@ from finr1.sources.files import Files, Results, key_of, problem_of, read_each, r
 # 940 for the benchmark, which wants 1,000.
 ANT_TEST_SHARE, ANT_DEV_SHARE, INSTRUCT_TEST_SHARE, SPLIT_SEED = 0.4, 0.1, 0.1, 0
 ANT = data_beside(__file__, "ant_finance.yaml")
+_EXAM = re.compile(r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*分析解释[:：](.*))?", re.DOTALL)
 
 
 def read_ant(record: dict, file: str) -> Problem:
@@ -54,9 +55,7 @@ def read_financeiq(record: dict, file: str) -> Problem:
 
 def read_fincorpus(record: dict, file: str) -> Problem:
     """An exam question out of its plain text: question, `A、` ... lines, `答案：`, `分析解释：`."""
-    parts = re.fullmatch(
-        r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*分析解释[:：](.*))?", record["text"].strip(), re.DOTALL
-    )
+    parts = _EXAM.fullmatch(record["text"].strip())
     require({"plain text, no question": parts})
     question, listed, answer, why = parts.groups("")
     options = dict(re.findall(r"^[ \t]*([A-H])[ \t]*[、.．][ \t]*(.*?)[ \t]*$", listed, re.MULTILINE))

@@ -1,8 +1,8 @@
 """TFNS: tweets about companies and markets, labelled bearish, bullish or neutral.
 
 https://huggingface.co/datasets/zeroshot/twitter-financial-news-sentiment; a record is {"text": ..., "label": 0|1|2}.
-The published `validation` split is the test set here; `dev` is a tenth of `train`, chosen by a hash of the tweet, so
-that it is the same tenth everywhere. Tweets that differ only in their link count as one, and test wins over train.
+The published `validation` split is the test set here; `dev` is a tenth of `train`, chosen by a hash of the tweet.
+Tweets that differ only in their link count as one, and test wins over train.
 
 `reference` is a verdict at once; `reference_by_parts` first reads the three words that tell most. Both are BY RULE, not
 a teacher's: a linear model, learned from the train split at hand, knows which words tell and for which label. They

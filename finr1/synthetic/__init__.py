@@ -1,9 +1,8 @@
-"""Seeded financial problems with exact answers: the suite's embedded default. SYNTHETIC, not real records.
+"""Seeded financial problems with exact answers, of all of Fin-R1's capabilities. SYNTHETIC, not real records.
 
 They let the whole recipe run offline in minutes and plant every fault knowingly. A number measured on them says what
-the machinery does to a small model, and nothing about real financial skill. `families` holds problems of all of Fin-R1's
-capabilities; sentiment and ESG topics rest on some ten events a split, so their items are less independent than an
-interval assumes.
+the machinery does to a small model, and nothing about real financial skill. Sentiment and ESG topics rest on some ten
+events a split, so their items are less independent than an interval assumes.
 """
 
 import hashlib
@@ -73,22 +72,16 @@ def _problem(name: str, family: Family, drawn: dict, split: Split, rng: random.R
 
     gold, worked = family.gold.format_map(drawn), solution(family.at_once)
     history = [(family.earlier[split], family.earlier_answer)] if family.earlier else []
-    return Problem(
-        id=identifier,
-        source="synthetic",
-        module="synthetic",
-        language=family.language,
-        capability=family.capability,
-        answer_kind=family.answer_kind,
-        context=family.context.format_map(drawn),
-        history=[Turn(question=q.format_map(drawn), answer=a.format_map(drawn)) for q, a in history],
-        question=rng.choice(family.questions[split]).format_map(drawn) + family.ending,
-        labels={label: label for label in family.labels} or None,
-        gold=unit_tests(gold, worked, drawn["calls"]) if family.answer_kind == "code" else gold,
-        rel_tol=0.0,  # the numbers are made to come out even
-        split=split,
-        group=identifier,
-        family=name,
-        reference=worked,
-        reference_by_parts=solution(family.by_parts),
-    )
+    texts = {
+        "context": family.context.format_map(drawn),
+        "history": [Turn(question=q.format_map(drawn), answer=a.format_map(drawn)) for q, a in history],
+        "question": rng.choice(family.questions[split]).format_map(drawn) + family.ending,
+        "gold": unit_tests(gold, worked, drawn["calls"]) if family.answer_kind == "code" else gold,
+        "reference": worked,
+        "reference_by_parts": solution(family.by_parts),
+        "labels": {label: label for label in family.labels} or None,
+    }
+    made = {"id": identifier, "group": identifier, "family": name, "split": split}
+    kind = {name: getattr(family, name) for name in ("language", "capability", "answer_kind")}
+    # rel_tol: the numbers are made to come out even
+    return Problem(source="synthetic", module="synthetic", rel_tol=0.0, **kind, **texts, **made)

@@ -46,14 +46,6 @@ class Family:
         return "en" if self.questions["train"][0].isascii() else "zh"
 
 
-def load_families(name: str, draws: Mapping[str, Draw]) -> dict[str, Family]:
-    """The families of a YAML file of this folder; `draw` names one of `draws` there."""
-    return {
-        family: Family(**texts | {"draw": draws[texts["draw"]]})
-        for family, texts in data_beside(__file__, name).items()
-    }
-
-
 def product(rng: Random, split: Split, turn: int) -> dict[str, Any]:
     """A two-digit number that is not round, times one digit: hard at once, easy by tens and units."""
     tens, units, factor = rng.randrange(10, 100, 10), rng.randint(1, 9), rng.randint(3, 9)
@@ -112,12 +104,6 @@ def event(rng: Random, split: Split, turn: int, kind: str) -> dict[str, Any]:
     return {"name": name, "event": done, "item": rng.randint(1, 9999), "verdict": verdict, "why": told["why"]}
 
 
-DRAWS = {draw.__name__: draw for draw in (product, product_and_sum, table, position, ratio)}
-DRAWS |= {kind: partial(clauses, kind=kind) for kind in ("clauses", "clauses_zh")}
-DRAWS |= {kind: partial(event, kind=kind) for kind in ("incidents", "news")}
-FAMILIES = load_families("families.yaml", DRAWS)
-
-
 def unit_tests(function: str, solution: str, calls: list[list]) -> str:
     """The gold that `sandbox.read_tests` reads: the arguments of each test with what our own `solution` returns."""
     space: dict = {}
@@ -167,5 +153,11 @@ def moving_average_zh(rng: Random, *_) -> dict[str, Any]:
     return {"window": window, "limit": rng.randrange(1, 60) / 10, "calls": [*calls, [[100.5]]]}
 
 
-CODE_DRAWS = (compound, npv, loan_payment, sharpe, drawdown, bond_price, moving_average_zh)
-CODE_FAMILIES = load_families("code_problems.yaml", {draw.__name__: draw for draw in CODE_DRAWS})
+DRAWS = {draw.__name__: draw for draw in (product, product_and_sum, table, position, ratio, compound, npv, loan_payment,
+                                          sharpe, drawdown, bond_price, moving_average_zh)}  # fmt: skip
+DRAWS |= {kind: partial(clauses, kind=kind) for kind in ("clauses", "clauses_zh")}
+DRAWS |= {kind: partial(event, kind=kind) for kind in ("incidents", "news")}
+FAMILIES, CODE_FAMILIES = (
+    {name: Family(**texts | {"draw": DRAWS[texts["draw"]]}) for name, texts in data_beside(__file__, file).items()}
+    for file in ("families.yaml", "code_problems.yaml")
+)

@@ -153,6 +153,11 @@ def open_socket(path: Path) -> None:
         os.chdir(here)
 
 
+def nested(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("c.zip", b"PK")
+
+
 def encrypted(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train.csv", table(ROWS))
@@ -174,6 +179,7 @@ BAD = {
     "no parquet": ("b.parquet", lambda path: path.write_bytes(b"PAR1")),
     "no archive": ("b.zip", lambda path: path.write_bytes(b"PK")),
     "an encrypted archive": ("b.zip", encrypted),
+    "an archive in an archive": ("b.zip", nested),
     "an unclosed quote": ("b.csv", lambda path: path.write_text('text,label\n"up,1\nb,1\n')),
     "a workbook": ("b.xlsx", lambda path: path.write_bytes(b"PK")),
     "cut JSON": ("b.json", lambda path: path.write_text('[{"text": "a"')),

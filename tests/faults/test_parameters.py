@@ -239,7 +239,7 @@ def test_fewer_rows_than_asked_for_are_said_and_kept(capsys, num_sft, num_rl, to
     problems = synthetic.generate_problems(5, "train", seed=1)
     asked = SimpleNamespace(num_sft=num_sft, num_rl=num_rl, seed=1, rl_text=False)
     traces = teacher.derived_traces(problems[:3])
-    names = cells("03_filtering", "cell-21", traces=traces, good=[True] * 3, train=problems, params=asked)
+    names = cells("03_filtering", "objective", "cell-21", traces=traces, good=[True] * 3, train=problems, params=asked)
     lines = ["num_sft = 4, but only 3 rows are there", f"num_rl = {num_rl}, but only 2 rows are there"][:told]
     said = capsys.readouterr().out
     assert len(names["fewer"]) == told and all(line in said for line in lines)
