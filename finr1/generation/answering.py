@@ -215,6 +215,11 @@ class Budget:
         if self.max_cost is not None and not (self.prompt_price or self.completion_price):
             raise ValueError("max_cost needs prompt_price or completion_price above 0")
 
+    def cost(self, usage: Usage) -> float | None:
+        """Of one answer; None where the server does not count what has a price."""
+        counts = ((usage.prompt_tokens, self.prompt_price), (usage.completion_tokens, self.completion_price))
+        return None if any(n is None and price for n, price in counts) else sum((n or 0) * p for n, p in counts) / 1e6
+
 
 @dataclass
 class Progress:
@@ -286,14 +291,13 @@ def generate(
                 group = [completion if completion.error else store.answers[completion.key] for completion in group]
             for completion in group:
                 answers[completion.key] = completion
-                prompt, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
-                counts = ((prompt, budget.prompt_price), (written, budget.completion_price))
-                progress.failed += completion.error is not None
+                cost, lost = budget.cost(completion.usage), completion.error is not None
                 broken |= completion.finish_reason == "error"
-                progress.answered += completion.error is None
-                progress.uncounted += completion.error is None and any(n is None and price for n, price in counts)
-                progress.tokens += written or 0
-                progress.cost += sum((n or 0) * price for n, price in counts) / 1e6
+                progress.failed += lost
+                progress.answered += not lost
+                progress.uncounted += cost is None and completion.finish_reason != "error"
+                progress.tokens += completion.usage.completion_tokens or 0
+                progress.cost += cost or 0.0
             progress.seconds = time.monotonic() - started
             if on_progress is not None and progress.seconds - told >= 1.0:
                 told = progress.seconds

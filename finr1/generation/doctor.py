@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from finr1.generation.answering import Completion, GenerationError, Job, Request, SamplingParams
+from finr1.generation.answering import Budget, Completion, GenerationError, Job, Request, SamplingParams
 from finr1.generation.command import add_endpoint
 from finr1.generation.endpoint import EndpointBackend, same_model
 
@@ -51,13 +52,15 @@ def diagnose(options: argparse.Namespace) -> int:
 
 
 class Doctor:
-    """The probes of one endpoint, each the text of its row in `PROBES`. Most look at the first answer."""
+    """What the probes share: the endpoint, its first answer, and the probes that take more than an expression."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         where = (options.base_url, options.model, options.api_key_env)
         self.backend = EndpointBackend(*where, timeout=120.0, max_retries=2, extra=options.extra)
-        self.options, self.listed, self.raw = options, {}, {}
+        self.sampling = SamplingParams(max_tokens=options.max_tokens)
+        self.budget = Budget(None, options.prompt_price, options.completion_price)
         self.first: Completion | None = None
+        self.listed: dict[str, Any] = {}
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class Doctor:
     def ask(self, text: str = QUESTION, **extra: Any) -> Completion:
         job = Job(Request(id="doctor", messages=[{"role": "user", "content": text}]), 0, "")
         known, self.backend.extra = self.backend.extra, {**self.backend.extra, **extra}
-        [[answer]] = self.backend.complete([job], SamplingParams(max_tokens=self.options.max_tokens), lambda: False)
+        [[answer]] = self.backend.complete([job], self.sampling, lambda: False)
         self.backend.extra = known
         return answer
 
@@ -79,9 +82,9 @@ class Doctor:
         at, headers = f"{asked.base_url.rstrip('/')}/models", {"Authorization": f"Bearer {asked._key()}"}
         reply = httpx2.get(at, headers=headers, timeout=30.0, trust_env=not asked._is_local).raise_for_status()
         names = {str(model["id"]): model for model in reply.json()["data"]}
-        self.listed = next((names[name] for name in names if same_model(asked.model, name)), {})
-        others = f"not among the {len(names)} listed: {', '.join([*names][:8])}"
-        return f"yes, as {self.listed['id']}" if self.listed else others
+        name = next((name for name in names if same_model(asked.model, name)), None)
+        self.listed = names.get(name, {})
+        return f"yes, as {name}" if name else f"not among the {len(names)} listed: {', '.join([*names][:8])}"
 
     def answer(self) -> str:
         first, told = self.ask(), ""
@@ -94,36 +97,28 @@ class Doctor:
             for name in _FIELDS.keys() - need.keys():
                 less = {other: value for other, value in kept.items() if other != name}
                 kept = less if self.works(less) else kept
-            longest = kept | {"max_completion_tokens": self.options.max_tokens}
+            longest = kept | {"max_completion_tokens": self.sampling.max_tokens}
             self.backend.extra |= longest if "max_tokens" in kept and self.works(longest) else kept
             first, told = self.ask(), f", with the extra below; without it {first.error}"
-        self.first, last = first, self.backend.last
-        self.raw = last.json() if last.content.lstrip()[:1] == b"{" else {}  # else a stream
+        self.first, self.came = first, re.sub(r"\s", "", self.backend.last.text)  # as the server wrote it
+        self.counted = ", ".join(re.findall(r'"(?:completion|output)_tokens":(\d+)', self.came))
         return f"{first.error or repr(first.text[-60:])}{told}"
 
     def thinking(self) -> str:
-        if self.first.finish_reason == "thought":
-            return "holds the answer, and the text is empty: the server's reasoning parser does not fit the model"
+        if self.first.finish_reason in ("thought", "length"):
+            return "the answer is in it, or cut off: another reasoning parser at the server, or a larger --max-tokens"
         where = "in the text, in tags" if "think" in self.first.text else "apart from the text"
-        where = "none is sent" if self.first.reasoning is None else where
-        return f"{where}; cut off: a larger --max-tokens" if self.first.finish_reason == "length" else where
+        return "none is sent" if self.first.reasoning is None else where
+
+    def price(self) -> str:
+        cost = self.budget.cost(self.first.usage)
+        return "no count of tokens: max_cost can't be kept" if cost is None else f"cost {1000 * cost:.4f}, if as short"
 
     def window(self) -> str:
         stated = next((self.listed[name] for name in _WINDOWS if self.listed.get(name)), "not")
         read, notes = self.ask(f"{_LONG}\n\n{QUESTION}").usage.prompt_tokens, self.backend.notes
-        told = f"{stated} stated; {len(_LONG)} bytes are read as {read} tokens"
-        return ": ".join([told, *(notes[name] for name in ("prompt", "window") if name in notes)])
-
-    def usage(self) -> str:
-        counted, said = self.first.usage.completion_tokens, (self.raw.get("usage") or {}).get("completion_tokens")
-        if counted is None:
-            return "nothing is counted: max_cost can't be kept"
-        return f"{counted} tokens with the thought{f'; the server says {said}' if self.raw and said != counted else ''}"
-
-    def price(self) -> str:
-        (_, read), (_, written) = self.first.usage
-        cost = ((read or 0) * self.options.prompt_price + (written or 0) * self.options.completion_price) / 1e3
-        return f"cost {cost:.4f}, by the prices given; each as short as this, {read} tokens read and {written} written"
+        cut = notes.get("prompt") or notes.get("window") or "nothing is cut"
+        return f"{stated} stated; {len(_LONG)} bytes are read as {read} tokens: {cut}"
 
 
 PROBES: dict[str, Callable[[Doctor], str]] = {
@@ -132,9 +127,9 @@ PROBES: dict[str, Callable[[Doctor], str]] = {
     "fields refused": lambda d: ", ".join(name for name, value in d.extra.items() if value is None) or "none",
     "who answers": lambda d: d.backend.notes.get(d.first.model) or d.first.model or "the reply does not say",
     "thinking": Doctor.thinking,
-    "content": lambda d: "a list of parts" if '"content":[' in d.backend.last.text.replace(" ", "") else "text",
+    "content": lambda d: "a list of parts" if '"content":[' in d.came else "text",
     "window": Doctor.window,
-    "usage": Doctor.usage,
+    "usage": lambda d: f"{d.first.usage.completion_tokens} tokens written; the server counts {d.counted or 'none'}",
     "repeatable at 0": lambda d: "yes" if d.first.tagged == d.ask().tagged else "no: another answer, asked again",
     "rate limit": lambda d: str({k: v for k, v in d.backend.last.headers.items() if "ratelimit" in k} or "not stated"),
     "a thousand answers": Doctor.price,

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from finr1.cpu import complete
 from finr1.generation.answering import Backend, Groups, Job, Request, SamplingParams
+from finr1.manifest import digest, sampled_sha256
 from finr1.models import end_tokens, load_model, load_tokenizer, opened_thought, whole_model
 
-_BLOCK = 1 << 20  # bytes
 _ANSWER_TOKENS = 32_768  # of a batch: keys and values of 1.9 GB for a 7B model of the Qwen2.5 family, in bf16
 _VLLM_GROUP = 1024  # requests that vLLM gets, and that are stored, at once
 
@@ -190,22 +190,13 @@ def _seed(jobs: Iterable[Job]) -> int:
 def model_fingerprint(model: str | Path) -> str:
     """Hash of what a model folder holds, wherever it stands and whenever it was written; a hub id stays as it is.
 
-    Of a file above 256 MiB, 256 blocks of 1 MiB at even distances are read, not only its ends: training may move the
-    layers in the middle alone. Raises `FileNotFoundError` for a path that is no model folder.
+    Of a large file blocks at even distances are read. Raises `FileNotFoundError` for a path that is no model folder.
     """
     folder = Path(model)
     if not folder.is_dir() and not (folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2):
         return str(model)
     patterns = ("config.json", "adapter_config.json", "tokenizer*", "*.jinja", "*.safetensors", "pytorch_model*.bin")
-    files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
-    if not {"config.json", "adapter_config.json"} & {file.name for file in files}:
+    files = {file.name: sampled_sha256(file) for pattern in patterns for file in folder.glob(pattern)}
+    if not {"config.json", "adapter_config.json"} & files.keys():
         raise FileNotFoundError(f"{model} is no model folder: it has no config.json")
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as content:
-            for offset in range(0, size, max(_BLOCK, size // 256)):
-                content.seek(offset)
-                digest.update(content.read(_BLOCK))
-    return digest.hexdigest()[:16]
+    return digest(files)[:16]
