@@ -24,13 +24,13 @@ from typing import Any
 from finr1 import manifest, pipeline, plan, sources
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.judge import CRITERIA
-from finr1.models import EMBEDDED_MODEL, end_of_turn, load_tokenizer, resolve_model
+from finr1.models import EMBEDDED_MODEL, OWN_CODE, end_of_turn, load_tokenizer, resolve_model
 from finr1.params import API_KEY, STAGES, DataParams, GRPOParams, ParameterError, Params, TrainingParams, missing_key
 from finr1.paths import cache_dir, data_beside, outputs_root, resolve
 from finr1.progress import read_metrics
 from finr1.records import Problem, messages, read_jsonl, write_jsonl
 from finr1.run import stage_folder
-from finr1.sources.files import BROKEN, SourceError, read_folder
+from finr1.sources.files import Broken, SourceError, read_folder
 
 PORT = 18653  # of the stand-in where it is free: with the same address a second rehearsal skips what is complete
 RECORDS = 60  # of each source, from the beginnings of its files
@@ -104,7 +104,8 @@ def tiny_model(name: str, folder: Path) -> str:
 
     try:
         path = resolve_model(name, cache_dir())
-        config, tokenizer, how = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path), "as published"
+        config, tokenizer = (kind.from_pretrained(path, **OWN_CODE) for kind in (AutoConfig, AutoTokenizer))
+        how = "as published"
     except (OSError, ValueError):  # not here, and no hub
         templates = {file.stem: file for file in (Path(trl.__file__).parent / "chat_templates").glob("*.jinja")}
         kind, template = _begins(name, CONFIG_MAPPING), _begins(name, templates)
@@ -122,11 +123,9 @@ def tiny_model(name: str, folder: Path) -> str:
             config.tie_word_embeddings = True
     shape, values = plan.shape_of(name), config.to_dict()
     grouped = shape.kv_heads < shape.heads if shape else config.num_key_value_heads < config.num_attention_heads
-    sizes = {"num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2,
-             "num_key_value_heads": 1 if grouped else 2, "head_dim": 64, "max_window_layers": 2,
-             "initializer_range": 0.1, "eos_token_id": tokenizer.eos_token_id,
-             "vocab_size": -(-len(tokenizer) // 128) * 128,
-             "layer_types": (values.get("layer_types") or [])[:2] or None}  # fmt: skip
+    sizes = _CHANGES["tiny"] | {"num_key_value_heads": 1 if grouped else 2, "eos_token_id": tokenizer.eos_token_id}
+    sizes |= {"vocab_size": -(-len(tokenizer) // 128) * 128}
+    sizes |= {"layer_types": (values.get("layer_types") or [])[:2] or None}
     sizes |= {"tie_word_embeddings": shape.tied} if shape else {}
     values |= {name: size for name, size in sizes.items() if name in values}
     torch.manual_seed(0)
@@ -147,25 +146,24 @@ def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[
 
     Where no source to train on can be read, the package's own records and synthetic problems take their place.
     """
-    gone, untested = {}, set()
+    gone, untested = {}, {}
     for name in sorted({*params.source_names, *params.benchmark_names} - {"synthetic"}):
         source = sources.SOURCES[name]
+        place = source.folder_in(resolve(params.data_dir)) if params.data_dir else cache_dir() / "sources" / name
         try:
-            place = source.folder_in(resolve(params.data_dir)) if params.data_dir else None
-            content = read_folder(place) if place else source.fetch(cache_dir() / "sources" / name)
+            content = read_folder(place, source.language == "zh") if params.data_dir else source.fetch(place)
         except (SourceError, TypeError) as error:  # TypeError: without a public home
             gone[name] = str(error)
             continue
         for file, records in content.items():
-            rows = [row for row in records[: max(4, RECORDS // len(content))] if row is not BROKEN]
+            rows = [row for row in records[: max(4, RECORDS // len(content))] if not isinstance(row, Broken)]
             write_jsonl(folder / name / f"{file}.jsonl", rows)
         held_out = {"test"} | ({"dev"} if name == "convfinqa" else set())  # as notebook 01 has it
         if held_out.isdisjoint(problem.split for problem in sources.load_source(name, folder).problems):
-            untested.add(name)
+            untested[name] = "no test item among its first records"
     left = [name for name in params.source_names if name not in gone]
-    tested = [name for name in params.benchmark_names if name not in gone and name not in untested]
-    gone |= {name: "no test item among its first records" for name in untested.intersection(params.benchmark_names)}
-    if left and tested:
+    gone |= {name: reason for name, reason in untested.items() if name in params.benchmark_names}
+    if left and (tested := [name for name in params.benchmark_names if name not in gone]):
         return {"source_names": left, "benchmark_names": tested, "data_dir": str(folder)}, gone
     names = {"source_names": ["synthetic", *SHIPPED], "benchmark_names": SHIPPED, "sampling": "balanced"}
     return names | {"data_dir": "finr1/sources/samples"}, gone

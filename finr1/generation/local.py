@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from finr1.cpu import complete
 from finr1.generation.answering import Backend, Groups, Job, Request, SamplingParams
 from finr1.manifest import digest, sampled_sha256
-from finr1.models import end_tokens, load_model, load_tokenizer, opened_thought, whole_model
+from finr1.models import OWN_CODE, end_tokens, load_model, load_tokenizer, opened_thought, whole_model
 
 _ANSWER_TOKENS = 32_768  # of a batch: keys and values of 1.9 GB for a 7B model of the Qwen2.5 family, in bf16
 _VLLM_GROUP = 1024  # requests that vLLM gets, and that are stored, at once
@@ -168,8 +168,8 @@ class VLLMBackend(_LocalBackend):
 
         with tempfile.TemporaryDirectory() as merged:
             # Not the folder's own decoding settings; the beginning that prompts share is computed once.
-            settings = {"generation_config": "vllm", "enable_prefix_caching": True, "trust_remote_code": False}
-            llm = vllm.LLM(whole_model(path, Path(merged)), dtype=self.dtype, **settings)
+            given = {"generation_config": "vllm", "enable_prefix_caching": True} | OWN_CODE
+            llm = vllm.LLM(whole_model(path, Path(merged)), dtype=self.dtype, **given)
         return llm, llm.model_config.max_model_len
 
     def _decode(self, batch: list[tuple[Job, list[int]]], sampling: SamplingParams) -> list[list[int]]:
