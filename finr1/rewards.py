@@ -58,16 +58,13 @@ def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[R
 
     Raises `ValueError` for a name without a function, and when two of them are marked `is_accuracy`.
     """
-    functions = [namespace.get(name) for name in names]
-    if missing := [name for name, function in zip(names, functions, strict=True) if not callable(function)]:
-        known = [name for name, value in namespace.items() if name.endswith("_reward") and callable(value)]
-        raise ValueError(
-            f"reward_funcs: no function {', '.join(missing)} in the cells of the recipe; there are {', '.join(known)}"
-        )
-    judges = [name for name, function in zip(names, functions, strict=True) if is_accuracy(function)]
-    if len(judges) > 1:
+    functions = {name: namespace.get(name) for name in names}
+    if missing := ", ".join(name for name in names if not callable(functions[name])):
+        known = ", ".join(name for name, value in namespace.items() if name.endswith("_reward") and callable(value))
+        raise ValueError(f"reward_funcs: no function {missing} in the cells of the recipe; there are {known}")
+    if len(judges := [name for name in names if is_accuracy(functions[name])]) > 1:
         raise ValueError(f"reward_funcs: {' and '.join(judges)} both say whether an answer is right; one of them may")
-    return functions
+    return [functions[name] for name in names]
 
 
 def is_accuracy(reward: Reward) -> bool:

@@ -280,8 +280,11 @@ def generate(
             return f"the budget of {budget.max_cost} cannot be kept, the server counts no tokens"
         if budget.max_cost is not None and progress.cost >= budget.max_cost:
             return f"the budget of {budget.max_cost} is spent"
-        many = broken or progress.failed > max(8, progress.answered / 20)
-        return "another request failed" if on_error == "raise" and many else ""
+        return "another request failed" if on_error == "raise" and failing() else ""
+
+    def failing() -> bool:  # few replies without an answer are the model's, many the server's
+        most = max(min(8, progress.total / 20), (progress.reused + progress.answered) / 20)
+        return broken or progress.failed > most
 
     started, told, broken = time.monotonic(), 0.0, False
     with closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
@@ -305,10 +308,10 @@ def generate(
     if on_progress is not None:
         on_progress(progress)
 
-    answers |= {key: job.failure(f"not asked: {why_stop()}") for key, job in unique.items() if key not in answers}
-    failures = [answer for answer in answers.values() if answer.error is not None]
-    broken = any(answer.finish_reason == "error" for answer in failures)
-    if on_error == "raise" and (broken or 20 * len(failures) > len(answers)):
+    unasked = {key: job.failure(f"not asked: {why_stop()}") for key, job in unique.items() if key not in answers}
+    answers |= unasked
+    if on_error == "raise" and (unasked or failing()):
+        failures = [answer for answer in answers.values() if answer.error is not None]
         first = f"the first, {failures[0].id!r}: {failures[0].error}"
         raise GenerationError(f"{len(failures)} of {progress.total} requests have no answer; {first}")
     return [answers[job.key].model_copy(update={"id": job.request.id, "sample": job.sample}) for job in jobs]

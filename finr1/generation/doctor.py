@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 
 from finr1.generation.answering import Budget, Completion, GenerationError, Job, Request, SamplingParams
-from finr1.generation.command import add_endpoint
+from finr1.generation.command import add_options
 from finr1.generation.endpoint import EndpointBackend, same_model
 
 QUESTION = "What is 17 + 25? Answer with the number."
@@ -25,10 +25,7 @@ _WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_le
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Add `doctor` to the commands of `python -m finr1`."""
     about = "asks an endpoint a dozen cheap questions: what it refuses, counts and cuts, and which --extra it needs"
-    parser = commands.add_parser("doctor", help=about, description=about)
-    parser.set_defaults(command=diagnose)
-    add_endpoint(parser)
-    parser.add_argument("--max-tokens", type=int, default=2048, help="longest answer, reasoning included")
+    add_options(commands.add_parser("doctor", help=about, description=about), "doctor", diagnose)
 
 
 def diagnose(options: argparse.Namespace) -> int:

@@ -171,10 +171,8 @@ class EndpointBackend(Backend):
         """Note a server that reads or writes less than it is asked to, as Ollama does with a small `num_ctx`."""
         limit, (_, read), (_, written) = body.get("max_tokens") or body.get("max_completion_tokens"), *answer.usage
         if answer.finish_reason == "length" and isinstance(limit, int) and written and written < limit:
-            told = f"an answer was cut after {written} tokens, though {limit} may be written: the server's window"
-            self._note(
-                "window", f"{told} holds {written + (read or 0)}, prompt included (Ollama: num_ctx); make it larger"
-            )
+            told = f"an answer was cut after {written} tokens, though {limit} may be written: make the server's window"
+            self._note("window", f"{told} larger (Ollama: num_ctx); it holds {written + (read or 0)}, prompt included")
         asked = sum(len(m["content"].encode()) for m in body["messages"] if isinstance(m.get("content"), str))
         if read and asked > max(4000, 8 * read):
             self._note("prompt", f"a prompt of {asked} bytes was counted as {read} tokens: the server cuts prompts")

@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,13 +102,10 @@ def score_prompt(trace: Trace) -> str:
 def read_scores(reply: str) -> Scores | None:
     """The JSON object that ends `reply`; None unless it has the seven keys with 0 or 1 each."""
     objects = re.findall(r"\{[^{}]*\}", after_thought(reply))
-    try:
+    with suppress(json.JSONDecodeError):
         values = json.loads(objects[-1]) if objects else {}
-    except json.JSONDecodeError:
-        return None
-    if set(values) != set(CRITERIA) or not all(value in (0, 1) for value in values.values()):
-        return None
-    return Scores({name: "by the model" for name in CRITERIA if not values[name]})
+        if values.keys() == CRITERIA.keys() and all(value in (0, 1) for value in values.values()):
+            return Scores({name: "by the model" for name in CRITERIA if not values[name]})
 
 
 @dataclass(frozen=True)
