@@ -1,4 +1,4 @@
-"""`python -m finr1 generate`: the suite's endpoint client for anyone's prompts.
+"""`python -m finr1 generate`: the suite's endpoint client for anyone's prompts; `doctor` looks at an endpoint first.
 
 Input is JSONL, one row `{"id", "messages"}` per request; output has one row per answer, in the same order. Answers lie
 beside it, in `NAME.answers.jsonl`, as soon as they arrive: the same command again asks only for the missing ones.
@@ -10,13 +10,13 @@ import argparse
 import codecs
 import json
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from finr1.generation.answering import AnswerStore, Budget, GenerationError, Request, SamplingParams, generate
+from finr1.generation.doctor import diagnose
 from finr1.generation.endpoint import EndpointBackend, whole
 from finr1.paths import data_beside
 from finr1.records import write_jsonl
@@ -26,16 +26,13 @@ _TYPES = {"str": str, "int": int, "float": float, "path": Path}
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `generate` to the commands of `python -m finr1`."""
-    about = "answers prompts with any OpenAI-compatible endpoint; the same command again asks for the missing ones"
-    add_options(commands.add_parser("generate", help=about, description=about), "generate", answer_file)
-
-
-def add_options(parser: argparse.ArgumentParser, name: str, command: Callable[[argparse.Namespace], int]) -> None:
-    """Let `parser` take what says which endpoint is asked, and the options of the command `name`."""
-    parser.set_defaults(command=command)
-    for option, how in (_OPTIONS[name] | _OPTIONS["endpoint"]).items():
-        parser.add_argument(option, **how | {"type": _TYPES[how.get("type", "str")]})
+    """Add `generate` and `doctor` to the commands of `python -m finr1`."""
+    for name, command in {"generate": answer_file, "doctor": diagnose}.items():
+        about = _OPTIONS["about"][name]
+        parser = commands.add_parser(name, help=about, description=about)
+        parser.set_defaults(command=command)
+        for option, how in (_OPTIONS[name] | _OPTIONS["endpoint"]).items():
+            parser.add_argument(option, **how | {"type": _TYPES[how.get("type", "str")]})
 
 
 def answer_file(options: argparse.Namespace) -> int:

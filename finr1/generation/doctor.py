@@ -11,7 +11,6 @@ from typing import Any
 import httpx2
 
 from finr1.generation.answering import Budget, Completion, GenerationError, Job, Request, SamplingParams
-from finr1.generation.command import add_options
 from finr1.generation.endpoint import EndpointBackend, same_model
 
 QUESTION = "What is 17 + 25? Answer with the number."
@@ -20,12 +19,6 @@ _FIELDS = dict.fromkeys(("max_tokens", "temperature", "top_p", "seed"))
 # What a server may want besides, the harmless first.
 _NEEDS = ({}, {"stream": True}, {"enable_thinking": False}, {"temperature": 1}, {"reasoning_effort": "low"})
 _WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length")
-
-
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `doctor` to the commands of `python -m finr1`."""
-    about = "asks an endpoint a dozen cheap questions: what it refuses, counts and cuts, and which --extra it needs"
-    add_options(commands.add_parser("doctor", help=about, description=about), "doctor", diagnose)
 
 
 def diagnose(options: argparse.Namespace) -> int:

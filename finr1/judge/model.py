@@ -1,5 +1,6 @@
-"""A model as judge, behind any backend: the answer check where rules can't tell, the criteria, and a reward's verifier.
+"""The check of an answer and Fin-R1's seven criteria of reasoning: by rules where they can tell, else by any model.
 
+The paper has Qwen2.5-72B-Instruct give one point for each criterion and keeps only 7 of 7; notebook 03 has our rules.
 The answer check does not show the question: of the paper's five orders this one made the fewest errors. The wording is
 our own. Whatever a stranger wrote stands between two lines that it can't contain, without a chat template's marks.
 """
@@ -14,20 +15,40 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from finr1 import generation
+from finr1 import generation, grading
 from finr1.generation import AnswerStore, Backend, EndpointBackend, Request, TransformersBackend, generate
 from finr1.grading.extraction import after_thought
-from finr1.judge.rules import CRITERIA, Scores
 from finr1.models import resolve_model
 from finr1.params import BenchmarkParams, FilteringParams, GRPOParams
 from finr1.paths import cache_dir, data_beside
 from finr1.records import Problem, Trace
 
-_TEXTS = data_beside(__file__, "model.yaml")
+WORDS, _TEXTS = data_beside(__file__, "rules.yaml"), data_beside(__file__, "model.yaml")
+CRITERIA: dict[str, str] = WORDS["criteria"]
 CHECK_PROMPTS = {name: "\n\n".join(map(_TEXTS["parts"].get, parts)) for name, parts in _TEXTS["orders"].items()}
 PLAIN_CASES, OVERRIDES = _TEXTS["plain_cases"], _TEXTS["overrides"]
 JUDGE_SAMPLING = generation.SamplingParams(temperature=0.0, max_tokens=256)
+
+
+class Scores(NamedTuple):
+    """One point for each of `CRITERIA` that a trace meets."""
+
+    reasons: dict[str, str]  # of the criteria that it does not meet: what cost the point
+
+    @property
+    def points(self) -> dict[str, bool]:
+        return {name: name not in self.reasons for name in CRITERIA}
+
+    @property
+    def total(self) -> int:
+        return len(CRITERIA) - len(self.reasons)
+
+
+def check_answer(trace: Trace) -> bool | None:
+    """Round one: does the trace's answer match a gold answer? None = rules cannot tell, ask a model."""
+    return grading.grade(trace.answer, **trace.problem.graded_against)
 
 
 def make_backend(params: FilteringParams | BenchmarkParams) -> Backend | None:
