@@ -9,7 +9,7 @@ import warnings
 import pytest
 from conftest import demo_values
 from loopback import Loopback, events
-from recipes import cells
+from recipes import cells, read_scores
 
 from finr1 import judge
 from finr1.__main__ import main
@@ -549,8 +549,8 @@ def test_the_verdict_of_two_lines_and_the_seven_points_come_after_the_thought():
     none = json.dumps(dict.fromkeys(judge.CRITERIA, 0))
     said = ScriptedBackend(lambda *_: "<think>0\nno</think>**1**\nBoth fell.", "j")
     assert judge.Verifier(said)([("q", "g", "a")]) == [(True, "Both fell.")]
-    assert judge.read_scores(f"<think>{none}</think>```json\n{full}\n```").total == 7
-    assert judge.read_scores(f"{full}<think>{none}") is None
+    assert read_scores(f"<think>{none}</think>```json\n{full}\n```").total == 7
+    assert read_scores(f"{full}<think>{none}") is None
 
 
 def filtering(server, **changes) -> FilteringParams:

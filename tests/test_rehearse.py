@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, demo_values
-from recipes import cells, score_reasoning
+from recipes import cells, read_scores, score_prompt, score_reasoning
 from tiny_model import make_tiny_model, tiny_tokenizer
 
 from finr1 import judge, pipeline, rehearse, synthetic, teacher
@@ -57,10 +57,10 @@ def test_the_stand_in_judges_verifies_and_is_benchmarked(problems, endpoint):
         assert said == [True, False], order
     judge.Verifier(endpoint).check()
     trace = teacher.derived_traces([problem])[0]
-    points = Request(id="points", messages=[{"role": "user", "content": judge.score_prompt(trace)}])
+    points = Request(id="points", messages=[{"role": "user", "content": score_prompt(trace)}])
     as_benchmark = Request(id="item", messages=messages(problem))
     points, item = generate([points, as_benchmark], SamplingParams(), endpoint)
-    assert judge.read_scores(points.text).total == 7
+    assert read_scores(points.text).total == 7
     assert problem.gold in item.text
 
 

@@ -8,14 +8,11 @@ our own. Whatever a stranger wrote stands between two lines that it can't contai
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from finr1 import generation, grading
 from finr1.generation import AnswerStore, Backend, EndpointBackend, Request, TransformersBackend, generate
@@ -30,20 +27,6 @@ CRITERIA: dict[str, str] = WORDS["criteria"]
 CHECK_PROMPTS = {name: "\n\n".join(map(_TEXTS["parts"].get, parts)) for name, parts in _TEXTS["orders"].items()}
 PLAIN_CASES, OVERRIDES = _TEXTS["plain_cases"], _TEXTS["overrides"]
 JUDGE_SAMPLING = generation.SamplingParams(temperature=0.0, max_tokens=256)
-
-
-class Scores(NamedTuple):
-    """One point for each of `CRITERIA` that a trace meets."""
-
-    reasons: dict[str, str]  # of the criteria that it does not meet: what cost the point
-
-    @property
-    def points(self) -> dict[str, bool]:
-        return {name: name not in self.reasons for name in CRITERIA}
-
-    @property
-    def total(self) -> int:
-        return len(CRITERIA) - len(self.reasons)
 
 
 def check_answer(trace: Trace) -> bool | None:
@@ -111,22 +94,6 @@ def read_reasoned(reply: str) -> tuple[bool | None, str]:
     """Verdict of the first line, None where that is neither 1 nor 0, and the rest; a thought does not count."""
     first, _, reason = after_thought(reply).strip().partition("\n")
     return read_check(first), reason.strip()
-
-
-def score_prompt(trace: Trace) -> str:
-    """The prompt of round two, the reasoning of `trace` fenced in."""
-    criteria = "; ".join(f"{name}: {meaning}" for name, meaning in CRITERIA.items())
-    asked = {"question": trace.problem.question, "gold": trace.problem.gold}
-    return _TEXTS["score"].format(**asked, **fenced(trace.reasoning), criteria=criteria, keys=", ".join(CRITERIA))
-
-
-def read_scores(reply: str) -> Scores | None:
-    """The JSON object that ends `reply`; None unless it has the seven keys with 0 or 1 each."""
-    objects = re.findall(r"\{[^{}]*\}", after_thought(reply))
-    with suppress(json.JSONDecodeError):
-        values = json.loads(objects[-1]) if objects else {}
-        if values.keys() == CRITERIA.keys() and all(value in (0, 1) for value in values.values()):
-            return Scores({name: "by the model" for name in CRITERIA if not values[name]})
 
 
 @dataclass(frozen=True)
