@@ -84,11 +84,8 @@ def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) 
     if verifier is not None:
         verifier.check()
     elif free := sum(row["answer_kind"] == "text" for row in rows):
-        warnings.warn(
-            f"{free} of {len(rows)} problems have free text as answer: what rules can't decide teaches nothing without "
-            "a verifier (verifier_backend)",
-            stacklevel=2,
-        )
+        told = "what rules can't decide teaches nothing without a verifier (verifier_backend)"
+        warnings.warn(f"{free} of {len(rows)} problems have free text as answer: {told}", stacklevel=2)
     return verifier
 
 

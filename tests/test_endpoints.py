@@ -500,7 +500,7 @@ def test_doctor_of_an_odd_server_names_what_is_odd(capsys):
 @pytest.mark.parametrize("refuse, extra", [
     (lambda body: "enable_thinking" not in body or body["enable_thinking"], {"enable_thinking": False}),
     (lambda body: "max_tokens" in body or "temperature" in body,
-     {"max_tokens": None, "temperature": None, "max_completion_tokens": 2048}),
+     {"max_tokens": None, "temperature": None, "top_p": None, "seed": None, "max_completion_tokens": 2048}),
     (lambda body: not body.get("stream"), {"stream": True}),
 ])  # fmt: skip
 def test_doctor_finds_the_extra_of_a_server_that_does_not_say_what_it_refuses(capsys, refuse, extra):

@@ -78,17 +78,15 @@ class Doctor:
 
     def answer(self) -> str:
         first, told = self.ask(), ""
-        if first.finish_reason == "error":  # refused, and not said what: the smallest body, then field by field
-            refused = "HTTP 400" in first.error or "HTTP 422" in first.error
-            need = next((need for need in _NEEDS if refused and self.works(_FIELDS | need)), None)
-            if need is None:
+        if first.finish_reason == "error":
+            # Refused, and not said what: with one field more, or with the smallest body and then that.
+            needs = [less | need for less in ({}, _FIELDS) for need in _NEEDS][1:]
+            refused = re.search("HTTP 4(00|22)", first.error)
+            found = next((need for need in needs if refused and self.works(need)), None)
+            if found is None:
                 raise GenerationError(first.error)
-            kept = {**_FIELDS, **need}
-            for name in _FIELDS.keys() - need.keys():
-                less = {other: value for other, value in kept.items() if other != name}
-                kept = less if self.works(less) else kept
-            longest = kept | {"max_completion_tokens": self.sampling.max_tokens}
-            self.backend.extra |= longest if "max_tokens" in kept and self.works(longest) else kept
+            longest = found | {"max_completion_tokens": self.sampling.max_tokens}
+            self.backend.extra |= longest if "max_tokens" in found and self.works(longest) else found
             first, told = self.ask(), f", with the extra below; without it {first.error}"
         self.first, self.came = first, re.sub(r"\s", "", self.backend.last.text)  # as the server wrote it
         self.counted = ", ".join(re.findall(r'"(?:completion|output)_tokens":(\d+)', self.came))

@@ -60,15 +60,12 @@ class _LocalBackend(Backend):
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` batch by batch, see `Backend`. A prompt that leaves no room for `max_tokens` is an error."""
         _, tokenizer, window, ends = self._loaded
-        room = window - sampling.max_tokens
-        fitting: list[tuple[Job, list[int]]] = []
-        for job in jobs:
-            prompt = tokenizer.apply_chat_template(job.request.messages, add_generation_prompt=True, return_dict=False)
-            if len(prompt) <= room:
-                fitting.append((job, prompt))
-            else:
-                why = f"max_tokens={sampling.max_tokens} leaves the model room for {max(room, 0)}"
-                yield [job.failure(f"prompt of {len(prompt)} tokens, but {why}")]
+        room, rendering = window - sampling.max_tokens, {"add_generation_prompt": True, "return_dict": False}
+        chats = [(job, tokenizer.apply_chat_template(job.request.messages, **rendering)) for job in jobs]
+        fitting = [(job, prompt) for job, prompt in chats if len(prompt) <= room]
+        why = f"max_tokens={sampling.max_tokens} leaves the model room for {max(room, 0)}"
+        if long := [(job, prompt) for job, prompt in chats if len(prompt) > room]:
+            yield [job.failure(f"prompt of {len(prompt)} tokens, but {why}") for job, prompt in long]
         # Longest first: a lack of memory shows at once, and a run that resumes cuts the rest into the same batches.
         fitting.sort(key=lambda pair: -len(pair[1]))
         size, opened = self._at_once(sampling), opened_thought(tokenizer)
