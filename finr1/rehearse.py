@@ -49,7 +49,6 @@ def serve_stand_in(file: Path) -> ThreadingHTTPServer:
             usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 1)
             reply = {"model": body["model"], "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
             self.send_response(200)
-            self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(json.dumps(reply).encode())
 

@@ -2,8 +2,7 @@
 
 The rewards themselves are functions in the notebook, with TRL's signature `(completions, **columns) -> list of float or
 None`. One of them may carry the mark `is_accuracy = True`: it says whether the answer is right. Where it gives None,
-nobody could judge the answer, and the completion then teaches nothing at all. (TRL itself would add up the rewards that
-are left, as if the answer were wrong.)
+nobody could judge the answer, and the completion then teaches nothing. (TRL itself would add up the other rewards.)
 """
 
 import asyncio
@@ -99,8 +98,7 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
     """`reward` under the same name and mark, with `verifier` asked about each completion for which it gives None.
 
     Logs each step the shares of completions that rules left undecided, and the verifier, too (`verifier/undecided`,
-    `verifier/failed`), and beside each completion what the verifier said (column `verifier` of TRL's record of
-    completions). Without a verifier it is `reward` itself.
+    `verifier/failed`), and beside each completion what the verifier said. Without a verifier it is `reward` itself.
     """
     if verifier is None:
         return reward

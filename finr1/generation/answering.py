@@ -81,10 +81,8 @@ class Job(NamedTuple):
     key: str
 
     def completion(self, text: str, reasoning: str | None = None, **more: Any) -> Completion:
-        """`text` as the answer to this job, with `more` fields; without `reasoning`, it is read from the think block.
-
-        Templates that prefill `<think>` leave only the closing tag, and a cut answer has only the opening one.
-        """
+        """`text` as the answer to this job, with `more` fields; `reasoning` is read from the think block, if any."""
+        # Templates that prefill `<think>` leave only the closing tag, and a cut answer has only the opening one.
         head, closing, _ = text.partition("</think>")
         if reasoning is None and (closing or "<think>" in head):
             reasoning = head.split("<think>", 1)[-1].strip()
@@ -256,8 +254,8 @@ def generate(
     No further request is begun once `budget` is spent (or can't be kept, because the server counts no tokens), or once
     one has failed for good; those under way are answered and stored. Then `GenerationError` is raised. With
     `on_error="none"` failures end nothing, and each request without an answer gets a completion with `error` set, which
-    is not stored: running again asks again. Replies without an answer in them (`finish_reason` "empty" or "thought")
-    are such failures, which raise only where they are more than one in twenty: few are the model's, many the server's.
+    is not stored: running again asks again. So are replies without an answer in them (`finish_reason` "empty" or
+    "thought"), which raise only where they are more than one in twenty.
     """
     if store is not None and not store.asking:
         with store.turn():  # whoever waited here finds the other's answers in the store, and pays for none twice

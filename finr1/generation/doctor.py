@@ -36,7 +36,7 @@ def diagnose(options: argparse.Namespace) -> int:
             said = probe(doctor)
         except Exception as error:
             said = f"failed: {error if isinstance(error, GenerationError) else doctor.backend._reason(error)}"
-        print(f"{title:20}{doctor.backend._clean(said)}", flush=True)
+        print(f"{title:20}{doctor.backend._clean(' '.join(said.split()))}", flush=True)
     print(f"{'extra to use':20}{json.dumps(doctor.extra) if doctor.extra else 'none'}")
     return 0 if doctor.first else 1
 
