@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from finr1 import launch, pipeline, plan, sources
 from finr1.evaluation import harness, regrade
 from finr1.generation import command as generation_command
-from finr1.generation import doctor
 from finr1.paths import remedy
 
-COMMANDS = (pipeline, launch, plan, sources, generation_command, doctor, regrade, harness)
+COMMANDS = (pipeline, launch, plan, sources, generation_command, regrade, harness)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,59 +24,33 @@ from typing import Any
 from finr1 import manifest, pipeline, plan, sources
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.judge import CRITERIA
-from finr1.models import EMBEDDED_MODEL, end_of_turn, load_tokenizer, resolve_model
+from finr1.models import EMBEDDED_MODEL, OWN_CODE, end_of_turn, load_tokenizer, resolve_model
 from finr1.params import API_KEY, STAGES, DataParams, GRPOParams, ParameterError, Params, TrainingParams, missing_key
-from finr1.paths import cache_dir, outputs_root, resolve
+from finr1.paths import cache_dir, data_beside, outputs_root, resolve
 from finr1.progress import read_metrics
 from finr1.records import Problem, messages, read_jsonl, write_jsonl
 from finr1.run import stage_folder
-from finr1.sources.files import BROKEN, SourceError, read_folder
-from finr1.teacher import requests
+from finr1.sources.files import Broken, SourceError, read_folder
 
 PORT = 18653  # of the stand-in where it is free: with the same address a second rehearsal skips what is complete
 RECORDS = 60  # of each source, from the beginnings of its files
 SHIPPED = ["finqa", "convfinqa", "tfns"]  # of these the package has records
-# A value that needs a package, and what does its work without it.
-_NEEDED = (("distributed", "zero3", "deepspeed", "fsdp2"), ("use_vllm", True, "vllm", False),
-           ("inference_backend", "vllm", "vllm", "transformers"))  # fmt: skip
-# The most of each size; what is 0 stays off.
-_STEPS = {"max_steps": 2, "save_steps": 1, "warmup_steps": 1, "eval_problems": 2, "eval_max_tokens": 8,
-          "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}  # fmt: skip
-MOST = {
-    "01_data": {"num_train": 60, "num_dev": 20, "num_test": 20, "code_problems": 4},
-    "02_distillation": {"num_samples": 2},
-    "03_filtering": {"study_items": 2, "num_sft": 16, "num_rl": 24},
-    "04_sft": {"sample_steps": 1, **_STEPS},
-    "05_grpo": {"eval_steps": 1, "max_completion_length": 8, "num_generations": 4, "soft_punish_cache": 4, **_STEPS,
-                "pass_rate_candidates": 0},
-    "06_benchmark": {"num_items": 3, "suite_items": 2, "num_samples": 1, "max_tokens": 8, "batch_size": 16},
-}  # fmt: skip
-_OUT_OF_REACH = {
-    "the real weights": "their download, their memory (`finr1 plan`), their speed, and whether they learn",
-    "several nodes": "the network between them",
-    "rewards": "a random model earns none: no selection by pass rate, and no gradient but the KL's",
-}
+_CHANGES = data_beside(__file__, "rehearse.yaml")
 
 
 def serve_stand_in(file: Path) -> ThreadingHTTPServer:
     """An endpoint for every role: a problem of `file` gets its gold answer, seven points, and a check that compares."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
-
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             thought, text = stand_in(_said(body["messages"]), file)
             message = {"role": "assistant", "content": text, "reasoning_content": thought}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
             usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 1)
-            reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
-            content = json.dumps(reply | {"usage": usage}).encode()
+            reply = {"model": body["model"], "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
             self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(json.dumps(reply).encode())
 
         def log_message(self, *_: Any) -> None:
             """Nothing: the notebooks' own words stand there."""
@@ -98,19 +72,17 @@ def stand_in(asked: str, file: Path) -> tuple[str, str]:
         gold = re.search(r"(?:Gold answer|标准答案)[^:：]*[:：] ?(.+)", asked)
         reason = "\nThe texts were compared." if re.search("Reply with two lines|回复两行", asked) else ""
         return "", f"{int(bool(gold) and gold[1].strip() in given[2])}{reason}"
-    problem = _problems(file, file.stat().st_mtime).get(asked) if file.exists() else None
-    what = re.sub(r"[\W_]+", " ", problem.question)[:120].strip() if problem else ""
-    gold = problem.gold if problem else "0"
+    known = _problems(file, file.stat().st_mtime) if file.exists() else {}
+    problem = known.get(asked) or known.get(asked.rpartition("\n\n")[0])  # a teacher is told behind it how to answer
+    what, gold = (re.sub(r"[\W_]+", " ", problem.question)[:120].strip(), problem.gold) if problem else ("", "0")
     told = f"We are asked: {what}. What is given about {what} leads to {gold}. So the answer is {gold}."
     return told, f"<answer>\\boxed{{{gold}}}</answer>"
 
 
 @functools.lru_cache(maxsize=1)
 def _problems(file: Path, written: float) -> dict[str, Problem]:
-    """By what the teacher is asked and by what a benchmarked model is."""
-    problems = list(read_jsonl(file, Problem))
-    by_teacher = {_said(request.messages): p for p, request in zip(problems, requests(problems), strict=True)}
-    return by_teacher | {_said(messages(problem)): problem for problem in problems}
+    """By what is asked."""
+    return {_said(messages(problem)): problem for problem in read_jsonl(file, Problem)}
 
 
 def _said(chat: list[dict[str, str]]) -> str:
@@ -131,7 +103,8 @@ def tiny_model(name: str, folder: Path) -> str:
 
     try:
         path = resolve_model(name, cache_dir())
-        config, tokenizer, how = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path), "as published"
+        config, tokenizer = (kind.from_pretrained(path, **OWN_CODE) for kind in (AutoConfig, AutoTokenizer))
+        how = "as published"
     except (OSError, ValueError):  # not here, and no hub
         templates = {file.stem: file for file in (Path(trl.__file__).parent / "chat_templates").glob("*.jinja")}
         kind, template = _begins(name, CONFIG_MAPPING), _begins(name, templates)
@@ -149,11 +122,9 @@ def tiny_model(name: str, folder: Path) -> str:
             config.tie_word_embeddings = True
     shape, values = plan.shape_of(name), config.to_dict()
     grouped = shape.kv_heads < shape.heads if shape else config.num_key_value_heads < config.num_attention_heads
-    sizes = {"num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2,
-             "num_key_value_heads": 1 if grouped else 2, "head_dim": 64, "max_window_layers": 2,
-             "initializer_range": 0.1, "eos_token_id": tokenizer.eos_token_id,
-             "vocab_size": -(-len(tokenizer) // 128) * 128,
-             "layer_types": (values.get("layer_types") or [])[:2] or None}  # fmt: skip
+    sizes = _CHANGES["tiny"] | {"num_key_value_heads": 1 if grouped else 2, "eos_token_id": tokenizer.eos_token_id}
+    sizes |= {"vocab_size": -(-len(tokenizer) // 128) * 128}
+    sizes |= {"layer_types": (values.get("layer_types") or [])[:2] or None}
     sizes |= {"tie_word_embeddings": shape.tied} if shape else {}
     values |= {name: size for name, size in sizes.items() if name in values}
     torch.manual_seed(0)
@@ -174,25 +145,24 @@ def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[
 
     Where no source to train on can be read, the package's own records and synthetic problems take their place.
     """
-    gone, untested = {}, set()
+    gone, untested = {}, {}
     for name in sorted({*params.source_names, *params.benchmark_names} - {"synthetic"}):
         source = sources.SOURCES[name]
+        place = source.folder_in(resolve(params.data_dir)) if params.data_dir else cache_dir() / "sources" / name
         try:
-            place = source.folder_in(resolve(params.data_dir)) if params.data_dir else None
-            content = read_folder(place) if place else source.fetch(cache_dir() / "sources" / name)
+            content = read_folder(place, source.language == "zh") if params.data_dir else source.fetch(place)
         except (SourceError, TypeError) as error:  # TypeError: without a public home
             gone[name] = str(error)
             continue
         for file, records in content.items():
-            rows = [row for row in records[: max(4, RECORDS // len(content))] if row is not BROKEN]
+            rows = [row for row in records[: max(4, RECORDS // len(content))] if not isinstance(row, Broken)]
             write_jsonl(folder / name / f"{file}.jsonl", rows)
         held_out = {"test"} | ({"dev"} if name == "convfinqa" else set())  # as notebook 01 has it
         if held_out.isdisjoint(problem.split for problem in sources.load_source(name, folder).problems):
-            untested.add(name)
+            untested[name] = "no test item among its first records"
     left = [name for name in params.source_names if name not in gone]
-    tested = [name for name in params.benchmark_names if name not in gone and name not in untested]
-    gone |= {name: "no test item among its first records" for name in untested.intersection(params.benchmark_names)}
-    if left and tested:
+    gone |= {name: reason for name, reason in untested.items() if name in params.benchmark_names}
+    if left and (tested := [name for name in params.benchmark_names if name not in gone]):
         return {"source_names": left, "benchmark_names": tested, "data_dir": str(folder)}, gone
     names = {"source_names": ["synthetic", *SHIPPED], "benchmark_names": SHIPPED, "sampling": "balanced"}
     return names | {"data_dir": "finr1/sources/samples"}, gone
@@ -200,7 +170,7 @@ def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[
 
 def small(params: Params, processes: int) -> dict[str, Any]:
     """The sizes of a stage as a rehearsal has them; a batch is still one of whole groups."""
-    values, most = params.model_dump(), MOST.get(params.stage, {})
+    values, most = params.model_dump(), _CHANGES["most"].get(params.stage, {})
     sizes = {name: min(values[name], size) if values[name] >= 0 else size for name, size in most.items()}
     if isinstance(params, GRPOParams):
         sizes |= {name: sizes[name] * params.num_iterations for name in ("max_steps", "save_steps", "eval_steps")}
@@ -221,7 +191,7 @@ def rehearse(
 
     stages = [stage for stage in STAGES if "01" <= stage <= (until or "07_report")]  # 00 measures this machine alone
     asked, folder = list(pipeline.load_preset(preset, run, stages, changes).values()), outputs_root() / run
-    untried, gpus, here, reasons, models = dict(_OUT_OF_REACH), torch.cuda.device_count(), [], {}, {}
+    untried, gpus, here, reasons, models = dict(_CHANGES["out_of_reach"]), torch.cuda.device_count(), [], {}, {}
     untried |= {} if gpus else {"a GPU": "its kernels, its memory, and NCCL between several"}
     url = f"http://127.0.0.1:{serve_stand_in(folder / '01_data' / 'problems.jsonl').server_port}/v1"
     for params in asked:
@@ -240,7 +210,7 @@ def rehearse(
             swaps["num_processes"] = (most, f"GPUs here: {gpus}; cores: {os.cpu_count()}")
             if most == 1 < params.num_processes:
                 untried[f"{params.stage}, distributed {params.distributed}"] = "one process has nobody to share with"
-        for name, value, package, other in _NEEDED:
+        for name, value, package, other in _CHANGES["needed"]:
             if values.get(name) == value and not importlib.util.find_spec(package):
                 swaps[name] = (other, f"{package} is not installed")
         if values.get(f"{role}_backend") in ("endpoint", "transformers", "vllm"):

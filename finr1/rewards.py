@@ -2,8 +2,7 @@
 
 The rewards themselves are functions in the notebook, with TRL's signature `(completions, **columns) -> list of float or
 None`. One of them may carry the mark `is_accuracy = True`: it says whether the answer is right. Where it gives None,
-nobody could judge the answer, and the completion then teaches nothing at all. (TRL itself would add up the rewards that
-are left, as if the answer were wrong.)
+nobody could judge the answer, and the completion then teaches nothing. (TRL itself would add up the other rewards.)
 """
 
 import asyncio
@@ -13,6 +12,8 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +35,21 @@ def grade_completions(completions: Completions, **columns: Any) -> list[float | 
     A gold answer that cannot be read gives None, too. Code with unit tests runs in the sandbox, on all cores.
     """
     texts = [completion[0]["content"] for completion in completions]
-    rows = [{name: columns[name][i] for name in GOLD if name in columns} for i in range(len(texts))]
-    if "code" not in columns["answer_kind"]:
-        return [_grade(text, row) for text, row in zip(texts, rows, strict=True)]
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(_grade, texts, rows))
+    with ThreadPoolExecutor(None if "code" in columns["answer_kind"] else 1) as pool:
+        return list(pool.map(functools.partial(_grade, columns), count(), texts))
 
 
-def _grade(text: str, row: Mapping[str, Any]) -> float | None:
-    try:
-        right = grading.is_correct(text, **_graded_against(row))
-    except ValueError:  # the gold answer cannot be read
-        return None
-    return None if right is None else float(right)
+def _grade(columns: Mapping[str, Sequence], i: int, text: str) -> float | None:
+    with suppress(ValueError):  # the gold answer cannot be read
+        right = grading.is_correct(text, **_graded_against(columns, i))
+        return None if right is None else float(right)
 
 
-def _graded_against(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of one row as arguments of `grading.grade`."""
-    decoded = {name: json.loads(row.get(name) or "null") for name in ("choices", "labels")}
-    others = {name: row[name] for name in GOLD if row.get(name) is not None and name not in decoded}
-    return {"gold": others.pop("solution"), **others, **decoded}
+def _graded_against(columns: Mapping[str, Sequence], i: int) -> dict[str, Any]:
+    """Row `i` as arguments of `grading.grade`."""
+    row = {name: columns[name][i] for name in GOLD if name in columns and columns[name][i] is not None}
+    decoded = {name: json.loads(row.pop(name, "") or "null") for name in ("choices", "labels")}
+    return {"gold": row.pop("solution"), **row, **decoded}
 
 
 def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[Reward]:
@@ -61,16 +57,13 @@ def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[R
 
     Raises `ValueError` for a name without a function, and when two of them are marked `is_accuracy`.
     """
-    functions = [namespace.get(name) for name in names]
-    if missing := [name for name, function in zip(names, functions, strict=True) if not callable(function)]:
-        known = [name for name, value in namespace.items() if name.endswith("_reward") and callable(value)]
-        raise ValueError(
-            f"reward_funcs: no function {', '.join(missing)} in the cells of the recipe; there are {', '.join(known)}"
-        )
-    judges = [name for name, function in zip(names, functions, strict=True) if is_accuracy(function)]
-    if len(judges) > 1:
+    functions = {name: namespace.get(name) for name in names}
+    if missing := ", ".join(name for name in names if not callable(functions[name])):
+        known = ", ".join(name for name, value in namespace.items() if name.endswith("_reward") and callable(value))
+        raise ValueError(f"reward_funcs: no function {missing} in the cells of the recipe; there are {known}")
+    if len(judges := [name for name in names if is_accuracy(functions[name])]) > 1:
         raise ValueError(f"reward_funcs: {' and '.join(judges)} both say whether an answer is right; one of them may")
-    return functions
+    return [functions[name] for name in names]
 
 
 def is_accuracy(reward: Reward) -> bool:
@@ -90,27 +83,22 @@ def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) 
     if verifier is not None:
         verifier.check()
     elif free := sum(row["answer_kind"] == "text" for row in rows):
-        warnings.warn(
-            f"{free} of {len(rows)} problems have free text as answer: what rules can't decide teaches nothing without "
-            "a verifier (verifier_backend)",
-            stacklevel=2,
-        )
+        told = "what rules can't decide teaches nothing without a verifier (verifier_backend)"
+        warnings.warn(f"{free} of {len(rows)} problems have free text as answer: {told}", stacklevel=2)
     return verifier
 
 
 def _has_tests(gold: str) -> bool:
-    try:
+    with suppress(ValueError):
         return sandbox.read_tests(gold) is not None
-    except ValueError:
-        return False
+    return False
 
 
 def verified(reward: Reward, verifier: Verifier | None) -> Reward:
     """`reward` under the same name and mark, with `verifier` asked about each completion for which it gives None.
 
     Logs each step the shares of completions that rules left undecided, and the verifier, too (`verifier/undecided`,
-    `verifier/failed`), and beside each completion what the verifier said (column `verifier` of TRL's record of
-    completions). Without a verifier it is `reward` itself.
+    `verifier/failed`), and beside each completion what the verifier said. Without a verifier it is `reward` itself.
     """
     if verifier is None:
         return reward
@@ -120,19 +108,17 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
         completions: Completions, log_metric=None, log_extra=None, prompts: Sequence | None = None, **columns
     ) -> list[float | None]:
         scores = reward(completions, prompts=prompts, **columns)
-        texts = [completion[0]["content"] for completion in completions]
-        asked = {i: _case(columns, i, texts[i], prompts) for i, score in enumerate(scores) if score is None}
-        undecided = [i for i, case in asked.items() if case is not None]
-        verdicts = verifier([asked[i] for i in undecided]) if undecided else []
-        said = [""] * len(scores)
-        for i, (right, reason) in zip(undecided, verdicts, strict=True):
+        texts, said = [completion[0]["content"] for completion in completions], [""] * len(scores)
+        cases = {i: _case(columns, i, texts[i], prompts) for i, score in enumerate(scores) if score is None}
+        asked = {i: case for i, case in cases.items() if case is not None}
+        verdicts = verifier([*asked.values()]) if asked else []
+        for i, (right, reason) in zip(asked, verdicts, strict=True):
             scores[i] = None if right is None else float(right)
             word = {True: "right", False: "wrong", None: "no verdict"}[right]
             said[i] = f"{word}: {reason}".rstrip(": ")
-        failed = sum(right is None for right, _ in verdicts)
         if log_metric:
-            for name, count in {"undecided": len(verdicts), "failed": failed}.items():
-                log_metric(f"verifier/{name}", count / max(len(scores), 1))
+            log_metric("verifier/undecided", len(verdicts) / max(len(scores), 1))
+            log_metric("verifier/failed", sum(right is None for right, _ in verdicts) / max(len(scores), 1))
         if log_extra:
             log_extra("verifier", said)
         return scores
@@ -142,14 +128,10 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
 
 def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence | None) -> tuple[str, str, str] | None:
     """Question, gold and answer for the verifier of completion `i`; None where the gold answer cannot be read."""
-    row = {name: columns[name][i] for name in GOLD if name in columns}
-    try:
-        grading.grade("?", **_graded_against(row))
-    except ValueError:
-        return None
-    golds = [row["solution"], *row.get("alternatives", ())]
-    question = prompts[i][-1]["content"] if prompts else ""
-    return question, " or ".join(golds), grading.extract_answer(text) or ""
+    with suppress(ValueError):
+        grading.grade("?", **(row := _graded_against(columns, i)))
+        golds, question = [row["gold"], *row.get("alternatives", ())], prompts[i][-1]["content"] if prompts else ""
+        return question, " or ".join(golds), grading.extract_answer(text) or ""
 
 
 def observed(rewards: Sequence[Reward], verifier: Verifier | None, opened: str = "") -> list[Reward]:

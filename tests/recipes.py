@@ -9,7 +9,7 @@ from typing import Any
 
 import nbformat
 
-from finr1 import child, judge, launch
+from finr1 import child, launch
 from finr1.params import STAGES, Params
 from finr1.records import Trace
 
@@ -56,9 +56,17 @@ def cells(notebook: str, *ids: str, **names: Any) -> dict[str, Any]:
 
 @functools.cache
 def rules_judge() -> dict[str, Any]:
-    """What notebook 03 defines to judge by rules."""
-    return cells("03_filtering", "rules-words", "rules-conclusion", "rules-score")
+    """What notebook 03 defines to judge by rules, and by a model."""
+    return cells("03_filtering", "scores", "rules-words", "rules-conclusion", "rules-score", "score-prompt")
 
 
-def score_reasoning(trace: Trace) -> judge.Scores:
+def score_reasoning(trace: Trace) -> Any:
     return rules_judge()["score_reasoning"](trace)
+
+
+def score_prompt(trace: Trace) -> str:
+    return rules_judge()["score_prompt"](trace)
+
+
+def read_scores(reply: str) -> Any:
+    return rules_judge()["read_scores"](reply)

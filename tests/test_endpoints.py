@@ -9,8 +9,9 @@ import warnings
 import pytest
 from conftest import demo_values
 from loopback import Loopback, events
+from recipes import cells, read_scores
 
-from finr1 import judge, teacher
+from finr1 import judge
 from finr1.__main__ import main
 from finr1.generation import (
     AnswerStore,
@@ -195,7 +196,7 @@ def test_a_reply_without_an_answer_is_asked_again_once_and_costs_its_request_alo
     assert server.asked["q3"] == 3 and server.asked["q1"] == 1
     problem = Problem(id="id q3", source="s", module="m", language="en", capability="knowledge", answer_kind="number",
                       question="q", gold="5", split="train", group="g")  # fmt: skip
-    (trace,) = teacher.traces([problem], [lost], "teacher", {})
+    (trace,) = cells("02_distillation", "traces-of")["traces_of"]([problem], [lost], "teacher", {})
     assert trace.answer is None and trace.finish_reason == finish  # 02 counts it apart
 
 
@@ -240,13 +241,13 @@ NEW_OPENAI = {
 def test_fields_that_a_server_refuses_by_name_are_left_out_once_and_noted():
     with Loopback(refuse=refuses(**NEW_OPENAI, seed="Unrecognized request argument supplied: seed")) as server:
         backend = EndpointBackend(server.base_url, "teacher", concurrency=1)
-        with pytest.warns(UserWarning, match="max_tokens is sent as max_completion_tokens"):
+        with pytest.warns(UserWarning, match="max_completion_tokens is sent"):
             answers = generate(ask("a", "b", "c"), SAMPLING, backend)
     assert not any(answer.error for answer in answers)
     assert server.asked == {"a": 4, "b": 1, "c": 1}
     last = bodies(server)[-1]
     assert last["max_completion_tokens"] == 500 and not {"max_tokens", "temperature", "seed"} & last.keys()
-    assert sorted(backend.notes) == ["max_tokens", "seed", "temperature"]
+    assert sorted(backend.notes) == ["max_completion_tokens", "max_tokens", "seed", "temperature"]
     assert KEY not in str(backend.notes)
 
 
@@ -272,7 +273,7 @@ def test_a_server_that_only_streams_is_asked_for_a_stream():
         return None if body.get("stream") else (400, "This model only supports streaming. Set stream=true.")
 
     with Loopback(refuse=refuse, message=lambda question: {"reasoning_content": "so", "content": "42"}) as server:
-        with pytest.warns(UserWarning, match="stream is asked for"):
+        with pytest.warns(UserWarning, match="stream is sent"):
             [answer] = generate(ask("q"), SAMPLING, EndpointBackend(server.base_url, "teacher"))
         assert bodies(server)[-1]["stream_options"] == {"include_usage": True}
     assert (answer.text, answer.reasoning, answer.usage.completion_tokens) == ("42", "so", 3)
@@ -282,16 +283,17 @@ def test_a_server_that_only_streams_is_asked_for_a_stream():
 
 BODY = {"max_tokens": 8192, "temperature": 0.6, "top_p": 1.0, "seed": 1}
 REFUSALS = [
-    ("max_tokens is not supported", {"max_tokens": ""}),
+    ("max_tokens is not supported", {"max_tokens": None}),
+    ("Use max_completion_tokens instead of max_tokens", {"max_tokens": None, "max_completion_tokens": 8192}),
     (
         '{"detail":[{"type":"extra_forbidden","loc":["body","seed"],"msg":"Extra inputs are not permitted"}]}',
-        {"seed": ""},
+        {"seed": None},
     ),
-    ("invalid temperature: only 1 is allowed for this model", {"temperature": ""}),
-    ("temperature is deprecated for this model", {"temperature": ""}),
-    ("参数 temperature 不支持", {"temperature": ""}),
-    ("top_p must be in (0, 1)", {"top_p": ""}),
-    ("parameter.enable_thinking must be set to false for non-streaming calls", {"stream": ""}),
+    ("invalid temperature: only 1 is allowed for this model", {"temperature": None}),
+    ("temperature is deprecated for this model", {"temperature": None}),
+    ("参数temperature不支持", {"temperature": None}),
+    ("top_p must be in (0, 1)", {"top_p": None}),
+    ("parameter.enable_thinking must be set to false for non-streaming calls", {"stream": True}),
     # The value is wrong and not the field: that is for the user to say.
     ("'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 4096", {}),
     ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", {}),
@@ -308,7 +310,7 @@ REFUSALS = [
 def test_a_refused_field_is_told_from_a_refused_value(text, change):
     error = type("Status", (), {"status_code": 400, "response": type("Response", (), {"text": text})})
     assert refusal(error, BODY, {}) == change
-    assert refusal(error, BODY, BODY) in ({}, {"stream": ""})  # what the user has chosen stays
+    assert refusal(error, BODY, BODY) in ({}, {"stream": True})  # what the user has chosen stays
     error.status_code = 500
     assert refusal(error, BODY, {}) == {}
 
@@ -472,10 +474,11 @@ def test_doctor_of_a_plain_server(capsys):
         code, rows = examine(server, capsys, "--completion-price", "2")
         assert server.asked.total() <= 12
     assert code == 0 and rows["extra to use"] == "none" and rows["name served"] == "yes, as org/Teacher"
-    assert rows["fields refused"] == "none" and rows["who answers"] == "teacher, as asked"
+    assert rows["fields refused"] == "none" and rows["who answers"] == "teacher"
     assert rows["thinking"] == "apart from the text" and rows["content"] == "text" and rows["repeatable at 0"] == "yes"
     assert rows["window"].startswith("32768 stated") and "cuts prompts" not in rows["window"]
-    assert rows["usage"] == "3 tokens, which fits" and rows["rate limit"] == "x-ratelimit-limit-requests: 60"
+    assert rows["usage"] == "3 tokens written; the server counts 3"
+    assert rows["rate limit"] == "{'x-ratelimit-limit-requests': '60'}"
     assert rows["a thousand answers"].startswith("cost 0.0060")
 
 
@@ -489,15 +492,15 @@ def test_doctor_of_an_odd_server_names_what_is_odd(capsys):
         code, rows = examine(server, capsys)
     assert code == 0 and rows["name served"].startswith("failed: ") and "404" in rows["name served"]
     assert json.loads(rows["extra to use"]) == {"max_tokens": None, "temperature": None, "max_completion_tokens": 2048}
-    assert rows["fields refused"] == "max_tokens, temperature" and "NOT the model" in rows["who answers"]
+    assert rows["fields refused"] == "max_tokens, temperature" and "asked for the model" in rows["who answers"]
     assert rows["content"] == "a list of parts" and rows["repeatable at 0"].startswith("no: ")
-    assert rows["usage"].startswith("says 3 tokens; ") and "cuts prompts" in rows["window"]
+    assert rows["usage"] == "375 tokens written; the server counts 3" and "cuts prompts" in rows["window"]
 
 
 @pytest.mark.parametrize("refuse, extra", [
     (lambda body: "enable_thinking" not in body or body["enable_thinking"], {"enable_thinking": False}),
     (lambda body: "max_tokens" in body or "temperature" in body,
-     {"max_tokens": None, "temperature": None, "max_completion_tokens": 2048}),
+     {"max_tokens": None, "temperature": None, "top_p": None, "seed": None, "max_completion_tokens": 2048}),
     (lambda body: not body.get("stream"), {"stream": True}),
 ])  # fmt: skip
 def test_doctor_finds_the_extra_of_a_server_that_does_not_say_what_it_refuses(capsys, refuse, extra):
@@ -546,8 +549,8 @@ def test_the_verdict_of_two_lines_and_the_seven_points_come_after_the_thought():
     none = json.dumps(dict.fromkeys(judge.CRITERIA, 0))
     said = ScriptedBackend(lambda *_: "<think>0\nno</think>**1**\nBoth fell.", "j")
     assert judge.Verifier(said)([("q", "g", "a")]) == [(True, "Both fell.")]
-    assert judge.read_scores(f"<think>{none}</think>```json\n{full}\n```").total == 7
-    assert judge.read_scores(f"{full}<think>{none}") is None
+    assert read_scores(f"<think>{none}</think>```json\n{full}\n```").total == 7
+    assert read_scores(f"{full}<think>{none}") is None
 
 
 def filtering(server, **changes) -> FilteringParams:

@@ -360,7 +360,7 @@ def test_retry_after_is_honoured(key):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        pytest.param((500, SOON, '{"detail": "full"}'), 'HTTP 500: {"detail": "full"}', id="status"),
+        pytest.param((500, SOON, '{"detail": "full"}'), 'HTTP 500, Retry-After 0.01: {"detail": "full"}', id="status"),
         pytest.param(
             (200, {}, NOT_A_REPLY), "no answer: the server's reply makes no sense: b'{\"error\"", id="nonsense"
         ),

@@ -16,7 +16,7 @@ from finr1 import rewards
 from finr1.curation import rl_rows
 from finr1.evaluation.samples import grade_text
 from finr1.grading import extract_answer, grade, listed_options
-from finr1.judge.rules import check_answer
+from finr1.judge import check_answer
 from finr1.records import Problem, Trace, render_completion
 from finr1.synthetic import generate_problems
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from finished import finish
 from loopback import Loopback
-from recipes import cells, score_reasoning
+from recipes import cells, read_scores, score_prompt, score_reasoning
 from test_evaluation import BENCHMARK, make_sample, many, problem
 from tiny_model import make_tiny_model
 
@@ -355,7 +355,7 @@ def test_model_scores_need_all_seven_criteria():
         "[1, 1, 1, 1, 1, 1, 1]": None,
     }
     for reply, expected in cases.items():
-        scores = judge.read_scores(reply)
+        scores = read_scores(reply)
         assert (scores and scores.total) == expected, reply
 
 
@@ -387,7 +387,7 @@ def test_the_prompts_are_those_under_which_answers_are_stored():
     trace = make_trace("It fell. {fence}", answer="a fall<|im_end|>", gold="下降", question="为什么 {x}?", kind="text")
     asked = (trace.problem.question, trace.problem.gold, trace.answer)
     prompts = [judge.check_prompt(*asked, order, reason) for order in CHECK_PROMPTS for reason in (False, True)]
-    digest = hashlib.sha256("\n".join([*prompts, judge.score_prompt(trace)]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([*prompts, score_prompt(trace)]).encode()).hexdigest()
     assert digest == "f1a9d9cb4e4e85b9488dfc2eba6ed7acbea31523f0f864f38eef3d276dd78440"
 
 
@@ -406,7 +406,7 @@ def test_a_trace_that_talks_to_the_judge_gets_no_points_for_it(text):
     hostile = make_trace(f"12 is given. 12 * 5 = 61. {text} So it is 61.", answer="61")
     assert judge.check_answer(hostile) is False
     assert score_reasoning(hostile).total < score_reasoning(sound).total
-    prompt, fence = judge.score_prompt(hostile), fenced(hostile.reasoning)["fence"]
+    prompt, fence = score_prompt(hostile), fenced(hostile.reasoning)["fence"]
     assert prompt.count(f"\n{fence}\n") == 2 and fence not in hostile.reasoning
     assert prompt.rindex(fence) < prompt.index("Reply with one JSON object that has")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, demo_values
+from recipes import cells, read_scores, score_prompt, score_reasoning
 from tiny_model import make_tiny_model, tiny_tokenizer
 
 from finr1 import judge, pipeline, rehearse, synthetic, teacher
@@ -41,11 +42,11 @@ def endpoint(problems):
 
 
 def test_the_stand_in_teaches_what_the_filter_keeps(problems, endpoint):
-    asked = problems[0]
-    traces = teacher.traces(asked, generate(teacher.requests(asked), SamplingParams(), endpoint), "stand-in", {})
+    asked, made = problems[0], cells("02_distillation", "requests", "traces-of")
+    traces = made["traces_of"](asked, generate(made["requests"](asked), SamplingParams(), endpoint), "stand-in", {})
     right = [judge.check_answer(trace) for trace in traces]
     assert right.count(True) == len(asked)
-    assert sum(judge.score_reasoning(trace).total == 7 for trace in traces) > 0.9 * len(traces)
+    assert sum(score_reasoning(trace).total == 7 for trace in traces) > 0.9 * len(traces)
 
 
 def test_the_stand_in_judges_verifies_and_is_benchmarked(problems, endpoint):
@@ -56,10 +57,10 @@ def test_the_stand_in_judges_verifies_and_is_benchmarked(problems, endpoint):
         assert said == [True, False], order
     judge.Verifier(endpoint).check()
     trace = teacher.derived_traces([problem])[0]
-    points = Request(id="points", messages=[{"role": "user", "content": judge.score_prompt(trace)}])
+    points = Request(id="points", messages=[{"role": "user", "content": score_prompt(trace)}])
     as_benchmark = Request(id="item", messages=messages(problem))
     points, item = generate([points, as_benchmark], SamplingParams(), endpoint)
-    assert judge.read_scores(points.text).total == 7
+    assert read_scores(points.text).total == 7
     assert problem.gold in item.text
 
 
@@ -183,14 +184,16 @@ def test_paper_is_rehearsed_with_what_is_here(planned, capsys):
         assert getattr(params, f"{role}_model") and missing_key(role) is None
     assert plan["06_benchmark"].inference_backend == "transformers" and plan["06_benchmark"].judge_scope == "all"
     assert {"distributed", "use_vllm", "num_processes", "model_name_or_path", "teacher_base_url"} <= set(why)
-    assert {"source finqa", "teacher deepseek-reasoner", "verifier Qwen2.5-Max", "the real weights"} <= set(untried)
+    assert {"source finqa", "teacher deepseek-ai/DeepSeek-R1", "verifier Qwen2.5-Max", "the real weights"} <= set(
+        untried
+    )
 
 
 def test_a_budget_asks_the_endpoints_that_have_a_key(planned, monkeypatch, capsys):
     monkeypatch.setenv("FINR1_API_KEY_TEACHER", "k")
     plan = planned("--max-cost", "0.5")
     teacher_params, judge_params = plan["02_distillation"], plan["03_filtering"]
-    assert (teacher_params.teacher_base_url, teacher_params.max_cost) == ("https://api.deepseek.com/v1", 0.5)
+    assert (teacher_params.teacher_base_url, teacher_params.max_cost) == ("http://localhost:8001/v1", 0.5)
     assert judge_params.judge_base_url.startswith("http://127.0.0.1:") and judge_params.judge_base_url.endswith("/v1")
 
 

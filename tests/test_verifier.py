@@ -323,6 +323,6 @@ def test_a_local_model_verifies_too(tiny, tmp_path):
     (case,) = verifier([("", GOLD, FALL)])
     assert case[0] is None and case[1].startswith("neither 1 nor 0")
     assert len(verifier.store.answers) == 1
-    with pytest.raises(GenerationError, match="no verdict on a plain case"):
+    with pytest.raises(GenerationError, match="no verdict on 1 of 1 plain cases"):
         verifier.check()
     verifier.backend.unload()

@@ -81,10 +81,8 @@ class Job(NamedTuple):
     key: str
 
     def completion(self, text: str, reasoning: str | None = None, **more: Any) -> Completion:
-        """`text` as the answer to this job, with `more` fields; without `reasoning`, it is read from the think block.
-
-        Templates that prefill `<think>` leave only the closing tag, and a cut answer has only the opening one.
-        """
+        """`text` as the answer to this job, with `more` fields; `reasoning` is read from the think block, if any."""
+        # Templates that prefill `<think>` leave only the closing tag, and a cut answer has only the opening one.
         head, closing, _ = text.partition("</think>")
         if reasoning is None and (closing or "<think>" in head):
             reasoning = head.split("<think>", 1)[-1].strip()
@@ -215,6 +213,11 @@ class Budget:
         if self.max_cost is not None and not (self.prompt_price or self.completion_price):
             raise ValueError("max_cost needs prompt_price or completion_price above 0")
 
+    def cost(self, usage: Usage) -> float | None:
+        """Of one answer; None where the server does not count what has a price."""
+        counts = ((usage.prompt_tokens, self.prompt_price), (usage.completion_tokens, self.completion_price))
+        return None if any(n is None and price for n, price in counts) else sum((n or 0) * p for n, p in counts) / 1e6
+
 
 @dataclass
 class Progress:
@@ -251,8 +254,8 @@ def generate(
     No further request is begun once `budget` is spent (or can't be kept, because the server counts no tokens), or once
     one has failed for good; those under way are answered and stored. Then `GenerationError` is raised. With
     `on_error="none"` failures end nothing, and each request without an answer gets a completion with `error` set, which
-    is not stored: running again asks again. Replies without an answer in them (`finish_reason` "empty" or "thought")
-    are such failures, which raise only where they are more than one in twenty: few are the model's, many the server's.
+    is not stored: running again asks again. So are replies without an answer in them (`finish_reason` "empty" or
+    "thought"), which raise only where they are more than one in twenty.
     """
     if store is not None and not store.asking:
         with store.turn():  # whoever waited here finds the other's answers in the store, and pays for none twice
@@ -275,8 +278,11 @@ def generate(
             return f"the budget of {budget.max_cost} cannot be kept, the server counts no tokens"
         if budget.max_cost is not None and progress.cost >= budget.max_cost:
             return f"the budget of {budget.max_cost} is spent"
-        many = broken or progress.failed > max(8, progress.answered / 20)
-        return "another request failed" if on_error == "raise" and many else ""
+        return "another request failed" if on_error == "raise" and failing() else ""
+
+    def failing() -> bool:  # few replies without an answer are the model's, many the server's
+        most = max(min(8, progress.total / 20), (progress.reused + progress.answered) / 20)
+        return broken or progress.failed > most
 
     started, told, broken = time.monotonic(), 0.0, False
     with closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
@@ -286,14 +292,13 @@ def generate(
                 group = [completion if completion.error else store.answers[completion.key] for completion in group]
             for completion in group:
                 answers[completion.key] = completion
-                prompt, written = completion.usage.prompt_tokens, completion.usage.completion_tokens
-                counts = ((prompt, budget.prompt_price), (written, budget.completion_price))
-                progress.failed += completion.error is not None
+                cost, lost = budget.cost(completion.usage), completion.error is not None
                 broken |= completion.finish_reason == "error"
-                progress.answered += completion.error is None
-                progress.uncounted += completion.error is None and any(n is None and price for n, price in counts)
-                progress.tokens += written or 0
-                progress.cost += sum((n or 0) * price for n, price in counts) / 1e6
+                progress.failed += lost
+                progress.answered += not lost
+                progress.uncounted += cost is None and completion.finish_reason != "error"
+                progress.tokens += completion.usage.completion_tokens or 0
+                progress.cost += cost or 0.0
             progress.seconds = time.monotonic() - started
             if on_progress is not None and progress.seconds - told >= 1.0:
                 told = progress.seconds
@@ -301,10 +306,10 @@ def generate(
     if on_progress is not None:
         on_progress(progress)
 
-    answers |= {key: job.failure(f"not asked: {why_stop()}") for key, job in unique.items() if key not in answers}
-    failures = [answer for answer in answers.values() if answer.error is not None]
-    broken = any(answer.finish_reason == "error" for answer in failures)
-    if on_error == "raise" and (broken or 20 * len(failures) > len(answers)):
+    unasked = {key: job.failure(f"not asked: {why_stop()}") for key, job in unique.items() if key not in answers}
+    answers |= unasked
+    if on_error == "raise" and (unasked or failing()):
+        failures = [answer for answer in answers.values() if answer.error is not None]
         first = f"the first, {failures[0].id!r}: {failures[0].error}"
         raise GenerationError(f"{len(failures)} of {progress.total} requests have no answer; {first}")
     return [answers[job.key].model_copy(update={"id": job.request.id, "sample": job.sample}) for job in jobs]

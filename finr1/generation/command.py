@@ -1,4 +1,4 @@
-"""`python -m finr1 generate`: the suite's endpoint client for anyone's prompts.
+"""`python -m finr1 generate`: the suite's endpoint client for anyone's prompts; `doctor` looks at an endpoint first.
 
 Input is JSONL, one row `{"id", "messages"}` per request; output has one row per answer, in the same order. Answers lie
 beside it, in `NAME.answers.jsonl`, as soon as they arrive: the same command again asks only for the missing ones.
@@ -16,35 +16,23 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finr1.generation.answering import AnswerStore, Budget, GenerationError, Request, SamplingParams, generate
-from finr1.generation.endpoint import DEFAULT_KEY_ENV, EndpointBackend, whole
+from finr1.generation.doctor import diagnose
+from finr1.generation.endpoint import EndpointBackend, whole
+from finr1.paths import data_beside
 from finr1.records import write_jsonl
+
+_OPTIONS = data_beside(__file__, "command.yaml")
+_TYPES = {"str": str, "int": int, "float": float, "path": Path}
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `generate` to the commands of `python -m finr1`."""
-    about = "answers prompts with any OpenAI-compatible endpoint; the same command again asks for the missing ones"
-    parser = commands.add_parser("generate", help=about, description=about)
-    parser.set_defaults(command=answer_file)
-    parser.add_argument("--input", type=Path, required=True, help='JSONL of {"id", "messages"}')
-    parser.add_argument("--output", type=Path, required=True, help="JSONL of answers; run again = resume")
-    add_endpoint(parser)
-    parser.add_argument("--concurrency", type=int, default=32, help="requests under way at once")
-    parser.add_argument("--temperature", type=float, default=0.6, help="0: greedy")
-    parser.add_argument("--top-p", type=float, default=1.0, help="nucleus (default: 1, all tokens)")
-    parser.add_argument("--max-tokens", type=int, default=4096, help="longest answer, reasoning included")
-    parser.add_argument("--num-samples", type=int, default=1, help="answers for each request")
-    parser.add_argument("--seed", type=int, default=0, help="of the first sample; sample k has seed + k")
-    parser.add_argument("--max-cost", type=float, help="stop when so much is spent; needs the prices")
-
-
-def add_endpoint(parser: argparse.ArgumentParser) -> None:
-    """Add what says which endpoint is asked, and how."""
-    parser.add_argument("--base-url", required=True, help="such as https://api.deepseek.com/v1")
-    parser.add_argument("--model", required=True, help="its name at the endpoint")
-    parser.add_argument("--extra", help='JSON for each request\'s body; null removes a field: {"max_tokens": null}')
-    parser.add_argument("--prompt-price", type=float, default=0.0, help="for a million prompt tokens")
-    parser.add_argument("--completion-price", type=float, default=0.0, help="for a million completion tokens")
-    parser.add_argument("--api-key-env", default=DEFAULT_KEY_ENV, help="environment variable that holds the key")
+    """Add `generate` and `doctor` to the commands of `python -m finr1`."""
+    for name, command in {"generate": answer_file, "doctor": diagnose}.items():
+        about = _OPTIONS["about"][name]
+        parser = commands.add_parser(name, help=about, description=about)
+        parser.set_defaults(command=command)
+        for option, how in (_OPTIONS[name] | _OPTIONS["endpoint"]).items():
+            parser.add_argument(option, **how | {"type": _TYPES[how.get("type", "str")]})
 
 
 def answer_file(options: argparse.Namespace) -> int:
@@ -84,10 +72,9 @@ def read_requests(path: Path) -> list[Request]:
             if line := line.removeprefix(codecs.BOM_UTF8).strip():  # joined files have several
                 row = whole(json.dumps(json.loads(line), ensure_ascii=False))
                 requests.append(Request.model_validate_json(row))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "row"
-            raise ValueError(f"{path}, line {number}: {where}: {first['msg']}") from None
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: row: Invalid JSON: {error}") from None
+            told = {"loc": (), "msg": f"Invalid JSON: {error}"}
+            told = error.errors()[0] if isinstance(error, ValidationError) else told
+            where = ".".join(map(str, told["loc"])) or "row"
+            raise ValueError(f"{path}, line {number}: {where}: {told['msg']}") from None
     return requests

@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import re
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from finr1.generation.answering import Completion, GenerationError, Job, Request, SamplingParams
-from finr1.generation.command import add_endpoint
+import httpx2
+
+from finr1.generation.answering import Budget, Completion, GenerationError, Job, Request, SamplingParams
 from finr1.generation.endpoint import EndpointBackend, same_model
 
 QUESTION = "What is 17 + 25? Answer with the number."
@@ -18,141 +21,104 @@ _NEEDS = ({}, {"stream": True}, {"enable_thinking": False}, {"temperature": 1}, 
 _WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length")
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `doctor` to the commands of `python -m finr1`."""
-    about = "asks an endpoint a dozen cheap questions: what it refuses, counts and cuts, and which --extra it needs"
-    parser = commands.add_parser("doctor", help=about, description=about)
-    parser.set_defaults(command=diagnose)
-    add_endpoint(parser)
-    parser.add_argument("--max-tokens", type=int, default=2048, help="longest answer, reasoning included")
-
-
 def diagnose(options: argparse.Namespace) -> int:
-    """Print a row for each probe, a failed one, too. Returns 0 when the endpoint answers, 1 if not, 2 for bad input."""
+    """Print a row for each of `PROBES`, a failed one, too. Returns 0 for an answer, 1 for none, 2 for bad input."""
     try:
         doctor = Doctor(options)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     warnings.simplefilter("ignore")  # the table says it
-    for title in ("name served", "answer", "fields refused", "who answers", "thinking", "content", "window", "usage",
-                  "repeatable at 0", "rate limit", "a thousand answers"):  # fmt: skip
+    for title, probe in PROBES.items():
         try:
-            said = getattr(doctor, title.replace(" ", "_"))()
+            if doctor.first is None and title not in ("name served", "answer"):
+                raise GenerationError("there is no answer to look at")
+            said = probe(doctor)
         except Exception as error:
             said = f"failed: {error if isinstance(error, GenerationError) else doctor.backend._reason(error)}"
-        print(f"{title:20}{doctor.backend._clean(said)}", flush=True)
+        print(f"{title:20}{doctor.backend._clean(' '.join(said.split()))}", flush=True)
     print(f"{'extra to use':20}{json.dumps(doctor.extra) if doctor.extra else 'none'}")
-    return 0 if doctor.__dict__.get("first") else 1
+    return 0 if doctor.first else 1
 
 
 class Doctor:
-    """The probes of one endpoint, each named after its row, whose text it returns. Most look at the first answer."""
-
-    first: Completion
+    """What the probes share: the endpoint, its first answer, and the probes that take more than an expression."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         where = (options.base_url, options.model, options.api_key_env)
         self.backend = EndpointBackend(*where, timeout=120.0, max_retries=2, extra=options.extra)
-        self.options, self.raw, self.listed = options, {}, {}
-
-    def __getattr__(self, name: str) -> Any:
-        raise GenerationError("there is no answer to look at")  # `first`, as long as there is none
+        self.sampling = SamplingParams(max_tokens=options.max_tokens)
+        self.budget = Budget(None, options.prompt_price, options.completion_price)
+        self.first: Completion | None = None
+        self.listed: dict[str, Any] = {}
 
     @property
     def extra(self) -> dict[str, Any]:
         """What was found to be needed, beside what the user gave."""
-        changes = self.backend.changes
-        found = {name: True if name == "stream" else None for name in changes}
-        return {**self.backend.extra, **found, **dict.fromkeys(filter(None, changes.values()), self.options.max_tokens)}
+        return {**self.backend.changes, **self.backend.extra}
 
     def ask(self, text: str = QUESTION, **extra: Any) -> Completion:
         job = Job(Request(id="doctor", messages=[{"role": "user", "content": text}]), 0, "")
         known, self.backend.extra = self.backend.extra, {**self.backend.extra, **extra}
-        [[answer]] = self.backend.complete([job], SamplingParams(max_tokens=self.options.max_tokens), lambda: False)
+        [[answer]] = self.backend.complete([job], self.sampling, lambda: False)
         self.backend.extra = known
-        if answer.finish_reason == "error":
-            raise GenerationError(answer.error)
         return answer
 
     def works(self, extra: dict[str, Any]) -> bool:
-        try:
-            return bool(self.ask(**extra))
-        except GenerationError:
-            return False
+        return self.ask(**extra).finish_reason != "error"
 
     def name_served(self) -> str:
-        import openai
-
-        http = openai.DefaultHttpxClient(follow_redirects=False, trust_env=not self.backend._is_local)
-        where = {"base_url": self.backend.base_url, "api_key": self.backend._key(), "max_retries": 1, "timeout": 30.0}
-        with openai.OpenAI(**where, http_client=http) as client:
-            names = {str(model.id): model.model_dump() for model in client.models.list().data}
-        self.listed = next((names[name] for name in names if same_model(self.backend.model, name)), {})
-        others = f"not among the {len(names)} listed: {', '.join([*names][:8])}"
-        return f"yes, as {self.listed['id']}" if self.listed else others
+        asked = self.backend
+        at, headers = f"{asked.base_url.rstrip('/')}/models", {"Authorization": f"Bearer {asked._key()}"}
+        reply = httpx2.get(at, headers=headers, timeout=30.0, trust_env=not asked._is_local).raise_for_status()
+        names = {str(model["id"]): model for model in reply.json()["data"]}
+        name = next((name for name in names if same_model(asked.model, name)), None)
+        self.listed = names.get(name, {})
+        return f"yes, as {name}" if name else f"not among the {len(names)} listed: {', '.join([*names][:8])}"
 
     def answer(self) -> str:
-        told = ""
-        try:
-            self.first = self.ask()
-        except GenerationError as error:  # refused, and not said what: the smallest body, then field by field
-            refused = "HTTP 400" in str(error) or "HTTP 422" in str(error)
-            need = next((need for need in _NEEDS if refused and self.works(_FIELDS | need)), None)
-            if need is None:
-                raise
-            kept = {**_FIELDS, **need}
-            for name in _FIELDS.keys() - need.keys():
-                less = {other: value for other, value in kept.items() if other != name}
-                kept = less if self.works(less) else kept
-            longest = {"max_completion_tokens": self.options.max_tokens} if "max_tokens" in kept else {}
-            self.backend.extra |= kept | (longest if self.works(kept | longest) else {})
-            self.first, told = self.ask(), f", with the extra below; without it {error}"
-        self.raw = self.backend.last.json() if self.backend.last.content.lstrip()[:1] == b"{" else {}
-        return f"{self.first.error or repr(self.first.text[-60:])}{told}"
-
-    def fields_refused(self) -> str:
-        return self.first and (", ".join(name for name, value in self.extra.items() if value is None) or "none")
-
-    def who_answers(self) -> str:
-        if (model := self.first.model) is None:
-            return "the reply does not say"
-        return f"{model}, {'as asked' if same_model(self.backend.model, model) else 'NOT the model asked for'}"
+        first, told = self.ask(), ""
+        if first.finish_reason == "error":
+            # Refused, and not said what: with one field more, or with the smallest body and then that.
+            needs = [less | need for less in ({}, _FIELDS) for need in _NEEDS][1:]
+            refused = re.search("HTTP 4(00|22)", first.error)
+            found = next((need for need in needs if refused and self.works(need)), None)
+            if found is None:
+                raise GenerationError(first.error)
+            longest = found | {"max_completion_tokens": self.sampling.max_tokens}
+            self.backend.extra |= longest if "max_tokens" in found and self.works(longest) else found
+            first, told = self.ask(), f", with the extra below; without it {first.error}"
+        self.first, self.came = first, re.sub(r"\s", "", self.backend.last.text)  # as the server wrote it
+        self.counted = ", ".join(re.findall(r'"(?:completion|output)_tokens":(\d+)', self.came))
+        return f"{first.error or repr(first.text[-60:])}{told}"
 
     def thinking(self) -> str:
+        if self.first.finish_reason in ("thought", "length"):
+            return "the answer is in it, or cut off: another reasoning parser at the server, or a larger --max-tokens"
         where = "in the text, in tags" if "think" in self.first.text else "apart from the text"
-        where = "none is sent" if self.first.reasoning is None else where
-        if self.first.finish_reason == "thought":
-            where = "holds the answer, and the text is empty: the server's reasoning parser does not fit the model"
-        return f"{where}; cut off: a larger --max-tokens" if self.first.finish_reason == "length" else where
+        return "none is sent" if self.first.reasoning is None else where
 
-    def content(self) -> str:
-        parts = self.first and self.raw and isinstance(self.raw["choices"][0]["message"].get("content"), list)
-        return ("a list of parts" if parts else "text") if self.raw else "a stream of events, which is read"
+    def price(self) -> str:
+        cost = self.budget.cost(self.first.usage)
+        return "no count of tokens: max_cost can't be kept" if cost is None else f"cost {1000 * cost:.4f}, if as short"
 
     def window(self) -> str:
-        stated = next((self.listed[name] for name in _WINDOWS if self.first and self.listed.get(name)), "not")
-        read = self.ask(f"{_LONG}\n\n{QUESTION}").usage.prompt_tokens
-        cut = [self.backend.notes[name] for name in ("prompt", "window") if name in self.backend.notes]
-        return ": ".join([f"{stated} stated; {len(_LONG)} bytes are read as {read} tokens", *cut])
+        stated = next((self.listed[name] for name in _WINDOWS if self.listed.get(name)), "not")
+        read, notes = self.ask(f"{_LONG}\n\n{QUESTION}").usage.prompt_tokens, self.backend.notes
+        cut = notes.get("prompt") or notes.get("window") or "nothing is cut"
+        return f"{stated} stated; {len(_LONG)} bytes are read as {read} tokens: {cut}"
 
-    def usage(self) -> str:
-        counted, said = self.first.usage.completion_tokens, (self.raw.get("usage") or {}).get("completion_tokens")
-        if counted is None:
-            return "nothing is counted: max_cost can't be kept"
-        honest = not self.raw or counted == said
-        return f"{counted} tokens, which fits" if honest else f"says {said} tokens; {counted} with the thought"
 
-    def repeatable_at_0(self) -> str:
-        return "yes" if self.first.tagged == self.ask().tagged else "no: the same request gave another answer"
-
-    def rate_limit(self) -> str:
-        headers = self.first and self.backend.last.headers
-        stated = [f"{name}: {value}" for name, value in headers.items() if "ratelimit" in name.lower()]
-        return ", ".join(stated) or "none is stated"
-
-    def a_thousand_answers(self) -> str:
-        (_, read), (_, written) = self.first.usage
-        cost = ((read or 0) * self.options.prompt_price + (written or 0) * self.options.completion_price) / 1e3
-        priced = f"cost {cost:.4f}" if cost else "no --prompt-price or --completion-price"
-        return f"{priced}; of a question as short as this, {read} tokens read and {written} written each"
+PROBES: dict[str, Callable[[Doctor], str]] = {
+    "name served": Doctor.name_served,
+    "answer": Doctor.answer,
+    "fields refused": lambda d: ", ".join(name for name, value in d.extra.items() if value is None) or "none",
+    "who answers": lambda d: d.backend.notes.get(d.first.model) or d.first.model or "the reply does not say",
+    "thinking": Doctor.thinking,
+    "content": lambda d: "a list of parts" if '"content":[' in d.came else "text",
+    "window": Doctor.window,
+    "usage": lambda d: f"{d.first.usage.completion_tokens} tokens written; the server counts {d.counted or 'none'}",
+    "repeatable at 0": lambda d: "yes" if d.first.tagged == d.ask().tagged else "no: another answer, asked again",
+    "rate limit": lambda d: str({k: v for k, v in d.backend.last.headers.items() if "ratelimit" in k} or "not stated"),
+    "a thousand answers": Doctor.price,
+}

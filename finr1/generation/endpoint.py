@@ -22,24 +22,13 @@ import httpx2
 
 from finr1.generation.answering import Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams
 from finr1.grading.extraction import after_thought
+from finr1.paths import data_beside
 
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
+_WORDS = data_beside(__file__, "endpoint.yaml")
 _MOST_TOKENS = 10**8  # of one request; a server that counts more lies
 _NO_ANSWER = {"empty": "an empty answer", "thought": "no answer after the thought"}
 _OURS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream_options")
-# How servers refuse a field, and (_OF_VALUES) the value of one, such as more tokens than fit: the request's own fault.
-_REFUSED = (
-    r"unsupported|n.t support|unrecogni|unknown|unexpected|not (permitted|allowed)|extra|deprecated|instead|不支持"
-)
-_OF_CHOICES = r"both|together|only|must be (set to )?1\b|同时"
-_OF_VALUES = (
-    r"too (large|long|big|high|low)|context|window|exceed|m(ax|in)imum|between|range|up to|at (least|most)|positive|"
-    r"(greater|less|more|fewer) than|[<>]=?\s*\d|大于|小于|范围|超|最[大多长]"
-)
-# What may follow the name of one and the same model: a revision, a version, a date, a channel.
-_SUFFIX = re.compile(
-    r"(@[\w.-]+|[-_:](v\d+(\.\d+)*|0\d\d|(\d{4}|\d{6}|\d{8})|(\d{4}-)?\d\d-\d\d|\d{4}-\d\d|latest|preview|exp|free|0))+"
-)
 
 
 @dataclass
@@ -60,12 +49,11 @@ class EndpointBackend(Backend):
     extra: Mapping[str, Any] | str | None = None  # more for each request's body, see `read_extra`
     only_model: bool = False  # a reply from another model is a failure; else it is noted
     notes: dict[str, str] = field(default_factory=dict)  # what is not as asked, each told once as a warning
-    changes: dict[str, str] = field(default_factory=dict)  # fields that the server refuses: their other names, or ""
+    changes: dict[str, Any] = field(default_factory=dict)  # an extra, too: what the server was found to want
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
-        more = url.username or url.password or url.query or url.fragment
-        if url.scheme not in ("http", "https") or not url.hostname or more:
+        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query or url.fragment:
             # Not quoted: it may hold a key.
             raise ValueError("base_url must be a bare address such as https://api.deepseek.com/v1, without a key in it")
         if self.concurrency < 1:
@@ -107,15 +95,14 @@ class EndpointBackend(Backend):
     def _client(self) -> Any:  # an AsyncOpenAI
         import openai
 
-        async def refuse_nonsense(response: httpx2.Response) -> None:
+        async def read(response: httpx2.Response) -> None:
             """A success without an answer is an attempt that failed: `openai` tries again."""
             if response.is_success:
-                await response.aread()
+                content = await response.aread()
                 try:
-                    read_reply(response.content)
+                    response.extensions["reply"] = read_reply(content)
                 except ValueError:
-                    reason = f"the server's reply makes no sense: {response.content[:1000]!r}"
-                    raise httpx2.RemoteProtocolError(reason) from None
+                    raise httpx2.RemoteProtocolError(f"the server's reply makes no sense: {content[:1000]!r}") from None
 
         client = openai.AsyncOpenAI(
             api_key=self._key(),
@@ -126,7 +113,7 @@ class EndpointBackend(Backend):
             http_client=openai.DefaultAioHttpClient(
                 follow_redirects=False,  # the key is for this address alone
                 trust_env=not self._is_local,  # the environment's proxy can't reach this machine's servers
-                event_hooks={"response": [refuse_nonsense]},
+                event_hooks={"response": [read]},
             ),
         )
         client.organization = client.project = None  # an account at OpenAI is nobody else's business
@@ -136,66 +123,56 @@ class EndpointBackend(Backend):
         """The answer, or the reason why there is none."""
         try:
             answer = await self._try(client, job, sampling, 0)
-            if answer.error and answer.finish_reason != "error":  # a reply, and no answer in it
-                first, answer = answer, await self._try(client, job, sampling, 1)
-                paid = [(name, n, getattr(first.usage, name)) for name, n in answer.usage if n is not None]
-                answer.usage = answer.usage.model_copy(update={name: n + (more or 0) for name, n, more in paid})
+            if answer.finish_reason in _NO_ANSWER:  # once more, with another seed: with the same a server says the same
+                first, answer = answer, await self._try(client, job, sampling, 2**20)
+                paid = {name: n + (getattr(first.usage, name) or 0) for name, n in answer.usage if n is not None}
+                answer.usage = answer.usage.model_copy(update=paid)
             return answer
         except Exception as error:  # one request must not end all others
             return job.failure(self._reason(error))
 
-    async def _try(self, client: Any, job: Job, sampling: SamplingParams, again: int) -> Completion:
+    async def _try(self, client: Any, job: Job, sampling: SamplingParams, seed: int) -> Completion:
         changes, refused = dict(self.changes), None
         while True:
-            body = self._body(job, sampling, changes, again)
+            body = self._body(job, sampling, changes, seed)
             try:  # not `chat.completions.create`: it reads replies more slowly and less strictly
-                response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+                self.last = response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
                 break
             except Exception as error:
                 refused = refused or error
                 if not (change := refusal(error, body, self.extra)):
                     raise refused from refused.__cause__
                 changes |= change
-        for name, other in changes.items():  # only now: what did not help is forgotten
-            done = "asked for" if name == "stream" else f"sent as {other}" if other else "left out"
-            self._note(name, f"the server wants it so: {name} is {done}")
+        for name, value in changes.items():  # only now: what did not help is forgotten
+            self._note(name, f"the server wants it so: {name} is {'left out' if value is None else 'sent'}")
         self.changes |= changes
-        self.last, reply = response, read_reply(response.content)
-        answer = job.completion(**reply)
+        answer = job.completion(**response.extensions["reply"])
         self._compare(body, answer)
         if answer.model and not same_model(self.model, answer.model):
             told = f"asked for the model {self.model}, the server's reply is from {answer.model}"
             self._note(answer.model, told)
             if self.only_model:
                 return job.failure(f"{self.base_url}: {told}")
-        if answer.finish_reason in _NO_ANSWER:
-            said = f"{self.base_url}: {_NO_ANSWER[answer.finish_reason]}, twice: {response.content[:300]!r}"
-            answer.error = self._clean(said)
+        if said := _NO_ANSWER.get(answer.finish_reason):
+            answer.error = self._clean(f"{self.base_url}: {said}, twice: {response.content[:300]!r}")
         return answer
 
-    def _body(self, job: Job, sampling: SamplingParams, changes: Mapping[str, str], again: int) -> dict[str, Any]:
-        """The request: `extra` over our fields, and all that without what the server refuses."""
-        decoding = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
-        # The second time with another seed: with the same one a server may say the same.
-        decoding["seed"] = sampling.seed + job.sample + again * 2**20
-        body = {"model": self.model, "messages": job.request.messages, **decoding, **self.extra}
-        if "stream" in changes:
-            body["stream"] = True
+    def _body(self, job: Job, sampling: SamplingParams, changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """The request: over our fields what the server wants, and over that the user's `extra`."""
+        ours = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
+        ours["seed"] = sampling.seed + job.sample + seed
+        wanted = {name: sampling.max_tokens if name == "max_completion_tokens" else n for name, n in changes.items()}
+        body = {"model": self.model, "messages": job.request.messages, **ours, **wanted, **self.extra}
         if body.get("stream"):  # else many servers count nothing
             body.setdefault("stream_options", {"include_usage": True})
-        for name, other in changes.items():
-            value = body.pop(name, None) if name != "stream" else None
-            body |= {other: value} if other and value is not None else {}
         return {name: value for name, value in body.items() if value is not None}
 
     def _compare(self, body: Mapping[str, Any], answer: Completion) -> None:
         """Note a server that reads or writes less than it is asked to, as Ollama does with a small `num_ctx`."""
         limit, (_, read), (_, written) = body.get("max_tokens") or body.get("max_completion_tokens"), *answer.usage
         if answer.finish_reason == "length" and isinstance(limit, int) and written and written < limit:
-            told = f"an answer was cut after {written} tokens, though {limit} may be written: the server's window"
-            self._note(
-                "window", f"{told} holds {written + (read or 0)}, prompt included (Ollama: num_ctx); make it larger"
-            )
+            told = f"an answer was cut after {written} tokens, though {limit} may be written: make the server's window"
+            self._note("window", f"{told} larger (Ollama: num_ctx); it holds {written + (read or 0)}, prompt included")
         asked = sum(len(m["content"].encode()) for m in body["messages"] if isinstance(m.get("content"), str))
         if read and asked > max(4000, 8 * read):
             self._note("prompt", f"a prompt of {asked} bytes was counted as {read} tokens: the server cuts prompts")
@@ -207,16 +184,12 @@ class EndpointBackend(Backend):
 
     def _reason(self, error: Exception) -> str:
         """The one place where an exception becomes words: address, status, what to do. Never the key."""
-        status, text = getattr(error, "status_code", None), f"no answer: {str(error.__cause__ or '') or error}"
-        if status is not None:  # `error.message` has what OpenAI's servers say, and drops what others do
-            header = {"Location": status < 400, "Retry-After": status in (429, 503)}
-            told = [f", {name} {error.response.headers.get(name)}" for name, counts in header.items() if counts]
-            text = f"HTTP {status}{''.join(told)}: {error.response.text}"
-        advice = dict.fromkeys((401, 403), f"the key in {self.api_key_env} was refused")
-        advice |= dict.fromkeys((301, 302, 303, 307, 308), "a redirect; put the new address into base_url")
-        advice[404] = "no such model, or no such address"
-        if status in advice:
-            text = f"{advice[status]}: {text}"
+        text = f"no answer: {str(error.__cause__ or '') or error}"
+        if status := getattr(error, "status_code", None):  # `error.message` drops what servers say besides OpenAI's
+            headers = [(name, error.response.headers.get(name)) for name in ("Location", "Retry-After")]
+            told = "".join(f", {name} {value}" for name, value in headers if value)
+            advice = f"{_WORDS['advice'][status]}: " if status in _WORDS["advice"] else ""
+            text = f"{advice.format(key=self.api_key_env)}HTTP {status}{told}: {error.response.text}"
         return self._clean(f"{self.base_url}: {text}")
 
     def _clean(self, text: str) -> str:
@@ -241,36 +214,35 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
     except (TypeError, ValueError):
         raise ValueError('should be a JSON object such as {"max_tokens": null, "seed": 1}') from None
     keys = [key, *(value.strip() for name, value in os.environ.items() if re.match("(FINR1|OPENAI)_API_KEY", name))]
-    secret = r'(?i)"[^"]*(api_?-?key|secret|password|authorization|bearer)[^"]*":|"(token|key)":|"(sk-|bearer )'
-    if re.search(secret, text) or any(len(key) > 7 and key in text for key in keys):  # not quoted
+    if re.search(_WORDS["secret"], text, re.I) or any(len(key) > 7 and key in text for key in keys):  # not quoted
         raise ValueError("holds a key, which would be stored with every answer: keys come from the environment alone")
     if fixed := {"model", "messages"} & extra.keys():
         raise ValueError(f"{min(fixed)} is what is asked, not how")
     return extra
 
 
-def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, str]:
-    """The field of `body` that a server refuses by name: {name: the name it wants instead, or ""}; else empty.
+def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What to change in `body` (as an `extra`) after a server refused one of our fields by name; else empty.
 
-    A field of `chosen` is the user's own. A server that answers only in a stream is given one ("stream").
+    A field of `chosen` is the user's own. A server that answers only in a stream is given one.
     """
     text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
-    places = {name: re.search(rf"\b{name}\b", text) for name in _OURS if name in body and name not in chosen}
-    named = sorted((found.start(), name) for name, found in places.items() if found)
+    says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
+    named = [name for name in re.findall("[a-z_]+", text) if name in _OURS and name in body and name not in chosen]
     if named:  # of temperature and top_p, which may not go together, top_p
-        name = "top_p" if {"top_p", "temperature"} <= {name for _, name in named} else named[0][1]
-        plain = _REFUSED if "max" in name else f"{_REFUSED}|{_OF_CHOICES}"
-        if re.search(plain, text, re.I) or not re.search(_OF_VALUES, text, re.I) or name == "top_p" and body[name] == 1:
-            other = "max_completion_tokens"
-            return {name: other if name == "max_tokens" and other in text and other not in body else ""}
-    return {"stream": ""} if "stream" not in body and re.search(r"\bstream|流式", text, re.I) else {}
+        name = "top_p" if {"top_p", "temperature"} <= {*named} else named[0]
+        is_field = says["field"] or says["choice"] and "max" not in name or not says["value"]
+        if is_field or name == "top_p" and body[name] == 1:
+            renamed = name == "max_tokens" and "max_completion_tokens" in text
+            return {name: None} | ({"max_completion_tokens": body[name]} if renamed else {})
+    return {"stream": True} if says["stream"] and "stream" not in body else {}
 
 
 def same_model(asked: str, answered: str) -> bool:
     """Whether two names mean one model: `org/` before it, letter case, a version or date behind it do not count."""
     names = (name.rstrip("/").rpartition("/")[2].lower() for name in (asked, answered))
     short, long = sorted((re.sub("[-_:](latest|stable|free)$", "", name) for name in names), key=len)
-    return long.startswith(short) and (short == long or bool(_SUFFIX.fullmatch(long[len(short) :])))
+    return bool(re.fullmatch(f"{re.escape(short)}({_WORDS['same_model']})?", long))
 
 
 def whole(text: str) -> str:
@@ -288,41 +260,35 @@ def read_reply(content: bytes) -> dict[str, Any]:
     text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith(":")]
     streamed = [line[5:].strip() for line in lines if line.startswith("data:")]
-    texts, thoughts, finish, usage, model = [], [], None, {}, None
+    said, finish, usage, model = [], None, {}, None
     try:
         for reply in map(json.loads, [line for line in streamed if line != "[DONE]"] or ["\n".join(lines)]):
-            if reply.get("error") or not streamed and not reply["choices"]:
-                raise ValueError("the server means an error")
             choice = next((c for c in reply.get("choices") or [] if not c.get("index")), {})
-            message = choice["delta"] if isinstance(choice.get("delta"), dict) else choice.get("message")
-            if message is not None:
-                said, thought = _parts(message)
-                texts.append(said), thoughts.append(thought)
-            if choice.get("error"):
+            if reply.get("error") or choice.get("error"):
                 raise ValueError("the server means an error")
+            said.append(_parts({**(choice.get("message") or {}), **(choice.get("delta") or {})}))
             finish, model = choice.get("finish_reason") or finish, reply.get("model") or model
             usage = reply.get("usage") or choice.get("usage") or usage
-    except (LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError("the reply has no message") from None
-    if finish in ("error", "insufficient_system_resource", "network_error"):
-        raise ValueError("the server means an error")
-    text, reasoning = whole("".join(texts)), whole("".join(thoughts)) or None
-    if not texts or not (text or reasoning or finish) or streamed and not finish and "[DONE]" not in streamed:
+    text, reasoning = (whole("".join(pieces)) for pieces in zip(*said, strict=True))
+    begun = text or reasoning or finish
+    if not begun or finish in _WORDS["broken_off"] or streamed and not finish and "[DONE]" not in streamed:
         raise ValueError("the reply holds no answer, or not all of it")
     if finish != "length" and not after_thought(text).strip():
         finish = "thought" if reasoning or text.strip() else "empty"
-    said = {"text": text, "reasoning": reasoning, "model": model if isinstance(model, str) else None}
-    return said | {"finish_reason": str(finish or "unknown"), "usage": _usage(usage, f"{text}{reasoning or ''}")}
+    known = {"text": text, "reasoning": reasoning or None, "model": model if isinstance(model, str) else None}
+    return known | {"finish_reason": str(finish or "unknown"), "usage": _usage(usage, text + reasoning)}
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, str]:
     """Text and thought of a message or a piece of one: strings, or lists of parts, of which unknown ones are left."""
     content, texts, thoughts = message.get("content"), [], []
     for part in content if isinstance(content, list) else [content]:
-        kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"
-        if re.search("think|reason|thought", kind) or isinstance(part, dict) and part.get("thought"):
+        kind = part if isinstance(part, dict) else {}
+        if kind.get("thought") or re.search("think|reason|thought", str(kind.get("type"))):
             thoughts.append(_flat(part))
-        elif kind in ("text", "output_text", "refusal"):
+        elif kind.get("type", "text") in ("text", "output_text", "refusal"):
             texts.append(_flat(part))
     # DeepSeek and older vLLM, newer vLLM and OpenRouter, Ollama; the last beside `reasoning`, with the same text.
     names = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
@@ -341,17 +307,17 @@ def _flat(value: Any) -> str:
 def _usage(usage: Any, written: str) -> dict[str, int | None]:
     """Tokens that are paid for: some servers leave the thought out of `completion_tokens`, or count nothing."""
 
-    def count(of: Any, *names: str) -> int | None:
-        values = [of.get(name) for name in names] if isinstance(of, dict) else []
-        known = (int(n) for n in values if type(n) in (int, float) and 0 <= n <= _MOST_TOKENS)  # what can be true
-        return next(known, None)
+    def count(*names: str, of: Any = usage) -> int | None:
+        """What is said under the first of `names` that has a count, if it can be true."""
+        said = [of.get(name) for name in names] if isinstance(of, dict) else []
+        return next((int(n) for n in said if type(n) in (int, float) and 0 <= n <= _MOST_TOKENS and n % 1 == 0), None)
 
-    prompt, counted = count(usage, "prompt_tokens", "input_tokens"), count(usage, "completion_tokens", "output_tokens")
-    total = count(usage, "total_tokens")
-    if counted is not None or None not in (prompt, total):
+    prompt, total = count("prompt_tokens", "input_tokens"), count("total_tokens")
+    counted, rest = count("completion_tokens", "output_tokens"), None if None in (prompt, total) else total - prompt
+    if counted is not None or rest is not None:
         details = [usage.get(f"{name}_tokens_details") for name in ("completion", "output")]
-        thought = max(count(part, "reasoning_tokens") or 0 for part in details)
-        counted = max(counted or 0, total - prompt if None not in (prompt, total) else 0)
+        thought = max(count("reasoning_tokens", of=part) or 0 for part in details)
+        counted = max(counted or 0, rest or 0)
         counted += thought if thought > counted else 0
         # A token holds about four bytes, never sixteen over a whole text: then there were more than is said.
         size = len(written.encode())

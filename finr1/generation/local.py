@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from finr1.cpu import complete
 from finr1.generation.answering import Backend, Groups, Job, Request, SamplingParams
-from finr1.models import end_tokens, load_model, load_tokenizer, opened_thought, whole_model
+from finr1.manifest import digest, sampled_sha256
+from finr1.models import OWN_CODE, end_tokens, load_model, load_tokenizer, opened_thought, whole_model
 
-_BLOCK = 1 << 20  # bytes
 _ANSWER_TOKENS = 32_768  # of a batch: keys and values of 1.9 GB for a 7B model of the Qwen2.5 family, in bf16
 _VLLM_GROUP = 1024  # requests that vLLM gets, and that are stored, at once
 
@@ -60,15 +60,12 @@ class _LocalBackend(Backend):
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` batch by batch, see `Backend`. A prompt that leaves no room for `max_tokens` is an error."""
         _, tokenizer, window, ends = self._loaded
-        room = window - sampling.max_tokens
-        fitting: list[tuple[Job, list[int]]] = []
-        for job in jobs:
-            prompt = tokenizer.apply_chat_template(job.request.messages, add_generation_prompt=True, return_dict=False)
-            if len(prompt) <= room:
-                fitting.append((job, prompt))
-            else:
-                why = f"max_tokens={sampling.max_tokens} leaves the model room for {max(room, 0)}"
-                yield [job.failure(f"prompt of {len(prompt)} tokens, but {why}")]
+        room, rendering = window - sampling.max_tokens, {"add_generation_prompt": True, "return_dict": False}
+        chats = [(job, tokenizer.apply_chat_template(job.request.messages, **rendering)) for job in jobs]
+        fitting = [(job, prompt) for job, prompt in chats if len(prompt) <= room]
+        why = f"max_tokens={sampling.max_tokens} leaves the model room for {max(room, 0)}"
+        if long := [(job, prompt) for job, prompt in chats if len(prompt) > room]:
+            yield [job.failure(f"prompt of {len(prompt)} tokens, but {why}") for job, prompt in long]
         # Longest first: a lack of memory shows at once, and a run that resumes cuts the rest into the same batches.
         fitting.sort(key=lambda pair: -len(pair[1]))
         size, opened = self._at_once(sampling), opened_thought(tokenizer)
@@ -168,8 +165,8 @@ class VLLMBackend(_LocalBackend):
 
         with tempfile.TemporaryDirectory() as merged:
             # Not the folder's own decoding settings; the beginning that prompts share is computed once.
-            settings = {"generation_config": "vllm", "enable_prefix_caching": True, "trust_remote_code": False}
-            llm = vllm.LLM(whole_model(path, Path(merged)), dtype=self.dtype, **settings)
+            given = {"generation_config": "vllm", "enable_prefix_caching": True} | OWN_CODE
+            llm = vllm.LLM(whole_model(path, Path(merged)), dtype=self.dtype, **given)
         return llm, llm.model_config.max_model_len
 
     def _decode(self, batch: list[tuple[Job, list[int]]], sampling: SamplingParams) -> list[list[int]]:
@@ -190,22 +187,13 @@ def _seed(jobs: Iterable[Job]) -> int:
 def model_fingerprint(model: str | Path) -> str:
     """Hash of what a model folder holds, wherever it stands and whenever it was written; a hub id stays as it is.
 
-    Of a file above 256 MiB, 256 blocks of 1 MiB at even distances are read, not only its ends: training may move the
-    layers in the middle alone. Raises `FileNotFoundError` for a path that is no model folder.
+    Of a large file blocks at even distances are read. Raises `FileNotFoundError` for a path that is no model folder.
     """
     folder = Path(model)
     if not folder.is_dir() and not (folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2):
         return str(model)
     patterns = ("config.json", "adapter_config.json", "tokenizer*", "*.jinja", "*.safetensors", "pytorch_model*.bin")
-    files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
-    if not {"config.json", "adapter_config.json"} & {file.name for file in files}:
+    files = {file.name: sampled_sha256(file) for pattern in patterns for file in folder.glob(pattern)}
+    if not {"config.json", "adapter_config.json"} & files.keys():
         raise FileNotFoundError(f"{model} is no model folder: it has no config.json")
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as content:
-            for offset in range(0, size, max(_BLOCK, size // 256)):
-                content.seek(offset)
-                digest.update(content.read(_BLOCK))
-    return digest.hexdigest()[:16]
+    return digest(files)[:16]

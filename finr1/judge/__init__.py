@@ -1,11 +1,10 @@
-"""What decides about an answer: `rules` where they can, a `model` for the rest; `error` says how often that errs."""
+"""What decides about an answer: rules where they can, a model for the rest; `error` says how often that errs."""
 
 # ruff: noqa: F401, I001
 # fmt: off
 from finr1.judge.error import TAKEN_OUT, Verdict, apply_verdicts, judge_line, judge_samples, with_judge_error
 from finr1.judge.model import (
-    CHECK_PROMPTS, JUDGE_SAMPLING, Verifier, check_prompt, check_request, make_backend, make_verifier,
-    read_check, read_scores, sampling_of, score_prompt,
+    CHECK_PROMPTS, CRITERIA, JUDGE_SAMPLING, WORDS, Verifier, check_answer, check_prompt, check_request, fenced,
+    make_backend, make_verifier, read_check, sampling_of,
 )
-from finr1.judge.rules import CRITERIA, WORDS, Scores, check_answer
 from finr1.judge.steps import checked_steps, split_steps

@@ -81,9 +81,8 @@ def judge_line(verdicts: Sequence[Verdict]) -> str:
     """One line about the judge: how many answers it graded, and how often it says what rules say."""
     counted = sum(not v.study and v.verdict is not None for v in verdicts)
     parts = [f"{counted} answers graded by {verdicts[0].judge}" if verdicts else "no answer was given to a judge"]
-    for name, (k, n) in _agreement(verdicts).items():
-        if n:
-            parts.append(f"of {n} {name} by rules it calls {100 * k / n:.1f} % {name}")
+    agreed = [(name, k, n) for name, (k, n) in _agreement(verdicts).items() if n]
+    parts += [f"of {n} {name} by rules it calls {100 * k / n:.1f} % {name}" for name, k, n in agreed]
     if unread := sum(v.verdict is None for v in verdicts):
         parts.append(f"{unread} replies could not be read")
     return "; ".join(parts)

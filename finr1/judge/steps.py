@@ -6,28 +6,14 @@ import operator
 import re
 from collections.abc import Sequence
 
-_SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
-_SCALE_WORD = re.compile(r"(?<=\d) ?(thousand|million|mn|billion|bn|trillion)s?\b", re.IGNORECASE)
+from finr1.paths import data_beside
+
+_TEXTS = data_beside(__file__, "steps.yaml")
+_SCALES = _TEXTS.pop("scales")
+_FORMS = {name: re.compile(form) for name, form in _TEXTS.items()}
+_numbers = _FORMS["number"].findall
 _SIDE = 200  # characters of one side of an equation that are read
-# Arithmetic at the end of a text; "e" only as an exponent's, "x" as a sign for "times" only behind a number.
-_LEFT = re.compile(r"(?:[\d.,%$¥€+*/×÷−() -]|(?<=\d)e(?=\d)|(?<=\d)x|(?<=\d )x)+$")
-_OPERATION = re.compile(r"[\d%)]\s*[-+*/×÷−x]\s*[(\d$¥€-]")
-# The number is atomic: in `= 0.65 * 1800` it must not shrink to 0.6 to get away from the operator behind it.
-_RESULT = re.compile(
-    r"\s*((?>[-−]?[$¥€]?\s?[-−]?\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?))"
-    r"(?!\s*[-+*/×÷−x]\s*[\da-z($¥€-]|\s*\^|\s*\*\*|\s+of\b|\.\.|…|\s?(?:[kKmMbB]|MM)\b|[²³]|[(:]\s?\S"
-    r"|\s?\\(?:times|cdot|div|frac)|\s?[百千万亿])"
-)
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-_NUMBER = re.compile(r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e\d+)?(?: ?%)?")
-# In a sentence: not a small count ("step 2"), nor digits beside letters or with a suffix that stands for thousands.
-_STATED = re.compile(
-    r"(?<![\w.,])(?!(?:\d|1[0-2])(?![\d.,]|\s?%))\d[\d,]*(?:\.\d+)?(?:e\d+)?(?:\s?%)?(?!\w|\s?[百千万亿])"
-)
-_SENTENCE = re.compile(r"(?:[^.!?。！？；\n]|[.!?](?!\s))+")
-# From the beginning of a number on and without a way back: linear in a text of 100,000 digits.
-_SHARE = re.compile(r"(?<!\d)(?<![\d.]\.)(\d[\d.]*+%) of ([$¥€]?\d[\d,.]*) is ([$¥€]?\d)")
-_SHARE_ZH = re.compile(r"(?<!\d)(?<![\d,.][,.])(\d[\d,.]*+)元?的(\d[\d.]*%)[是为](\d)")
 _CONSTANTS = (0, 1, 4, 12, 100, 360, 365, 1000, 1e6)  # quarters, months and days of a year; percent and scales
 _WHOLES = 100  # numbers of which parts are looked for
 
@@ -49,29 +35,29 @@ def checked_steps(text: str, given: str | None = None) -> dict[str, bool]:
     parts, told = re.split("([=≈])", plain), []  # (where it ends, equation, its numbers, result, computed rightly)
     for before, sign, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
         place += len(before) + len(sign)
-        left, right = _left_side(before[-_SIDE:]), _RESULT.match(after[:_SIDE])
+        left, right = _left_side(before[-_SIDE:]), _FORMS["result"].match(after[:_SIDE])
         if left and right:
             written, tolerance = right[1].strip(), 0.01 if sign == "≈" else 1e-9
             # A word of scale may stand on one side only, as in "2 million + 3 million = 5".
             bare = [re.sub(r"e\d+", "", side) for side in (left, written)]
             true = _is_true(left, written, tolerance) or _is_true(*bare, tolerance)
-            told.append((place + right.end(), f"{left} {sign} {written}", _NUMBER.findall(left), written, true))
+            told.append((place + right.end(), f"{left} {sign} {written}", _numbers(left), written, true))
     if given is None:
         return {said: true for _, said, numbers, _, true in told if not true or _is_work(numbers)}
-    return _from_somewhere(plain, told, _NUMBER.findall(_plain(given)))
+    return _from_somewhere(plain, told, _numbers(_plain(given)))
 
 
 def _plain(text: str) -> str:
     """`text` with scale words as powers of ten, and "1% of 2400 is 24" as an equation."""
-    text = _SHARE.sub(r"\1 * \2 = \3", _SHARE_ZH.sub(r"\2 * \1 = \3", text))
-    return _SCALE_WORD.sub(lambda word: f"e{_SCALES[word[1].lower()]}", text)
+    text = _FORMS["share"].sub(r"\1 * \2 = \3", _FORMS["share_zh"].sub(r"\2 * \1 = \3", text))
+    return _FORMS["scale_word"].sub(lambda word: f"e{_SCALES[word[1].lower()]}", text)
 
 
 def _from_somewhere(plain: str, equations: list[tuple], given: list[str]) -> dict[str, bool]:
-    sentences = [part for part in _SENTENCE.finditer(plain) if "=" not in part[0] and "≈" not in part[0]]
-    told = [*equations, *((part.end(), "", _STATED.findall(part[0]), "", True) for part in sentences)]
+    sentences = [part for part in _FORMS["sentence"].finditer(plain) if "=" not in part[0] and "≈" not in part[0]]
+    told = [*equations, *((part.end(), "", _FORMS["stated"].findall(part[0]), "", True) for part in sentences)]
     results = {end for end, *_ in equations}  # a copy of an equation makes no use of its result
-    said_later = [number for number in _NUMBER.finditer(plain) if number.end() not in results]
+    said_later = [number for number in _FORMS["number"].finditer(plain) if number.end() not in results]
     last_said = {value: number.end() for number in said_later for value in _readings(number[0])}
     known, wholes, steps = sorted(_CONSTANTS), [], {}
     for end, said, numbers, result, true in [(0, "", given, "", True), *sorted(told)]:
@@ -118,13 +104,13 @@ def _is_known(number: str, known: list[float], wholes: Sequence[float]) -> bool:
 
 def _left_side(text: str) -> str:
     """The arithmetic that ends `text`; empty where there is no operation, or more than a person's step."""
-    run = _LEFT.search(text)
+    run = _FORMS["left"].search(text)
     if not run or len(run[0]) == _SIDE:
         return ""
     left = re.split(r"[.,] ", run[0])[-1].lstrip(" ,.%)+*/×÷x−").rstrip()
     while left.startswith("(") and left.count("(") > left.count(")"):
         left = left[1:].lstrip()
-    return left if _OPERATION.search(left) and left.count("(") == left.count(")") else ""
+    return left if _FORMS["operation"].search(left) and left.count("(") == left.count(")") else ""
 
 
 def _is_true(left: str, right: str, tolerance: float) -> bool:
@@ -146,7 +132,7 @@ def _compute(node: ast.expr) -> float:
     """Value of an expression of numbers. Raises `ValueError` for anything else."""
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return float(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+    if isinstance(node, ast.UnaryOp) and type(node.op) is ast.USub:
         return -_compute(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         return _OPERATORS[type(node.op)](_compute(node.left), _compute(node.right))

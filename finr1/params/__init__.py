@@ -63,11 +63,11 @@ def _unusable(name: str, model: str, called: str = "") -> Wrong:
 
 def endpoint_of(place: str) -> dict[str, Any] | None:
     """Model, base_url and extra of `MODEL@URL` or `MODEL@URL {"max_tokens": null}`; None for a folder or hub id."""
-    address, _, extra = place.partition(" {")
+    address, brace, extra = place.partition(" {")
     model, _, url = address.rpartition("@")
     if not url.startswith(("http://", "https://")):
         return None
-    return {"model": model, "base_url": url.strip(), "extra": read_extra(extra and "{" + extra)}
+    return {"model": model, "base_url": url.strip(), "extra": read_extra(brace and "{" + extra)}
 
 
 class EndpointParams(Params):

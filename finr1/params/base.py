@@ -153,6 +153,7 @@ def _check_text(text: str, is_url: bool) -> None:
     """Raise ValueError for what no file, model or server is called, and for an address that may hold a key."""
     if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text) or any(len(part.encode()) > 255 for part in text.split("/")):
         raise ValueError("should be one line of text, with at most 255 bytes between two slashes")
+    text = text if is_url else text.partition(" {")[0]  # behind a model's address may stand its `extra`
     address = "://" in text and text[re.search(r"[\w+.-]*://", text).start() :]
     if is_url or address:
         try:

@@ -25,18 +25,6 @@ def parts(*texts: str, kind: str = "text") -> list[dict]:
 
 
 NO_ANSWER = {
-    "content is null, and it says stop": reply(None),
-    "no content at all": json.dumps({"choices": [{"message": {}, "finish_reason": "stop"}], "usage": USAGE}).encode(),
-    "an empty text of no tokens": reply("", usage={"prompt_tokens": 7, "completion_tokens": 0}),
-    "an empty text that nobody counted": reply("", usage=None),
-    "an empty list of parts": reply([]),
-    "a list of pictures": reply(parts("a.png", kind="image_url")),
-    "parts without their text": reply([{"type": "text"}]),
-    "parts that are texts": reply(["4"]),
-    "a tool is called": reply(None, "tool_calls", tool_calls=[{"id": "x"}]),
-    "content is a number": reply(4),
-    "content is an object": reply({"text": "4"}),
-    "content is true": reply(True),
     "the message is a text": json.dumps({"choices": [{"message": "4"}]}).encode(),
     "the choices are an object": json.dumps({"choices": {"message": {"content": "4"}}}).encode(),
     "a choice is null": b'{"choices": [null]}',
@@ -44,7 +32,6 @@ NO_ANSWER = {
     "a number": b"4",
     "a page": b"<html>Welcome</html>",
     "a stream of events": b'data: {"choices": []}\n\ndata: [DONE]\n\n',
-    "no UTF-8": b'{"choices": [{"message": {"content": "\xff"}}]}',
     "a number of 5,000 digits": b'{"usage": ' + b"9" * 5000 + b"}",
     "100,000 brackets": b"[" * 100_000,
     "an error in the choice": json.dumps({"choices": [{"message": {"content": "4"}, "error": {"code": 502}}]}).encode(),
@@ -53,26 +40,56 @@ NO_ANSWER = {
 
 
 @pytest.mark.parametrize("oddity", NO_ANSWER)
-def test_a_reply_that_is_no_answer_is_refused(oddity):
-    with pytest.raises(ValueError, match="reply|Expecting|digit|decode|Extra|recursion"):
+def test_a_reply_that_is_none_is_refused(oddity):
+    with pytest.raises(ValueError, match="reply|Expecting|digit|server means"):
         read_reply(NO_ANSWER[oddity])
+
+
+NOTHING_SAID = {
+    "content is null, and it says stop": (reply(None), "empty"),
+    "no content at all": (b'{"choices": [{"message": {}, "finish_reason": "stop"}]}', "empty"),
+    "an empty text that was counted": (reply(""), "empty"),
+    "an empty text of no tokens": (reply("", usage={"prompt_tokens": 7, "completion_tokens": 0}), "empty"),
+    "an empty text that nobody counted": (reply("", usage=None), "empty"),
+    "blanks": (reply(" \n"), "empty"),
+    "an empty list of parts": (reply([]), "empty"),
+    "a list of pictures": (reply(parts("a.png", kind="image_url")), "empty"),
+    "parts without their text": (reply([{"type": "text"}]), "empty"),
+    "a tool is called": (reply(None, "tool_calls", tool_calls=[{"id": "x"}]), "empty"),
+    "a filter stood between": (reply(None, "content_filter"), "empty"),
+    "content is a number": (reply(4), "empty"),
+    "content is true": (reply(True), "empty"),
+    "a thought alone": (reply(None, reasoning_content="so"), "thought"),
+}
+
+
+@pytest.mark.parametrize("oddity", NOTHING_SAID)
+def test_a_reply_that_says_nothing_is_asked_for_once_more_and_never_stored(tmp_path, oddity):
+    content, finish = NOTHING_SAID[oddity]
+    assert read_reply(content)["finish_reason"] == finish
+    nothing = (200, {}, content.decode())
+    with Loopback({"never": [nothing] * 9, "once": [nothing]}) as server:
+        store, backend = AnswerStore(tmp_path / "answers.jsonl"), EndpointBackend(server.base_url, "m")
+        never, once = generate(ask("never", "once"), SamplingParams(), backend, store, on_error="none")
+    assert server.asked == {"never": 2, "once": 2}
+    assert (never.finish_reason, once.finish_reason) == (finish, "stop") and "twice" in never.error
+    assert [*AnswerStore(store.path).answers] == [once.key]
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (reply(parts("4", "2")), ("42", None, "stop")),
+        (reply(["4", "2"]), ("42", None, "stop")),
+        (reply({"text": "42"}), ("42", None, "stop")),
         (reply([*parts("six by seven", kind="thinking"), *parts("42")]), ("42", "six by seven", "stop")),
         (reply([{"type": "thinking", "thinking": parts("so")}, *parts("42")]), ("42", "so", "stop")),
-        (reply(None, reasoning_content="so"), ("", "so", "stop")),
         (reply("42", reasoning={"steps": 3}), ("42", None, "stop")),
         (reply(None, refusal="I will not."), ("I will not.", None, "stop")),
         (reply("", "length"), ("", None, "length")),
-        (reply(None, "content_filter"), ("", None, "content_filter")),
-        (reply(""), ("", None, "stop")),  # a model that ends at once: its end token is counted
         (reply("4", 7), ("4", None, "7")),
         (reply("4", None), ("4", None, "unknown")),
-        (reply("half \ud83d a face"), ("half ? a face", None, "stop")),
+        (reply("half \ud83d a face"), ("half \ufffd a face", None, "stop")),
     ],
 )
 def test_an_unusual_answer_is_read_and_can_be_stored(tmp_path, content, expected):
@@ -84,11 +101,15 @@ def test_an_unusual_answer_is_read_and_can_be_stored(tmp_path, content, expected
     assert AnswerStore(store.path).answers[answer.key].text == expected[0]
 
 
+def test_bytes_that_are_no_text_are_read_as_such():
+    assert read_reply(reply("4?").replace(b"?", b"\xff"))["text"] == "4\ufffd"
+
+
 def ask(*questions: str) -> list[Request]:
     return [Request(id=q, messages=[{"role": "user", "content": q}]) for q in questions]
 
 
-LIES = [-5, -1, 10**30, 1e30, 3.5, True, "3", None, [3], 0]  # 0: for a text that is there
+LIES = [-5, -1, 10**30, 1e30, 3.5, float("nan"), True, "3", None, [3], {}]
 
 
 @pytest.mark.parametrize("lie", LIES, ids=repr)
@@ -103,6 +124,10 @@ def test_a_count_that_cannot_be_true_is_none_and_a_budget_stops_at_it(monkeypatc
         answers = generate(ask(*questions), SamplingParams(), backend, on_error="none", budget=budget)
     assert [answer.error is None for answer in answers] == [True] + [False] * 8
     assert "the server counts no tokens" in answers[1].error
+
+
+def test_no_tokens_for_a_text_that_is_there_are_estimated():
+    assert read_reply(reply("4", usage=USAGE | {"completion_tokens": 0}))["usage"] == USAGE | {"completion_tokens": 1}
 
 
 @pytest.mark.parametrize("usage", [None, [], "7", 7, {}, {"total_tokens": 10}], ids=repr)
