@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
-from recipes import cells, recipe, train
+from recipes import cell_of, cells, recipe, train
 from test_grpo_watch import short
 from test_grpo_watch import stage as grpo_stage  # noqa: F401
 from test_sft import params
@@ -107,7 +107,7 @@ def test_code_in_a_models_folder_never_runs(tmp_path, monkeypatch):
 
 def test_every_call_that_could_run_it_says_no():
     """A call that says nothing would be asked at the terminal."""
-    call = re.compile(r"(?:Auto\w+\.from_pretrained|vllm\.LLM)\(((?:[^()]|\([^()]*\))*)\)")
+    call = re.compile(r"(?:Auto\w+\.from_pretrained|vllm\.LLM)\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)")
     files = [*(ROOT / "finr1").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
     calls = [(file.name, given) for file in files for given in call.findall(file.read_text("utf8"))]
     assert len(calls) >= 6
@@ -118,8 +118,9 @@ def test_every_call_that_could_run_it_says_no():
 def test_a_length_that_cuts_every_answer_off_is_an_error_before_the_training(sft_stage, tiny):  # noqa: F811
     rows = pd.read_json(sft_stage.with_name("03_filtering") / "sft.jsonl", lines=True)
     rows["prompt"] = [[*turns, {"role": "user", "content": "And now?"}] for turns in rows["prompt"]]
-    given = {"rows": rows, "tokenizer": load_tokenizer(str(tiny))}
-    least = min(len(given["tokenizer"].apply_chat_template(prompt, return_dict=False)) for prompt in rows["prompt"])
+    tokenizer = load_tokenizer(str(tiny))
+    examples = [cell_of("04_sft", "training_row").training_row(row, tokenizer) for row in rows.to_dict("records")]
+    given, least = {"rows": rows, "examples": examples}, min(row["completion_mask"].count(0) for row in examples)
     with pytest.raises(AssertionError, match=f"max_length = {least}, but each prompt alone has {least} or more"):
         cells("04_sft", "cell-07", params=params(tiny, max_length=least), **given)
     cells("04_sft", "cell-07", params=params(tiny, max_length=least + 1), **given)
