@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -82,12 +81,10 @@ class _LocalBackend(Backend):
             yield completions
 
     def unload(self) -> None:
-        import torch
+        from accelerate.utils.memory import clear_device_cache
 
         self.__dict__.pop("_loaded", None)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        clear_device_cache(garbage_collection=True)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, float, list[int]]:
