@@ -2,8 +2,7 @@
 
 `python -m finr1 run --preset paper --rehearse` trains a random tiny model of the preset's own architecture for two
 steps on a few of its records, in as many processes as there are GPUs (without one: cores, over gloo). Teacher, judge
-and verifier are a server on this machine that knows the golds; with `--max-cost` those that have a URL and a key are
-asked. At the end a table says what ran as it will, what was replaced by what, and what could not be tried here.
+and verifier are a server here that knows the golds; with `--max-cost` those that have a URL and a key are asked.
 """
 
 from __future__ import annotations
@@ -93,9 +92,8 @@ def _said(chat: list[dict[str, str]]) -> str:
 def tiny_model(name: str, folder: Path) -> str:
     """Save a random model of the architecture of `name`, with its chat template, to `folder`; returns what it is.
 
-    Configuration and tokenizer are the model's own where they are here or a hub (`HF_ENDPOINT`) has them. Else its name
-    has to tell: a configuration of transformers, and a template of TRL on the embedded model's vocabulary.
-    Raises `ParameterError` for a name that tells neither.
+    Configuration and tokenizer are the model's own where they are here or a hub has them. Else its name has to tell: a
+    configuration of transformers, and a template of TRL on the embedded model's vocabulary; or `ParameterError`.
     """
     import torch
     import trl

@@ -139,7 +139,9 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None, opened: str =
         for completion in completions:
             completion[0]["content"] = opened + completion[0]["content"]
         logs = {"log_metric": log_metric, "log_extra": log_extra}
-        scores = [_call(reward, completions, **columns, **logs) for reward in rewards]
+        made = [reward(completions=completions, **columns, **logs) for reward in rewards]
+        with ThreadPoolExecutor(1) as pool:  # a notebook's kernel runs a loop of its own in this thread
+            scores = [pool.submit(asyncio.run, m).result() if inspect.iscoroutine(m) else m for m in made]
         accuracy = next((values for reward, values in zip(rewards, scores, strict=True) if is_accuracy(reward)), None)
         if accuracy is not None:
             scores = [[None if accuracy[i] is None else value for i, value in enumerate(values)] for values in scores]
@@ -161,10 +163,3 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None, opened: str =
         return reward
 
     return [named(place) for place in range(len(rewards))]
-
-
-def _call(reward: Reward, completions: Completions, **columns: Any) -> list[float | None]:
-    if not inspect.iscoroutinefunction(reward):
-        return reward(completions=completions, **columns)
-    with ThreadPoolExecutor(1) as pool:  # a notebook's kernel runs a loop of its own in this thread
-        return pool.submit(asyncio.run, reward(completions=completions, **columns)).result()

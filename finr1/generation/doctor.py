@@ -64,9 +64,6 @@ class Doctor:
         self.backend.extra = known
         return answer
 
-    def works(self, extra: dict[str, Any]) -> bool:
-        return self.ask(**extra).finish_reason != "error"
-
     def name_served(self) -> str:
         asked = self.backend
         at, headers = f"{asked.base_url.rstrip('/')}/models", {"Authorization": f"Bearer {asked._key()}"}
@@ -82,11 +79,11 @@ class Doctor:
             # Refused, and not said what: with one field more, or with the smallest body and then that.
             needs = [less | need for less in ({}, _FIELDS) for need in _NEEDS][1:]
             refused = re.search("HTTP 4(00|22)", first.error)
-            found = next((need for need in needs if refused and self.works(need)), None)
+            found = next((need for need in needs if refused and self.ask(**need).finish_reason != "error"), None)
             if found is None:
                 raise GenerationError(first.error)
-            longest = found | {"max_completion_tokens": self.sampling.max_tokens}
-            self.backend.extra |= longest if "max_tokens" in found and self.works(longest) else found
+            longest = found | ({"max_completion_tokens": self.sampling.max_tokens} if "max_tokens" in found else {})
+            self.backend.extra |= longest if self.ask(**longest).finish_reason != "error" else found
             first, told = self.ask(), f", with the extra below; without it {first.error}"
         self.first, self.came = first, re.sub(r"\s", "", self.backend.last.text)  # as the server wrote it
         self.counted = ", ".join(re.findall(r'"(?:completion|output)_tokens":(\d+)', self.came))

@@ -35,9 +35,8 @@ _OURS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", 
 class EndpointBackend(Backend):
     """Chat completions of `model` at `base_url`, `concurrency` requests at a time.
 
-    The key comes from the environment variable `api_key_env`; for the default name, OPENAI_API_KEY stands in. Servers
-    on this machine need none. It is read when it is used and kept nowhere. Raises `ValueError` for a missing or
-    unusable key and an unusable URL. Works in Jupyter: its event loop runs in a thread of its own.
+    The key comes from the environment variable `api_key_env` (for the default name, OPENAI_API_KEY stands in) and is
+    kept nowhere; servers on this machine need none. Raises `ValueError` for a missing or unusable key or URL.
     """
 
     base_url: str
@@ -75,7 +74,7 @@ class EndpointBackend(Backend):
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` one by one as the server does, see `Backend`. Sample k is asked with seed + k."""
-        from anyio.from_thread import start_blocking_portal
+        from anyio.from_thread import start_blocking_portal  # Jupyter has an event loop of its own in this thread
 
         todo = iter(jobs)
         under_way: set[Future[Completion]] = set()
@@ -253,9 +252,8 @@ def whole(text: str) -> str:
 def read_reply(content: bytes) -> dict[str, Any]:
     """Text, reasoning, finish reason, usage and model of a reply; raises `ValueError` for anything without an answer.
 
-    It may be JSON or a stream of it (SSE), behind a BOM, comments or blank lines. Some servers say 200 and mean an
-    error (OpenRouter), or break an answer off for lack of capacity (DeepSeek). An answer that is there and empty ends
-    with "empty", one that stands in the thought alone (a server's parser that found no end of it) with "thought".
+    It may be JSON or a stream of it (SSE), behind a BOM, comments or blank lines; it may mean an error, or half of an
+    answer. One that is there and empty ends with "empty", one that stands in the thought alone with "thought".
     """
     text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith(":")]

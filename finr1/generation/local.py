@@ -98,9 +98,8 @@ class _LocalBackend(Backend):
 class TransformersBackend(_LocalBackend):
     """Batched decoding with transformers.
 
-    The random state of a batch comes from its keys, and batches are stored whole: a run that resumes with the same
-    requests ends up with the text that an unbroken one has. The text depends on what else is in the batch: always when
-    sampling, in greedy decoding only where rounding flips a near-tie.
+    The random state of a batch comes from its keys, and batches are stored whole: a run that resumes ends up with the
+    text of an unbroken one. The text depends on what else is in the batch; of greedy decoding only in near-ties.
     """
 
     batch_size: int | None = None  # None: 128, or fewer for long answers (`_ANSWER_TOKENS`)
