@@ -101,9 +101,9 @@ class Doctor:
 
     def window(self) -> str:
         stated = next((self.listed[name] for name in _WINDOWS if self.listed.get(name)), "not")
-        read, notes = self.ask(f"{_LONG}\n\n{QUESTION}").usage.prompt_tokens, self.backend.notes
-        cut = notes.get("prompt") or notes.get("window") or "nothing is cut"
-        return f"{stated} stated; {len(_LONG)} bytes are read as {read} tokens: {cut}"
+        answer, notes = self.ask(f"{_LONG}\n\n{QUESTION}"), self.backend.notes
+        cut = answer.error or notes.get("prompt") or notes.get("window") or "nothing is cut"
+        return f"{stated} stated; {len(_LONG)} bytes are read as {answer.usage.prompt_tokens} tokens: {cut}"
 
 
 PROBES: dict[str, Callable[[Doctor], str]] = {
@@ -115,7 +115,7 @@ PROBES: dict[str, Callable[[Doctor], str]] = {
     "content": lambda d: "a list of parts" if '"content":[' in d.came else "text",
     "window": Doctor.window,
     "usage": lambda d: f"{d.first.usage.completion_tokens} tokens written; the server counts {d.counted or 'none'}",
-    "repeatable at 0": lambda d: "yes" if d.first.tagged == d.ask().tagged else "no: another answer, asked again",
+    "repeatable at 0": lambda d: "yes" if (one := d.ask()).tagged == d.first.tagged else f"no: {one.error or one.text}",
     "rate limit": lambda d: str({k: v for k, v in d.backend.last.headers.items() if "ratelimit" in k} or "not stated"),
     "a thousand answers": Doctor.price,
 }
