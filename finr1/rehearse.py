@@ -101,8 +101,8 @@ def tiny_model(name: str, folder: Path) -> str:
 
     try:
         path = resolve_model(name, cache_dir())
-        config, tokenizer = (kind.from_pretrained(path, **OWN_CODE) for kind in (AutoConfig, AutoTokenizer))
-        how = "as published"
+        config, how = AutoConfig.from_pretrained(path, **OWN_CODE), "as published"
+        tokenizer = AutoTokenizer.from_pretrained(path, **OWN_CODE)
     except (OSError, ValueError):  # not here, and no hub
         templates = {file.stem: file for file in (Path(trl.__file__).parent / "chat_templates").glob("*.jinja")}
         kind, template = _begins(name, CONFIG_MAPPING), _begins(name, templates)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from finished import finish
 from loopback import Loopback
 from recipes import cells, read_scores, score_prompt, score_reasoning
 from test_evaluation import BENCHMARK, make_sample, many, problem
@@ -486,6 +487,7 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
     write_jsonl(stage / "samples.jsonl", final)
     write_jsonl(stage / "items.jsonl", asked)
     write_jsonl(stage / "verdicts.jsonl", verdicts)
+    finish(stage)
     assert main(["regrade", "r"]) == 0  # kept verdicts; no model
     printed = capsys.readouterr().out
     assert "50.0 [" in printed and "6 answers graded by J" in printed
