@@ -45,8 +45,7 @@ def serve_stand_in(file: Path) -> ThreadingHTTPServer:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             thought, text = stand_in(_said(body["messages"]), file)
             message = {"role": "assistant", "content": text, "reasoning_content": thought}
-            usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 1)
-            reply = {"model": body["model"], "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+            reply = {"model": body["model"], "choices": [{"message": message, "finish_reason": "stop"}]}
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps(reply).encode())
@@ -121,9 +120,8 @@ def tiny_model(name: str, folder: Path) -> str:
     shape, values = plan.shape_of(name), config.to_dict()
     grouped = shape.kv_heads < shape.heads if shape else config.num_key_value_heads < config.num_attention_heads
     sizes = _CHANGES["tiny"] | {"num_key_value_heads": 1 if grouped else 2, "eos_token_id": tokenizer.eos_token_id}
-    sizes |= {"vocab_size": -(-len(tokenizer) // 128) * 128}
-    sizes |= {"layer_types": (values.get("layer_types") or [])[:2] or None}
-    sizes |= {"tie_word_embeddings": shape.tied} if shape else {}
+    sizes |= {"vocab_size": -(-len(tokenizer) // 128) * 128} | ({"tie_word_embeddings": shape.tied} if shape else {})
+    sizes["layer_types"] = (values.get("layer_types") or [])[:2] or None
     values |= {name: size for name, size in sizes.items() if name in values}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(type(config).from_dict(values), dtype=torch.bfloat16)

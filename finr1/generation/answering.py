@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
@@ -259,11 +260,8 @@ def generate(
     if store is not None and not store.asking:
         with store.turn():  # whoever waited here finds the other's answers in the store, and pays for none twice
             return generate(requests, sampling, backend, store, on_progress, on_error, budget)
-    jobs = [
-        Job(request, sample, request_key(request, sampling, backend.fingerprint, sample))
-        for request in requests
-        for sample in range(sampling.num_samples)
-    ]
+    pairs = product(requests, range(sampling.num_samples))
+    jobs = [Job(request, k, request_key(request, sampling, backend.fingerprint, k)) for request, k in pairs]
     unique = {job.key: job for job in jobs}
     answers: dict[str, Completion] = {}
     if store is not None:

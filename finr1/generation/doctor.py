@@ -49,8 +49,7 @@ class Doctor:
         self.backend = EndpointBackend(*where, timeout=120.0, max_retries=2, extra=options.extra)
         self.sampling = SamplingParams(max_tokens=options.max_tokens)
         self.budget = Budget(None, options.prompt_price, options.completion_price)
-        self.first: Completion | None = None
-        self.listed: dict[str, Any] = {}
+        self.first, self.listed = None, {}
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -90,10 +89,10 @@ class Doctor:
         return f"{first.error or repr(first.text[-60:])}{told}"
 
     def thinking(self) -> str:
-        if self.first.finish_reason in ("thought", "length"):
-            return "the answer is in it, or cut off: another reasoning parser at the server, or a larger --max-tokens"
         where = "in the text, in tags" if "think" in self.first.text else "apart from the text"
-        return "none is sent" if self.first.reasoning is None else where
+        where = "none is sent" if self.first.reasoning is None else where
+        odd = {"thought": ", and the answer in it: try another parser", "length": "; cut off: a larger --max-tokens"}
+        return where + odd.get(self.first.finish_reason, "")
 
     def price(self) -> str:
         cost = self.budget.cost(self.first.usage)

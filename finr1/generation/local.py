@@ -45,8 +45,7 @@ class _LocalBackend(Backend):
     """A model in this process, a folder (a model's or an adapter's) or hub id; it loads at the first use.
 
     Of a folder's `generation_config.json`, the end tokens count and nothing else. A prompt goes through the chat
-    template as in training; what the template itself opens (`<think>`) belongs to the answer.
-    Raises `FileNotFoundError` for a path without a model.
+    template as in training; what that opens (`<think>`) belongs to the answer. `FileNotFoundError` without a model.
     """
 
     model_name_or_path: str | Path
@@ -136,9 +135,8 @@ class TransformersBackend(_LocalBackend):
 class VLLMBackend(_LocalBackend):
     """Decoding with vLLM in this process, far faster than transformers on a GPU. An adapter is merged into its base.
 
-    Several GPUs or machines: `vllm serve` behind `EndpointBackend`. Every request has a seed of its own, from its key,
-    so its text does not depend on the others. The engine has a process of its own: a script that uses it needs
-    `if __name__ == "__main__":`. Raises `ImportError` without vLLM.
+    Several GPUs or machines: `vllm serve` behind `EndpointBackend`. A text depends on no other request: each has its
+    seed. The engine has a process of its own: a script needs `if __name__ == "__main__":`. `ImportError` without vLLM.
     """
 
     engine = "vllm"
