@@ -49,12 +49,7 @@ class Doctor:
         self.backend = EndpointBackend(*where, timeout=120.0, max_retries=2, extra=options.extra)
         self.sampling = SamplingParams(max_tokens=options.max_tokens)
         self.budget = Budget(None, options.prompt_price, options.completion_price)
-        self.first, self.listed = None, {}
-
-    @property
-    def extra(self) -> dict[str, Any]:
-        """What was found to be needed, beside what the user gave."""
-        return {**self.backend.changes, **self.backend.extra}
+        self.first, self.listed, self.extra = None, {}, self.backend.extra
 
     def ask(self, text: str = QUESTION, **extra: Any) -> Completion:
         job = Job(Request(id="doctor", messages=[{"role": "user", "content": text}]), 0, "")
@@ -84,6 +79,7 @@ class Doctor:
             longest = found | ({"max_completion_tokens": self.sampling.max_tokens} if "max_tokens" in found else {})
             self.backend.extra |= longest if self.ask(**longest).finish_reason != "error" else found
             first, told = self.ask(), f", with the extra below; without it {first.error}"
+        self.extra = {**self.backend.changes, **self.backend.extra}  # found to be needed, beside what the user gave
         self.first, self.came = first, re.sub(r"\s", "", self.backend.last.text)  # as the server wrote it
         self.counted = ", ".join(re.findall(r'"(?:completion|output)_tokens":(\d+)', self.came))
         return f"{first.error or repr(first.text[-60:])}{told}"
