@@ -12,13 +12,10 @@ import httpx2
 
 from finr1.generation.answering import Budget, Completion, GenerationError, Job, Request, SamplingParams
 from finr1.generation.endpoint import EndpointBackend, same_model
+from finr1.paths import data_beside
 
-QUESTION = "What is 17 + 25? Answer with the number."
-_LONG = " ".join(str(number) for number in range(1000, 2200))  # some three thousand tokens
-_FIELDS = dict.fromkeys(("max_tokens", "temperature", "top_p", "seed"))
-# What a server may want besides, the harmless first.
-_NEEDS = ({}, {"stream": True}, {"enable_thinking": False}, {"temperature": 1}, {"reasoning_effort": "low"})
-_WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length")
+_TEXTS = data_beside(__file__, "doctor.yaml")
+_QUESTION, _NUMBERS = _TEXTS["question"], " ".join(map(str, range(1000, 2200)))  # some three thousand tokens
 
 
 def diagnose(options: argparse.Namespace) -> int:
@@ -51,7 +48,7 @@ class Doctor:
         self.budget = Budget(None, options.prompt_price, options.completion_price)
         self.first, self.listed, self.extra = None, {}, self.backend.extra
 
-    def ask(self, text: str = QUESTION, **extra: Any) -> Completion:
+    def ask(self, text: str = _QUESTION, **extra: Any) -> Completion:
         job = Job(Request(id="doctor", messages=[{"role": "user", "content": text}]), 0, "")
         known, self.backend.extra = self.backend.extra, {**self.backend.extra, **extra}
         [[answer]] = self.backend.complete([job], self.sampling, lambda: False)
@@ -71,7 +68,7 @@ class Doctor:
         first, told = self.ask(), ""
         if first.finish_reason == "error":
             # Refused, and not said what: with one field more, or with the smallest body and then that.
-            needs = [less | need for less in ({}, _FIELDS) for need in _NEEDS][1:]
+            needs = [less | need for less in ({}, _TEXTS["fields"]) for need in _TEXTS["needs"]][1:]
             refused = re.search("HTTP 4(00|22)", first.error)
             found = next((need for need in needs if refused and self.ask(**need).finish_reason != "error"), None)
             if found is None:
@@ -87,18 +84,17 @@ class Doctor:
     def thinking(self) -> str:
         where = "in the text, in tags" if "think" in self.first.text else "apart from the text"
         where = "none is sent" if self.first.reasoning is None else where
-        odd = {"thought": ", and the answer in it: try another parser", "length": "; cut off: a larger --max-tokens"}
-        return where + odd.get(self.first.finish_reason, "")
+        return where + _TEXTS["odd"].get(self.first.finish_reason, "")
 
     def price(self) -> str:
         cost = self.budget.cost(self.first.usage)
         return "no count of tokens: max_cost can't be kept" if cost is None else f"cost {1000 * cost:.4f}, if as short"
 
     def window(self) -> str:
-        stated = next((self.listed[name] for name in _WINDOWS if self.listed.get(name)), "not")
-        answer, notes = self.ask(f"{_LONG}\n\n{QUESTION}"), self.backend.notes
+        stated = next((self.listed[name] for name in _TEXTS["windows"] if self.listed.get(name)), "not")
+        answer, notes = self.ask(f"{_NUMBERS}\n\n{_QUESTION}"), self.backend.notes
         cut = answer.error or notes.get("prompt") or notes.get("window") or "nothing is cut"
-        return f"{stated} stated; {len(_LONG)} bytes are read as {answer.usage.prompt_tokens} tokens: {cut}"
+        return f"{stated} stated; {len(_NUMBERS)} bytes are read as {answer.usage.prompt_tokens} tokens: {cut}"
 
 
 PROBES: dict[str, Callable[[Doctor], str]] = {

@@ -28,7 +28,6 @@ DEFAULT_KEY_ENV = "FINR1_API_KEY"
 _WORDS = data_beside(__file__, "endpoint.yaml")
 _MOST_TOKENS = 10**8  # of one request; a server that counts more lies
 _NO_ANSWER = {"empty": "an empty answer", "thought": "no answer after the thought"}
-_OURS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream_options")
 
 
 @dataclass
@@ -227,7 +226,9 @@ def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> d
     """
     text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
     says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
-    named = [name for name in re.findall("[a-z_]+", text) if name in _OURS and name in body and name not in chosen]
+    named = [
+        name for name in re.findall("[a-z_]+", text) if name in _WORDS["ours"] and name in body and name not in chosen
+    ]
     if named:  # of temperature and top_p, which may not go together, top_p
         name = "top_p" if {"top_p", "temperature"} <= {*named} else named[0]
         is_field = says["field"] or says["choice"] and "max" not in name or not says["value"]
@@ -286,19 +287,16 @@ def _parts(message: Mapping[str, Any]) -> tuple[str, str]:
         kind = part if isinstance(part, dict) else {}
         if kind.get("thought") or re.search("think|reason|thought", str(kind.get("type"))):
             thoughts.append(_flat(part))
-        elif kind.get("type", "text") in ("text", "output_text", "refusal"):
+        elif kind.get("type", "text") in _WORDS["texts"]:
             texts.append(_flat(part))
-    # DeepSeek and older vLLM, newer vLLM and OpenRouter, Ollama; the last beside `reasoning`, with the same text.
-    names = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-    apart = next(filter(None, (_flat(message.get(name)) for name in names)), "")
+    apart = next(filter(None, (_flat(message.get(name)) for name in _WORDS["thoughts"])), "")
     return "".join(texts) or _flat(message.get("refusal")), apart or "".join(thoughts)
 
 
 def _flat(value: Any) -> str:
     """The text in a part, however nested."""
     if isinstance(value, dict):
-        names = ("text", "thinking", "reasoning", "summary", "content", "refusal")
-        return next(filter(None, (_flat(value.get(name)) for name in names)), "")
+        return next(filter(None, (_flat(value.get(name)) for name in _WORDS["inside"])), "")
     return "".join(map(_flat, value)) if isinstance(value, list) else value if isinstance(value, str) else ""
 
 
