@@ -226,9 +226,8 @@ def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> d
     """
     text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
     says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
-    named = [
-        name for name in re.findall("[a-z_]+", text) if name in _WORDS["ours"] and name in body and name not in chosen
-    ]
+    ours = (body.keys() & _WORDS["ours"]) - chosen.keys()
+    named = [name for name in re.findall("[a-z_]+", text) if name in ours]
     if named:  # of temperature and top_p, which may not go together, top_p
         name = "top_p" if {"top_p", "temperature"} <= {*named} else named[0]
         is_field = says["field"] or says["choice"] and "max" not in name or not says["value"]
