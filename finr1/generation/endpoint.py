@@ -27,7 +27,6 @@ from finr1.paths import data_beside
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
 _WORDS = data_beside(__file__, "endpoint.yaml")
 _MOST_TOKENS = 10**8  # of one request; a server that counts more lies
-_NO_ANSWER = {"empty": "an empty answer", "thought": "no answer after the thought"}
 
 
 @dataclass
@@ -121,7 +120,9 @@ class EndpointBackend(Backend):
         """The answer, or the reason why there is none."""
         try:
             answer = await self._try(client, job, sampling, 0)
-            if answer.finish_reason in _NO_ANSWER:  # once more, with another seed: with the same a server says the same
+            if (
+                answer.finish_reason in _WORDS["no_answer"]
+            ):  # once more, with another seed: with the same a server says the same
                 first, answer = answer, await self._try(client, job, sampling, 2**20)
                 paid = {name: n + (getattr(first.usage, name) or 0) for name, n in answer.usage if n is not None}
                 answer.usage = answer.usage.model_copy(update=paid)
@@ -151,7 +152,7 @@ class EndpointBackend(Backend):
             self._note(answer.model, told)
             if self.only_model:
                 return job.failure(f"{self.base_url}: {told}")
-        if said := _NO_ANSWER.get(answer.finish_reason):
+        if said := _WORDS["no_answer"].get(answer.finish_reason):
             answer.error = self._clean(f"{self.base_url}: {said}, twice: {response.content[:300]!r}")
         return answer
 
