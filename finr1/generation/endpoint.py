@@ -120,9 +120,7 @@ class EndpointBackend(Backend):
         """The answer, or the reason why there is none."""
         try:
             answer = await self._try(client, job, sampling, 0)
-            if (
-                answer.finish_reason in _WORDS["no_answer"]
-            ):  # once more, with another seed: with the same a server says the same
+            if answer.finish_reason in _WORDS["no_answer"]:  # once more, with another seed, or it may say the same
                 first, answer = answer, await self._try(client, job, sampling, 2**20)
                 paid = {name: n + (getattr(first.usage, name) or 0) for name, n in answer.usage if n is not None}
                 answer.usage = answer.usage.model_copy(update=paid)
