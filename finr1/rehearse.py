@@ -2,8 +2,7 @@
 
 `python -m finr1 run --preset paper --rehearse` trains a random tiny model of the preset's own architecture for two
 steps on a few of its records, in as many processes as there are GPUs (without one: cores, over gloo). Teacher, judge
-and verifier are a server on this machine that knows the golds; with `--max-cost` those that have a URL and a key are
-asked. At the end a table says what ran as it will, what was replaced by what, and what could not be tried here.
+and verifier are a server here that knows the golds; with `--max-cost` those that have a URL and a key are asked.
 """
 
 from __future__ import annotations
@@ -46,8 +45,7 @@ def serve_stand_in(file: Path) -> ThreadingHTTPServer:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             thought, text = stand_in(_said(body["messages"]), file)
             message = {"role": "assistant", "content": text, "reasoning_content": thought}
-            usage = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 1)
-            reply = {"model": body["model"], "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+            reply = {"model": body["model"], "choices": [{"message": message, "finish_reason": "stop"}]}
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps(reply).encode())
@@ -93,9 +91,8 @@ def _said(chat: list[dict[str, str]]) -> str:
 def tiny_model(name: str, folder: Path) -> str:
     """Save a random model of the architecture of `name`, with its chat template, to `folder`; returns what it is.
 
-    Configuration and tokenizer are the model's own where they are here or a hub (`HF_ENDPOINT`) has them. Else its name
-    has to tell: a configuration of transformers, and a template of TRL on the embedded model's vocabulary.
-    Raises `ParameterError` for a name that tells neither.
+    Configuration and tokenizer are the model's own where they are here or a hub has them. Else its name has to tell: a
+    configuration of transformers, and a template of TRL on the embedded model's vocabulary; or `ParameterError`.
     """
     import torch
     import trl
@@ -103,8 +100,8 @@ def tiny_model(name: str, folder: Path) -> str:
 
     try:
         path = resolve_model(name, cache_dir())
-        config, tokenizer = (kind.from_pretrained(path, **OWN_CODE) for kind in (AutoConfig, AutoTokenizer))
-        how = "as published"
+        config, how = AutoConfig.from_pretrained(path, **OWN_CODE), "as published"
+        tokenizer = AutoTokenizer.from_pretrained(path, **OWN_CODE)
     except (OSError, ValueError):  # not here, and no hub
         templates = {file.stem: file for file in (Path(trl.__file__).parent / "chat_templates").glob("*.jinja")}
         kind, template = _begins(name, CONFIG_MAPPING), _begins(name, templates)
@@ -123,9 +120,8 @@ def tiny_model(name: str, folder: Path) -> str:
     shape, values = plan.shape_of(name), config.to_dict()
     grouped = shape.kv_heads < shape.heads if shape else config.num_key_value_heads < config.num_attention_heads
     sizes = _CHANGES["tiny"] | {"num_key_value_heads": 1 if grouped else 2, "eos_token_id": tokenizer.eos_token_id}
-    sizes |= {"vocab_size": -(-len(tokenizer) // 128) * 128}
-    sizes |= {"layer_types": (values.get("layer_types") or [])[:2] or None}
-    sizes |= {"tie_word_embeddings": shape.tied} if shape else {}
+    sizes |= {"vocab_size": -(-len(tokenizer) // 128) * 128} | ({"tie_word_embeddings": shape.tied} if shape else {})
+    sizes["layer_types"] = (values.get("layer_types") or [])[:2] or None
     values |= {name: size for name, size in sizes.items() if name in values}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(type(config).from_dict(values), dtype=torch.bfloat16)

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,14 @@ def grade_completions(completions: Completions, **columns: Any) -> list[float | 
     `columns` has `solution` and `answer_kind`, and may have the rest of `GOLD` (`choices`, `labels`: JSON, or "").
     A gold answer that cannot be read gives None, too. Code with unit tests runs in the sandbox, on all cores.
     """
-    texts = [completion[0]["content"] for completion in completions]
+
+    def grade(i: int) -> float | None:
+        with suppress(ValueError):  # the gold answer cannot be read
+            right = grading.is_correct(completions[i][0]["content"], **_graded_against(columns, i))
+            return None if right is None else float(right)
+
     with ThreadPoolExecutor(None if "code" in columns["answer_kind"] else 1) as pool:
-        return list(pool.map(functools.partial(_grade, columns), count(), texts))
-
-
-def _grade(columns: Mapping[str, Sequence], i: int, text: str) -> float | None:
-    with suppress(ValueError):  # the gold answer cannot be read
-        right = grading.is_correct(text, **_graded_against(columns, i))
-        return None if right is None else float(right)
+        return list(pool.map(grade, range(len(completions))))
 
 
 def _graded_against(columns: Mapping[str, Sequence], i: int) -> dict[str, Any]:
@@ -77,8 +75,11 @@ def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) 
     Raises `GenerationError` for a verifier that can't be reached or gives no verdict, `ValueError` for a missing key,
     `SandboxUnavailable` for rows with unit tests where no sandbox can be had.
     """
-    if any(row["answer_kind"] == "code" and _has_tests(row["solution"]) for row in rows):
-        sandbox.check()
+    for row in rows:
+        with suppress(ValueError):  # a gold that is none, which pays nothing
+            if row["answer_kind"] == "code" and sandbox.read_tests(row["solution"]) is not None:
+                sandbox.check()
+                break
     verifier = make_verifier(params, stage_dir)
     if verifier is not None:
         verifier.check()
@@ -86,12 +87,6 @@ def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) 
         told = "what rules can't decide teaches nothing without a verifier (verifier_backend)"
         warnings.warn(f"{free} of {len(rows)} problems have free text as answer: {told}", stacklevel=2)
     return verifier
-
-
-def _has_tests(gold: str) -> bool:
-    with suppress(ValueError):
-        return sandbox.read_tests(gold) is not None
-    return False
 
 
 def verified(reward: Reward, verifier: Verifier | None) -> Reward:
@@ -108,9 +103,13 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
         completions: Completions, log_metric=None, log_extra=None, prompts: Sequence | None = None, **columns
     ) -> list[float | None]:
         scores = reward(completions, prompts=prompts, **columns)
-        texts, said = [completion[0]["content"] for completion in completions], [""] * len(scores)
-        cases = {i: _case(columns, i, texts[i], prompts) for i, score in enumerate(scores) if score is None}
-        asked = {i: case for i, case in cases.items() if case is not None}
+        said, asked = [""] * len(scores), {}  # question, gold and answer of what is left open
+        for i in [i for i, score in enumerate(scores) if score is None]:
+            with suppress(ValueError):  # the gold answer cannot be read
+                grading.grade("?", **(row := _graded_against(columns, i)))
+                golds = " or ".join([row["gold"], *row.get("alternatives", ())])
+                question = prompts[i][-1]["content"] if prompts else ""
+                asked[i] = (question, golds, grading.extract_answer(completions[i][0]["content"]) or "")
         verdicts = verifier([*asked.values()]) if asked else []
         for i, (right, reason) in zip(asked, verdicts, strict=True):
             scores[i] = None if right is None else float(right)
@@ -124,14 +123,6 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
         return scores
 
     return with_verifier
-
-
-def _case(columns: Mapping[str, Sequence], i: int, text: str, prompts: Sequence | None) -> tuple[str, str, str] | None:
-    """Question, gold and answer for the verifier of completion `i`; None where the gold answer cannot be read."""
-    with suppress(ValueError):
-        grading.grade("?", **(row := _graded_against(columns, i)))
-        golds, question = [row["gold"], *row.get("alternatives", ())], prompts[i][-1]["content"] if prompts else ""
-        return question, " or ".join(golds), grading.extract_answer(text) or ""
 
 
 def observed(rewards: Sequence[Reward], verifier: Verifier | None, opened: str = "") -> list[Reward]:
@@ -148,7 +139,9 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None, opened: str =
         for completion in completions:
             completion[0]["content"] = opened + completion[0]["content"]
         logs = {"log_metric": log_metric, "log_extra": log_extra}
-        scores = [_call(reward, completions, **columns, **logs) for reward in rewards]
+        made = [reward(completions=completions, **columns, **logs) for reward in rewards]
+        with ThreadPoolExecutor(1) as pool:  # a notebook's kernel runs a loop of its own in this thread
+            scores = [pool.submit(asyncio.run, m).result() if inspect.iscoroutine(m) else m for m in made]
         accuracy = next((values for reward, values in zip(rewards, scores, strict=True) if is_accuracy(reward)), None)
         if accuracy is not None:
             scores = [[None if accuracy[i] is None else value for i, value in enumerate(values)] for values in scores]
@@ -170,10 +163,3 @@ def observed(rewards: Sequence[Reward], verifier: Verifier | None, opened: str =
         return reward
 
     return [named(place) for place in range(len(rewards))]
-
-
-def _call(reward: Reward, completions: Completions, **columns: Any) -> list[float | None]:
-    if not inspect.iscoroutinefunction(reward):
-        return reward(completions=completions, **columns)
-    with ThreadPoolExecutor(1) as pool:  # a notebook's kernel runs a loop of its own in this thread
-        return pool.submit(asyncio.run, reward(completions=completions, **columns)).result()

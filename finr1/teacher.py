@@ -1,7 +1,4 @@
-"""What becomes of an answer of the teacher, and which worked solution is told where nobody is asked.
-
-A teacher need not be of one mind: a share of the problems with two worked solutions is solved by parts.
-"""
+"""What becomes of an answer of the teacher, and which worked solution is told where nobody is asked."""
 
 import random
 from collections.abc import Iterable
@@ -12,7 +9,7 @@ from finr1.ways import way_of
 
 
 def solution_of(problem: Problem, sample: int, seed: int, by_parts_share: float) -> str:
-    """The worked solution that is told; a larger share keeps what a smaller one tells by parts."""
+    """The worked solution that is told: by parts for a share of those with two; a larger one keeps a smaller one's."""
     by_parts = problem.reference_by_parts and rng_of("way", problem, sample, seed).random() < by_parts_share
     return problem.reference_by_parts if by_parts else problem.reference
 

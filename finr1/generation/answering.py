@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
@@ -127,8 +128,7 @@ class AnswerStore:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait, with a message, until no other process asks for what the store lacks; then it is this one's turn."""
-        path = self.path.with_name(f"{self.path.name}.lock")
-        with lock(path, f"asks for answers that go to {shown(self.path.absolute())}", wait=True):
+        with lock(Path(f"{self.path}.lock"), f"asks for answers that go to {shown(self.path.absolute())}", wait=True):
             self.asking = True
             try:
                 yield
@@ -242,7 +242,7 @@ def generate(
     sampling: SamplingParams,
     backend: Backend,
     store: AnswerStore | None = None,
-    on_progress: Callable[[Progress], object] | None = None,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
     on_error: Literal["raise", "none"] = "raise",
     budget: Budget = Budget(),
 ) -> list[Completion]:
@@ -260,11 +260,8 @@ def generate(
     if store is not None and not store.asking:
         with store.turn():  # whoever waited here finds the other's answers in the store, and pays for none twice
             return generate(requests, sampling, backend, store, on_progress, on_error, budget)
-    jobs = [
-        Job(request, sample, request_key(request, sampling, backend.fingerprint, sample))
-        for request in requests
-        for sample in range(sampling.num_samples)
-    ]
+    pairs = product(requests, range(sampling.num_samples))
+    jobs = [Job(request, k, request_key(request, sampling, backend.fingerprint, k)) for request, k in pairs]
     unique = {job.key: job for job in jobs}
     answers: dict[str, Completion] = {}
     if store is not None:
@@ -274,10 +271,9 @@ def generate(
     progress = Progress(len(unique), reused=len(answers))
 
     def why_stop() -> str:
-        if budget.max_cost is not None and progress.uncounted:
-            return f"the budget of {budget.max_cost} cannot be kept, the server counts no tokens"
-        if budget.max_cost is not None and progress.cost >= budget.max_cost:
-            return f"the budget of {budget.max_cost} is spent"
+        if budget.max_cost is not None and (progress.uncounted or progress.cost >= budget.max_cost):
+            why = "cannot be kept, the server counts no tokens" if progress.uncounted else "is spent"
+            return f"the budget of {budget.max_cost} {why}"
         return "another request failed" if on_error == "raise" and failing() else ""
 
     def failing() -> bool:  # few replies without an answer are the model's, many the server's
@@ -300,12 +296,10 @@ def generate(
                 progress.tokens += completion.usage.completion_tokens or 0
                 progress.cost += cost or 0.0
             progress.seconds = time.monotonic() - started
-            if on_progress is not None and progress.seconds - told >= 1.0:
+            if progress.seconds - told >= 1.0:
                 told = progress.seconds
                 on_progress(progress)
-    if on_progress is not None:
-        on_progress(progress)
-
+    on_progress(progress)
     unasked = {key: job.failure(f"not asked: {why_stop()}") for key, job in unique.items() if key not in answers}
     answers |= unasked
     if on_error == "raise" and (unasked or failing()):

@@ -73,8 +73,7 @@ def read_requests(path: Path) -> list[Request]:
                 row = whole(json.dumps(json.loads(line), ensure_ascii=False))
                 requests.append(Request.model_validate_json(row))
         except ValueError as error:
-            told = {"loc": (), "msg": f"Invalid JSON: {error}"}
-            told = error.errors()[0] if isinstance(error, ValidationError) else told
-            where = ".".join(map(str, told["loc"])) or "row"
+            told = error.errors()[0] if isinstance(error, ValidationError) else {"msg": f"Invalid JSON: {error}"}
+            where = ".".join(map(str, told.get("loc", ()))) or "row"
             raise ValueError(f"{path}, line {number}: {where}: {told['msg']}") from None
     return requests

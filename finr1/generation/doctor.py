@@ -12,13 +12,10 @@ import httpx2
 
 from finr1.generation.answering import Budget, Completion, GenerationError, Job, Request, SamplingParams
 from finr1.generation.endpoint import EndpointBackend, same_model
+from finr1.paths import data_beside
 
-QUESTION = "What is 17 + 25? Answer with the number."
-_LONG = " ".join(str(number) for number in range(1000, 2200))  # some three thousand tokens
-_FIELDS = dict.fromkeys(("max_tokens", "temperature", "top_p", "seed"))
-# What a server may want besides, the harmless first.
-_NEEDS = ({}, {"stream": True}, {"enable_thinking": False}, {"temperature": 1}, {"reasoning_effort": "low"})
-_WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length")
+_TEXTS = data_beside(__file__, "doctor.yaml")
+_QUESTION, _NUMBERS = _TEXTS["question"], " ".join(map(str, range(1000, 2200)))  # some three thousand tokens
 
 
 def diagnose(options: argparse.Namespace) -> int:
@@ -49,23 +46,14 @@ class Doctor:
         self.backend = EndpointBackend(*where, timeout=120.0, max_retries=2, extra=options.extra)
         self.sampling = SamplingParams(max_tokens=options.max_tokens)
         self.budget = Budget(None, options.prompt_price, options.completion_price)
-        self.first: Completion | None = None
-        self.listed: dict[str, Any] = {}
+        self.first, self.listed, self.extra = None, {}, self.backend.extra
 
-    @property
-    def extra(self) -> dict[str, Any]:
-        """What was found to be needed, beside what the user gave."""
-        return {**self.backend.changes, **self.backend.extra}
-
-    def ask(self, text: str = QUESTION, **extra: Any) -> Completion:
+    def ask(self, text: str = _QUESTION, **extra: Any) -> Completion:
         job = Job(Request(id="doctor", messages=[{"role": "user", "content": text}]), 0, "")
         known, self.backend.extra = self.backend.extra, {**self.backend.extra, **extra}
         [[answer]] = self.backend.complete([job], self.sampling, lambda: False)
         self.backend.extra = known
         return answer
-
-    def works(self, extra: dict[str, Any]) -> bool:
-        return self.ask(**extra).finish_reason != "error"
 
     def name_served(self) -> str:
         asked = self.backend
@@ -80,33 +68,33 @@ class Doctor:
         first, told = self.ask(), ""
         if first.finish_reason == "error":
             # Refused, and not said what: with one field more, or with the smallest body and then that.
-            needs = [less | need for less in ({}, _FIELDS) for need in _NEEDS][1:]
+            needs = [less | need for less in ({}, _TEXTS["fields"]) for need in _TEXTS["needs"]][1:]
             refused = re.search("HTTP 4(00|22)", first.error)
-            found = next((need for need in needs if refused and self.works(need)), None)
+            found = next((need for need in needs if refused and self.ask(**need).finish_reason != "error"), None)
             if found is None:
                 raise GenerationError(first.error)
-            longest = found | {"max_completion_tokens": self.sampling.max_tokens}
-            self.backend.extra |= longest if "max_tokens" in found and self.works(longest) else found
+            longest = found | ({"max_completion_tokens": self.sampling.max_tokens} if "max_tokens" in found else {})
+            self.backend.extra |= longest if self.ask(**longest).finish_reason != "error" else found
             first, told = self.ask(), f", with the extra below; without it {first.error}"
+        self.extra = {**self.backend.changes, **self.backend.extra}  # found to be needed, beside what the user gave
         self.first, self.came = first, re.sub(r"\s", "", self.backend.last.text)  # as the server wrote it
         self.counted = ", ".join(re.findall(r'"(?:completion|output)_tokens":(\d+)', self.came))
         return f"{first.error or repr(first.text[-60:])}{told}"
 
     def thinking(self) -> str:
-        if self.first.finish_reason in ("thought", "length"):
-            return "the answer is in it, or cut off: another reasoning parser at the server, or a larger --max-tokens"
         where = "in the text, in tags" if "think" in self.first.text else "apart from the text"
-        return "none is sent" if self.first.reasoning is None else where
+        where = "none is sent" if self.first.reasoning is None else where
+        return where + _TEXTS["odd"].get(self.first.finish_reason, "")
 
     def price(self) -> str:
         cost = self.budget.cost(self.first.usage)
         return "no count of tokens: max_cost can't be kept" if cost is None else f"cost {1000 * cost:.4f}, if as short"
 
     def window(self) -> str:
-        stated = next((self.listed[name] for name in _WINDOWS if self.listed.get(name)), "not")
-        read, notes = self.ask(f"{_LONG}\n\n{QUESTION}").usage.prompt_tokens, self.backend.notes
-        cut = notes.get("prompt") or notes.get("window") or "nothing is cut"
-        return f"{stated} stated; {len(_LONG)} bytes are read as {read} tokens: {cut}"
+        stated = next((self.listed[name] for name in _TEXTS["windows"] if self.listed.get(name)), "not")
+        answer, notes = self.ask(f"{_NUMBERS}\n\n{_QUESTION}"), self.backend.notes
+        cut = answer.error or notes.get("prompt") or notes.get("window") or "nothing is cut"
+        return f"{stated} stated; {len(_NUMBERS)} bytes are read as {answer.usage.prompt_tokens} tokens: {cut}"
 
 
 PROBES: dict[str, Callable[[Doctor], str]] = {
@@ -118,7 +106,7 @@ PROBES: dict[str, Callable[[Doctor], str]] = {
     "content": lambda d: "a list of parts" if '"content":[' in d.came else "text",
     "window": Doctor.window,
     "usage": lambda d: f"{d.first.usage.completion_tokens} tokens written; the server counts {d.counted or 'none'}",
-    "repeatable at 0": lambda d: "yes" if d.first.tagged == d.ask().tagged else "no: another answer, asked again",
+    "repeatable at 0": lambda d: "yes" if (one := d.ask()).tagged == d.first.tagged else f"no: {one.error or one.text}",
     "rate limit": lambda d: str({k: v for k, v in d.backend.last.headers.items() if "ratelimit" in k} or "not stated"),
     "a thousand answers": Doctor.price,
 }

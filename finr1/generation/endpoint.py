@@ -27,17 +27,14 @@ from finr1.paths import data_beside
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
 _WORDS = data_beside(__file__, "endpoint.yaml")
 _MOST_TOKENS = 10**8  # of one request; a server that counts more lies
-_NO_ANSWER = {"empty": "an empty answer", "thought": "no answer after the thought"}
-_OURS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream_options")
 
 
 @dataclass
 class EndpointBackend(Backend):
     """Chat completions of `model` at `base_url`, `concurrency` requests at a time.
 
-    The key comes from the environment variable `api_key_env`; for the default name, OPENAI_API_KEY stands in. Servers
-    on this machine need none. It is read when it is used and kept nowhere. Raises `ValueError` for a missing or
-    unusable key and an unusable URL. Works in Jupyter: its event loop runs in a thread of its own.
+    The key comes from the environment variable `api_key_env` (for the default name, OPENAI_API_KEY stands in) and is
+    kept nowhere; servers on this machine need none. Raises `ValueError` for a missing or unusable key or URL.
     """
 
     base_url: str
@@ -75,7 +72,7 @@ class EndpointBackend(Backend):
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` one by one as the server does, see `Backend`. Sample k is asked with seed + k."""
-        from anyio.from_thread import start_blocking_portal
+        from anyio.from_thread import start_blocking_portal  # Jupyter has an event loop of its own in this thread
 
         todo = iter(jobs)
         under_way: set[Future[Completion]] = set()
@@ -123,7 +120,7 @@ class EndpointBackend(Backend):
         """The answer, or the reason why there is none."""
         try:
             answer = await self._try(client, job, sampling, 0)
-            if answer.finish_reason in _NO_ANSWER:  # once more, with another seed: with the same a server says the same
+            if answer.finish_reason in _WORDS["no_answer"]:  # once more, with another seed, or it may say the same
                 first, answer = answer, await self._try(client, job, sampling, 2**20)
                 paid = {name: n + (getattr(first.usage, name) or 0) for name, n in answer.usage if n is not None}
                 answer.usage = answer.usage.model_copy(update=paid)
@@ -153,7 +150,7 @@ class EndpointBackend(Backend):
             self._note(answer.model, told)
             if self.only_model:
                 return job.failure(f"{self.base_url}: {told}")
-        if said := _NO_ANSWER.get(answer.finish_reason):
+        if said := _WORDS["no_answer"].get(answer.finish_reason):
             answer.error = self._clean(f"{self.base_url}: {said}, twice: {response.content[:300]!r}")
         return answer
 
@@ -228,7 +225,8 @@ def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> d
     """
     text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
     says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
-    named = [name for name in re.findall("[a-z_]+", text) if name in _OURS and name in body and name not in chosen]
+    ours = (body.keys() & _WORDS["ours"]) - chosen.keys()
+    named = [name for name in re.findall("[a-z_]+", text) if name in ours]
     if named:  # of temperature and top_p, which may not go together, top_p
         name = "top_p" if {"top_p", "temperature"} <= {*named} else named[0]
         is_field = says["field"] or says["choice"] and "max" not in name or not says["value"]
@@ -253,9 +251,8 @@ def whole(text: str) -> str:
 def read_reply(content: bytes) -> dict[str, Any]:
     """Text, reasoning, finish reason, usage and model of a reply; raises `ValueError` for anything without an answer.
 
-    It may be JSON or a stream of it (SSE), behind a BOM, comments or blank lines. Some servers say 200 and mean an
-    error (OpenRouter), or break an answer off for lack of capacity (DeepSeek). An answer that is there and empty ends
-    with "empty", one that stands in the thought alone (a server's parser that found no end of it) with "thought".
+    It may be JSON or a stream of it (SSE), behind a BOM, comments or blank lines; it may mean an error, or half of an
+    answer. One that is there and empty ends with "empty", one that stands in the thought alone with "thought".
     """
     text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith(":")]
@@ -288,19 +285,16 @@ def _parts(message: Mapping[str, Any]) -> tuple[str, str]:
         kind = part if isinstance(part, dict) else {}
         if kind.get("thought") or re.search("think|reason|thought", str(kind.get("type"))):
             thoughts.append(_flat(part))
-        elif kind.get("type", "text") in ("text", "output_text", "refusal"):
+        elif kind.get("type", "text") in _WORDS["texts"]:
             texts.append(_flat(part))
-    # DeepSeek and older vLLM, newer vLLM and OpenRouter, Ollama; the last beside `reasoning`, with the same text.
-    names = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-    apart = next(filter(None, (_flat(message.get(name)) for name in names)), "")
+    apart = next(filter(None, (_flat(message.get(name)) for name in _WORDS["thoughts"])), "")
     return "".join(texts) or _flat(message.get("refusal")), apart or "".join(thoughts)
 
 
 def _flat(value: Any) -> str:
     """The text in a part, however nested."""
     if isinstance(value, dict):
-        names = ("text", "thinking", "reasoning", "summary", "content", "refusal")
-        return next(filter(None, (_flat(value.get(name)) for name in names)), "")
+        return next(filter(None, (_flat(value.get(name)) for name in _WORDS["inside"])), "")
     return "".join(map(_flat, value)) if isinstance(value, list) else value if isinstance(value, str) else ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -46,8 +45,7 @@ class _LocalBackend(Backend):
     """A model in this process, a folder (a model's or an adapter's) or hub id; it loads at the first use.
 
     Of a folder's `generation_config.json`, the end tokens count and nothing else. A prompt goes through the chat
-    template as in training; what the template itself opens (`<think>`) belongs to the answer.
-    Raises `FileNotFoundError` for a path without a model.
+    template as in training; what that opens (`<think>`) belongs to the answer. `FileNotFoundError` without a model.
     """
 
     model_name_or_path: str | Path
@@ -82,12 +80,10 @@ class _LocalBackend(Backend):
             yield completions
 
     def unload(self) -> None:
-        import torch
+        from accelerate.utils.memory import clear_device_cache
 
         self.__dict__.pop("_loaded", None)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        clear_device_cache(garbage_collection=True)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, float, list[int]]:
@@ -101,9 +97,8 @@ class _LocalBackend(Backend):
 class TransformersBackend(_LocalBackend):
     """Batched decoding with transformers.
 
-    The random state of a batch comes from its keys, and batches are stored whole: a run that resumes with the same
-    requests ends up with the text that an unbroken one has. The text depends on what else is in the batch: always when
-    sampling, in greedy decoding only where rounding flips a near-tie.
+    The random state of a batch comes from its keys, and batches are stored whole: a run that resumes ends up with the
+    text of an unbroken one. The text depends on what else is in the batch; of greedy decoding only in near-ties.
     """
 
     batch_size: int | None = None  # None: 128, or fewer for long answers (`_ANSWER_TOKENS`)
@@ -140,9 +135,8 @@ class TransformersBackend(_LocalBackend):
 class VLLMBackend(_LocalBackend):
     """Decoding with vLLM in this process, far faster than transformers on a GPU. An adapter is merged into its base.
 
-    Several GPUs or machines: `vllm serve` behind `EndpointBackend`. Every request has a seed of its own, from its key,
-    so its text does not depend on the others. The engine has a process of its own: a script that uses it needs
-    `if __name__ == "__main__":`. Raises `ImportError` without vLLM.
+    Several GPUs or machines: `vllm serve` behind `EndpointBackend`. A text depends on no other request: each has its
+    seed. The engine has a process of its own: a script needs `if __name__ == "__main__":`. `ImportError` without vLLM.
     """
 
     engine = "vllm"

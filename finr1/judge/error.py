@@ -44,14 +44,12 @@ def judge_samples(
 ) -> list[Verdict]:
     """The judge's verdicts on `samples`: on those that rules leave undecided and a study sample, or on all.
 
-    The study sample has up to `STUDY` answers, as many right ones as wrong ones by rules. The prompt is the answer
-    check without the question. A missing answer is wrong and needs no judge.
+    The study sample has up to `STUDY` answers, half of them right by rules. A missing answer is wrong without it.
     """
     given = [s for s in samples if s.answer is not None]
     asked = [(s, False) for s in given if scope == "all" or s.correct is None]
     for right in (True, False) if scope == "undecided" else ():
-        decided = [s for s in given if s.correct is right]
-        decided.sort(key=lambda s: hash_share(_name(s), seed))
+        decided = sorted((s for s in given if s.correct is right), key=lambda s: hash_share(_name(s), seed))
         asked += [(s, True) for s in decided[: STUDY // 2]]
     by_id = {problem.id: problem for problem in problems}
     requests = [check_request(_name(s), by_id[s.problem_id], s.answer) for s, _ in asked]

@@ -137,10 +137,9 @@ class Verifier:
         cases = [(*case[:2], f"{case[2]}\n{text}") for case in PLAIN_CASES[1::2] for text in OVERRIDES]
         said = {order: [right for right, _ in replace(self, order=order)(cases)] for order in CHECK_PROMPTS}
         won, tried = sum(rights.count(True) for rights in said.values()), len(cases) * len(said)
-        by_order = ", ".join(f"{order} {rights.count(True)}" for order, rights in said.items())
+        each = ", ".join(f"{order} {rights.count(True)}" for order, rights in said.items())
         unread = sum(rights.count(None) for rights in said.values())
-        share = f"{won} of {tried} succeed ({won / tried:.0%}; {by_order}; {unread} unread)"
-        return f"override texts in wrong answers: {share}"
+        return f"override texts in wrong answers: {won} of {tried} succeed ({won / tried:.0%}; {each}; {unread} unread)"
 
 
 def make_verifier(params: GRPOParams, stage_dir: Path) -> Verifier | None:
