@@ -215,11 +215,10 @@ REPLACED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", REPLACED)
-def test_a_large_preset_is_rehearsed_from_data_to_report(preset, outputs, embedded):
+def test_a_large_preset_is_rehearsed_from_data_to_report(preset, outputs, embedded, real_data):
     (outputs / "cache").symlink_to(embedded)
     command = [sys.executable, "-m", "finr1", "run", "--preset", preset, "--rehearse"]
-    command += ["--set", "data_dir=finr1/sources/samples"]  # three of the sources
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "FINR1_DATA": str(real_data)}
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     kept = json.loads((outputs / f"{preset}-rehearsal" / "rehearsal.json").read_text("utf8"))
