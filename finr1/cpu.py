@@ -97,8 +97,8 @@ def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> Non
 
     TRL's head is made for the GPU. On a CPU it scores every position, prompts and padding too, computes the logits
     twice and multiplies their gradients in fp32: half of a step and more with a vocabulary of 49k. This one scores the
-    labelled positions alone, in the dtype of autocast; columns that are padding in every row do not even go through the
-    model, and a prompt that several rows have in common (a GRPO group) goes through it once.
+    labelled positions alone, in the dtype of autocast. With models of Llama's and Qwen's families, padding hardly goes
+    through the model, and a prompt that several rows have in common (a GRPO group) goes through it once.
 
     `model(..., labels=labels, fused_lm_head=True)` gives `log_probs`, `entropy` (without gradient), `is_top1` and
     `label_mask`, each (B, L - 1) and zero where the label is -100. Models that scale or cap their logits, or route
@@ -154,9 +154,10 @@ def _hidden_states(model: PreTrainedModel, scored: torch.Tensor, **inputs) -> to
         prompt = tuple((at, tokens[at], 0) for at in range(start) if used[at])
         answer = [(at, tokens[at], branch) for at in range(start, len(tokens)) if used[at]]
         tree = trees.setdefault(prompt, [*prompt])
-        places = dict(zip([at for at, *_ in (*prompt, *answer)],
-                          [*range(len(prompt)), *range(len(tree), len(tree) + len(answer))], strict=True))  # fmt: skip
-        found += [(list(trees).index(prompt), places[at]) for at, is_wanted in enumerate(wanted) if is_wanted]
+        number = list(trees).index(prompt)
+        places = {at: place for place, (at, *_) in enumerate(prompt)}
+        places |= {at: place for place, (at, *_) in enumerate(answer, len(tree))}
+        found += [(number, places[at]) for at, is_wanted in enumerate(wanted) if is_wanted]
         tree += answer
     width = max(map(len, trees.values()))
     table = torch.tensor([tree + [(0, 0, -1)] * (width - len(tree)) for tree in trees.values()], device=mask.device)

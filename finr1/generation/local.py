@@ -72,10 +72,9 @@ class _LocalBackend(Backend):
                 return
             batch, completions = fitting[start : start + size], []
             for (job, prompt), tokens in zip(batch, self._decode(batch, sampling), strict=True):
-                end = next((place for place, token in enumerate(tokens, 1) if token in ends), None)
-                tokens = tokens[:end]  # what follows is padding
                 usage = {"prompt_tokens": len(prompt), "completion_tokens": len(tokens)}
-                text, reason = tokenizer.decode(tokens, skip_special_tokens=True), "stop" if end else "length"
+                text = tokenizer.decode(tokens, skip_special_tokens=True)
+                reason = "stop" if tokens[-1] in ends else "length"
                 completions.append(job.completion(opened + text, finish_reason=reason, usage=usage))
             yield completions
 
