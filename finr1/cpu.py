@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = 512  # of each prompt that go through the policy at once where the policy itself samples
 PIECE = 16  # tokens that are written before rows that have ended leave the batch
+TREE = 1500  # tokens
 SCORED_AT_ONCE = 1024  # tokens; their logits take 16 bytes for each entry of the vocabulary: 0.8 GB with 49k of them
 # Attention without softcap, sinks or other additions, for which `_grouped_attention` would be wrong.
 _PLAIN_ATTENTION = ("llama", "mistral", "qwen2", "qwen3")
@@ -136,9 +137,9 @@ def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> Non
 def _hidden_states(model: PreTrainedModel, scored: torch.Tensor, **inputs) -> torch.Tensor:
     """The last hidden state at each `scored` place (B, L - 1) of `input_ids` (B, L), in their order: (N, hidden size).
 
-    Rows with one prompt (a GRPO group) become one tree: the prompt, and each row's answer as a branch. A token sees the
-    prompt and its own branch from the position that it had, so the numbers are the same without prompts twice and with
-    little padding.
+    Rows that begin alike (with the system prompt, or with the whole prompt of a GRPO group) become branches of one
+    tree. A token sees the tokens that lead to it, so the numbers are the same without beginnings twice and with little
+    padding.
     """
     import torch
 
@@ -146,27 +147,68 @@ def _hidden_states(model: PreTrainedModel, scored: torch.Tensor, **inputs) -> to
     plain = model.config.model_type in _PLAIN_ATTENTION and _attends_to_all(model)
     if not plain or mask is None or inputs.get("position_ids") is not None:
         return model.base_model(**inputs).last_hidden_state[:, :-1][scored]
-    trees: dict[tuple, list[tuple[int, int, int]]] = {}  # by prompt: position, token, branch
-    found = []  # of each scored place: its tree and where it stands there
-    rows = zip(inputs["input_ids"].tolist(), mask.tolist(), scored.tolist(), strict=True)
-    for branch, (tokens, used, wanted) in enumerate(rows, 1):
-        start = wanted.index(True) + 1 if any(wanted) else len(tokens)
-        prompt = tuple((at, tokens[at], 0) for at in range(start) if used[at])
-        answer = [(at, tokens[at], branch) for at in range(start, len(tokens)) if used[at]]
-        tree = trees.setdefault(prompt, [*prompt])
-        number = list(trees).index(prompt)
-        places = {at: place for place, (at, *_) in enumerate(prompt)}
-        places |= {at: place for place, (at, *_) in enumerate(answer, len(tree))}
-        found += [(number, places[at]) for at, is_wanted in enumerate(wanted) if is_wanted]
-        tree += answer
-    width = max(map(len, trees.values()))
-    table = torch.tensor([tree + [(0, 0, -1)] * (width - len(tree)) for tree in trees.values()], device=mask.device)
-    positions, ids, branch = table.unbind(dim=-1)  # (trees, width) each
-    seen = ((branch[:, None] == 0) | (branch[:, None] == branch[:, :, None])).tril()
-    bias = torch.zeros(seen.shape, dtype=model.dtype, device=mask.device).masked_fill(~seen, -torch.inf)[:, None]
-    hidden = model.base_model(input_ids=ids, position_ids=positions, attention_mask=bias, use_cache=False)
-    flat = torch.tensor([tree * width + place for tree, place in found], dtype=torch.long, device=mask.device)
-    return hidden.last_hidden_state.flatten(0, 1).index_select(0, flat)
+    used = mask.bool()
+    rows = [ids[own].tolist() for ids, own in zip(inputs["input_ids"], used, strict=True)]
+    wanted = [row[own].tolist() for row, own in zip(torch.nn.functional.pad(scored, (0, 1)), used, strict=True)]
+    trees, paths = _as_trees(rows, [row.index(True) + 1 if True in row else 0 for row in wanted])
+    width = max(map(len, trees))
+    seen = torch.eye(width, dtype=torch.bool).repeat(len(trees), 1, 1)
+    ids = torch.zeros(len(trees), width, dtype=torch.long)
+    for number, tree in enumerate(trees):
+        for place, (parent, token) in enumerate(tree):  # a parent comes before its children
+            ids[number, place] = token
+            if parent >= 0:
+                seen[number, place] |= seen[number, parent]
+    bias = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, -torch.inf)[:, None]
+    inputs = {"input_ids": ids, "position_ids": seen.sum(dim=-1) - 1, "attention_mask": bias}
+    inputs = {name: values.to(mask.device) for name, values in inputs.items()}
+    hidden = model.base_model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+    places = ([tree * width + place for place in path] for tree, path in paths)
+    index = [place for row in zip(places, wanted, strict=True) for place, scores in zip(*row, strict=True) if scores]
+    return hidden.index_select(0, torch.tensor(index, dtype=torch.long, device=mask.device))
+
+
+Tree = dict[tuple[int, int], int]  # (place of the token before, token) -> place
+
+
+def _as_trees(rows: list[list[int]], answers: list[int]) -> tuple[list[Tree], list[tuple[int, list[int]]]]:
+    """Rows of token ids as trees of about one size, and for each row the number of its tree and its tokens' places.
+
+    `answers` says where each row's answer begins. Rows with one prompt stay together. The number of trees is the
+    cheapest one; attention costs as much as all else in a tree of `TREE` tokens.
+    """
+
+    def grow(tree: Tree, row: list[int]) -> list[int]:
+        path = [-1]
+        for token in row:
+            path.append(tree.setdefault((path[-1], token), len(tree)))
+        return path[1:]
+
+    common = len(os.path.commonprefix(rows))
+    together: dict[tuple, list[int]] = {}  # rows by prompt
+    for number, (row, start) in enumerate(zip(rows, answers, strict=True)):
+        together.setdefault(tuple(row[:start]), []).append(number)
+    sizes = []  # tokens beside the common beginning, largest first
+    for numbers in together.values():
+        tree: Tree = {}
+        for number in numbers:
+            grow(tree, rows[number])
+        sizes.append((len(tree) - common, numbers))
+    sizes.sort(reverse=True)
+    tried = []
+    for count in range(1, len(sizes) + 1):
+        groups: list[tuple[int, list[int]]] = [(common, [])] * count
+        for size, numbers in sizes:  # each to the tree that is the smallest so far
+            at = groups.index(min(groups))
+            groups[at] = groups[at][0] + size, groups[at][1] + numbers
+        width = max(groups)[0]
+        tried.append((count * width * (width + TREE), groups))
+    groups = min(tried)[1]
+    trees, paths = [{} for _ in groups], [(0, [])] * len(rows)
+    for number, (_, members) in enumerate(groups):
+        for row in members:
+            paths[row] = number, grow(trees[number], rows[row])
+    return trees, paths
 
 
 def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> tuple[torch.Tensor, ...]:

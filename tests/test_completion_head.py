@@ -76,9 +76,17 @@ GROUPS = [[11, 12, 13], [21, 22, 23, 24, 25]]  # two prompts; rows as a shuffled
 ANSWERS = [(0, [31, 32]), (1, [41, 42, 43, 44]), (0, [33, 34, 35]), (1, [45]), (0, [31, 32, 36])]
 
 
+FIRST = [11, 12, 13, 31, 32, 33, 34, 35, 36]  # the last token follows 32
+SECOND = [21, 22, 23, 24, 25, 41, 42, 43, 44, 45]
+TREES = {"attention is dear": (1, [SECOND, [*FIRST, 0]]), "attention is cheap": (1000, [FIRST + SECOND])}
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "gradient_checkpointing"])
-def test_a_prompt_that_rows_share_goes_through_the_model_once(tiny, monkeypatch, checkpointing, lora):
+@pytest.mark.parametrize("name", TREES)
+def test_beginnings_that_rows_share_go_through_the_model_once(tiny, monkeypatch, name, checkpointing, lora):
+    dear, expected_trees = TREES[name]
+    monkeypatch.setattr(cpu, "TREE", dear)
     rows = [[0] * (5 - len(GROUPS[at])) + GROUPS[at] + answer + [0] * (4 - len(answer)) for at, answer in ANSWERS]
     ids = torch.tensor(rows)
     labels = ids.masked_fill((ids == 0) | (torch.arange(9) < 5), -100)
@@ -95,9 +103,15 @@ def test_a_prompt_that_rows_share_goes_through_the_model_once(tiny, monkeypatch,
     for value in VALUES:
         assert torch.allclose(getattr(found, value).float(), getattr(expected, value).float(), atol=1e-5), value
     assert torch.allclose(our_gradient, their_gradient, atol=1e-5, rtol=1e-4)
-    assert [trees.tolist() for trees in seen] == [
-        [[11, 12, 13, 31, 32, 33, 34, 35, 31, 32, 36], [21, 22, 23, 24, 25, 41, 42, 43, 44, 45, 0]]
-    ]
+    assert [[sorted(tree) for tree in trees.tolist()] for trees in seen] == [[sorted(tree) for tree in expected_trees]]
+
+
+def test_different_prompts_share_what_they_begin_with(tiny):
+    rows = [[5, 6, 7, 8, 9], [5, 6, 7, 10, 11], [5, 6, 12, 13, 14]]
+    trees, paths = cpu._as_trees(rows, [3, 3, 4])
+    assert [len(tree) for tree in trees] == [10]
+    for row, (tree, path) in zip(rows, paths, strict=True):
+        assert [list(trees[tree])[place][1] for place in path] == row
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
