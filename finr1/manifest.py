@@ -182,13 +182,13 @@ def changed_files(recorded: dict[str, str]) -> list[str]:
 def notebook_code(path: Path) -> dict[str, str]:
     """{function: hash of the cell that defines it}, and under "" the hash of all other code cells of a notebook.
 
-    The parameters cell is left out: its values are in the manifest already. Without a notebook there are no entries.
+    Cells of parameters are left out: the manifest has their values already. Without a notebook there are no entries.
     """
     cells = json.loads(path.read_text("utf8"))["cells"] if path.exists() else []
     hashes, others = {}, []
     for cell in cells:
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+        source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
+        if cell["cell_type"] == "code" and not {"settings", "parameters"}.intersection(tags):
             defined = re.findall(r"^(?:async )?def (\w+)", source, re.MULTILINE)
             hashes |= dict.fromkeys(defined, digest(source))
             others += [] if defined else [source]

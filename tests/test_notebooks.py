@@ -51,8 +51,13 @@ def test_a_notebook_keeps_the_house_rules(path):
     assert path.stat().st_size < 45_000
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} ")
-    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    assert len(tagged) == 1
+    tags = [cell.metadata.get("tags", []) for cell in code]
+    assert "settings" in tags[0] and sum("parameters" in tag for tag in tags) == 1
+    assert 4 <= len(code[0].source.splitlines()) <= 7
+    hidden = ["hide-input" in tag for tag in tags]
+    assert hidden == [cell.metadata.get("jupyter", {}).get("source_hidden", False) for cell in code]
+    started = next(place for place, cell in enumerate(code) if re.search(r"^params = ", cell.source, re.MULTILINE))
+    assert not hidden[0] and all(hidden[place] or "settings" in tags[place] for place in range(started + 1))
     for cell in code:
         assert "!pip" not in cell.source and "if False" not in cell.source and "try:" not in cell.source
     assert "run.finish(" in code[-1].source
@@ -60,9 +65,13 @@ def test_a_notebook_keeps_the_house_rules(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_papermill_reads_every_parameter_with_its_help(path):
+    """It looks into one cell: those of the settings stand there once more, in a text."""
     found = papermill.inspect_notebook(str(path))
     assert set(found) == set(ALL[path.stem].model_fields)
     assert all(entry["help"] for entry in found.values())
+    settings = {line.split(" = ")[0] for line in nbformat.read(path, 4).cells[1].source.splitlines()}
+    if any(entry["default"] == "above" for entry in found.values()):
+        assert {name for name, entry in found.items() if entry["default"] == "above"} == settings
 
 
 def test_there_is_a_notebook_for_every_stage():

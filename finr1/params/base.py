@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType
@@ -87,15 +88,18 @@ class Params(BaseModel):
         """Parameter -> absolute folder, for each input stage."""
         return {name: paths.resolve(value) for name, value in self.input_names().items()}
 
-    def table(self) -> list[dict[str, Any]]:
-        """Rows of a table: this run's values, the paper's, and those that `params/paper/` takes where it says none."""
+    def table(self) -> list[dict[str, str]]:
+        """One row per parameter that differs from preset `paper`, and whether the paper, or its README, states that."""
         values, sources = read_flat_yaml(paths.repository_root() / "params" / "paper" / f"{self.stage}.yaml")
         rows = []
         for name, value in self.model_dump().items():
-            chosen, source = values.get(name), sources.get(name, "")
-            silent = name == "run" or name.endswith("_stage") or re.search(r"not stated|\bours\b|no such", source)
-            rows.append({"parameter": name, "this run": value, "the paper": "not stated" if silent else chosen,
-                         "preset paper": chosen, "source": source})  # fmt: skip
+            if name == "run" or name.endswith("_stage") or value == values[name]:
+                continue
+            stated = re.match(r"(paper|README)\b(?!.*(not stated|\bours\b))", sources[name])
+            where = {"paper": "yes: ", "README": "its README: "}[stated[1]] if stated else "no"
+            chosen = _short(values[name])
+            rows.append({"parameter": name, "this run": _short(value), "preset paper": chosen,
+                         "does the paper state it?": where + chosen * bool(stated)})  # fmt: skip
         return rows
 
     def conflicts(self) -> Wrong:
@@ -178,6 +182,11 @@ def quoted(value: Any) -> str:
     text = f'"{value}"' if isinstance(value, str) else repr(value)
     text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _short(value: Any) -> str:
+    """A value in a table: floats as 3e-05, long ones cut."""
+    return textwrap.shorten(str(value), 48, placeholder=" ...")
 
 
 def _shown(name: str, value: Any) -> str:
