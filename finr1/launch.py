@@ -100,6 +100,7 @@ def launch(
     `reads` of the stage folder. `on_progress` gets all rows whenever there are new ones, at most once a second.
     Raises TrainingFailed when the child dies, ParameterError as `Run` does; ends the child when interrupted.
     """
+    run.save_state()  # refuses where another kernel has begun this stage since
     params = run.params
     script = recipe_script(params.stage, type(params), namespace)
     hashes = {SCRIPT: sha256(script.encode()).hexdigest(), **{name: file_sha256(run.dir / name) for name in reads}}

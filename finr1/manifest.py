@@ -179,14 +179,13 @@ def changed_files(recorded: dict[str, str]) -> list[str]:
     return [name for name, path in paths.items() if not path.exists() or file_sha256(path) != recorded[name]]
 
 
-def notebook_code(path: Path, committed: bool = False) -> dict[str, str]:
-    """{function: hash of the cell that defines it}, and under "" the hash of all other code cells of a notebook.
+def notebook_code(notebook: Path | str) -> dict[str, str]:
+    """{function: hash of the cell that defines it}, and under "" the hash of all other code cells of a file or text.
 
     Cells of parameters are left out: the manifest has their values already. Without a notebook there are no entries.
     """
-    text = (
-        _git("show", f"HEAD:./{path.name}", at=path.parent) if committed else path.exists() and path.read_text("utf8")
-    )
+    file = notebook if isinstance(notebook, Path) and notebook.exists() else None
+    text = file.read_text("utf8") if file else notebook if isinstance(notebook, str) else ""
     hashes, others = {}, []
     for cell in json.loads(text)["cells"] if text else []:
         source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
@@ -206,24 +205,18 @@ def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
 
 
 def commit() -> str | None:
-    """The clone's commit, "-dirty" behind it where a file that git knows was changed, but not outside of its code.
+    """The clone's commit, "-dirty" behind it where a file that git knows was changed; None outside of a clone.
 
-    JupyterLab writes outputs into a notebook that is open, and a person settings. None outside of a clone.
+    Of a notebook its code counts: JupyterLab writes outputs into one that is open, and a person settings.
     """
-    changed = (_git("diff", "--name-only", "--relative", "HEAD") or "").splitlines()
-    dirty = not all(map(_has_its_code, changed))
-    return (head := _git("rev-parse", "HEAD")) and head + "-dirty" * dirty
-
-
-def _has_its_code(name: str) -> bool:
-    path = repository_root() / name
-    with suppress(OSError, ValueError):
-        return path.suffix == ".ipynb" and notebook_code(path) == notebook_code(path, committed=True)
-    return False
-
-
-def _git(*command: str, at: Path | None = None) -> str | None:
-    return _told("git", "-C", str(at or repository_root()), *command)
+    git = ("git", "-C", str(root := repository_root()))
+    files = (_told(*git, "diff", "--name-only", "--relative", "HEAD") or "").splitlines()
+    before = {file: (_told(*git, "show", f"HEAD:./{file}") or "") for file in files if file.endswith(".ipynb")}
+    try:
+        dirty = any(file not in before or notebook_code(root / file) != notebook_code(before[file]) for file in files)
+    except ValueError:  # no notebook any more
+        dirty = True
+    return (head := _told(*git, "rev-parse", "HEAD")) and head + "-dirty" * dirty
 
 
 def versions() -> dict[str, str]:

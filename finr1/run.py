@@ -99,8 +99,8 @@ def refusal(params: Params, replaced: bool, changed: list[str] | None = None) ->
     if not done or not changed or (done == "complete" and replaced):
         return []
     told = textwrap.shorten(", ".join(changed), 300, placeholder=" ...")
-    ways = f"another run (run = ..., --run ...), or replace it: Run(params, overwrite=True), --force {params.stage}"
-    return [f"{shown(stage_folder(params))} is {done} and stays; changed since: {told}. Name {ways}"]
+    ways = f'Name another run (run = "{params.run}_2", or --run), or replace this one (Run(params, overwrite=True), or'
+    return [f"{shown(stage_folder(params))} is {done} and stays; changed since: {told}. {ways} --force {params.stage})"]
 
 
 def strangers(params: Params) -> list[str]:
@@ -221,11 +221,10 @@ class Run:
     def _check_that_it_is_ours(self) -> None:
         """Raise RuntimeError when another kernel has begun this stage since, or an input was made again."""
         state = read_object(self.dir / STATE_FILE, {}, absent={})
-        ours = (state.get("session"), state.get("fingerprint")) == (_SESSION, self.fingerprint)
-        again = [] if ours else [self.dir]
+        again = [] if (state.get("session"), state.get("fingerprint")) == (_SESSION, self.fingerprint) else [self.dir]
         for name, folder in self.inputs.items():
-            now = read_object(folder / MANIFEST_FILE, {}, absent={})
-            again += [folder] if now.get("outputs_sha256") != self._made_from[name] else []
+            made = read_object(folder / MANIFEST_FILE, {}, absent={})
+            again += [folder] if made.get("outputs_sha256") != self._made_from[name] else []
         if again:
             raise RuntimeError(f"{shown(again[0])} has since been made again: run this notebook from `Run(params)` on")
 
@@ -234,6 +233,7 @@ class Run:
         if made.get("fingerprint") != self.fingerprint:
             self.may_replace(changes(self.params, made))
             remove_artefacts(self.dir)
+            made = {}
         with suppress(OSError, ValueError):  # what was changed by other hands is made again, and not taken for ours
             for name in manifest.changed_outputs(self.dir):
                 remove(self.dir / Path(name).parts[0])

@@ -181,7 +181,7 @@ INJECTED = "# Parameters\nmax_steps = 2\n"
         ([SETTINGS + "learning_rat = 1.0e-5\n", REST], ["learning_rat"]),
         ([SETTINGS, REST, SETTINGS + "learning_rat = 1\n"], ["learning_rat"]),
         ([SETTINGS + "learning_rat = 1\n", REST, SETTINGS], []),
-        ([SETTINGS, REST + "learning_rat=1\nbate = [\n    1,\n]\n"], ["bate", "learning_rat"]),
+        ([SETTINGS, REST + "learning_rat=1\nepsilom = [\n    1,\n]\n"], ["epsilom", "learning_rat"]),
         ([SETTINGS, REST, INJECTED + "learning_rat = 1\n"], ["learning_rat"]),
         (["import os\na = 1", SETTINGS, REST, "%time\nx = 2", "run = Run(params)\npage = 1", INJECTED], []),
         ([SETTINGS, "max_steps = 3\nmine = 4", "learning_rat == 1\nrun == 2"], []),
@@ -189,7 +189,7 @@ INJECTED = "# Parameters\nmax_steps = 2\n"
     ids=["right", "first run", "a later run", "put right", "the collapsed cell", "papermill", "other cells", "play"],
 )
 def test_a_name_that_is_no_parameter_is_an_error_in_the_cells_of_parameters_alone(cells, wrong):
-    namespace = {**GRPO, "In": ["", *cells], "learning_rat": 1e-5, "bate": [1], "a_helper": print}
+    namespace = {**GRPO, "In": ["", *cells], "learning_rat": 1e-5, "epsilom": [1], "a_helper": print}
     if not wrong:
         assert GRPOParams.from_notebook(namespace).max_steps == 12
     else:

@@ -127,7 +127,10 @@ def test_looking_at_a_finished_stage_keeps_its_manifest_byte_for_byte(capsys):
 
 
 def test_a_finished_stage_is_not_destroyed_by_other_parameters_or_inputs(outputs):
-    data = finished_data()
+    data = Run(DATA)
+    with data.phase("work"):
+        data.path("rows.jsonl").write_text("{}", "utf8")
+    data.finish({}, outputs=["rows.jsonl"])
     run = Run(DISTILLATION)
     run.path("traces.jsonl").write_text("1\n", "utf8")
     run.finish({}, outputs=["traces.jsonl"])
@@ -136,12 +139,15 @@ def test_a_finished_stage_is_not_destroyed_by_other_parameters_or_inputs(outputs
         Run(changed(DATA, num_train=9, num_dev=7))
     told = str(caught.value)
     assert f"{data.dir} is complete and stays; changed since: num_train 1600 -> 9, num_dev 200 -> 7. Name" in told
-    assert "another run (run = ..., --run ...), or replace it: Run(params, overwrite=True), --force 01_data" in told
+    assert (
+        'another run (run = "demo_2", or --run), or replace this one (Run(params, overwrite=True), or --force' in told
+    )
     assert before == {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
     with pytest.raises(ParameterError, match="wrong parameters"):
         Run(changed(DATA, num_train=9))  # the refusal gave the folder's lock back, and took nothing
     Run(changed(DATA, num_train=9, run="mine")).finish({}, outputs=[])
     again = Run(changed(DATA, num_train=9), overwrite=True)
+    assert again.state["phases"] == {}
     again.path("rows.jsonl").write_text("other\n", "utf8")
     again.finish({}, outputs=["rows.jsonl"])
     with pytest.raises(ParameterError, match="02_distillation is complete and stays; changed since: data_stage. "):
