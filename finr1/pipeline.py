@@ -190,7 +190,7 @@ def execute(stage: str, params: Params) -> None:
 
         async def start_kernel(self, **arguments: Any) -> None:
             settings = {"env": os.environ | {REPLACES: "1"}, "stdout": log, "stderr": log}  # what no cell shows
-            await super().start_kernel(**arguments, **settings)
+            await super().start_kernel(**arguments | settings)
 
     # After an interrupt nbclient's own watch finds the kernel dead, and asyncio would print that traceback at the end.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -94,13 +94,13 @@ def refusal(params: Params, replaced: bool, changed: list[str] | None = None) ->
 
     `changed` says what is different; else it is found in the parameters.
     """
-    made, done = what_is_there(stage_folder(params))
+    made, done = what_is_there(at := stage_folder(params))
     changed = changes(params, made, inputs=False) if changed is None else changed
     if not done or not changed or (done == "complete" and replaced):
         return []
     told = textwrap.shorten(", ".join(changed), 300, placeholder=" ...")
-    ways = f'Name another run (run = "{params.run}_2", or --run), or replace this one (Run(params, overwrite=True), or'
-    return [f"{shown(stage_folder(params))} is {done} and stays; changed since: {told}. {ways} --force {params.stage})"]
+    ways = f'another run (run = "{params.run}_2", or --run), or replace this one (Run(params, overwrite=True), or'
+    return [f"{shown(at)} is {done} and stays; changed since: {told}. Name {ways} --force {params.stage})"]
 
 
 def strangers(params: Params) -> list[str]:

@@ -61,7 +61,10 @@ class Params(BaseModel):
         if "run" in values:
             # `run = Run(params)` stands right below; running this cell again must still work.
             values["run"] = getattr(values["run"], "name", values["run"])
-        cells = _parameter_cells(namespace.get("In", []))
+        # The cells of settings, of parameters and of papermill, as they ran last: a typo in them would change nothing.
+        found = [(re.search(r"^run = (?=[\"'])|^run = above|^# Parameters", cell, re.MULTILINE), cell)
+                 for cell in namespace.get("In", [])]  # fmt: skip
+        cells = {match[0]: cell for match, cell in found if match}
         if "# Parameters" not in cells:  # a person runs this notebook
             values |= _of_the_demo(values)
         unknown = set(re.findall(r"^(\w+) *=(?!=)", "\n".join(cells.values()), re.MULTILINE)) - cls.model_fields.keys()
@@ -170,12 +173,6 @@ def _check_text(text: str, is_url: bool) -> None:
         key = address and re.search(r"[@?#;\s]|(?<!/)/(sk|hf|key|token)[-_][\w-]{8}", address)
         if not right or key:
             raise ValueError("should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
-
-
-def _parameter_cells(cells: Iterable[str]) -> dict[str, str]:
-    """The cells of settings, of parameters and of papermill as they ran last: a typo in them would change nothing."""
-    found = [(re.search(r"^run = (?=[\"'])|^run = above|^# Parameters", cell, re.MULTILINE), cell) for cell in cells]
-    return {match[0]: cell for match, cell in found if match}
 
 
 def _of_the_demo(values: dict[str, Any]) -> dict[str, str]:
