@@ -21,7 +21,7 @@ import yaml
 
 from finr1 import manifest
 from finr1.launch import clean_lines
-from finr1.params import STAGES, ParameterError, Params, read_flat_yaml
+from finr1.params import STAGES, ParameterError, Params, TrainingParams, read_flat_yaml
 from finr1.params.base import did_you_mean, quoted
 from finr1.paths import naming, outputs_root, preset_names, remedy, repository_root, shown
 from finr1.progress import duration
@@ -130,7 +130,7 @@ def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
 def run_stages(plan: Sequence[Params], forced: Collection[str] = (), replaced: bool = False) -> None:
     """Run each stage of `plan`, of one run or several, unless it is complete and unchanged and not in `forced`.
 
-    With other parameters a complete stage is `replaced`, a trained one that is not complete never is. Raises
+    With other parameters or inputs a complete training is `replaced` or refused; a half trained one is refused. Raises
     ParameterError before any work, NotebookFailed when a notebook fails.
     """
     _check_requirements(plan, forced, replaced)
@@ -146,7 +146,11 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = (), replaced: b
                 remove_artefacts(stage_folder(params))
             print(f"run  {name}: {reason}", flush=True)
             started = time.monotonic()
-            execute(stage, params)
+            os.environ[REPLACES] = str(_may_be_replaced(params, replaced))
+            try:
+                execute(stage, params)
+            finally:
+                del os.environ[REPLACES]
             print(f"done {name}: {duration(time.monotonic() - started)}", flush=True)
 
 
@@ -160,11 +164,15 @@ def _check_requirements(plan: Sequence[Params], forced: Collection[str], replace
         may_run[stage_folder(params)] = runs
         lines = params.requirements() if runs else []
         if runs and params.stage not in forced:  # by its inputs it may change later: then its kernel refuses
-            lines += refusal(params, replaced)
+            lines += refusal(params, _may_be_replaced(params, replaced))
         lines += [line for folder, line in missing_inputs(params).items() if folder not in may_run]
         problems += [f"{params.stage}: {line}" for line in lines]
     if problems:
         raise ParameterError("this run", problems)
+
+
+def _may_be_replaced(params: Params, replaced: bool) -> bool:
+    return replaced or not isinstance(params, TrainingParams)
 
 
 def why_run(params: Params) -> str | None:
@@ -189,8 +197,7 @@ def execute(stage: str, params: Params) -> None:
             super().__init__(**settings, kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
 
         async def start_kernel(self, **arguments: Any) -> None:
-            settings = {"env": os.environ | {REPLACES: "1"}, "stdout": log, "stderr": log}  # what no cell shows
-            await super().start_kernel(**arguments | settings)
+            await super().start_kernel(**arguments, stdout=log, stderr=log)  # what it says outside of cells
 
     # After an interrupt nbclient's own watch finds the kernel dead, and asyncio would print that traceback at the end.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -29,7 +29,7 @@ from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks
 
 KERNEL_LOG = "kernel.log"
 STATE_FILE = "state.json"
-REPLACES = "FINR1_REPLACES"  # set for the kernels of `finr1 run`: a complete stage may be replaced
+REPLACES = "FINR1_REPLACES"  # "True" in the kernels of `finr1 run`: a complete stage may be replaced
 # Never removed: answers, and what papermill and the locks have open in this folder right now.
 _KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG, ".lock")
 _SESSION = uuid.uuid4().hex  # of this process
@@ -108,8 +108,8 @@ def strangers(params: Params) -> list[str]:
     folders, told = params.inputs(), {}
     made = {name: read_manifest(folder) for name, folder in folders.items() if name != "paper_like_stage"}
     for name, record in made.items():
-        without_sft = {"sft_stage": None} if (name, record["stage"]) == ("grpo_stage", "05_grpo") else {}
-        for its, sha256 in (without_sft | record["inputs"]).items():
+        zero = name == "grpo_stage" and record["parameters"].get("sft_stage", "") is None
+        for its, sha256 in (({"sft_stage": None} if zero else {}) | record["inputs"]).items():
             of_the_recipe = "," not in name or its == "data_stage"  # `other_models, NAME` had another training
             if its in made and sha256 != made[its]["outputs_sha256"] and of_the_recipe:
                 told[name, its] = f"{shown(folders[name])} was not made from {shown(folders[its])} as it is now"
@@ -215,7 +215,7 @@ class Run:
 
     def may_replace(self, changed: list[str]) -> None:
         """Raise ParameterError where something complete or trained would be lost, and nobody has said that it may."""
-        if not self._overwrite and (lines := refusal(self.params, REPLACES in os.environ, changed)):
+        if not self._overwrite and (lines := refusal(self.params, os.environ.get(REPLACES) == "True", changed)):
             raise ParameterError(self.stage, lines)
 
     def _check_that_it_is_ours(self) -> None:

@@ -402,7 +402,7 @@ def test_a_third_reward_is_a_function_in_the_cell_and_a_name_with_a_weight(made,
     refused = alone(workshop | {"env": env}, "05_grpo", tmp_path, values, notebook=changed)
     assert refused.returncode != 0 and "05_grpo is complete and stays; changed since: train.py" in refused.stderr
     assert (stage / "manifest.json").read_bytes() == before and (stage / "model" / "model.safetensors").exists()
-    env |= {"FINR1_REPLACES": "1"}  # as `finr1 run` does
+    env |= {"FINR1_REPLACES": "True"}  # as `finr1 run` does
     edited = alone(workshop | {"env": env}, "05_grpo", tmp_path, values, notebook=changed)
     assert edited.returncode == 0, edited.stderr
     assert "changed: train.py" in (tmp_path / "out.ipynb").read_text("utf8")

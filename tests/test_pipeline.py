@@ -19,7 +19,7 @@ from finished import finish
 
 from finr1 import manifest, pipeline
 from finr1.__main__ import main
-from finr1.params import ParameterError
+from finr1.params import ParameterError, SFTParams
 from finr1.params.base import read_flat_yaml
 from finr1.pipeline import NotebookFailed
 from finr1.run import Run, read_manifest
@@ -68,7 +68,6 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def execute(stage, params):
         stages.append(stage)
         manifest.package_hashes.cache_clear()  # each kernel looks at the package anew
-        monkeypatch.setenv("FINR1_REPLACES", "1")
         run = Run(params)
         run.path("rows.jsonl").write_text(f"{getattr(params, 'num_train', 0)}\n", "utf8")
         run.finish({}, outputs=["rows.jsonl"])
@@ -175,13 +174,24 @@ def test_a_half_trained_stage_is_not_lost_to_a_typo_in_set(tiny, executed, outpu
     assert not (folder / "checkpoints").exists()
 
 
-def test_stages_that_a_notebook_runs_are_not_replaced_without_being_asked(tiny, executed, outputs):
-    run_tiny(executed)
-    plan = list(pipeline.load_preset("tiny", "mine", list(PRESET), ["01_data.num_train=9"]).values())
-    executed.clear()
-    with pytest.raises(ParameterError, match="01_data is complete and stays; changed since: num_train 8 -> 9"):
-        pipeline.run_stages(plan)
-    assert executed == []
+def test_a_training_that_a_notebook_runs_is_not_replaced_without_being_asked(outputs, monkeypatch):
+    """Notebook 09 starts whole runs: there, too, a changed setting destroys no model."""
+    sft, asked = SFTParams(**demo_values("04_sft")), []
+    for folder in sft.inputs().values():
+        finish(folder)
+    inputs = {name: read_manifest(folder)["outputs_sha256"] for name, folder in sft.inputs().items()}
+    finish(outputs / "demo" / "04_sft", parameters=sft.model_dump(), inputs=inputs, fingerprint="of this")
+    monkeypatch.setattr(pipeline, "execute", lambda *_: asked.append(os.environ["FINR1_REPLACES"]))
+    changed = SFTParams(**sft.model_dump() | {"lora_r": 8})
+    with pytest.raises(ParameterError, match="04_sft is complete and stays; changed since: lora_r 16 -> 8. Name"):
+        pipeline.run_stages([changed])
+    assert asked == []
+    pipeline.run_stages([changed], (), True)
+    assert asked == ["True"] and "FINR1_REPLACES" not in os.environ
+    (sft.inputs()["filtering_stage"] / "more").touch()
+    finish(sft.inputs()["filtering_stage"])
+    pipeline.run_stages([sft])  # other inputs: its kernel will refuse, when it sees what they have become
+    assert asked == ["True", "False"]
 
 
 def test_many_changes_are_cut(tiny, executed, capsys):

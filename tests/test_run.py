@@ -159,7 +159,7 @@ def test_a_finished_stage_is_not_destroyed_by_other_parameters_or_inputs(outputs
 def test_a_half_trained_stage_is_not_destroyed_either(sft, monkeypatch, left, done):
     run = Run(sft)
     run.path(left).touch()
-    monkeypatch.setenv("FINR1_REPLACES", "1")  # `finr1 run` replaces what is complete, and asks for --force here
+    monkeypatch.setenv("FINR1_REPLACES", "True")  # `finr1 run` replaces what is complete, and asks for --force here
     with pytest.raises(ParameterError, match=f"04_sft is {done} and stays; changed since: lora_r 16 -> 8. "):
         Run(changed(sft, lora_r=8))
     (run.dir / "state.json").write_text("{", "utf8")
@@ -539,7 +539,7 @@ def test_finr1_run_trains_a_complete_stage_again_when_its_recipe_has_changed(pro
     write_recipe(project, "steps += 1")
     with pytest.raises(ParameterError, match="04_sft is complete and stays"):
         launch(Run(sft))
-    monkeypatch.setenv("FINR1_REPLACES", "1")
+    monkeypatch.setenv("FINR1_REPLACES", "True")
     assert launch(Run(sft))[0]["process"] != before[0]["process"]
 
 
