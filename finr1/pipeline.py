@@ -146,7 +146,7 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = (), replaced: b
                 remove_artefacts(stage_folder(params))
             print(f"run  {name}: {reason}", flush=True)
             started = time.monotonic()
-            os.environ[REPLACES] = str(_may_be_replaced(params, replaced))
+            os.environ[REPLACES] = str(replaced or not isinstance(params, TrainingParams))
             try:
                 execute(stage, params)
             finally:
@@ -164,15 +164,11 @@ def _check_requirements(plan: Sequence[Params], forced: Collection[str], replace
         may_run[stage_folder(params)] = runs
         lines = params.requirements() if runs else []
         if runs and params.stage not in forced:  # by its inputs it may change later: then its kernel refuses
-            lines += refusal(params, _may_be_replaced(params, replaced))
+            lines += refusal(params, replaced or not isinstance(params, TrainingParams))
         lines += [line for folder, line in missing_inputs(params).items() if folder not in may_run]
         problems += [f"{params.stage}: {line}" for line in lines]
     if problems:
         raise ParameterError("this run", problems)
-
-
-def _may_be_replaced(params: Params, replaced: bool) -> bool:
-    return replaced or not isinstance(params, TrainingParams)
 
 
 def why_run(params: Params) -> str | None:

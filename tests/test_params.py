@@ -180,7 +180,7 @@ INJECTED = "# Parameters\nmax_steps = 2\n"
         ([SETTINGS, REST], []),
         ([SETTINGS + "learning_rat = 1.0e-5\n", REST], ["learning_rat"]),
         ([SETTINGS, REST, SETTINGS + "learning_rat = 1\n"], ["learning_rat"]),
-        ([SETTINGS + "learning_rat = 1\n", REST, SETTINGS], []),
+        ([SETTINGS + "learning_rat = 1\n", REST, SETTINGS.replace(" = ", "=").replace('"', "'")], []),
         ([SETTINGS, REST + "learning_rat=1\nepsilom = [\n    1,\n]\n"], ["epsilom", "learning_rat"]),
         ([SETTINGS, REST, INJECTED + "learning_rat = 1\n"], ["learning_rat"]),
         (["import os\na = 1", SETTINGS, REST, "%time\nx = 2", "run = Run(params)\npage = 1", INJECTED], []),

@@ -62,10 +62,10 @@ class Params(BaseModel):
             # `run = Run(params)` stands right below; running this cell again must still work.
             values["run"] = getattr(values["run"], "name", values["run"])
         # The cells of settings, of parameters and of papermill, as they ran last: a typo in them would change nothing.
-        found = [(re.search(r"^run = (?=[\"'])|^run = above|^# Parameters", cell, re.MULTILINE), cell)
+        found = [(re.search(r"^run *= *(?=[\"'])|^run = above|^# Parameters", cell, re.MULTILINE), cell)
                  for cell in namespace.get("In", [])]  # fmt: skip
-        cells = {match[0]: cell for match, cell in found if match}
-        if "# Parameters" not in cells:  # a person runs this notebook
+        cells = {match[0].replace(" ", ""): cell for match, cell in found if match}
+        if "#Parameters" not in cells:  # a person runs this notebook
             values |= _of_the_demo(values)
         unknown = set(re.findall(r"^(\w+) *=(?!=)", "\n".join(cells.values()), re.MULTILINE)) - cls.model_fields.keys()
         params = cls(**values | {name: namespace.get(name) for name in sorted(unknown)})
