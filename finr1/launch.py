@@ -117,14 +117,10 @@ def launch(
     start = log.stat().st_size if log.exists() else 0  # a resumed session appends
     with log.open("ab") as file:
         process = subprocess.Popen(
-            launcher_argv(run.dir, params.num_processes, params.distributed),
+            launcher_argv(run.dir, params.num_processes, params.distributed), stdout=file, stderr=subprocess.STDOUT,
             stdin=subprocess.PIPE,  # closes when this process dies, whatever kills it: the child then ends too
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=repository_root(),
-            env=environment(params.num_processes) | {LAUNCHED: "1"},
-            start_new_session=True,
-        )
+            cwd=repository_root(), env=environment(params.num_processes) | {LAUNCHED: "1"}, start_new_session=True,
+        )  # fmt: skip
     with process.stdin:
         try:
             code = _watch(process, run.dir, on_progress)

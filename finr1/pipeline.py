@@ -203,16 +203,11 @@ def execute(stage: str, params: Params) -> None:
     try:
         with naming(executed), log_file.open("wb") as log:
             papermill.execute_notebook(
-                str(repository_root() / "notebooks" / f"{stage}.ipynb"),
-                str(executed),
-                parameters=params.model_dump(),
-                kernel_name="python3",
-                language="python",
-                kernel_manager_class=ThisPython,
-                cwd=str(repository_root()),
+                str(repository_root() / "notebooks" / f"{stage}.ipynb"), str(executed), parameters=params.model_dump(),
+                kernel_name="python3", language="python", kernel_manager_class=ThisPython, cwd=str(repository_root()),
                 start_timeout=300,  # seconds; a busy machine takes its time
                 progress_bar=sys.stdout.isatty(),
-            )
+            )  # fmt: skip
         if (missing := manifest.what_is_missing(folder)) is None:
             return
         lines = [f"ran to its end, but is not complete ({missing}): its last cell is `run.finish(...)`"]

@@ -188,24 +188,13 @@ class Run:
         peaks |= {name: max(gib, peaks.get(name, 0.0)) for name, gib in manifest.peak_memory_gib().items()}
         self.save_state()
         record = {
-            "stage": self.stage,
-            "run": self.name,
-            "fingerprint": self.fingerprint,
-            "parameters": self.params.model_dump(),
-            "seed": self.params.seed,
-            "inputs": self._made_from,
-            "strangers": self.strangers,
-            "outputs": described,
-            "outputs_sha256": outputs_sha256,
-            "metrics": metrics,
+            "stage": self.stage, "run": self.name, "fingerprint": self.fingerprint, "seed": self.params.seed,
+            "parameters": self.params.model_dump(), "inputs": self._made_from, "strangers": self.strangers,
+            "outputs": described, "outputs_sha256": outputs_sha256, "metrics": metrics,
             "code": self._code | {"files": by_trainer | manifest.loaded_files(self._package)},
-            "versions": manifest.versions(),
-            "hardware": manifest.hardware(),
-            "phases_s": self.state["phases"],
-            "peak_memory_gib": peaks,
-            "started": self.state["started"],
-            "finished": _now(),
-        }
+            "versions": manifest.versions(), "hardware": manifest.hardware(), "phases_s": self.state["phases"],
+            "peak_memory_gib": peaks, "started": self.state["started"], "finished": _now(),
+        }  # fmt: skip
         manifest.write_json(self.dir / MANIFEST_FILE, record)
 
     def save_state(self) -> None:
