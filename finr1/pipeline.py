@@ -43,7 +43,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--until", choices=list(STAGES), help="last stage to run")
     what = "change a parameter, as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable"
     run.add_argument("--set", metavar="[STAGE.]NAME=VALUE", action="append", default=[], help=what)
-    what = "make a stage again, or all; repeatable"
+    what = "make a stage again, or all, even what is trained and not complete; repeatable"
     run.add_argument("--force", metavar="STAGE", choices=[*STAGES, "all"], action="append", default=[], help=what)
     what = "before money is spent: every switch as written, only sizes cut, on a tiny model of the same architecture"
     run.add_argument("--rehearse", action="store_true", help=what)
