@@ -213,6 +213,7 @@ def test_a_run_of_ones_own_starts_from_the_demos_stages_where_it_has_none(output
     assert "outputs/mine has no" in said and "it starts from outputs/demo/01_data, outputs/demo/04_sft\n" in said
     injected = GRPOParams.from_notebook({**namespace, "In": [SETTINGS, REST, "# Parameters\nseed = 1"]})
     assert injected.sft_stage == "outputs/mine/04_sft", "papermill gets what it asks for"
+    assert problems(lambda: GRPOParams.from_notebook({**namespace, "run": "x" * 300})).startswith("run = ")
     elsewhere = GRPOParams.from_notebook({**namespace, "sft_stage": "outputs/other/04_sft"})
     assert elsewhere.sft_stage == "outputs/other/04_sft", "so does a person"
 

@@ -10,6 +10,7 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
+from os.path import exists  # False, too, for what no file is called
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args
@@ -179,8 +180,8 @@ def _of_the_demo(values: dict[str, Any]) -> dict[str, str]:
     """Input stages that a person's run does not have, as `make demo` has made them; says so."""
     taken, run = {}, str(values.get("run"))
     for name, at in values.items():
-        if name.endswith("_stage") and "{run}" in str(at) and not paths.resolve(at.replace("{run}", run)).exists():
-            if paths.resolve(demo := at.replace("{run}", "demo")).exists():
+        if name.endswith("_stage") and "{run}" in str(at) and not exists(paths.resolve(at.replace("{run}", run))):
+            if exists(paths.resolve(demo := at.replace("{run}", "demo"))):
                 taken[name] = demo
     if taken:
         print(f"outputs/{run} has no stages of its own for these yet, so it starts from {', '.join(taken.values())}")
