@@ -19,7 +19,7 @@ from finished import finish
 
 from finr1 import manifest, pipeline
 from finr1.__main__ import main
-from finr1.params import ParameterError
+from finr1.params import ParameterError, SFTParams
 from finr1.params.base import read_flat_yaml
 from finr1.pipeline import NotebookFailed
 from finr1.run import Run, read_manifest
@@ -158,6 +158,40 @@ def test_a_changed_package_file_runs_again_what_loaded_it_and_is_named(tiny, pac
     (package / "rewards.yaml").unlink()
     run_tiny(executed, "01_data.num_dev=5")
     assert "run  02_distillation: changed: finr1/rewards.py, finr1/rewards.yaml\n" in capsys.readouterr().out
+
+
+def test_a_half_trained_stage_is_not_lost_to_a_typo_in_set(tiny, executed, outputs):
+    run_tiny(executed)
+    folder = outputs / "mine" / "01_data"
+    (folder / "manifest.json").unlink()  # killed
+    (folder / "checkpoints" / "checkpoint-9").mkdir(parents=True)
+    with pytest.raises(ParameterError, match="01_data: .*01_data is half trained and stays; .*num_train 8 -> 9"):
+        run_tiny(executed, "01_data.num_train=9", "02_distillation.max_tokens=9")
+    assert executed == [] and (folder / "checkpoints").exists()
+    assert run_tiny(executed) == ["01_data"], "with the old parameters it resumes"
+    (folder / "manifest.json").unlink()
+    assert run_tiny(executed, "01_data.num_train=9", force=("01_data",))[1:] == ["01_data", "02_distillation"]
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_training_that_a_notebook_runs_is_not_replaced_without_being_asked(outputs, monkeypatch):
+    """Notebook 09 starts whole runs: there, too, a changed setting destroys no model."""
+    sft, asked = SFTParams(**demo_values("04_sft")), []
+    for folder in sft.inputs().values():
+        finish(folder)
+    inputs = {name: read_manifest(folder)["outputs_sha256"] for name, folder in sft.inputs().items()}
+    finish(outputs / "demo" / "04_sft", parameters=sft.model_dump(), inputs=inputs, fingerprint="of this")
+    monkeypatch.setattr(pipeline, "execute", lambda *_: asked.append(os.environ["FINR1_REPLACES"]))
+    changed = SFTParams(**sft.model_dump() | {"lora_r": 8})
+    with pytest.raises(ParameterError, match="04_sft is complete and stays; changed since: lora_r 16 -> 8. Name"):
+        pipeline.run_stages([changed])
+    assert asked == []
+    pipeline.run_stages([changed], (), True)
+    assert asked == ["True"] and "FINR1_REPLACES" not in os.environ
+    (sft.inputs()["filtering_stage"] / "more").touch()
+    finish(sft.inputs()["filtering_stage"])
+    pipeline.run_stages([sft])  # other inputs: its kernel will refuse, when it sees what they have become
+    assert asked == ["True", "False"]
 
 
 def test_many_changes_are_cut(tiny, executed, capsys):

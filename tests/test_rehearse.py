@@ -154,7 +154,7 @@ def planned(monkeypatch, outputs):
     ran = []
     monkeypatch.setattr(rehearse, "tiny_model", lambda name, folder: f"tiny {name}")
     monkeypatch.setattr(rehearse, "few_records", lambda params, folder: ({"data_dir": str(folder)}, {"finqa": "gone"}))
-    monkeypatch.setattr(pipeline, "run_stages", lambda plan, forced: ran.extend(plan))
+    monkeypatch.setattr(pipeline, "run_stages", lambda plan, *_: ran.extend(plan))
     told = lambda asked, here, why, untried: json.dumps([[name for _, name in why], untried])  # noqa: E731
     monkeypatch.setattr(rehearse, "table", told)
     for name in (rehearse.API_KEY, "OPENAI_API_KEY", rehearse.SHARDS_ON_A_CPU):
