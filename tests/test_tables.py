@@ -75,8 +75,8 @@ def test_a_long_text_is_cut_to_the_room_and_whole_on_demand():
 
 def test_a_number_is_never_cut():
     share = "45.0 [30.0, 60.0] n=120"
-    names, lines, rest = shown([{f"a column {place}": share for place in range(7)}], columns=7)
-    assert set(lines[0]) == {f"right: {share}"} and 1 < len(names) < 7 and rest.count(share) == 7
+    _, lines, _ = shown([{f"a column {place}": share for place in range(7)}], columns=7)
+    assert lines == [[f"right: {share}"] * 7]
 
 
 def test_an_index_that_says_something_is_the_first_column():
@@ -87,4 +87,4 @@ def test_an_index_that_says_something_is_the_first_column():
 
 
 def test_no_rows_are_said():
-    assert table([]).data == table(pd.DataFrame({"x": []})).data == "<p>no rows</p>"
+    assert table([]).data == table(pd.DataFrame({"x": []})).data == "<p>no rows</p>\n"

@@ -1,25 +1,29 @@
-"""Tables of notebooks and of the report: text stands left, numbers right, and no row wraps at 1,280 pixels.
+"""Tables of notebooks and of the report: text stands left, numbers right, and no row wraps at 1,280 pixels."""
 
-Each cell carries its style, for JupyterLab drops a style sheet from a notebook that it does not trust.
-"""
-
+import base64
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from IPython.display import HTML
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from pandas.api import types
 
 ROOM = 104  # characters of a row in JupyterLab at 1,280 pixels, with its file browser open
 # A cell that stands to the right: a number, maybe with its unit, its interval or its n; or a dash.
 NUMBER = re.compile(r"([-–]|[-+]?\d[\d,.]*(e[-+]\d+)?)( %)?( \[[^]]*\])?( (of|/) \d+| n=\d+)?")
-_BOX = Markup('<div class="scroll mathjax_ignore tex2jax_ignore" style="overflow-x:auto">{}</div>')
-_TABLE = Markup('<table style="table-layout:auto;border-collapse:collapse;margin:0">{}</table>')
-_CELL = Markup('<{0} style="text-align:{1};vertical-align:top;white-space:{2};padding:.3em .6em">{3}</{0}>')
-_MORE = Markup('<details><summary style="cursor:pointer">{}</summary>{}</details>')
+
+
+def template(name: str) -> Template:
+    """A page or a part of one: texts are escaped, and an unknown name is an error."""
+    strictly = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    jinja = Environment(loader=FileSystemLoader(Path(__file__).parent.parent), **strictly)
+    jinja.filters |= {"cell": cell_text, "columns": columns_of, "base64": base64.b64encode}
+    return jinja.get_template(name)
 
 
 def table(
@@ -31,93 +35,46 @@ def table(
     `formats`: {column: "{:.1f}"}; without one, a column of floats gets three digits of its largest. `missing` stands
     for None and NaN. Texts are escaped, `Markup` is not. An index with a name, or of texts, becomes the first column.
     """
-    names, texts = cells(rows, formats or {}, missing)
-    if not texts or not texts[0]:
-        return HTML("<p>no rows</p>")
-    lines = [[text if isinstance(text, Markup) else " ".join(text.split()) for text in column] for column in texts]
-    fixed = [all(map(NUMBER.fullmatch, column)) for column in lines]  # half a number would be a lie
-    widths = [2 + max(map(_width, [name, *column])) for name, column in zip(names, lines, strict=True)]
-
-    def room(count: int, cap: int) -> int:
-        return sum(width if whole else min(cap, width) for whole, width in zip(fixed, widths[:count], strict=False))
-
-    fits = ((n, cap) for n in range(columns, 0, -1) for cap in range(ROOM, 15, -1) if room(n, cap) <= ROOM)
-    count, cap = next(fits, (1, ROOM))
-    short = [
-        [text if whole else _cut(text, cap - 2) for text in column]
-        for whole, column in zip(fixed, lines[:count], strict=False)
-    ]
-    shown = _BOX.format(_html(names[:count], short, "nowrap"))
-    if short != lines:
-        shown += _MORE.format(f"all {len(names)} columns in full", _BOX.format(_html(names, texts, "pre-line")))
-    return HTML(shown)
+    made = columns_of(rows, formats, missing)
+    widths = [column["width"] for column in made[:columns] if not column["n"]]  # half a number would be a lie
+    left = ROOM - sum(column["width"] for column in made[:columns] if column["n"])
+    cap = next((cap for cap in range(ROOM, 16, -1) if sum(min(cap, width) for width in widths) <= left), 16)
+    more = len(made) > columns or max(widths, default=0) > cap
+    return HTML(template("table.html.j2").render(made=made, shown=made[:columns], cap=cap, more=more))
 
 
-def cells(
-    rows: pd.DataFrame | Sequence[Mapping], formats: Mapping[str, str], missing: str
-) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and the texts of each."""
+def columns_of(
+    rows: pd.DataFrame | Sequence[Mapping], formats: Mapping[str, str] | None = None, missing: str = "–"
+) -> list[dict[str, Any]]:
+    """Of each column its name, its texts, "n" (all are numbers) and the width of the longest in letters."""
     frame = pd.DataFrame(rows, dtype=object)  # a column of texts would make texts of `Markup`
     if frame.index.names != [None] or not types.is_integer_dtype(frame.index):
         frame = frame.reset_index(names=[name or "" for name in frame.index.names], allow_duplicates=True)
-    names = [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in frame]
-    texts = []
-    for place, name in enumerate(names):
-        column = frame.iloc[:, place]
-        form = formats.get(name) or _form(pd.Series([*column]))
-        absent = column.isna()
-        texts.append(
-            [
-                missing if gone else form.format(value) if form and not isinstance(value, str) else cell_text(value)
-                for value, gone in zip(column, absent, strict=True)
-            ]
-        )
-    return names, texts
+    made = []
+    for name, values in frame.items():
+        form = formats[name].format if name in (formats or {}) else _form(values)
+        texts = [missing if gone else form(value) for value, gone in zip(values, values.isna(), strict=True)]
+        name = " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+        width = 2 + max(len(Markup(text).striptags().encode("gb18030")) for text in [name, *texts])  # 汉字 as two
+        made.append({"name": name, "texts": texts, "n": all(map(NUMBER.fullmatch, texts)), "width": width})
+    return made
 
 
-def _form(column: pd.Series) -> str:
-    """How a column of numbers is written; empty for any other."""
-    if not types.is_numeric_dtype(column) or types.is_bool_dtype(column):
-        return ""
-    sizes = column.dropna().abs()
-    if (sizes % 1 == 0).all():
-        return "{:,.0f}"
-    decimals = max(0, 2 - math.floor(math.log10(sizes.max())))
-    short = decimals > 5 or sizes[sizes > 0].min() < 10**-decimals / 2
-    return "{:.3g}" if short else f"{{:,.{decimals}f}}"
+def _form(values: pd.Series) -> Callable[[Any], str]:
+    """How each value of a column is written: three digits of the largest number, or each value by itself."""
+    numbers = pd.Series([*values.dropna()])
+    if not types.is_numeric_dtype(numbers) or types.is_bool_dtype(numbers) or not len(numbers):
+        return cell_text
+    sizes = numbers.abs()
+    decimals = 0 if (sizes % 1 == 0).all() else max(0, 2 - math.floor(math.log10(sizes.max())))
+    lost = decimals > 5 or sizes[sizes > 0].min() < 10**-decimals / 2
+    return ("{:.3g}" if lost else f"{{:,.{decimals}f}}").format
 
 
 def cell_text(value: Any) -> str:
-    """A value as a table shows it: floats short, members with commas, HTML as it is."""
-    if isinstance(value, Markup):
-        return value
-    if isinstance(value, float):
-        return f"{value:.4g}"
+    """A value by itself: floats short, members with commas, HTML as it is."""
     if isinstance(value, Mapping):
         value = [f"{key} {cell_text(item)}" for key, item in value.items()]
-    return ", ".join(map(cell_text, value)) if isinstance(value, list | tuple) and value else str(value)
-
-
-def _width(text: str) -> int:
-    """Of a text in letters; a Chinese character is as wide as two."""
-    text = Markup(text).striptags() if isinstance(text, Markup) else text
-    return len(text) + sum(char > "\u2e80" for char in text)
-
-
-def _cut(text: str, width: int) -> str:
-    return (
-        text
-        if _width(text) <= width or isinstance(text, Markup)
-        else f"{text[: width * len(text) // _width(text) - 2]} …"
-    )
-
-
-def _html(names: Sequence[str], columns: Sequence[Sequence[str]], white_space: str) -> Markup:
-    sides = ["right" if all(map(NUMBER.fullmatch, column)) else "left" for column in columns]
-
-    def line(tag: str, texts: Sequence[str]) -> Markup:
-        made = [_CELL.format(tag, side, white_space, text) for side, text in zip(sides, texts, strict=True)]
-        return Markup("<tr>{}</tr>").format(Markup("").join(made))
-
-    body = Markup("").join(line("td", texts) for texts in zip(*columns, strict=True))
-    return _TABLE.format(Markup("<thead>{}</thead><tbody>{}</tbody>").format(line("th", names), body))
+    if isinstance(value, list | tuple) and value:
+        return ", ".join(map(cell_text, value))
+    return value if isinstance(value, Markup) else f"{value:.4g}" if isinstance(value, float) else str(value)
