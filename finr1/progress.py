@@ -58,23 +58,20 @@ class ProgressLine:
 
 
 def follow(stage_dir: Path, ended: Callable[[], bool], on_progress: Callable[[list[dict]], object] | None = None):
-    """Show a line about a training, and give its rows to `on_progress` whenever there are new ones, until it `ended`.
+    """Show a line about a training, and give all rows to `on_progress` whenever there are new ones, until it `ended`.
 
-    `ended` waits for a second at most. The pace is that of the steps seen here: the first of a session is slower.
+    `ended` waits for a second at most. The time left follows from the steps since the first look that saw one.
     """
-    line, started, before, seen, rows, drawn, last = ProgressLine(), time.monotonic(), None, None, [], 0, False
+    line, started, rows, seen, last = ProgressLine(), time.monotonic(), [], None, False
     while not last:
-        last, now = ended(), time.monotonic()
+        last, now, before = ended(), time.monotonic(), rows
         with suppress(ValueError):  # of a session before; the trainer cuts them off
             rows = read_metrics(stage_dir)
-        before = rows if before is None else before
-        if seen is None and rows and rows != before:
-            seen = now, rows[-1]["step"]
-        steps = rows[-1]["step"] - seen[1] if seen else 0
+        seen = seen or rows and (now, rows[-1]["step"])
+        steps = rows[-1]["step"] - seen[1] if rows else 0
         line.show(describe(rows, now - started, (now - seen[0]) / steps if steps > 0 else None), last)
-        if on_progress and len(rows) != drawn:
+        if on_progress and rows != before:
             on_progress(rows)
-            drawn = len(rows)
 
 
 def stopped(stage_dir: Path) -> str:
@@ -134,14 +131,14 @@ def watch(run: Path) -> int:
             return True
         return bool(time.sleep(1))
 
-    stages = [folder for folder in sorted(run.glob("0[45]_*")) if (folder / "train.py").exists()]
-    for stage in stages:
+    for stage in (stages := [file.parent for file in sorted(run.glob("0[45]_*/train.py"))]):
         if not ended():
             print(f"{shown(stage)} trains; Ctrl-C ends this watching, not the training", flush=True)
             follow(stage, ended)
         print(f"{shown(stage)}: {'trained' if (stage / 'model').exists() else stopped(stage)}")
-    print(end="" if stages else f"{shown(run)}: no training has been started there\n", file=sys.stderr)
-    return 0 if stages else 1
+    if not stages:
+        print(f"{shown(run)}: no training has been started there", file=sys.stderr)
+    return int(not stages)
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:

@@ -155,8 +155,8 @@ def show(table: pd.DataFrame, seed: int) -> None:
     """Display `static_html`; in JupyterLab the explorer, too, which hides it for as long as a kernel stands behind."""
     if len(table):
         display(HTML(static_html(table, seed)))
-    if len(table) and os.environ.get("JPY_SESSION_NAME"):
-        display(explorer(table)._repr_mimebundle_() | {"text/html": ""}, raw=True)
+        if os.environ.get("JPY_SESSION_NAME"):
+            display(explorer(table)._repr_mimebundle_() | {"text/html": ""}, raw=True)
 
 
 def _labels(visited: pd.DataFrame, step: int | None) -> list[tuple[str, str]]:

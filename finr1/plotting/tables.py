@@ -11,7 +11,6 @@ import pandas as pd
 from IPython.display import HTML
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
-from pandas.api import types
 
 ROOM = 104  # characters of a row in JupyterLab at 1,280 pixels, with its file browser open
 # A cell that stands to the right: a number, maybe with its unit, its interval or its n; or a dash.
@@ -48,7 +47,7 @@ def columns_of(
 ) -> list[dict[str, Any]]:
     """Of each column its name, its texts, "n" (all are numbers) and the width of the longest in letters."""
     frame = pd.DataFrame(rows, dtype=object)  # a column of texts would make texts of `Markup`
-    if frame.index.names != [None] or not types.is_integer_dtype(frame.index):
+    if frame.index.names != [None] or frame.index.dtype.kind not in "iu":
         frame = frame.reset_index(names=[name or "" for name in frame.index.names], allow_duplicates=True)
     made = []
     for name, values in frame.items():
@@ -61,14 +60,13 @@ def columns_of(
 
 
 def _form(values: pd.Series) -> Callable[[Any], str]:
-    """How each value of a column is written: three digits of the largest number, or each value by itself."""
+    """How a column is written: numbers with three digits of the largest, anything else each value by itself."""
     numbers = pd.Series([*values.dropna()])
-    if not types.is_numeric_dtype(numbers) or types.is_bool_dtype(numbers) or not len(numbers):
+    if numbers.dtype.kind not in "iuf":
         return cell_text
-    sizes = numbers.abs()
+    sizes = numbers.abs().replace([0, math.inf], math.nan).dropna()
     decimals = 0 if (sizes % 1 == 0).all() else max(0, 2 - math.floor(math.log10(sizes.max())))
-    lost = decimals > 5 or sizes[sizes > 0].min() < 10**-decimals / 2
-    return ("{:.3g}" if lost else f"{{:,.{decimals}f}}").format
+    return ("{:.3g}" if decimals > 5 or (sizes < 10**-decimals / 2).any() else f"{{:,.{decimals}f}}").format
 
 
 def cell_text(value: Any) -> str:
