@@ -179,20 +179,22 @@ def changed_files(recorded: dict[str, str]) -> list[str]:
     return [name for name, path in paths.items() if not path.exists() or file_sha256(path) != recorded[name]]
 
 
-def notebook_code(path: Path) -> dict[str, str]:
+def notebook_code(path: Path, committed: bool = False) -> dict[str, str]:
     """{function: hash of the cell that defines it}, and under "" the hash of all other code cells of a notebook.
 
-    The parameters cell is left out: its values are in the manifest already. Without a notebook there are no entries.
+    Cells of parameters are left out: the manifest has their values already. Without a notebook there are no entries.
     """
-    cells = json.loads(path.read_text("utf8"))["cells"] if path.exists() else []
+    text = (
+        _git("show", f"HEAD:./{path.name}", at=path.parent) if committed else path.exists() and path.read_text("utf8")
+    )
     hashes, others = {}, []
-    for cell in cells:
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
+    for cell in json.loads(text)["cells"] if text else []:
+        source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
+        if cell["cell_type"] == "code" and not {"settings", "parameters"}.intersection(tags):
             defined = re.findall(r"^(?:async )?def (\w+)", source, re.MULTILINE)
             hashes |= dict.fromkeys(defined, digest(source))
             others += [] if defined else [source]
-    return hashes | ({"": digest(others)} if cells else {})
+    return hashes | ({"": digest(others)} if text else {})
 
 
 def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
@@ -204,8 +206,24 @@ def changed_code(stage: str, recorded: dict[str, Any]) -> list[str]:
 
 
 def commit() -> str | None:
-    """The clone's commit, "-dirty" behind it where a file that git knows was changed; None outside of a clone."""
-    return _told("git", "-C", str(repository_root()), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    """The clone's commit, "-dirty" behind it where a file that git knows was changed, but not outside of its code.
+
+    JupyterLab writes outputs into a notebook that is open, and a person settings. None outside of a clone.
+    """
+    changed = (_git("diff", "--name-only", "--relative", "HEAD") or "").splitlines()
+    dirty = not all(map(_has_its_code, changed))
+    return (head := _git("rev-parse", "HEAD")) and head + "-dirty" * dirty
+
+
+def _has_its_code(name: str) -> bool:
+    path = repository_root() / name
+    with suppress(OSError, ValueError):
+        return path.suffix == ".ipynb" and notebook_code(path) == notebook_code(path, committed=True)
+    return False
+
+
+def _git(*command: str, at: Path | None = None) -> str | None:
+    return _told("git", "-C", str(at or repository_root()), *command)
 
 
 def versions() -> dict[str, str]:

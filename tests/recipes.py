@@ -29,7 +29,7 @@ def _code(stage: str):
 def cell_of(stage: str, name: str) -> ModuleType:
     """The import cell of a notebook and the cell tagged `recipe` that defines the function `name`."""
     cells = nbformat.read(launch.notebook_file(stage), 4).cells
-    imports = next(cell for cell in cells if cell.cell_type == "code")
+    imports = next(cell for cell in cells if cell.id == "cell-01")
     (recipe,) = (c for c in cells if "recipe" in c.metadata.get("tags", []) and f"def {name}(" in c.source)
     module = ModuleType(f"cell_{stage}")
     exec(f"{imports.source}\n{recipe.source}", module.__dict__)

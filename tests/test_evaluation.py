@@ -56,7 +56,8 @@ def many(model: str, right: str, formatted: str, **other) -> list[Sample]:
 def run_cell(mark: str, **names) -> dict:
     """What notebook 06's cell that holds `mark` makes of `names`."""
     cells = nbformat.read(repository_root() / "notebooks" / "06_benchmark.ipynb", 4).cells
-    imports, (cell,) = cells[1].source, [c.source for c in cells if c.cell_type == "code" and mark in c.source]
+    (cell,) = [c.source for c in cells if c.cell_type == "code" and mark in c.source]
+    imports = next(c.source for c in cells if c.id == "cell-01")
     exec(imports, made := {})
     exec(cell, made := made | names)
     return made

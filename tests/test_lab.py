@@ -78,14 +78,13 @@ def project(tmp_path_factory) -> Path:
 
 
 def set_parameters(folder: Path, stage: str, **values) -> None:
-    """Write values into a notebook's cell of parameters."""
+    """Write values into a notebook, as a person changes them."""
     path = folder / "notebooks" / f"{stage}.ipynb"
     notebook = nbformat.read(path, 4)
-    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     for name, value in values.items():
-        line = f"{name} = {value!r}  #".replace("\\", r"\\")
-        cell.source, count = re.subn(rf"(?m)^{name} = .*?  #", line, cell.source)
-        assert count == 1, name
+        line = re.compile(rf"(?m)^{name} = (?!above).*?  #")  # "above" stands in a text for papermill
+        [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and line.search(cell.source)]
+        cell.source = line.sub(lambda _, new=f"{name} = {value!r}  #": new, cell.source)
     nbformat.write(notebook, path)
 
 
@@ -120,9 +119,8 @@ def explorer_notebook(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def lab(project, embedded) -> Iterator[str]:
+def lab(project) -> Iterator[str]:
     """Address of the JupyterLab that `make lab` starts."""
-    (project / "outputs" / "cache").symlink_to(embedded)
     told = subprocess.run(["make", "-n", "lab", f"VENV={sys.prefix}"], cwd=project, capture_output=True, text=True)
     command = told.stdout.strip().splitlines()[-1].split()
     assert command[1] == "lab", told

@@ -51,8 +51,13 @@ def test_a_notebook_keeps_the_house_rules(path):
     assert path.stat().st_size < 45_000
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} ")
-    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    assert len(tagged) == 1
+    tags = [cell.metadata.get("tags", []) for cell in code]
+    assert "settings" in tags[0] and sum("parameters" in tag for tag in tags) == 1
+    assert 4 <= len(code[0].source.splitlines()) <= 7
+    hidden = ["hide-input" in tag for tag in tags]
+    assert hidden == [cell.metadata.get("jupyter", {}).get("source_hidden", False) for cell in code]
+    started = next(place for place, cell in enumerate(code) if re.search(r"^params = ", cell.source, re.MULTILINE))
+    assert not hidden[0] and all(hidden[place] or "settings" in tags[place] for place in range(started + 1))
     for cell in code:
         assert "!pip" not in cell.source and "if False" not in cell.source and "try:" not in cell.source
     assert "run.finish(" in code[-1].source
@@ -60,9 +65,13 @@ def test_a_notebook_keeps_the_house_rules(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_papermill_reads_every_parameter_with_its_help(path):
+    """It looks into one cell: those of the settings stand there once more, in a text."""
     found = papermill.inspect_notebook(str(path))
     assert set(found) == set(ALL[path.stem].model_fields)
     assert all(entry["help"] for entry in found.values())
+    settings = {line.split(" = ")[0] for line in nbformat.read(path, 4).cells[1].source.splitlines()}
+    if any(entry["default"] == "above" for entry in found.values()):
+        assert {name for name, entry in found.items() if entry["default"] == "above"} == settings
 
 
 def test_there_is_a_notebook_for_every_stage():
@@ -387,12 +396,30 @@ def test_a_third_reward_is_a_function_in_the_cell_and_a_name_with_a_weight(made,
     log = (stage / "train.log").stat().st_size
     again = alone(workshop | {"env": env}, "05_grpo", tmp_path, values, notebook=changed)
     assert again.returncode == 0 and (stage / "train.log").stat().st_size == log
+    before = (stage / "manifest.json").read_bytes()
     cell.source = cell.source.replace("character.isdigit()", "character.isalpha()")
     nbformat.write(notebook, changed)
+    refused = alone(workshop | {"env": env}, "05_grpo", tmp_path, values, notebook=changed)
+    assert refused.returncode != 0 and "05_grpo is complete and stays; changed since: train.py" in refused.stderr
+    assert (stage / "manifest.json").read_bytes() == before and (stage / "model" / "model.safetensors").exists()
+    env |= {"FINR1_REPLACES": "1"}  # as `finr1 run` does
     edited = alone(workshop | {"env": env}, "05_grpo", tmp_path, values, notebook=changed)
     assert edited.returncode == 0, edited.stderr
     assert "changed: train.py" in (tmp_path / "out.ipynb").read_text("utf8")
     assert (stage / "model" / "model.safetensors").read_bytes() != weights
     report = alone(workshop, "07_report", tmp_path, {"run": "third", "grpo_stage": "outputs/third/05_grpo"})
     assert report.returncode == 0, report.stderr
-    assert "digits" in (workshop["outputs"] / "third" / "07_report" / "report.html").read_text("utf8")
+    page, summary = ((workshop["outputs"] / "third" / "07_report" / name).read_text("utf8")
+                     for name in ("report.html", "summary.txt"))  # fmt: skip
+    assert "digits" in page
+    first = f"{made / '06_benchmark'} was not made from {stage} as it is now"  # it measured another GRPO
+    assert summary.startswith(first) and first in page and page.index(first) < page.index("Summary</h2>")
+
+
+@pytest.mark.slow
+def test_looking_at_a_finished_run_keeps_every_manifest_byte_for_byte(made, workshop, tmp_path):
+    manifests = [made / stage / "manifest.json" for stage in list(STAGES)[1:]]  # 00 measures the machine again
+    before = [path.read_bytes() for path in manifests]
+    for path in manifests:
+        assert alone(workshop, path.parent.name, tmp_path, {"run": made.name}).returncode == 0
+    assert before == [path.read_bytes() for path in manifests]

@@ -20,7 +20,6 @@ from finr1.params import (
     DistillationParams,
     FilteringParams,
     GRPOParams,
-    OverviewParams,
     ParameterError,
     SFTParams,
     read_flat_yaml,
@@ -170,13 +169,52 @@ def test_real_records_lie_where_the_environment_says(monkeypatch, tmp_path):
     assert text.startswith("source_names = ['tfsn']: tfsn should be one of synthetic, ") and text.endswith("mean tfns?")
 
 
-def test_from_notebook_finds_names_that_papermill_injected_in_vain():
-    injected = "# Parameters\nlearning_rat = 1.0e-5\nmax_steps = 2\n"
-    namespace = {**GRPO, "In": ["", "import os", injected], "learning_rat": 1e-5, "a_helper": print}
-    assert problems(lambda: GRPOParams.from_notebook(namespace)).startswith(
-        "learning_rat: unknown parameter; did you mean"
-    )
-    assert GRPOParams.from_notebook({**namespace, "In": ["", "learning_rat = 1"]}).max_steps == 12, "the notebook's own"
+SETTINGS = 'run = "mine"  # name\nmax_steps = 12  # steps\n'
+REST = '"""\nrun = above  # name\n# """\nbeta = 0.001  # weight\n'
+INJECTED = "# Parameters\nmax_steps = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("cells", "wrong"),
+    [
+        ([SETTINGS, REST], []),
+        ([SETTINGS + "learning_rat = 1.0e-5\n", REST], ["learning_rat"]),
+        ([SETTINGS, REST, SETTINGS + "learning_rat = 1\n"], ["learning_rat"]),
+        ([SETTINGS + "learning_rat = 1\n", REST, SETTINGS], []),
+        ([SETTINGS, REST + "learning_rat=1\nbate = [\n    1,\n]\n"], ["bate", "learning_rat"]),
+        ([SETTINGS, REST, INJECTED + "learning_rat = 1\n"], ["learning_rat"]),
+        (["import os\na = 1", SETTINGS, REST, "%time\nx = 2", "run = Run(params)\npage = 1", INJECTED], []),
+        ([SETTINGS, "max_steps = 3\nmine = 4", "learning_rat == 1\nrun == 2"], []),
+    ],
+    ids=["right", "first run", "a later run", "put right", "the collapsed cell", "papermill", "other cells", "play"],
+)
+def test_a_name_that_is_no_parameter_is_an_error_in_the_cells_of_parameters_alone(cells, wrong):
+    namespace = {**GRPO, "In": ["", *cells], "learning_rat": 1e-5, "bate": [1], "a_helper": print}
+    if not wrong:
+        assert GRPOParams.from_notebook(namespace).max_steps == 12
+    else:
+        lines = problems(lambda: GRPOParams.from_notebook(namespace)).split("\n")
+        assert [line.partition(":")[0] for line in lines] == wrong
+        assert all("unknown parameter; did you mean" in line for line in lines)
+
+
+def test_a_run_of_ones_own_starts_from_the_demos_stages_where_it_has_none(outputs, capsys):
+    at = {name: f"outputs/{{run}}/{stage}" for name, stage in
+          {"data_stage": "01_data", "filtering_stage": "03_filtering", "sft_stage": "04_sft"}.items()}  # fmt: skip
+    namespace = {**GRPO, **at, "run": "mine"}
+    assert GRPOParams.from_notebook(namespace).sft_stage == "outputs/mine/04_sft", "the demo has none either"
+    for made in ("demo/01_data", "demo/03_filtering", "demo/04_sft", "mine/03_filtering"):
+        (outputs / made).mkdir(parents=True)
+    assert capsys.readouterr().out == ""
+    params = GRPOParams.from_notebook(namespace)
+    found = params.data_stage, params.filtering_stage, params.sft_stage
+    assert found == ("outputs/demo/01_data", "outputs/mine/03_filtering", "outputs/demo/04_sft")
+    said = capsys.readouterr().out
+    assert "outputs/mine has no" in said and "it starts from outputs/demo/01_data, outputs/demo/04_sft\n" in said
+    injected = GRPOParams.from_notebook({**namespace, "In": [SETTINGS, REST, "# Parameters\nseed = 1"]})
+    assert injected.sft_stage == "outputs/mine/04_sft", "papermill gets what it asks for"
+    elsewhere = GRPOParams.from_notebook({**namespace, "sft_stage": "outputs/other/04_sft"})
+    assert elsewhere.sft_stage == "outputs/other/04_sft", "so does a person"
 
 
 def test_the_parameters_cell_can_run_again_after_run_became_an_object():
@@ -221,26 +259,29 @@ def test_inputs_are_absolute_folders_below_the_outputs(outputs):
     }
 
 
-def test_the_table_shows_the_papers_value_and_where_it_comes_from(project):
+def test_the_table_shows_what_differs_from_the_paper_and_whether_it_says_so(project):
     (project / "params" / "paper").mkdir(parents=True)
-    (project / "params" / "paper" / "00_overview.yaml").write_text(
-        'run: paper\nseed: 1  # not stated\npreset: "pa#per"  # section 3: "a # sign"\n', "utf8"
-    )
-    rows = OverviewParams(run="x", seed=42, preset="demo", changes=[]).table()
-    assert rows[1] == {
-        "parameter": "seed",
-        "this run": 42,
-        "the paper": "not stated",
-        "preset paper": 1,
-        "source": "not stated",
-    }
-    assert rows[2] == {
-        "parameter": "preset",
-        "this run": "demo",
-        "the paper": "pa#per",
-        "preset paper": "pa#per",
-        "source": 'section 3: "a # sign"',
-    }
+    values = demo_values("04_sft") | {"learning_rate": 1e-5, "peft": "lora", "lora_r": 8, "max_steps": 9, "seed": 1}
+    told = dict.fromkeys(values, "") | {
+        "learning_rate": "not stated; DianJin-R1: 1e-5", "peft": "paper: so", "max_steps": "README, serving: 9",
+        "lora_r": "paper: some rank; value not stated", "seed": "paper: one; this is ours"}  # fmt: skip
+    lines = [f"{name}: {json.dumps(value)}  # {told[name]}\n" for name, value in values.items()]
+    (project / "params" / "paper" / "04_sft.yaml").write_text("".join(lines), "utf8")
+    rows = SFTParams(**demo_values("04_sft", run="mine", learning_rate=3e-5, data_stage="outputs/x/01_data")).table()
+    assert [list(row.values()) for row in rows] == [
+        ["seed", "42", "1", "no"],
+        ["peft", "full", "lora", "yes: lora"],
+        ["lora_r", "16", "8", "no"],
+        ["learning_rate", "3e-05", "1e-05", "no"],
+        ["max_steps", "-1", "9", "its README: 9"],
+    ]
+    assert list(rows[0]) == ["parameter", "this run", "preset paper", "does the paper state it?"]
+
+
+def test_a_row_of_the_table_fits_a_screen():
+    for stage in [stage for stage in ALL if stage != "10_compare"]:
+        for row in ALL[stage](**demo_values(stage)).table():
+            assert sum(map(len, row.values())) < 200 and max(map(len, row.values())) <= 60
 
 
 # Notebooks, models and presets.
@@ -251,14 +292,17 @@ PRESET_FILES = sorted((ROOT / "params").glob("*/[0-9][0-9]_*.yaml"))
 
 
 def parameters_cell(notebook: Path) -> dict:
-    """{name: literal} of the one cell tagged `parameters`."""
+    """{name: literal} of the cells tagged `settings` and `parameters`, which stand in this order."""
     cells = json.loads(notebook.read_text("utf8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    assert len(tagged) == 1, f"{notebook.name} has {len(tagged)} cells tagged parameters"
-    lines = "".join(tagged[0]["source"]).splitlines()
+    tagged = [cell for cell in cells if {"settings", "parameters"}.intersection(cell["metadata"].get("tags", []))]
+    assert "settings" in tagged[0]["metadata"]["tags"] and "parameters" in tagged[-1]["metadata"]["tags"]
+    text = "\n".join("".join(cell["source"]) for cell in tagged)
+    nodes = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+    lines = [text.splitlines()[node.lineno - 1] for node in nodes]
     assert all("  # " in line for line in lines), f"{notebook.name}: each line is `name = value  # help`"
-    nodes = ast.parse("\n".join(lines)).body
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
+    names = [node.targets[0].id for node in nodes]
+    assert len(set(names)) == len(names), f"{notebook.name}: one truth for each parameter"
+    return dict(zip(names, (ast.literal_eval(node.value) for node in nodes), strict=True))
 
 
 def stage_notebooks() -> list[Path]:
@@ -321,8 +365,9 @@ def is_number(field: FieldInfo) -> bool:
 
 @pytest.mark.parametrize("notebook", [path for path in stage_notebooks() if path.stem != "10_compare"])
 def test_the_demo_preset_has_the_values_of_the_notebooks_cell(notebook):
-    values = parameters_cell(notebook)
-    assert read_flat_yaml(ROOT / "params" / "demo" / f"{notebook.stem}.yaml").values == values
+    """But for the name of the run: what a person tries in a notebook never stands where `make demo` writes."""
+    values, own = parameters_cell(notebook), {"run": "ablation" if notebook.stem == "09_ablation" else "mine"}
+    assert read_flat_yaml(ROOT / "params" / "demo" / f"{notebook.stem}.yaml").values | own == values
 
 
 @pytest.mark.parametrize("params_class", ALL.values(), ids=ALL)

@@ -98,7 +98,7 @@ def made_page(root: Path, answers: Sequence[Sample], verdicts: Sequence[Verdict]
             if cell.cell_type == "code":
                 exec(cell.source, names)
             if "parameters" in cell.metadata.get("tags", []):
-                names |= changed
+                names |= {"run": "demo"} | changed
     return root / "demo" / "07_report"
 
 

@@ -6,9 +6,9 @@ name is a line in a log, a name that a preset omits keeps the notebook's value.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType
@@ -61,8 +61,11 @@ class Params(BaseModel):
         if "run" in values:
             # `run = Run(params)` stands right below; running this cell again must still work.
             values["run"] = getattr(values["run"], "name", values["run"])
-        unknown = sorted(_injected_names(namespace) - values.keys())
-        params = cls(**values | {name: namespace.get(name) for name in unknown})
+        cells = _parameter_cells(namespace.get("In", []))
+        if "# Parameters" not in cells:  # a person runs this notebook
+            values |= _of_the_demo(values)
+        unknown = set(re.findall(r"^(\w+) *=(?!=)", "\n".join(cells.values()), re.MULTILINE)) - cls.model_fields.keys()
+        params = cls(**values | {name: namespace.get(name) for name in sorted(unknown)})
         if missing := params.requirements():
             raise ParameterError(cls.stage, missing)
         return params
@@ -87,15 +90,18 @@ class Params(BaseModel):
         """Parameter -> absolute folder, for each input stage."""
         return {name: paths.resolve(value) for name, value in self.input_names().items()}
 
-    def table(self) -> list[dict[str, Any]]:
-        """Rows of a table: this run's values, the paper's, and those that `params/paper/` takes where it says none."""
+    def table(self) -> list[dict[str, str]]:
+        """One row per parameter that differs from preset `paper`, and whether the paper, or its README, states that."""
         values, sources = read_flat_yaml(paths.repository_root() / "params" / "paper" / f"{self.stage}.yaml")
         rows = []
         for name, value in self.model_dump().items():
-            chosen, source = values.get(name), sources.get(name, "")
-            silent = name == "run" or name.endswith("_stage") or re.search(r"not stated|\bours\b|no such", source)
-            rows.append({"parameter": name, "this run": value, "the paper": "not stated" if silent else chosen,
-                         "preset paper": chosen, "source": source})  # fmt: skip
+            if name == "run" or name.endswith("_stage") or value == values[name]:
+                continue
+            stated = re.match(r"(paper|README)\b(?!.*(not stated|\bours\b))", sources[name])
+            where = {"paper": "yes: ", "README": "its README: "}[stated[1]] if stated else "no"
+            chosen = _short(values[name])
+            rows.append({"parameter": name, "this run": _short(value), "preset paper": chosen,
+                         "does the paper state it?": where + chosen * bool(stated)})  # fmt: skip
         return rows
 
     def conflicts(self) -> Wrong:
@@ -166,11 +172,22 @@ def _check_text(text: str, is_url: bool) -> None:
             raise ValueError("should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
 
 
-def _injected_names(namespace: dict[str, Any]) -> set[str]:
-    """Names that papermill assigned: it knows no schema, so a typo would otherwise vanish in the namespace."""
-    cells = [source for source in namespace.get("In", []) if source.startswith("# Parameters")]  # its first line
-    nodes = ast.walk(ast.parse("\n".join(cells)))
-    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+def _parameter_cells(cells: Iterable[str]) -> dict[str, str]:
+    """The cells of settings, of parameters and of papermill as they ran last: a typo in them would change nothing."""
+    found = [(re.search(r"^run = (?=[\"'])|^run = above|^# Parameters", cell, re.MULTILINE), cell) for cell in cells]
+    return {match[0]: cell for match, cell in found if match}
+
+
+def _of_the_demo(values: dict[str, Any]) -> dict[str, str]:
+    """Input stages that a person's run does not have, as `make demo` has made them; says so."""
+    taken, run = {}, str(values.get("run"))
+    for name, at in values.items():
+        if name.endswith("_stage") and "{run}" in str(at) and not paths.resolve(at.replace("{run}", run)).exists():
+            if paths.resolve(demo := at.replace("{run}", "demo")).exists():
+                taken[name] = demo
+    if taken:
+        print(f"outputs/{run} has no stages of its own for these yet, so it starts from {', '.join(taken.values())}")
+    return taken
 
 
 def quoted(value: Any) -> str:
@@ -178,6 +195,11 @@ def quoted(value: Any) -> str:
     text = f'"{value}"' if isinstance(value, str) else repr(value)
     text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _short(value: Any) -> str:
+    """A value in a table: floats as 3e-05, long ones cut."""
+    return textwrap.shorten(str(value), 48, placeholder=" ...")
 
 
 def _shown(name: str, value: Any) -> str:
