@@ -133,6 +133,7 @@ def explorer(table: pd.DataFrame) -> widgets.VBox:
     step = widgets.Dropdown(options={"all": None} | {str(n): n for n in visited["step"]}, description="Step")
     question = widgets.Dropdown(options=_labels(visited, None), description="Question", layout=wide)
     page = widgets.HTML(layout=wide)
+    buttons = [widgets.Button(description=f"{name} question") for name in ("Previous", "Next")]
 
     def draw(_=None) -> None:
         if question.value is not None:  # while the list is being replaced nothing is chosen
@@ -145,10 +146,16 @@ def explorer(table: pd.DataFrame) -> widgets.VBox:
             question.value = kept
         draw()
 
+    def turn(button: widgets.Button) -> None:  # JupyterLab takes the arrow keys away from a list, but not Enter
+        way = 1 if button is buttons[1] else -1
+        question.index = (question.index + way) % len(question.options)
+
     step.observe(list_questions, "value")
     question.observe(draw, "value")
+    for button in buttons:
+        button.on_click(turn)
     draw()
-    return widgets.VBox([step, question, page])
+    return widgets.VBox([widgets.HBox([step, *buttons]), question, page])
 
 
 def show(table: pd.DataFrame, seed: int) -> None:

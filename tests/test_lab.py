@@ -308,8 +308,11 @@ def test_the_explorer_by_mouse_and_keyboard_and_without_a_kernel(person, project
     assert "Gold: 25% (percent)" in person.said()
     step.select_option("4")
     page.wait_for_selector(".widget-vbox >> text=/answer 0 at 4/")
-    question.focus()
-    page.keyboard.press("ArrowDown")
+    step.focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert question.evaluate("e => e.selectedIndex") == 1
     page.wait_for_selector(".widget-vbox >> text=/Gold: 合规 .label./")
     assert page.locator(".widget-vbox .rollouts").count() == 1 and "The report of this run" in (
         page.frame_locator("iframe").locator("h1").inner_text()

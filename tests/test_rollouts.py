@@ -139,7 +139,8 @@ def test_dollar_amounts_are_no_formula_in_a_notebook(tmp_path):
 
 
 def test_the_viewer_shows_the_chosen_step_and_question(stage):
-    step, question, page = rollouts.explorer(rollouts.read_rollouts(stage, 2)).children
+    bar, question, page = rollouts.explorer(rollouts.read_rollouts(stage, 2)).children
+    step, previous, following = bar.children
     assert [value for _, value in question.options] == ["up", "down", "once", CHINESE, "steady"]
     question.value = "up"
     assert "answer 0 at 1 " in page.value and "answer 1 at 3 " in page.value
@@ -149,6 +150,12 @@ def test_the_viewer_shows_the_chosen_step_and_question(stage):
     question.value = "down"
     step.value = 2  # "down" was not asked there
     assert question.value == CHINESE and "says 合规" in page.value and "<script" not in page.value
+    following.click()
+    assert question.value == "steady" and "answer 0 at 2 " in page.value
+    following.click()
+    assert question.value == CHINESE  # the first comes after the last
+    previous.click()
+    assert question.value == "steady"
 
 
 def test_the_gold_and_the_answer_that_was_read_stand_beside_what_was_earned(tmp_path):
