@@ -69,7 +69,7 @@ def project(tmp_path_factory) -> Path:
     (filtering / "sft.jsonl").write_text("\n".join(rows) + "\n", "utf8")
     finish(filtering)
     set_parameters(
-        folder, "04_sft", run="made", model_name_or_path=str(model), max_steps=400, save_steps=1, sample_steps=0,
+        folder, "04_sft", run="made", model_name_or_path=str(model), max_steps=4000, save_steps=1, sample_steps=0,
         per_device_train_batch_size=2, eval_problems=2, eval_max_tokens=8,
     )  # fmt: skip
     set_parameters(folder, "02_distillation", run="lost", data_stage="outputs/nowhere/01_data")
@@ -192,10 +192,9 @@ class Person:
 
     def change(self, old: str, new: str) -> None:
         """Click into the cell that holds `old` and type it over."""
-        cell = self.page.locator(".jp-CodeCell", has_text=old).first
-        source = "\n".join(cell.locator(".cm-line").all_inner_texts())
-        assert old in source
-        cell.locator(".cm-line").first.click()
+        read = "old => window.jupyterapp.shell.currentWidget.content.widgets.map(w => w.model.sharedModel.source)"
+        source = self.page.evaluate(f"{read}.find(source => source.includes(old))", old)
+        self.page.locator(".jp-CodeCell", has_text=old).first.locator(".cm-line").first.click()
         self.page.keyboard.press("Control+a")
         self.page.keyboard.insert_text(source.replace(old, new))
 
@@ -239,7 +238,7 @@ def person(browser, lab, tmp_path_factory, request) -> Iterator[Person]:  # noqa
 
 
 def test_lab_opens_with_the_notebooks_in_sight_and_the_project_around_them(person):
-    person.page.goto(f"{person.address}/lab")
+    person.page.goto(person.address)
     person.page.wait_for_selector(".jp-DirListing-item >> text=05_grpo.ipynb")
     person.page.locator(".jp-BreadCrumbs-home").click()
     for name in ("outputs", "README.md", "notebooks"):
@@ -251,6 +250,18 @@ def test_a_notebook_runs_and_reads_well_and_a_typo_or_a_lost_stage_is_one_messag
     person.do("notebook:run-all-cells")
     assert person.errors() == [] and (project / "outputs" / "made" / "01_data" / "manifest.json").exists()
     person.picture("01")
+    made = (project / "outputs" / "made" / "01_data" / "manifest.json").read_bytes()
+    for old, new, told in (
+        ("num_train = 40", "num_trian = 50", "num_trian: unknown parameter"),
+        ("num_trian = 50", "num_train = 50", "01_data is complete and stays"),
+    ):
+        person.change(old, new)
+        person.do("notebook:run-all-cells")
+        [error] = person.errors()
+        assert told in error and "Traceback" not in error
+    person.page.locator(ERROR).scroll_into_view_if_needed()
+    person.picture("01-refused")
+    assert (project / "outputs" / "made" / "01_data" / "manifest.json").read_bytes() == made
     person.open("02_distillation")
     person.do("notebook:run-all-cells")
     [error] = person.errors()
@@ -270,12 +281,12 @@ def test_an_interrupted_training_says_where_it_stands_and_resumes(person, projec
     person.open("04_sft")
     person.begin("notebook:run-all-cells")
     wait_until(lambda: (stage / "metrics.jsonl").read_text().count("\n") >= 4, 90)
-    person.page.wait_for_selector(".jp-OutputArea-output >> text=/step [0-9]+.400, loss .* left/")
+    person.page.wait_for_selector(".jp-OutputArea-output >> text=/step [0-9]+.4000, loss .* left/")
     watching = [sys.executable, "-m", "finr1", "watch", "made"]
     env = os.environ | {"PYTHONPATH": str(project), "PYTHONUNBUFFERED": "1"}
     watcher = subprocess.Popen(watching, env=env, cwd=project, stdout=subprocess.PIPE, text=True)
     assert "outputs/made/04_sft trains" in watcher.stdout.readline()
-    assert re.match(r"step \d+/400, loss ", watcher.stdout.readline())
+    assert re.match(r"step \d+/4000, loss ", watcher.stdout.readline())
     person.do("notebook:interrupt-kernel")
     person.page.wait_for_selector(ERROR)
     [error] = person.errors()
@@ -286,7 +297,8 @@ def test_an_interrupted_training_says_where_it_stands_and_resumes(person, projec
     assert f"stopped at step {step}" in watcher.communicate(timeout=30)[0]
     person.page.locator(ERROR).scroll_into_view_if_needed()
     person.picture("04-stopped")
-    person.begin("notebook:run-cell")  # the cell of the training is still the chosen one
+    person.page.locator(".jp-CodeCell", has_text="log = launch(").locator(".jp-InputPrompt").click()
+    person.page.keyboard.press("Shift+Enter")
     wait_until(
         lambda: int(json.loads((stage / "metrics.jsonl").read_text().splitlines()[-1])["step"]) > int(step) + 2, 90
     )

@@ -77,6 +77,7 @@ def evaluate(
     decoding = "greedy" if sampling.temperature == 0 else "sampled"
     requests = [Request(id=problem.id, messages=ask(problem)) for problem in problems]
     line = ProgressLine(f"{model}, {decoding}: ", quiet=True)
+    line.show(f"{len(requests)} problems")  # the first answers may take long
     completions = iter(generate(requests, sampling, backend, store, on_progress=line.show))
     samples = []
     for problem, request in zip(problems, requests, strict=True):

@@ -253,7 +253,7 @@ def generate(
 
     What `store` holds is not asked again, equal requests are asked once, and each answer is in the store before
     anybody sees it. `on_progress` (such as `print`) is called at most once a second, and at the end; by default a line
-    in a notebook shows it.
+    in a notebook shows it where more than a few are asked for.
 
     No further request is begun once `budget` is spent (or can't be kept, because the server counts no tokens), or once
     one has failed for good; those under way are answered and stored. Then `GenerationError` is raised. With
@@ -286,7 +286,7 @@ def generate(
 
     started, told, broken = time.monotonic(), 0.0, False
     if on_progress is None:
-        on_progress = ProgressLine(quiet=True).show if asked else lambda _: None
+        on_progress = ProgressLine(quiet=True).show if len(asked) > 8 else lambda _: None
         on_progress(progress)  # the first answers may take long
     with closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
         for group in groups if asked else ():
