@@ -3,7 +3,7 @@
 # make demo         the whole recipe on the embedded defaults: offline, on a CPU
 # make test         every test, in two processes (`make test WORKERS=4`); `make test-fast` leaves the slow ones out
 # make faults       the long form of tests/faults: more random kills, whole runs killed, a disk that is really full
-# make lab          JupyterLab in notebooks/
+# make lab          JupyterLab at the project's root, with notebooks/ open in its file browser
 # make lint         ruff, and no outputs in the notebooks that git holds; `make format` puts both right
 # make clean        remove .venv and caches; outputs/ stays
 #
@@ -69,7 +69,7 @@ faults: $(INSTALLED)
 	FAULT_ROUNDS=25 $(BIN)/python -m pytest -rs tests/faults
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from finr1 import launch, pipeline, plan, sources
+from finr1 import launch, pipeline, plan, progress, sources
 from finr1.evaluation import harness, regrade
 from finr1.generation import command as generation_command
 from finr1.paths import remedy
 
-COMMANDS = (pipeline, launch, plan, sources, generation_command, regrade, harness)
+COMMANDS = (pipeline, progress, launch, plan, sources, generation_command, regrade, harness)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

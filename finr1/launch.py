@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from finr1.child import LAUNCHED, LOADED_FILE, first_gpu
 from finr1.manifest import changed_files, file_sha256, making, read_object, remove
 from finr1.params import STAGES, Params
-from finr1.paths import repository_root, shown
-from finr1.progress import EARLY_FILE, METRICS_FILE, ProgressLine, describe, newest_whole, read_metrics
+from finr1.paths import MessageAlone, Stopped, repository_root, shown
+from finr1.progress import EARLY_FILE, METRICS_FILE, follow, newest_whole, read_metrics, stopped
 
 if TYPE_CHECKING:
     from finr1.run import Run
@@ -47,7 +47,7 @@ _NODES = {"NNODES": "--num_machines", "NODE_RANK": "--machine_rank",
 OnProgress = Callable[[list[dict[str, Any]]], None]
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(MessageAlone, RuntimeError):
     """The training process died; the message holds its own last error and the end of its log."""
 
 
@@ -98,7 +98,8 @@ def launch(
     `namespace` is the notebook's `globals()`, see `recipe_script`. Returns at once when `model/` is there; a child that
     was killed before resumes from its last checkpoint. Both hold only for the same recipe, package files and files
     `reads` of the stage folder. `on_progress` gets all rows whenever there are new ones, at most once a second.
-    Raises TrainingFailed when the child dies, ParameterError as `Run` does; ends the child when interrupted.
+    Raises TrainingFailed when the child dies, ParameterError as `Run` does; ends the child when interrupted, and raises
+    Stopped.
     """
     run.save_state()  # refuses where another kernel has begun this stage since
     params = run.params
@@ -123,13 +124,15 @@ def launch(
         )  # fmt: skip
     with process.stdin:
         try:
-            code = _watch(process, run.dir, on_progress)
-        except BaseException:  # an interrupted cell must not leave a trainer behind; it resumes wherever it was killed
+            follow(run.dir, lambda: _ended(process), on_progress)
+        except BaseException as error:  # an interrupted cell must leave no trainer behind
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            if isinstance(error, KeyboardInterrupt):
+                raise Stopped(stopped(run.dir)) from None
             raise
-    if code != 0:
+    if code := process.returncode:
         raise TrainingFailed(_what_happened(params.stage, code, log, start))
     return read_metrics(run.dir)
 
@@ -199,20 +202,10 @@ def _drop_outdated(run: Run, hashes: dict[str, str]) -> None:
     run.save_state()
 
 
-def _watch(process: subprocess.Popen, stage_dir: Path, on_progress: OnProgress | None) -> int:
-    line, started, drawn, rows = ProgressLine(), time.monotonic(), 0, []
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=1)
-        ended = process.returncode is not None
-        with suppress(ValueError):  # of a session before; the trainer cuts them off
-            rows = read_metrics(stage_dir)
-        line.show(describe(rows, time.monotonic() - started), last=ended)
-        if on_progress and len(rows) != drawn:
-            on_progress(rows)
-            drawn = len(rows)
-        if ended:
-            return process.returncode
+def _ended(process: subprocess.Popen) -> bool:
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    return process.returncode is not None
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:

@@ -70,6 +70,17 @@ def remedy(told: object) -> str:
     return next((mends for tells, mends in remedies.items() if re.search(tells, what)), "")
 
 
+class MessageAlone:
+    """An error whose message says all: a notebook shows that, and no traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+class Stopped(MessageAlone, KeyboardInterrupt):
+    """A person has interrupted the work; the message says where it stands and how it resumes."""
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Put `path` into an OSError of the block that names no file: `write` knows none."""

@@ -23,14 +23,14 @@ from finr1 import manifest
 from finr1.launch import clean_lines
 from finr1.params import STAGES, ParameterError, Params, TrainingParams, read_flat_yaml
 from finr1.params.base import did_you_mean, quoted
-from finr1.paths import naming, outputs_root, preset_names, remedy, repository_root, shown
+from finr1.paths import MessageAlone, naming, outputs_root, preset_names, remedy, repository_root, shown
 from finr1.progress import duration
 from finr1.run import KERNEL_LOG, REPLACES, changes, missing_inputs, refusal, remove_artefacts, stage_folder, turn
 
 _LAST_LINES = 12  # of a traceback or a log, as many as an error shows
 
 
-class NotebookFailed(RuntimeError):
+class NotebookFailed(MessageAlone, RuntimeError):
     """A notebook stopped: its own error, and where the executed notebook lies."""
 
 

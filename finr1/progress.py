@@ -1,12 +1,17 @@
-"""What a training has come to: its logs, one line about them, and the newest checkpoint that is as it was written."""
+"""What long work has come to: one line with the time left, a training's logs, and its newest whole checkpoint."""
 
+import argparse
 import shutil
+import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+from finr1.locks import Busy, lock
 from finr1.manifest import read_object, remove, sampled_sha256, write_json
-from finr1.paths import shown
+from finr1.paths import run_folder, shown
 from finr1.records import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
@@ -25,30 +30,56 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def describe(rows: list[dict], seconds: float) -> str:
-    """`step 3/12, loss 0.123, reward 1.5, 0:02:05`; `starting` until the trainer has logged something."""
+def describe(rows: list[dict], seconds: float, pace: float | None = None) -> str:
+    """`step 3/12, loss 0.123, reward 1.5, 0:02:05`, and with `pace` (seconds a step) `0:06:15 left`."""
     row = rows[-1] if rows else {}
     told = [f"step {row['step']}/{row.get('max_steps', '?')}" if row else "starting"]
     told += [f"{key} {row[key]:.4g}" for key in ("loss", "reward", "mean_token_accuracy") if row.get(key) is not None]
-    return ", ".join([*told, duration(seconds)])
+    left = [f"{duration(pace * (row['max_steps'] - row['step']))} left"] if pace and "max_steps" in row else []
+    return ", ".join([*told, duration(seconds), *left])
 
 
 class ProgressLine:
-    """A line that is replaced in a notebook; elsewhere, as in a log, one line every ten seconds."""
+    """A line that is replaced in a notebook; elsewhere, as in a log, one line every ten seconds, or none if `quiet`."""
 
-    def __init__(self) -> None:
-        from IPython import display, get_ipython
+    def __init__(self, name: str = "", quiet: bool = False) -> None:
+        self._name, self._quiet, self._printed, self._handle = name, quiet, float("-inf"), None
 
-        self._printed, self._handle = float("-inf"), None
-        if hasattr(get_ipython(), "kernel"):  # a display is stored once; carriage returns would all be kept in the file
-            self._handle = display.display({"text/plain": "starting"}, raw=True, display_id=True)
-
-    def show(self, line: str, last: bool = False) -> None:
+    def show(self, told: object, last: bool = False) -> None:
+        line = f"{self._name}{told}"
         if self._handle:
             self._handle.update({"text/plain": line}, raw=True)
-        elif last or time.monotonic() - self._printed >= 10:
+        elif "IPython" in sys.modules and hasattr(sys.modules["IPython"].get_ipython(), "kernel"):
+            # A display is stored once; carriage returns would all be kept in the file.
+            self._handle = sys.modules["IPython"].display.display({"text/plain": line}, raw=True, display_id=True)
+        elif not self._quiet and (last or time.monotonic() - self._printed >= 10):
             self._printed = time.monotonic()
             print(line, flush=True)
+
+
+def follow(stage_dir: Path, ended: Callable[[], bool], on_progress: Callable[[list[dict]], object] | None = None):
+    """Show a line about a training, and give all rows to `on_progress` whenever there are new ones, until it `ended`.
+
+    `ended` waits for a second at most. The time left follows from the steps since the first look that saw one.
+    """
+    line, started, rows, seen, last = ProgressLine(), time.monotonic(), [], None, False
+    while not last:
+        last, now, before = ended(), time.monotonic(), rows
+        with suppress(ValueError):  # of a session before; the trainer cuts them off
+            rows = read_metrics(stage_dir)
+        seen = seen or rows and (now, rows[-1]["step"])
+        steps = rows[-1]["step"] - seen[1] if rows else 0
+        line.show(describe(rows, now - started, (now - seen[0]) / steps if steps > 0 else None), last)
+        if on_progress and rows != before:
+            on_progress(rows)
+
+
+def stopped(stage_dir: Path) -> str:
+    """Where a training that does not run stands, and how it resumes."""
+    rows, newest = read_metrics(stage_dir), newest_whole(stage_dir / "checkpoints")
+    where = f"at step {rows[-1]['step']}" if rows else "before its first step"
+    resumes = f"resume from checkpoint {newest.rpartition('-')[2]}" if newest else "begin anew: there is no checkpoint"
+    return f"stopped {where}; run the cell again to {resumes}"
 
 
 def seal(checkpoint: Path) -> None:
@@ -90,3 +121,28 @@ def _broken_file(checkpoint: Path) -> str | None:
         return name
     best = checkpoint.with_name(Path(best).name) if best else checkpoint  # `load_best_model_at_end` will load it
     return _broken_file(best) if best != checkpoint else None
+
+
+def watch(run: Path) -> int:
+    """Show the training of a run that another process has started, until it ends; 1 when there is none."""
+
+    def ended() -> bool:
+        with suppress(Busy), lock(stage / "train.lock", ""):
+            return True
+        return bool(time.sleep(1))
+
+    for stage in (stages := [file.parent for file in sorted(run.glob("0[45]_*/train.py"))]):
+        if not ended():
+            print(f"{shown(stage)} trains; Ctrl-C ends this watching, not the training", flush=True)
+            follow(stage, ended)
+        print(f"{shown(stage)}: {'trained' if (stage / 'model').exists() else stopped(stage)}")
+    if not stages:
+        print(f"{shown(run)}: no training has been started there", file=sys.stderr)
+    return int(not stages)
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `watch` to the commands of `python -m finr1`."""
+    parser = commands.add_parser("watch", help="step, reward and time left of a training that runs elsewhere")
+    parser.add_argument("run", help="a folder of outputs/, or a path")
+    parser.set_defaults(command=lambda options: watch(run_folder(options.run)))

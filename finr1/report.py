@@ -5,27 +5,14 @@ inlined, no script, nothing fetched); its template escapes every text of a model
 exports a notebook that has ended, while 07 writes its page as it runs, and its templates fetch MathJax and require.js.
 """
 
-import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from finr1 import reported
-
-# A cell that stands to the right: a number, maybe with its unit, its interval or its n; or a dash.
-NUMBER = re.compile(r"(-|[-+]?\d[\d,.]*(e[-+]\d+)?)( %)?( \[[^]]*\])?( (of|/) \d+)?")
-
-
-def template(name: str) -> Template:
-    """A page of the suite for Jinja: texts are escaped, and an unknown name is an error."""
-    strictly = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    jinja = Environment(loader=FileSystemLoader(Path(__file__).parent), **strictly)
-    jinja.filters |= {"cell": cell_text, "columns": _columns, "base64": base64.b64encode}
-    return jinja.get_template(name)
+from finr1.plotting.tables import template
 
 
 @dataclass(frozen=True)
@@ -66,26 +53,3 @@ class Page:
 def tiles(values: Sequence[Mapping]) -> Markup:
     """Large numbers side by side: {"value", "name", "notes": list of str, "colour"}."""
     return Markup(template("report.html.j2").module.tiles(values))
-
-
-def cell_text(value: object) -> str:
-    """A value as a table shows it: numbers short, missing ones a dash, HTML as it is."""
-    if isinstance(value, Markup):
-        return value
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    if isinstance(value, Mapping):
-        value = [f"{key} {cell_text(item)}" for key, item in value.items()]
-    if isinstance(value, list | tuple):
-        value = ", ".join(cell_text(item) for item in value)
-    return str(value or "-")
-
-
-def _columns(rows: Sequence[Mapping]) -> dict[str, list]:
-    """For the template: names of the columns, "n" for each that holds numbers, and the rows as texts."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[cell_text(row.get(name)) for name in names] for row in rows]
-    classes = ["n" if all(map(NUMBER.fullmatch, column)) else "" for column in zip(*cells, strict=True)]
-    return {"names": names, "classes": classes, "rows": cells}

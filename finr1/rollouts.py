@@ -4,16 +4,19 @@ Read from the Parquet files that TRL writes with `log_completions` (`<stage>/com
 Every text goes through a template that escapes it: completions hold whatever a policy found to be worth a reward.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
 import pandas as pd
-from IPython.display import display
+from IPython.display import HTML, display
 
+from finr1 import grading
 from finr1.evaluation import paired_bootstrap
 from finr1.params import read_flat_yaml
-from finr1.report import template
+from finr1.plotting.tables import template
+from finr1.records import read_jsonl
 
 
 def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
@@ -21,7 +24,8 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
 
     Columns: group (counted over the run), step, question (the prompt without its system turn), completion,
     "rewards/NAME" (missing: it could not be judged), reward (their weighted sum; missing where none could), advantage,
-    and "notes/NAME" for what a reward function logged with TRL's `log_extra` (a verifier's reason).
+    "notes/NAME" for what a reward function logged with TRL's `log_extra` (a verifier's reason), answer (read out of the
+    completion), gold and kind (of the answer; missing without the stage's RL rows).
     Of a batch that is used for several steps (`num_iterations`), and logged at each, only the first step is taken.
     """
     path = stage_dir / "params.yaml"
@@ -47,7 +51,13 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
     table["group"] = table.index // num_generations
     table[notes] = table[notes].mask(table[notes].eq(""))
     names = {name: f"rewards/{name}" for name in rewards} | {name: f"notes/{name}" for name in notes}
-    return table.drop(columns="prompt").rename(columns=names)
+    table = table.drop(columns="prompt").rename(columns=names)
+    table["answer"] = table["completion"].map(grading.extract_answer)
+    path = stage_dir / "train.jsonl"  # the rows that notebook 05 has chosen
+    golds = {row["id"]: row for row in read_jsonl(path)} if "id" in table and path.exists() else {}
+    for name, key in {"gold": "solution", "kind": "answer_kind"}.items():
+        table[name] = [golds[of][key] if of in golds else None for of in table.get("id", table.index)]
+    return table
 
 
 def _text(chat: object) -> str:
@@ -123,6 +133,7 @@ def explorer(table: pd.DataFrame) -> widgets.VBox:
     step = widgets.Dropdown(options={"all": None} | {str(n): n for n in visited["step"]}, description="Step")
     question = widgets.Dropdown(options=_labels(visited, None), description="Question", layout=wide)
     page = widgets.HTML(layout=wide)
+    buttons = [widgets.Button(description=f"{name} question") for name in ("Previous", "Next")]
 
     def draw(_=None) -> None:
         if question.value is not None:  # while the list is being replaced nothing is chosen
@@ -135,16 +146,24 @@ def explorer(table: pd.DataFrame) -> widgets.VBox:
             question.value = kept
         draw()
 
+    def turn(button: widgets.Button) -> None:  # JupyterLab takes the arrow keys away from a list, but not Enter
+        way = 1 if button is buttons[1] else -1
+        question.index = (question.index + way) % len(question.options)
+
     step.observe(list_questions, "value")
     question.observe(draw, "value")
+    for button in buttons:
+        button.on_click(turn)
     draw()
-    return widgets.VBox([step, question, page])
+    return widgets.VBox([widgets.HBox([step, *buttons]), question, page])
 
 
 def show(table: pd.DataFrame, seed: int) -> None:
-    """Display the viewer; a front end that has no widgets (GitHub, nbconvert) shows `static_html` in its place."""
+    """Display `static_html`; in JupyterLab the explorer, too, which hides it for as long as a kernel stands behind."""
     if len(table):
-        display(explorer(table)._repr_mimebundle_() | {"text/html": static_html(table, seed)}, raw=True)
+        display(HTML(static_html(table, seed)))
+        if os.environ.get("JPY_SESSION_NAME"):
+            display(explorer(table)._repr_mimebundle_() | {"text/html": ""}, raw=True)
 
 
 def _labels(visited: pd.DataFrame, step: int | None) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ from finr1.generation import (
     generate,
     request_key,
 )
+from finr1.generation.answering import Progress
 
 KEY = "sk-planted-5f2b9c"
 GREEDY = SamplingParams(max_tokens=16)
@@ -116,7 +117,9 @@ def test_progress_is_told_at_the_end_and_reads_as_one_line(tmp_path):
     generate(ask("a"), GREEDY, Counting().backend, store)
     generate(ask("a", "b", "c"), GREEDY, Counting().backend, store, on_progress=lambda p: told.append(str(p)))
     assert len(told) == 1  # it took less than a second
-    assert told[0].startswith("3/3 answers, 1 from the store, ")
+    assert told[0].startswith("3/3 answers, 1 from the store, ") and "left" not in told[0]
+    assert str(Progress(total=10, reused=2, answered=4, seconds=60)).endswith(", 0:01:00 left")
+    assert "left" not in str(Progress(total=10, reused=2))  # nobody knows yet
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -138,7 +139,8 @@ def test_dollar_amounts_are_no_formula_in_a_notebook(tmp_path):
 
 
 def test_the_viewer_shows_the_chosen_step_and_question(stage):
-    step, question, page = rollouts.explorer(rollouts.read_rollouts(stage, 2)).children
+    bar, question, page = rollouts.explorer(rollouts.read_rollouts(stage, 2)).children
+    step, previous, following = bar.children
     assert [value for _, value in question.options] == ["up", "down", "once", CHINESE, "steady"]
     question.value = "up"
     assert "answer 0 at 1 " in page.value and "answer 1 at 3 " in page.value
@@ -148,9 +150,30 @@ def test_the_viewer_shows_the_chosen_step_and_question(stage):
     question.value = "down"
     step.value = 2  # "down" was not asked there
     assert question.value == CHINESE and "says 合规" in page.value and "<script" not in page.value
+    following.click()
+    assert question.value == "steady" and "answer 0 at 2 " in page.value
+    following.click()
+    assert question.value == CHINESE  # the first comes after the last
+    previous.click()
+    assert question.value == "steady"
 
 
-def test_a_front_end_without_widgets_gets_the_static_page(stage, monkeypatch):
+def test_the_gold_and_the_answer_that_was_read_stand_beside_what_was_earned(tmp_path):
+    write(tmp_path, 1, {"growth?": [0.0, 1.0]}, id=["a", "a"], gold=["a note", "by its name"])
+    gold = {"id": "a", "solution": "25% <b>", "answer_kind": "percent"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(gold) + "\n", "utf8")
+    table = rollouts.read_rollouts(tmp_path, 2)
+    table["completion"] = ["<think>x</think><answer>25%</answer>", "25%"]
+    assert table["gold"].to_list() == ["25% <b>"] * 2 and table["notes/gold"].to_list() == ["a note", "by its name"]
+    table["answer"] = ["25%", None]
+    page = page_of(table, "growth?", 0)
+    assert "<b>Gold:</b> 25% &lt;b&gt; (percent)" in page and ">none in the format</td>" in page
+    (tmp_path / "train.jsonl").unlink()
+    assert "Gold:" not in page_of(rollouts.read_rollouts(tmp_path, 2), "growth?", 0)
+
+
+@pytest.mark.parametrize("in_lab", [False, True])
+def test_a_run_without_a_person_shows_the_static_page_alone(stage, monkeypatch, in_lab):
     """As in a papermill run: real kernel, no front end. nbconvert then shows the page and runs no script of a model."""
     import nbformat
     from nbclient import NotebookClient
@@ -160,13 +183,15 @@ def test_a_front_end_without_widgets_gets_the_static_page(stage, monkeypatch):
     code = f"from pathlib import Path\nfrom finr1 import rollouts\nrollouts.show({read}, 0)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent), prepend=os.pathsep)
+    monkeypatch.setenv("JPY_SESSION_NAME", "05_grpo.ipynb") if in_lab else monkeypatch.delenv("JPY_SESSION_NAME", False)
     NotebookClient(notebook, kernel_name="python3").execute()
-    (output,) = notebook.cells[0].outputs
-    assert "application/vnd.jupyter.widget-view+json" in output.data
-    assert "The largest gain" in output.data["text/html"]
-    del notebook.metadata["widgets"]
+    page_output, *explorer = notebook.cells[0].outputs
+    assert "The largest gain" in page_output.data["text/html"]
+    assert [output.data["text/html"] for output in explorer] == [""] * in_lab
+    assert all("application/vnd.jupyter.widget-view+json" in output.data for output in explorer)
+    notebook.metadata.pop("widgets", None)
     page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    assert "The largest gain" in page and "<script>alert" not in page
+    assert page.count("The largest gain") == 1 and "<script>alert" not in page
 
 
 def test_real_rollouts_can_be_read():

@@ -17,11 +17,14 @@ from finished import finish
 
 from finr1 import child, manifest
 from finr1 import run as running
+from finr1.__main__ import main
 from finr1.child import stage_lock
 from finr1.launch import TrainingFailed, clean_lines, last_error, launch
+from finr1.locks import Busy
 from finr1.manifest import read_manifest
 from finr1.params import STAGES, DataParams, DistillationParams, ParameterError, SFTParams
-from finr1.progress import describe, duration
+from finr1.paths import Stopped
+from finr1.progress import describe, duration, seal, stopped
 from finr1.run import Run
 
 DATA = DataParams(**demo_values("01_data"))
@@ -543,15 +546,63 @@ def test_finr1_run_trains_a_complete_stage_again_when_its_recipe_has_changed(pro
     assert launch(Run(sft))[0]["process"] != before[0]["process"]
 
 
-def test_an_interrupted_cell_leaves_no_trainer_behind(project, sft):
+def test_an_interrupted_cell_leaves_no_trainer_behind_and_says_how_it_resumes(project, sft):
     def interrupt(rows):
         raise KeyboardInterrupt
 
     write_recipe(project, "time.sleep(60)")
     run = Run(sft)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 1; run the cell again to begin anew"):
         launch(run, on_progress=interrupt)
     assert not is_locked(run.dir)
+
+
+def test_a_stopped_training_names_the_checkpoint_that_it_resumes_from(tmp_path):
+    assert stopped(tmp_path).startswith("stopped before its first step; run the cell again to begin anew")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3}\n{"step": 4}\n', "utf8")
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text('{"best_model_checkpoint": null}', "utf8")
+    seal(checkpoint)
+    assert stopped(tmp_path) == "stopped at step 4; run the cell again to resume from checkpoint 3"
+
+
+def test_a_training_that_another_process_has_started_can_be_watched(outputs, capsys):
+    folder = outputs / "theirs" / "04_sft"
+    folder.mkdir(parents=True)
+    (folder / "train.py").touch()
+    code = f"""
+import json, time
+from pathlib import Path
+from finr1.child import stage_lock
+
+with stage_lock(Path({str(folder)!r})):
+    print("at work", flush=True)
+    time.sleep(2)
+    row = {{"step": 2, "max_steps": 9, "loss": 0.5, "reward": 1.25}}
+    Path({str(folder)!r}, "metrics.jsonl").write_text(json.dumps(row) + "\\n")
+    time.sleep(2)
+"""
+    trainer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout.readline() == "at work\n"
+    assert main(["watch", "theirs"]) == 0
+    trainer.wait()
+    told = capsys.readouterr().out
+    assert "04_sft trains" in told and "step 2/9, loss 0.5, reward 1.25, 0:00:0" in told and "stopped at step 2" in told
+    assert main(["watch", "nobody"]) == 1 and "no training has been started there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [ParameterError("04_sft", ["x"]), TrainingFailed("<why>"), Stopped("at step 4"), Busy()]
+)
+def test_a_notebook_shows_the_message_of_our_errors_and_no_traceback(error):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell, shown = InteractiveShell(), []
+    shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
+    shell.user_ns["error"] = error
+    shell.run_cell("raise error")
+    assert shown == [str(error)] and not isinstance(Stopped(), Exception)
 
 
 def test_a_trainer_ends_with_the_notebook_that_started_it(project, sft, outputs):
@@ -631,5 +682,7 @@ def test_the_last_error_of_a_log_is_found(log, expected, reason):
 
 def test_progress_reads_as_a_person_would_say_it():
     assert describe([], 3) == "starting, 0:00:03"
-    assert describe([{"step": 2, "max_steps": 9, "loss": 0.12345}], 61) == "step 2/9, loss 0.1235, 0:01:01"
+    row = {"step": 2, "max_steps": 9, "loss": 0.12345}
+    assert describe([row], 61) == "step 2/9, loss 0.1235, 0:01:01"
+    assert describe([row], 61, pace=30) == "step 2/9, loss 0.1235, 0:01:01, 0:03:30 left"
     assert [duration(seconds) for seconds in (59.6, 3599, 7500)] == ["0:01:00", "0:59:59", "2:05:00"]

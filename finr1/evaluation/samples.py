@@ -16,6 +16,7 @@ from finr1 import grading
 from finr1.evaluation.items import suite_of
 from finr1.generation import AnswerStore, Backend, Request, SamplingParams, generate
 from finr1.judge import checked_steps
+from finr1.progress import ProgressLine
 from finr1.records import AnswerKind, Capability, Problem, Record, Way, messages, render_completion
 from finr1.ways import way_of
 
@@ -75,7 +76,9 @@ def evaluate(
     """
     decoding = "greedy" if sampling.temperature == 0 else "sampled"
     requests = [Request(id=problem.id, messages=ask(problem)) for problem in problems]
-    completions = iter(generate(requests, sampling, backend, store))
+    line = ProgressLine(f"{model}, {decoding}: ", quiet=True)
+    line.show(f"{len(requests)} problems")  # the first answers may take long
+    completions = iter(generate(requests, sampling, backend, store, on_progress=line.show))
     samples = []
     for problem, request in zip(problems, requests, strict=True):
         known = about(problem, request.messages) | {"model": model, "decoding": decoding}

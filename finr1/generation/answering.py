@@ -22,7 +22,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel, BeforeValidator, Field
 
 from finr1.locks import lock
-from finr1.paths import naming, shown
+from finr1.paths import MessageAlone, naming, shown
+from finr1.progress import ProgressLine, duration
 
 _LINE_START = b'{"key":"'
 _READ = BeforeValidator(lambda chat: json.loads(chat) if isinstance(chat, str) else chat)
@@ -193,7 +194,7 @@ class Backend(Protocol):
         """Free the memory of a model that runs in this process; the next use loads it again."""
 
 
-class GenerationError(RuntimeError):
+class GenerationError(MessageAlone, RuntimeError):
     """Some requests have no answer."""
 
 
@@ -234,7 +235,9 @@ class Progress:
 
     def __str__(self) -> str:
         done = f"{self.reused + self.answered}/{self.total} answers, {self.reused} from the store, {self.failed} failed"
-        return f"{done}, {self.answered / (self.seconds or 1):.1f}/s, {self.tokens} tokens, cost {self.cost:.2f}"
+        done += f", {self.answered / (self.seconds or 1):.1f}/s, {self.tokens} tokens, cost {self.cost:.2f}"
+        left = self.total - self.reused - self.answered - self.failed
+        return f"{done}, {duration(left * self.seconds / self.answered)} left" if left and self.answered else done
 
 
 def generate(
@@ -242,14 +245,15 @@ def generate(
     sampling: SamplingParams,
     backend: Backend,
     store: AnswerStore | None = None,
-    on_progress: Callable[[Progress], object] = lambda progress: None,
+    on_progress: Callable[[Progress], object] | None = None,
     on_error: Literal["raise", "none"] = "raise",
     budget: Budget = Budget(),
 ) -> list[Completion]:
     """Answers to `requests`, in their order, `sampling.num_samples` in a row for each.
 
     What `store` holds is not asked again, equal requests are asked once, and each answer is in the store before
-    anybody sees it. `on_progress` (such as `print`) is called at most once a second, and at the end.
+    anybody sees it. `on_progress` (such as `print`) is called at most once a second, and at the end; by default a line
+    in a notebook shows it where more than a few are asked for.
 
     No further request is begun once `budget` is spent (or can't be kept, because the server counts no tokens), or once
     one has failed for good; those under way are answered and stored. Then `GenerationError` is raised. With
@@ -281,6 +285,9 @@ def generate(
         return broken or progress.failed > most
 
     started, told, broken = time.monotonic(), 0.0, False
+    if on_progress is None:
+        on_progress = ProgressLine(quiet=True).show if len(asked) > 8 else lambda _: None
+        on_progress(progress)  # the first answers may take long
     with closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
         for group in groups if asked else ():
             if store is not None:  # where another process was first, its answer counts

@@ -24,7 +24,7 @@ from finr1 import paths
 Wrong = Iterator[tuple[str, str]]  # pairs of a parameter's name and what would be right
 
 
-class ParameterError(ValueError):
+class ParameterError(paths.MessageAlone, ValueError):
     """One or more wrong parameters of one stage; `problems` holds a line or more for each."""
 
     def __init__(self, where: str, problems: Iterable[str]):

@@ -19,7 +19,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finr1.paths import data_beside
+from finr1.paths import MessageAlone, data_beside
 
 _CHILD = Path(__file__).with_name("inside.py")
 ALLOWED = data_beside(__file__, "allowed.yaml")  # modules and calls
@@ -31,7 +31,7 @@ _START_S = 30  # seconds that a busy machine may need to start the process, whos
 REL_TOL, ABS_TOL = 1e-6, 1e-9  # of floats; whole numbers, texts and truth values have to be equal
 
 
-class SandboxUnavailable(RuntimeError):
+class SandboxUnavailable(MessageAlone, RuntimeError):
     """This platform can't lock a process in, so no code of a model is run on it."""
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from finr1 import reported
-from finr1.paths import remedy, replacing
+from finr1.paths import MessageAlone, remedy, replacing
 from finr1.records import Problem
 
 _TEXT = (".json", ".jsonl", ".csv", ".tsv")
@@ -46,7 +46,7 @@ Results = Iterator[tuple[str, int, Problem | str]]  # file, number of the record
 csv.field_size_limit(1 << 30)  # a long cell is a matter of its record, not of the whole file
 
 
-class SourceError(RuntimeError):
+class SourceError(MessageAlone, RuntimeError):
     """A source cannot be read: missing folder, damaged file, unreachable home. The message says what to do."""
 
 
