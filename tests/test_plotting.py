@@ -106,7 +106,8 @@ AUDIT = [{"label": f, "n": n, "k": k} for f, n, k in [("wrong_answer", 41, 41), 
 SEEDS = [row | {"by_seed": {"1": 0.2, "2": 0.3}, "seeds": 2} for row in RESULTS]
 MEMORY = {"04 SFT": {"weights": 1.5, "optimizer": 3.0}, "05 GRPO": {"weights": 1.5, "sampling": 2.0}}
 NUMBERS = {"train": "370,000\nproblems", "traces": "370,000\ntraces", "sft": "up to 300,000\ngood traces",
-           "rl": "up to 70,000\nproblems", "test": "up to 5,000\ntest items", "groups": "120,000 completions"}  # fmt: skip
+           "rl": "up to 70,000\nproblems", "test": "up to 5,000\ntest items",
+           "groups": "120,000 completions"}  # fmt: skip
 CHANCE = [s.model_copy(update={"model": m, "decoding": "none", "sample": 0})
           for m in ("guess", "constant") for s in SAMPLES if s.model == "sft" and s.decoding == "greedy"]  # fmt: skip
 DECISIONS = [p for p in synthetic.generate_problems(60, "test", 1) if p.answer_kind in ("boolean", "label")]
