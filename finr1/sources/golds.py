@@ -37,7 +37,7 @@ Step = tuple[str, str, str]  # an operation and its two arguments as written; of
 def choose_golds(text: object, executed: object, question: str) -> dict[str, Any]:
     """Gold, alternatives, flaw and kind of a `Problem`: the text answer if it can be read, else the executed one.
 
-    The other becomes an alternative. If the two contradict each other, both stay and the problem is flawed. The executed
+    The other becomes an alternative. If the two contradict each other, both stay, and it is flawed. The executed
     one then comes first: the official evaluator compares with it. Raises `NoProblem` without a readable gold.
     """
     text, executed = clean_gold(text), clean_gold(executed, executed=True)
