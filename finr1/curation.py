@@ -1,4 +1,4 @@
-"""From problems to training rows, in their order: duplicates and test questions out, samples, rows for TRL."""
+"""From problems to training rows, step by step: duplicates and test questions go, samples are drawn, rows written."""
 
 import json
 import random
@@ -14,14 +14,14 @@ import pandas as pd
 from finr1 import grading
 from finr1.records import Problem, Trace, messages, render_completion
 
-SHINGLE = 3  # words in a row that near-duplicate detection compares
+SHINGLE = 3  # words in a row: what near-duplicate detection compares
 MIN_SIMILARITY = 0.8  # Jaccard, of context, earlier questions, question and options, each
-NUM_PERM, BAND = 64, 4  # of 16 bands of four values a pair of similarity 0.8 shares one with probability 0.9998
+NUM_PERM, BAND = 64, 4  # 16 bands of four values: a pair of similarity 0.8 shares one with probability 0.9998
 MOST_COMPARED = 20  # of the problems in one bucket, the earliest
 BATCH = 5000  # problems whose words are in memory at once
 
-NGRAM, NGRAM_ZH = 13, 20  # words, characters in a row that make a leak; 13 as in GPT-3 (Brown et al. 2020, appendix C)
-SHARED_PAGES = frozenset({"finqa", "convfinqa"})  # many questions over one page, which never crosses splits
+NGRAM, NGRAM_ZH = 13, 20  # shared words or characters that make a leak; 13 as in GPT-3 (Brown et al. 2020, appendix C)
+SHARED_PAGES = frozenset({"finqa", "convfinqa"})  # many questions over one page; a page stands in one split only
 MAX_HELD_OUT = 3  # an n-gram in more held-out groups than this is a phrase of the trade or a template, not a leak
 MAX_TRAIN = 20  # ... and so is one in more training groups than this
 
@@ -37,11 +37,11 @@ def tokens(text: str) -> list[str]:
 
 
 def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[str, int]]:
-    """`problems` without repetitions, the first of each kept, and how many were dropped for which reason.
+    """`problems` without repetitions, and how many were dropped for which reason. The first of several copies stays.
 
-    Exact: the same tokens in context, earlier questions, question and options. Near: the same numbers, and at least
-    `MIN_SIMILARITY` of the word triples shared in each of the four. Other numbers mean another problem (a template's
-    instances, two years of one table), however alike the words.
+    Exact: context, earlier questions, question and options have the same tokens. Near: the numbers are the same, and
+    each of the four shares at least `MIN_SIMILARITY` of its word triples. Problems with other numbers are different
+    (two instances of a template, two years of one table), however alike their words are.
     """
     if not problems:
         return [], {"exact duplicate": 0, "near duplicate": 0}
@@ -53,7 +53,7 @@ def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[st
 
 
 def fingerprints(problems: Sequence[Problem]) -> pd.DataFrame:
-    """By problem hashes of its tokens (`exact`) and its `numbers`; 0, 1, ...: the MinHash of its word triples."""
+    """One row per problem: hashes of its tokens (`exact`) and `numbers`, and in columns 0, 1, ... its MinHash."""
     from rensa import RMinHash
 
     def hashes(texts: list[str]) -> np.ndarray:
@@ -74,7 +74,7 @@ def _words(problem: Problem) -> list[list[str]]:
 
 
 def _triples(parts: list[list[str]]) -> list[set[str]]:
-    """For each part its runs of `SHINGLE` words, marked with the part; a shorter text is one run."""
+    """The runs of `SHINGLE` words of each part, marked with the number of the part. A shorter text is one run."""
     return [
         {f"{part} " + " ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
         for part, words in enumerate(parts)
@@ -84,8 +84,8 @@ def _triples(parts: list[list[str]]) -> list[set[str]]:
 def _near_duplicates(problems: Sequence[Problem], prints: pd.DataFrame) -> set[int]:
     """Places (the index of `prints`) of the problems that nearly repeat an earlier one that stays.
 
-    Pairs are proposed by equal numbers and one equal band of the MinHash (Broder 1997), and decided by word overlap.
-    rensa's `RMinHashLSH` knows nothing of numbers: it would compare all instances of a template with each other.
+    Two problems are compared when their numbers and one band of their MinHash (Broder 1997) are equal; the shared words
+    decide. rensa's `RMinHashLSH` ignores numbers: it would compare all instances of a template with each other.
     """
     candidates: dict[int, set[int]] = defaultdict(set)
     for start in range(0, NUM_PERM, BAND):
@@ -112,9 +112,9 @@ def decontaminate(
 ) -> tuple[list[Problem], list[dict[str, str]]]:
     """`train` without the problems that share `ngram` words in a row (`NGRAM_ZH` characters) with a held-out one.
 
-    The second result has one row per problem dropped: `train_id`, `held_out_id` and the shared `ngram`. Compared are
-    question and context, each for itself; for `SHARED_PAGES` only the question, since reports of one company repeat
-    themselves. Shorter texts count whole, except questions that mean nothing without their page ("and in 2008?").
+    The second result has one row per dropped problem: `train_id`, `held_out_id` and the shared `ngram`. Question and
+    context are compared separately. For `SHARED_PAGES` only the question is, since reports of one company repeat
+    themselves. A shorter text counts as a whole, unless it means nothing without its page ("and in 2008?").
     """
     where: dict[tuple, dict[str, str]] = defaultdict(dict)  # n-gram -> held-out group -> id
     for problem in held_out:
@@ -123,7 +123,7 @@ def decontaminate(
     leaks = {gram: next(iter(groups.values())) for gram, groups in where.items() if len(groups) <= MAX_HELD_OUT}
     shared = [[gram for gram in _ngrams(problem, ngram) if gram in leaks] for problem in train]
     held = {(gram, problem.group) for problem, grams in zip(train, shared, strict=True) for gram in grams}
-    in_train = Counter(gram for gram, _ in held)  # how many groups hold it
+    in_train = Counter(gram for gram, _ in held)  # n-gram -> number of training groups that have it
     kept, matches = [], []
     for problem, grams in zip(train, shared, strict=True):
         if gram := next((gram for gram in grams if in_train[gram] <= MAX_TRAIN), None):
@@ -146,7 +146,7 @@ def _ngrams(problem: Problem, ngram: int) -> list[tuple[str, ...]]:
 
 
 def spread(items: Sequence, size: int, kind: Callable[..., str], seed: int) -> list:
-    """Up to `size` items, kinds in turn, within a kind in a seeded order; every beginning of it is balanced, too."""
+    """Up to `size` items: kinds in turn, a seeded order within each. Every beginning of the list is balanced, too."""
     by_kind: dict[str, list] = defaultdict(list)
     for item in items:
         by_kind[kind(item)].append(item)
@@ -157,16 +157,16 @@ def spread(items: Sequence, size: int, kind: Callable[..., str], seed: int) -> l
 
 
 def kind_of(problem: Problem) -> str:
-    """What `spread` takes in turn: synthetic families, labels of a real source (tweets), else sources."""
+    """The kind that `spread` takes in turn: a synthetic family, a label of a real source (tweets), else the source."""
     label = problem.gold if problem.labels else ""
     return problem.family if problem.source == "synthetic" else problem.source + label
 
 
 def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
-    """Conversational prompt-completion rows; TRL takes the loss on the completion only (`completion_only_loss`).
+    """Conversational rows of prompt and completion. TRL computes the loss on the completion (`completion_only_loss`).
 
-    A completion that is not in the response format (DeepSeek-R1 gives reasoning and answer apart) is rendered into
-    it. Raises `ValueError` for a trace without an answer.
+    A completion in another format is rewritten into ours: DeepSeek-R1, for one, returns reasoning and answer apart.
+    Raises `ValueError` for a trace without an answer.
     """
     rows = []
     for trace in traces:
@@ -180,7 +180,7 @@ def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
 
 
 def rl_rows(problems: Iterable[Problem]) -> list[dict[str, object]]:
-    """Prompts for GRPO; the other columns reach the reward functions by their names.
+    """One row per problem for GRPO. TRL passes all columns but the prompt to the reward functions, by their names.
 
     `choices` and `labels` are JSON strings, "" for none: `datasets` would merge dicts into one struct with every key.
     """

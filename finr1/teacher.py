@@ -1,4 +1,4 @@
-"""What becomes of an answer of the teacher, and which worked solution is told where nobody is asked."""
+"""Traces: from a teacher's reply, or from a worked solution where no teacher is asked."""
 
 import random
 from collections.abc import Iterable
@@ -9,18 +9,18 @@ from finr1.ways import way_of
 
 
 def solution_of(problem: Problem, sample: int, seed: int, by_parts_share: float) -> str:
-    """The worked solution that is told: by parts for a share of those with two; a larger one keeps a smaller one's."""
+    """The worked solution to tell: by parts for a share of the problems with two. A larger share adds problems."""
     by_parts = problem.reference_by_parts and rng_of("way", problem, sample, seed).random() < by_parts_share
     return problem.reference_by_parts if by_parts else problem.reference
 
 
 def rng_of(purpose: str, problem: Problem, sample: int, seed: int) -> random.Random:
-    # From what is asked, not from the id: answers are stored by chat, and an id may move to another problem.
+    # The chat is the seed, not the id: answers are stored by chat, and an id may move to another problem.
     return random.Random(f"{purpose}:{seed}:{sample}:{messages(problem, system_prompt='')}")
 
 
 def derived_traces(problems: Iterable[Problem], seed: int = 0, by_parts_share: float = 0.0) -> list[Trace]:
-    """Traces from the worked solution where there is one: FinQA's gold program in words, TFNS's rationale by rule."""
+    """Traces of the problems with a worked solution: FinQA's gold program in words, TFNS's rationale by rule."""
     told = [(problem, solution_of(problem, 0, seed, by_parts_share)) for problem in problems if problem.reference]
     return [trace_of(problem, 0, "derived", render_completion(text, problem.gold), text) for problem, text in told]
 

@@ -99,8 +99,7 @@ def workshop(tmp_path_factory, embedded) -> dict:
     # One thread: tiny tensors only lose time in a pool, and two processes would fight over the cores.
     env = os.environ | {"FINR1_OUTPUTS": str(folder / "outputs"), "OMP_NUM_THREADS": "1"}
     settings = [f"--set={name}={model if value is None else value}" for name, value in SMALL.items()]
-    # 00 measures the speed of the embedded model; the tiny one would say nothing. So it is slow, and other runs take it
-    # over from the first one, with its plan.
+    # 00 is the same map for every run. So other runs take it over from the first one, with its plan.
     plan = json.dumps([setting.removeprefix("--set=") for setting in settings])
     return {"folder": folder, "outputs": folder / "outputs", "env": env, "settings": settings,
             "same_plan": f"--set=00_overview.changes={plan}"}  # fmt: skip
@@ -165,6 +164,26 @@ def test_executed_notebooks_hold_no_error_and_no_warning_flood(made):
 
 
 @pytest.mark.slow
+def test_the_map_of_a_finished_run_shows_what_it_counted(made, workshop, tmp_path):
+    result = alone(workshop, "00_overview", tmp_path, {})
+    assert result.returncode == 0, result.stderr
+    numbers = read_manifest(made / "00_overview")["metrics"]["numbers"]
+    counts = {name: text.split()[0] for name, text in numbers.items()}
+    assert counts["train"] == "68" and counts["traces"] == "60" and counts["sft"] == "16" and counts["groups"] == "8"
+
+
+@pytest.mark.slow
+def test_the_machine_is_measured_and_each_preset_planned(workshop, tmp_path):
+    notebook, values = ROOT / "notebooks" / "11_machine.ipynb", json.dumps({"preset": "paper", "run": "machine"})
+    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-y", values]
+    result = subprocess.run(command, cwd=tmp_path, env=workshop["env"], capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, result.stderr
+    plan = json.loads((workshop["outputs"] / "machine" / "11_machine" / "plan.json").read_text("utf8"))
+    assert plan["gpus"] == 8 and plan["memory"]["05 GRPO"]["weights"] > 0
+    assert all(row["minutes here"] >= 0 for row in plan["costs"])
+
+
+@pytest.mark.slow
 def test_functions_to_write_pass_by_the_teacher_and_reach_rl(made):
     assert len((made / "02_distillation" / "traces.jsonl").read_text("utf8").splitlines()) == 60
     rows = [json.loads(line) for line in (made / "05_grpo" / "train.jsonl").read_text("utf8").splitlines()]
@@ -193,7 +212,7 @@ def test_running_again_skips_everything(made, workshop):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_identical_metrics_and_weights(made, workshop):
-    again = taken_over(made, "again", ["00_overview"])  # what it measures is of the machine, not of the seed
+    again = taken_over(made, "again", ["00_overview"])  # the same map
     result = finr1(workshop, "--run", "again", "--until", "06_benchmark")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("complete and unchanged") == 1, result.stdout

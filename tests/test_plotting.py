@@ -105,6 +105,9 @@ YIELDS = [
 AUDIT = [{"label": f, "n": n, "k": k} for f, n, k in [("wrong_answer", 41, 41), ("off_domain", 0, 0), ("none", 800, 7)]]
 SEEDS = [row | {"by_seed": {"1": 0.2, "2": 0.3}, "seeds": 2} for row in RESULTS]
 MEMORY = {"04 SFT": {"weights": 1.5, "optimizer": 3.0}, "05 GRPO": {"weights": 1.5, "sampling": 2.0}}
+NUMBERS = {"train": "370,000\nproblems", "traces": "370,000\ntraces", "sft": "up to 300,000\ngood traces",
+           "rl": "up to 70,000\nproblems", "test": "up to 5,000\ntest items",
+           "groups": "120,000 completions"}  # fmt: skip
 CHANCE = [s.model_copy(update={"model": m, "decoding": "none", "sample": 0})
           for m in ("guess", "constant") for s in SAMPLES if s.model == "sft" and s.decoding == "greedy"]  # fmt: skip
 DECISIONS = [p for p in synthetic.generate_problems(60, "test", 1) if p.answer_kind in ("boolean", "label")]
@@ -140,8 +143,9 @@ FIGURES = {
         SimpleNamespace(points={"consistency": i % 9 > 0, "three_steps": True}) for i in range(90)]),
     "one judge": lambda: shares(YIELDS[:3], "traces kept"),
     "two judges": lambda: shares(YIELDS, "traces kept"),
-    "memory": lambda: drawn("00_overview", "memory-figure", planned={"memory": MEMORY}, available=80,
+    "memory": lambda: drawn("11_machine", "memory-figure", planned={"memory": MEMORY, "peak_gib": 4.5}, available=80,
                             where="GPU"),
+    "pipeline": lambda: drawn("00_overview", "pipeline-figure", numbers=NUMBERS, said="preset demo, as planned"),
     "pass rates": lambda: drawn("05_grpo", "pass-rates-figure", params=SimpleNamespace(pass_rate_samples=4),
                                 known=pd.Series([i % 5 / 4 for i in range(64)])),
     "sft": lambda: plotting.training_curves(sft_rows()),

@@ -719,7 +719,7 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
     names = dict(
         run="demo", seed=1, source_names=["mine"], benchmark_names=["mine", "synthetic"], data_dir=str(tmp_path)
     )
-    sizes = dict(num_train=1, num_dev=1, num_test=1, code_problems=0)
+    sizes = dict(num_train=1, num_dev=1, num_test=1, code_problems=0, dirt_share=0.0)
     rules = dict(track="clean", sampling="balanced", decontaminate_ngram=13, max_context_chars=None)
     with pytest.raises(ValueError, match="source_names = .*mine should be one of synthetic, fincorpus"):
         DataParams(**names, **sizes, **rules)

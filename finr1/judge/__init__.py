@@ -1,4 +1,4 @@
-"""What decides about an answer: rules where they can, a model for the rest; `error` says how often that errs."""
+"""Judging answers: rules decide where they can, a model decides the rest. `error` measures how often the model errs."""
 
 # ruff: noqa: F401, I001
 # fmt: off

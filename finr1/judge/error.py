@@ -1,7 +1,7 @@
 """How often a judge errs on the benchmark's answers, and accuracies without that error.
 
-A judge grades what rules leave undecided, and a study sample of answers that rules decide; it is assumed to err on both
-alike. Where it graded *all*, there is no truth to measure it by. `samples` have the fields of `evaluation.Sample`.
+A judge grades the answers that rules leave undecided. It also grades a study sample of answers that rules decide, and
+we assume that it errs on both alike. A judge that graded *all* can't be measured. `samples`: see `evaluation.Sample`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ _KEY = ("model", "decoding", "problem_id", "sample")
 
 
 class Verdict(Record):
-    """What the judge said about one answer, beside what rules say."""
+    """The judge's verdict on one answer, beside that of the rules."""
 
     model: str
     decoding: Literal["greedy", "sampled"]
@@ -42,9 +42,9 @@ def judge_samples(
     store: AnswerStore | None = None,
     sampling: SamplingParams = JUDGE_SAMPLING,
 ) -> list[Verdict]:
-    """The judge's verdicts on `samples`: on those that rules leave undecided and a study sample, or on all.
+    """The judge's verdicts on `samples`: on all, or on those that rules leave undecided and on a study sample.
 
-    The study sample has up to `STUDY` answers, half of them right by rules. A missing answer is wrong without it.
+    The study sample has up to `STUDY` answers, half of them right by rules. A missing answer is wrong unasked.
     """
     given = [s for s in samples if s.answer is not None]
     asked = [(s, False) for s in given if scope == "all" or s.correct is None]
@@ -66,9 +66,9 @@ def _name(record: Record) -> str:
 
 
 def apply_verdicts(samples: Iterable[Record], verdicts: Iterable[Verdict]) -> list[Record]:
-    """`samples` with the judge's verdict where one counts, marked `graded_by="judge"`; the others as they are.
+    """`samples` with the judge's verdict where one counts, marked `graded_by="judge"`; the others stay as they are.
 
-    A reply that could not be read says nothing: what rules say stays, which may be None.
+    A reply that could not be read changes nothing: the verdict of the rules stays, which may be None.
     """
     counted = [v for v in verdicts if not v.study and v.verdict is not None]
     said = {_name(v): {"correct": v.verdict, "graded_by": "judge"} for v in counted}
@@ -89,8 +89,8 @@ def judge_line(verdicts: Sequence[Verdict]) -> str:
 def with_judge_error(rows: Sequence[dict], samples: Sequence[Record], verdicts: Sequence[Verdict]) -> list[dict]:
     """`rows` (of `evaluation.results_table(samples, by)`) with the judge's error taken out where one graded.
 
-    Such rows gain `as_judged`, the accuracy before, and `judge_error`. It is `LEFT_IN`, and accuracy and interval stay
-    as judged, where the study has no right or no wrong answer, or shows a judge that is no better than a coin.
+    Such rows gain `as_judged`, the accuracy before, and `judge_error`. It is `LEFT_IN` where the study has no right or
+    no wrong answer, or shows a judge no better than a coin. Accuracy and interval then stay as judged.
     """
     rates = _agreement(v for v in verdicts if v.study)
     measured = all(n for _, n in rates.values()) and sum(k / n for k, n in rates.values()) > 1
@@ -106,7 +106,7 @@ def with_judge_error(rows: Sequence[dict], samples: Sequence[Record], verdicts: 
 
 
 def _agreement(verdicts: Iterable[Verdict]) -> dict[str, tuple[int, int]]:
-    """Of the answers right (wrong) by rules on which the judge has a verdict: those it calls so, and all of them."""
+    """For the answers that are right (wrong) by rules: how many the judge calls so, and how many it judged."""
     pairs = [(v.rules, v.verdict == v.rules) for v in verdicts if v.verdict is not None]
     agrees = {name: [a for rules, a in pairs if rules is right] for name, right in (("right", True), ("wrong", False))}
     return {name: (sum(members), len(members)) for name, members in agrees.items()}

@@ -1,8 +1,8 @@
-"""The check of an answer and Fin-R1's seven criteria of reasoning: by rules where they can tell, else by any model.
+"""The answer check and Fin-R1's seven criteria of reasoning: rules decide where they can, else a model does.
 
-The paper has Qwen2.5-72B-Instruct give one point for each criterion and keeps only 7 of 7; notebook 03 has our rules.
-The answer check does not show the question: of the paper's five orders this one made the fewest errors. The wording is
-our own. Whatever a stranger wrote stands between two lines that it can't contain, without a chat template's marks.
+In the paper Qwen2.5-72B-Instruct gives one point for each criterion, and only traces with 7 of 7 stay. Our rules are in
+notebook 03. The answer check hides the question: of the paper's five prompts this one made the fewest errors. The
+wording is ours. A text to be judged stands between two lines that it can't contain, without a chat template's marks.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ JUDGE_SAMPLING = generation.SamplingParams(temperature=0.0, max_tokens=256)
 
 
 def check_answer(trace: Trace) -> bool | None:
-    """Round one: does the trace's answer match a gold answer? None = rules cannot tell, ask a model."""
+    """Round one: whether the trace's answer matches a gold. None: rules cannot tell, so a model has to be asked."""
     return grading.grade(trace.answer, **trace.problem.graded_against)
 
 
 def make_backend(params: FilteringParams | BenchmarkParams) -> Backend | None:
-    """The judge that `params` names, an endpoint or (notebook 06) a local model; None for rules.
+    """The judge that `params` names: an endpoint or (in notebook 06) a local model. None: rules alone judge.
 
-    Raises `GenerationError` for one that does not answer or decides no plain case, `FileNotFoundError` for a path
-    without a model.
+    Raises `GenerationError` for a judge that does not answer or decides no plain case, and `FileNotFoundError` for a
+    path without a model.
     """
     if params.judge_backend == "rules":
         return None
@@ -55,14 +55,14 @@ def make_backend(params: FilteringParams | BenchmarkParams) -> Backend | None:
 
 
 def sampling_of(params: FilteringParams | BenchmarkParams | GRPOParams) -> generation.SamplingParams:
-    """How the judge or verifier of `params` decodes: greedily, with room for a thought."""
+    """How the judge or verifier of `params` decodes: greedily, with enough tokens for a thought."""
     return JUDGE_SAMPLING.model_copy(update={"max_tokens": getattr(params, f"{params.role}_max_tokens")})
 
 
 def fenced(text: str) -> dict[str, str]:
-    """`text` with a space inside whatever a chat template takes for its own, and as `fence` a line not found in it.
+    """`text` with a space inside each mark of a chat template, and as `fence` a line that does not occur in it.
 
-    Tokenizers and some servers read `<|im_end|>`, `</s>` or `[INST]` out of a message, too: an answer could end its
+    Tokenizers and some servers obey `<|im_end|>`, `</s>` or `[INST]` inside a message, too. An answer could so end its
     turn and speak as the judge.
     """
     harmless = re.sub(_TEXTS["control"], lambda match: match[0] + " ", text)
@@ -71,7 +71,7 @@ def fenced(text: str) -> dict[str, str]:
 
 
 def check_request(name: str, problem: Problem, answer: str, order: str = "standard") -> Request:
-    """The request `name`, whose prompt asks for the check of `answer` to `problem`."""
+    """The request `name`: its prompt asks whether `answer` to `problem` is right."""
     prompt = check_prompt(problem.question, problem.gold, answer, order)
     return Request(id=name, messages=[{"role": "user", "content": prompt}])
 
@@ -84,14 +84,14 @@ def check_prompt(question: str, gold: str, answer: str, order: str = "standard",
 
 
 def read_check(reply: str) -> bool | None:
-    """The verdict of a reply to the answer check: its last line, thought apart, that is plainly 1 or 0; else None."""
+    """The verdict in a reply to the answer check: the last line behind the thought that is 1 or 0; else None."""
     lines = unicodedata.normalize("NFKC", after_thought(reply)).splitlines()
     said = [re.fullmatch(_TEXTS["verdict"], re.sub(_TEXTS["marks"], "", line)) for line in lines]
     return next((found[1] == "1" for found in reversed(said) if found), None)
 
 
 def read_reasoned(reply: str) -> tuple[bool | None, str]:
-    """Verdict of the first line, None where that is neither 1 nor 0, and the rest; a thought does not count."""
+    """The verdict in the first line behind a thought (None: neither 1 nor 0), and the text below it."""
     first, _, reason = after_thought(reply).strip().partition("\n")
     return read_check(first), reason.strip()
 
@@ -100,8 +100,8 @@ def read_reasoned(reply: str) -> tuple[bool | None, str]:
 class Verifier:
     """The answer check behind a reward (in the paper Qwen2.5-Max): a backend, a store, an order of `CHECK_PROMPTS`.
 
-    Each answer is asked about once: pass rates, training, a resumed training and all ranks share one store. Only a call
-    that failed is tried again when its answer comes up again.
+    The model is asked about each answer once: pass rates, training, a resumed training and all ranks share one store.
+    Only a failed call is tried again, when its answer comes up again.
     """
 
     backend: Backend
@@ -111,7 +111,7 @@ class Verifier:
     with_reason: bool = True  # in a second line; the answer check of filter and benchmark asks for none
 
     def __call__(self, cases: Sequence[tuple[str, str, str]]) -> list[tuple[bool | None, str]]:
-        """Verdict and reason for each (question, gold, answer); None: a failed call, or a reply that is no verdict."""
+        """Verdict and reason for each (question, gold, answer). None: the call failed, or the reply has no verdict."""
         prompts = [check_prompt(*case, self.order, self.with_reason) for case in cases]
         requests = [Request(id=i, messages=[{"role": "user", "content": prompt}]) for i, prompt in enumerate(prompts)]
         verdicts = []
@@ -126,14 +126,14 @@ class Verifier:
         return verdicts
 
     def check(self, cases: Sequence[tuple[str, str, str]] = PLAIN_CASES[:1]) -> None:
-        """Raise `GenerationError` unless it answers at least one of the plain `cases`, and with a verdict."""
+        """Raise `GenerationError` unless the model gives a verdict on at least one of the plain `cases`."""
         verdicts = replace(self, store=None)(cases)
         if all(right is None for right, _ in verdicts):
             told = f"no verdict on {len(cases)} of {len(cases)} plain cases: {verdicts[0][1]}"
             raise generation.GenerationError(f"{told} ({self.backend.fingerprint})")
 
     def attacked(self) -> str:
-        """How often a wrong answer is taken for right because it says so (`OVERRIDES`), by order of the prompt."""
+        """How often the model believes a wrong answer that claims to be right (`OVERRIDES`), for each order."""
         cases = [(*case[:2], f"{case[2]}\n{text}") for case in PLAIN_CASES[1::2] for text in OVERRIDES]
         said = {order: [right for right, _ in replace(self, order=order)(cases)] for order in CHECK_PROMPTS}
         won, tried = sum(rights.count(True) for rights in said.values()), len(cases) * len(said)
@@ -143,7 +143,7 @@ class Verifier:
 
 
 def make_verifier(params: GRPOParams, stage_dir: Path) -> Verifier | None:
-    """The verifier that `params` names, with its store in `stage_dir`; None for rules. Contacts no server.
+    """The verifier that `params` names, with its store in `stage_dir`. None: rules alone. It contacts no server yet.
 
     Raises `ValueError` for a missing key or an unusable address, `FileNotFoundError` for a path without a model.
     """

@@ -19,17 +19,17 @@ _WHOLES = 100  # numbers of which parts are looked for
 
 
 def split_steps(text: str) -> list[str]:
-    """Sentences and lines of `text`, English and Chinese; a decimal point does not end one."""
+    """The sentences and lines of `text`, in English or Chinese. A decimal point ends no sentence."""
     return [part.strip() for part in re.split(r"(?<=[.!?])\s+|[。！？；\n]+", text) if re.search(r"\w", part)]
 
 
 def checked_steps(text: str, given: str | None = None) -> dict[str, bool]:
-    """{step of `text`: whether it is true}. Equal steps count once, and what says nothing (0 + 5 = 5) is left out.
+    """{step of `text`: whether it is true}. Equal steps count once, and trivial ones (0 + 5 = 5) do not count.
 
-    A step is an equation `a op b ... = c`, true at the precision in which c is written; `≈` may be off by 1 %.
-    With `given` (question and page) each number must come from there, from an earlier equation, or be a part of such a
-    number (20 and 4 of 24). A number in a sentence that comes from nowhere is a false step of its own; one that is
-    copied rightly is none, nor is a true equation whose result is not used any more. Nearly linear in the length.
+    A step is an equation `a op b ... = c`. It is true at the precision in which c is written; `≈` may be off by 1 %.
+    With `given` (question and page) each number has to come from there or from an earlier equation, or be a part of
+    such a number (20 and 4 of 24). A number from nowhere in a sentence is a false step. A number that is copied rightly
+    is no step, nor is a true equation whose result is never used. The time is nearly linear in the length.
     """
     plain, place = _plain(text), 0
     parts, told = re.split("([=≈])", plain), []  # (where it ends, equation, its numbers, result, computed rightly)
@@ -75,18 +75,18 @@ def _from_somewhere(plain: str, equations: list[tuple], given: list[str]) -> dic
 
 
 def _is_work(numbers: list[str]) -> bool:
-    """0 + 5, 5 * 1 and 1 + 1 are none."""
+    """Whether an equation computes something: 0 + 5, 5 * 1 and 1 + 1 do not."""
     return sum(_readings(number)[0] not in (0, 1) for number in numbers) > 1
 
 
 def _readings(number: str) -> list[float]:
-    """What a written number may mean: its digits, and what a percent sign or a power of ten makes of them."""
+    """The values that a written number may have: its digits, and these with its percent sign or power of ten."""
     digits, _, exponent = re.sub(r"[^\d.e]", "", number).partition("e")
     return [float(digits), float(digits) * (0.01 if "%" in number else 10.0 ** min(int(exponent or 0), 99))]
 
 
 def _is_known(number: str, known: list[float], wholes: Sequence[float]) -> bool:
-    """Whether it is one of the sorted `known`, shortened or in percent, or a round number near a whole, or the rest."""
+    """Whether `number` is in the sorted `known` (rounded, in percent), or a round number near a whole, or its rest."""
     digits, scaled = _readings(number)
     unit = 10.0 ** -len(re.sub(r"[^\d.]|e.*", "", number).partition(".")[2])
     for value, one in ((digits, unit), (scaled, unit * scaled / digits if digits else unit)):
@@ -103,7 +103,7 @@ def _is_known(number: str, known: list[float], wholes: Sequence[float]) -> bool:
 
 
 def _left_side(text: str) -> str:
-    """The arithmetic that ends `text`; empty where there is no operation, or more than a person's step."""
+    """The arithmetic at the end of `text`; empty without an operation, or where it is longer than a person's step."""
     run = _FORMS["left"].search(text)
     if not run or len(run[0]) == _SIDE:
         return ""
@@ -114,7 +114,7 @@ def _left_side(text: str) -> str:
 
 
 def _is_true(left: str, right: str, tolerance: float) -> bool:
-    """Whether `left` has the value `right`, half a unit in its last place aside; true where nothing can be computed."""
+    """Whether `left` equals `right` to half a unit of its last digit; true where nothing can be computed."""
     digits, _, exponent = re.sub(r"[^\d.e\-]", "", right.replace("−", "-")).partition("e")
     arithmetic = re.sub(r"[$¥€,\s]", "", left).translate(str.maketrans("×÷x−", "*/*-"))
     arithmetic = re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", arithmetic)

@@ -99,7 +99,7 @@ class EndpointParams(Params):
 
 
 class OverviewParams(Params, stage="00_overview"):
-    """00_overview: which preset's plan is printed, and what this run changes in it."""
+    """00_overview: which preset the map shows, and what this run changes in it."""
 
     preset: Text
     changes: list[Text]  # [STAGE.]NAME=VALUE, in any stage; `finr1 run` puts those of its `--set` here
@@ -117,6 +117,7 @@ class DataParams(Params, stage="01_data"):
     num_dev: Count
     num_test: Count
     code_problems: CountOrNone  # besides num_train
+    dirt_share: Share  # besides num_train, too; the notebook plants among synthetic training problems only
     decontaminate_ngram: Count
     max_context_chars: Count | None
 
@@ -398,6 +399,10 @@ class ReportParams(Params, stage="07_report"):
     ablation_stage: Text | None
 
 
+class MachineParams(OverviewParams, stage="11_machine"):
+    """11_machine: which preset is planned for this machine, and with which changes."""
+
+
 class AblationParams(Params, stage="09_ablation"):
     """09_ablation: arms (named sets of changed parameters, see the notebook) times seeds."""
 
@@ -437,4 +442,4 @@ STAGES: dict[str, type[Params]] = {  # in the order in which the notebooks run
                    BenchmarkParams, ReportParams)
 }  # fmt: skip
 # What a person runs once, besides: no stage of a run, but with parameters, a folder and a manifest like one.
-NOTEBOOKS = STAGES | {params.stage: params for params in (AblationParams, CompareParams)}
+NOTEBOOKS = STAGES | {params.stage: params for params in (AblationParams, CompareParams, MachineParams)}

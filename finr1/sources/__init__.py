@@ -1,8 +1,8 @@
-"""The sources: where each lives, and how a raw record becomes a `Problem` or a counted reason why not.
+"""The sources: where each is published, and how a raw record becomes a `Problem` or a counted reason why not.
 
-A further source is one function `read(record, file)`, which gives a `Problem` or the reason why there is none, and one
-entry in `SOURCES`. Where records have to be joined or compared with each other, `read_files(files)` takes its place;
-broken records stand among the others there, and `read_each` passes them on.
+To add a source, write one function `read(record, file)`, which returns a `Problem` or the reason why there is none, and
+one entry in `SOURCES`. If records have to be joined or compared, write `read_files(files)` instead. It also gets the
+broken records among the others; `read_each` passes them on.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from finr1.sources.files import PAPER, Files, Results, SourceError, download, lo
 
 __all__ = ["SOURCES", "Loaded", "Source", "SourceError", "load_source"]
 
-MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer one is a damaged file, not a question
+MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer text is a damaged file, not a question
 
 
 class Source(NamedTuple):
-    """What the suite knows about one source; `read` or `read_files` turns its records into problems."""
+    """One source. `read` or `read_files` turns its raw records into problems."""
 
     name: str
     module: str  # the paper's grouping
@@ -41,12 +41,12 @@ class Source(NamedTuple):
     folder: str = ""  # its folder inside a data folder, where that is not its name
 
     def folder_in(self, data_dir: Path) -> Path:
-        """Where its files lie below `data_dir`: in `folder` if that is there, else in a folder of its name."""
+        """The folder of its files below `data_dir`: `folder` if that exists, else the one with its name."""
         other = Path(data_dir) / self.folder
         return other if self.folder and other.is_dir() else Path(data_dir) / self.name
 
     def files(self, folder: Path | None, cache: Path) -> Files:
-        """Its raw records, from `folder` or else its home; raises `SourceError`, which says what to put where."""
+        """Its raw records, from `folder` or else its home. The `SourceError` that it raises says what to put where."""
         try:
             if folder:
                 return read_folder(folder, self.language == "zh")
@@ -66,7 +66,7 @@ _HOMES = data_beside(__file__, "homes.yaml")
 
 
 def _source(name: str, row: dict[str, Any]) -> Source:
-    """A source of the paper by its row there."""
+    """A source of the paper, from its row in the paper's table."""
     home, fetch = _HOMES[name], None
     if "hub" in home:
         fetch = partial(load_hub, home["hub"], **home.get("options", {}))
@@ -80,9 +80,9 @@ SOURCES = {name: _source(name, row) for name, row in PAPER.items()}
 
 
 class Loaded(NamedTuple):
-    """The problems of one source, and a row a file that accounts for its records: `raw` = `kept` + all of `dropped`.
+    """The problems of one source, and one row per file that accounts for its records: `raw` = `kept` + all `dropped`.
 
-    A record may hold several questions (a dialogue) and is kept if one of them is.
+    A record may hold several questions (a conversation). It counts as kept if one of them is.
     """
 
     problems: list[Problem]
@@ -90,10 +90,10 @@ class Loaded(NamedTuple):
 
 
 def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None = None) -> Loaded:
-    """Read the source `name` from its folder below `data_dir`, or from its public home if no `data_dir` is given.
+    """Read the source `name` from its folder below `data_dir`, or from its public home if `data_dir` is None.
 
-    Downloads are kept in `cache_dir` (default `~/.cache/finr1`). Every record is kept or counted under a reason, and
-    an id is kept once. Raises `KeyError` for an unknown name, and `SourceError` where there is no file to read.
+    Downloads stay in `cache_dir` (default `~/.cache/finr1`). Every record is kept, or counted under a reason. Of
+    several records with one id, one is kept. Raises `KeyError` for an unknown name, `SourceError` without any file.
     """
     source = SOURCES[name]
     cache = (cache_dir or Path.home() / ".cache/finr1") / name
@@ -116,7 +116,7 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
 
 
 def _unusable(problem: Problem) -> str:
-    """Why no model can be asked `problem` or no grader can grade it; "" if they can."""
+    """Why `problem` can't be put to a model, or can't be graded; "" if it can."""
     text = problem.model_dump_json()
     if len(text) > MAX_CHARS or "\\u0000" in text:
         return "too long" if len(text) > MAX_CHARS else "NUL bytes"
@@ -136,7 +136,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def print_counts(options: argparse.Namespace) -> int:
-    """Print one row per file; returns 1 if a file is damaged or the folder holds no source, else 0."""
+    """Print one row per file. Returns 1 if a file is damaged or the folder holds no source, else 0."""
     there = {name: at for name, source in SOURCES.items() if (at := source.folder_in(options.data)).is_dir()}
     errors = [] if there else [f"{options.data}: no folder of a source; their names: {', '.join(SOURCES)}"]
     if not options.json:

@@ -1,8 +1,8 @@
 """ConvFinQA: FinQA's questions asked step by step, as a conversation over one page.
 
-Chen et al. 2022, https://github.com/czyssrs/ConvFinQA. A record of the official `train.json` is a conversation made
-from one FinQA question (`qa`) or two of the same page (`qa_0`, `qa_1`), one of `train_turn.json` a turn of it. Every
-turn becomes a problem whose history holds the earlier questions with their golds; its group is the page, as in FinQA.
+Chen et al. 2022, https://github.com/czyssrs/ConvFinQA. A record of the official `train.json` is a conversation, made
+from one FinQA question (`qa`) or two about one page (`qa_0`, `qa_1`); a record of `train_turn.json` is one turn. Every
+turn becomes a problem; its history holds the earlier questions with their golds. The page is its group, as in FinQA.
 """
 
 import re
@@ -16,7 +16,7 @@ from finr1.sources.pages import Page
 
 
 def read_files(files: Files) -> Results:
-    """The results, one item a turn, the most complete copies first."""
+    """The results, one per turn, the most complete copies first."""
     conversations: dict[tuple, tuple[Page, dict]] = {}  # its page, and turn -> (number of the record, question)
     for file, number, found in sorted(read_each(_read, files), key=rank_of):
         if isinstance(found, str):
@@ -35,7 +35,7 @@ def read_files(files: Files) -> Results:
 
 
 def _read(raw: Any, file: str) -> tuple[int, str, Page, dict[int, Asked]]:
-    """A record of a published shape: its rank among the copies, 0 the most complete, its id, page and turns."""
+    """A record of a published shape: its rank among the copies (0: the most complete), its id, page and turns."""
     match raw:
         case {"id": str(name), "financial_report": page, "conversation": turns}:
             asked = [Asked(turn["question"], turn["expected_program"], turn["expected_answer"]) for turn in turns]
@@ -51,7 +51,7 @@ def _read(raw: Any, file: str) -> tuple[int, str, Page, dict[int, Asked]]:
 
 
 def _problem(name: str, turn: int, questions: list[Asked], page: Page, split: str | None) -> Problem:
-    """One turn of a conversation as a `Problem`; `questions` holds it behind the earlier ones that are known."""
+    """One turn of a conversation as a `Problem`. `questions` holds the earlier ones that are known, then this one."""
     *earlier, asked = questions
     history = [Turn(question=before.question.strip(), answer=_shown_answer(before)) for before in earlier]
     steps = parse_program(asked.program)
@@ -72,8 +72,8 @@ def _shown_answer(asked: Asked) -> str:
 def _official(raw: dict) -> list[Asked]:
     """The turns of an official conversation; the private test set has neither programs nor answers.
 
-    A look-up's text answer is its program, a calculation's the annotator's result of the step that `answer_list` names
-    (`A1` or `#1`), the last of a half its question's answer.
+    The text answer of a look-up is its program. That of a calculation is the annotator's result of the step that
+    `answer_list` names (`A1` or `#1`). The last turn of a half has the answer of its question.
     """
     note = raw["annotation"]
     programs = note.get("turn_program") or [""] * len(note["dialogue_break"])

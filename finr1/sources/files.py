@@ -1,8 +1,8 @@
-"""Bytes to rows: JSON lists, JSONL, CSV, TSV, Parquet, .gz and zip of them, from a folder, a download or the hub.
+"""From bytes to rows: JSON, JSONL, CSV, TSV, Parquet, and .gz or zip of them, from a folder, a download or the hub.
 
-A file becomes a list of raw records, a broken record `BROKEN`, and a file that cannot be read one `Broken` with its
-reason. CSV is read by Python's own parser: pandas reads a row with a stray comma as if its first cell were an index,
-and takes `"a"b` for a cell. Behind that stands what the readers of records share.
+A file becomes a list of raw records. A broken record becomes `BROKEN`, an unreadable file one `Broken` with the reason.
+Python's own parser reads CSV: pandas takes the first cell of a row with a stray comma for an index, and `"a"b` for a
+cell. The second half of the module holds functions that the readers share.
 """
 
 import codecs
@@ -43,7 +43,7 @@ PAPER = {row["source"].lower().replace("-", "_"): row for row in reported.SOURCE
 Files = dict[str, list]  # file name relative to the source's folder -> its raw records, in the file's order
 Results = Iterator[tuple[str, int, Problem | str]]  # file, number of the record, and a problem or the reason why not
 
-csv.field_size_limit(1 << 30)  # a long cell is a matter of its record, not of the whole file
+csv.field_size_limit(1 << 30)  # a long cell may spoil its record, but not the whole file
 
 
 class SourceError(MessageAlone, RuntimeError):
@@ -62,9 +62,9 @@ class NoProblem(Exception):
 
 
 def read_folder(folder: Path, chinese: bool = False) -> Files:
-    """The records of every data file below `folder`, in the order of their names; raises `SourceError` without one.
+    """The records of every data file below `folder`, in the order of their names. Raises `SourceError` without any.
 
-    A README is left alone. `chinese` text that is no UTF-8 is read as GB18030.
+    Other files, such as a README, are ignored. `chinese` text that is not UTF-8 is read as GB18030.
     """
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
@@ -87,7 +87,7 @@ def _some(files: Files) -> Files:
 
 
 def read_file(path: Path, name: str, chinese: bool = False) -> Files:
-    """The records of one file under `name`, or a `Broken` with the reason; an archive gives one entry a member."""
+    """The records of one file under `name`, or a `Broken` with the reason. An archive gives one entry per member."""
 
     def read() -> bytes:
         if path.exists() and not path.is_file():
@@ -145,8 +145,8 @@ def parse(name: str, data: bytes, chinese: bool = False) -> list:
 def decode(data: bytes, chinese: bool = False) -> str:
     """The text of a file: UTF-16 by its mark, else UTF-8, else GB18030 if it is known to be `chinese`.
 
-    Raises `ValueError` for anything else: it would have to be guessed. Big5 and its like, taken for GB18030, give
-    characters of private use; UTF-16 without its mark gives NULs.
+    Raises `ValueError` for any other encoding, since we would have to guess. Big5 read as GB18030 shows itself by
+    characters of private use, UTF-16 without its mark by NULs.
     """
     marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     for encoding in ["utf-16" if marked else "utf-8-sig", *["gb18030"] * chinese]:
@@ -196,7 +196,7 @@ def download(urls: dict[str, str], cache: Path, part: str = "") -> Files:
 
 
 def attempt(convert: Callable, *arguments: Any) -> Any:
-    """What `convert` makes of a record, or the reason why it is none."""
+    """The result of `convert`, or the reason why the record is no problem."""
     try:
         return convert(*arguments)
     except NoProblem as reason:
@@ -208,7 +208,7 @@ def attempt(convert: Callable, *arguments: Any) -> Any:
 
 
 def read_each(read: Callable[[Any, str], Any], files: Files) -> Iterator[tuple[str, int, Any]]:
-    """(file, number of the record, what `read` makes of it or the reason why nothing) for each record by itself."""
+    """(file, number of the record, problem or the reason why there is none) for each record, read by itself."""
     for file, records in files.items():
         for number, record in enumerate(records):
             yield file, number, record if isinstance(record, Broken) else attempt(read, record, file)
@@ -222,7 +222,7 @@ def require(parts: dict[str, object]) -> None:
 
 
 def problem_of(source: str, key: str, **fields: Any) -> Problem:
-    """A problem of a source of the paper, by default in the paper's module and language, and a group of its own."""
+    """A problem of one of the paper's sources; by default with the source's module and language and its own group."""
     name, row = f"{source}/{key}", PAPER[source]
     defaults = {"module": row["module"], "language": row["language"], "group": name}
     return Problem(id=name, source=source, **defaults | fields)
@@ -234,7 +234,7 @@ def text_of(value: object) -> str:
 
 
 def key_of(*texts: str) -> str:
-    """An id by content, for records without one that is unique over their source."""
+    """An id made from the content, for records whose own id is missing or not unique in their source."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
@@ -244,7 +244,7 @@ def code_of(value: object) -> str:
 
 
 def unpacked(record: Any) -> Any:
-    """`record` with the lists and objects that its cells hold as JSON; what is none stays as it is."""
+    """`record` with its cells of JSON read as lists and objects; a cell that can't be read so stays as it is."""
     for name in _NESTED if isinstance(record, dict) else ():
         if isinstance(cell := record.get(name), str) and cell.lstrip()[:1] in ("[", "{"):
             with suppress(ValueError, RecursionError):
@@ -253,7 +253,7 @@ def unpacked(record: Any) -> Any:
 
 
 def split_in_name(name: str) -> str | None:
-    """The split that a file's name or a column states: `train_turn.json` -> "train", `sent_valid.csv` -> "dev"."""
+    """The split in the name of a file or in a column: `train_turn.json` -> "train", `sent_valid.csv` -> "dev"."""
     words = "train|training|dev|development|val|valid|validation|test|testing"
     stated = re.search(rf"(?<![a-z])({words})(?![a-z])", name.rsplit("/", 1)[-1].lower())
     return {"tr": "train", "de": "dev", "va": "dev", "te": "test"}[stated[1][:2]] if stated else None

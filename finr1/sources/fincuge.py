@@ -1,8 +1,8 @@
 """FinCUGE: Chinese financial news and forum tasks of BBT-CFLEB, https://github.com/ssymmetry/BBT-FinCUGE-Applications.
 
-A file is one task, its records are positional lists, see `TASKS`. "NaN" is a string there and means none.
-`finne` has no published meaning of its three values and is left out. The files `*_eval` are `test`. Labels are closed
-sets and graded by rules; entities and short answers are `text`: right when equal, else a case for a judge.
+Each file is one task. Its records are lists whose places `TASKS` names. The text "NaN" means that there is nothing.
+`finne` is left out: its three values have no published meaning. The files `*_eval` are `test`. Labels are closed sets,
+and rules grade them. Entities and short answers are `text`: right when equal, else a judge has to decide.
 """
 
 import re
@@ -18,9 +18,9 @@ TASKS = data_beside(__file__, "fincuge.yaml")
 
 
 def read_files(files: Files) -> Results:
-    """The results, with questions that stand there with several answers as one: further ones become alternatives.
+    """The results. A question that occurs with several answers becomes one problem with alternatives.
 
-    A forum post with two sentiments is flawed. Training texts that stand in an eval file, too, are left out.
+    A forum post with two sentiments is flawed. Training texts that also occur in an eval file are left out.
     """
     results = list(read_each(read, files))
     problems = [result for *_, result in results if isinstance(result, Problem)]

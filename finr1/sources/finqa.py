@@ -1,8 +1,8 @@
 """FinQA: questions over a page of an annual report (text and a table), with a gold program.
 
 Chen et al. 2021, https://github.com/czyssrs/FinQA. Re-uploads hold the same questions in other shapes (`_read`), and
-each lacks something. That is joined from the other files of the folder: golds and program under the same id and
-question, text and table under the same page. An id is used once, from its most complete copy.
+each lacks something. The other files of the folder supply it: golds and program by id and question, text and table by
+page. Each id is used once, from its most complete copy.
 """
 
 import re
@@ -36,12 +36,12 @@ def read_files(files: Files) -> Results:
 
 
 def rank_of(result: tuple[str, int, Any]) -> int:
-    """The rank of what a `_read` has found among the copies: reasons first, then the most complete copies."""
+    """The rank of a result of `_read` among the copies: reasons come first, then the most complete copies."""
     return -1 if isinstance(result[2], str) else result[2][0]
 
 
 def _read(raw: Any, file: str) -> tuple[int, dict[str, Any]]:
-    """A record of a published shape: its rank among the copies, 0 the most complete, and the parts it states."""
+    """A record of a published shape: its rank among the copies (0: the most complete), and the parts that it has."""
     match raw:
         case {"id": name, "qa": qa, "table": _, "pre_text": _}:
             rank, parts = 0, {"id": name, "page": raw, "question": qa["question"], "program": qa.get("program")}
@@ -66,7 +66,7 @@ def _read(raw: Any, file: str) -> tuple[int, dict[str, Any]]:
 
 
 def _joined(files: Files) -> tuple[dict[tuple[str, str], dict], dict[str, str | None]]:
-    """What files state about records of others: golds and program by id and question, and the split by page."""
+    """Parts of records that other files hold: golds and program by id and question, and the split by page."""
     known, splits, prompts = defaultdict(dict), {}, defaultdict(list)
     ids: dict[str, list] = {}
     for file, raw in ((file, raw) for file, records in files.items() for raw in records):
@@ -106,7 +106,7 @@ def _problem(parts: dict, split: str | None, pages: dict[str, Page], splits: dic
 
 
 def page_problem(source: str, key: str, asked: Asked, page: Page, **fields: Any) -> Problem:
-    """A question about a page as a `Problem`; raises `NoProblem` with the first thing that it lacks."""
+    """A question about a page as a `Problem`. Raises `NoProblem` with the first part that is missing."""
     context, question, steps = page.context(), asked.question.strip(), parse_program(asked.program)
     require({"no context": context, "unknown split": fields["split"], "no question": question})
     golds = choose_golds(asked.text, asked.executed, question)

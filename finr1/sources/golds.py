@@ -1,4 +1,4 @@
-"""The golds of FinQA and ConvFinQA: two answers, of which one is chosen, and a program, which is told as reasoning.
+"""The golds of FinQA and ConvFinQA: one of two answers is chosen, and a program becomes reasoning in words.
 
 A question carries the annotator's text answer and the result of the gold program; some 6 % contradict each other
 (https://github.com/czyssrs/FinQA/issues/15). In a program such as `subtract(5829, 5735), divide(#0, 5735)`, `#0` is the
@@ -37,8 +37,8 @@ Step = tuple[str, str, str]  # an operation and its two arguments as written; of
 def choose_golds(text: object, executed: object, question: str) -> dict[str, Any]:
     """Gold, alternatives, flaw and kind of a `Problem`: the text answer if it can be read, else the executed one.
 
-    The other becomes an alternative. Golds that contradict each other both stay, flawed, the executed one first: the
-    official evaluator compares with it. Raises `NoProblem` without a readable gold.
+    The other becomes an alternative. If the two contradict each other, both stay, and it is flawed. The executed
+    one then comes first: the official evaluator compares with it. Raises `NoProblem` without a readable gold.
     """
     text, executed = clean_gold(text), clean_gold(executed, executed=True)
     require({"no gold": text or executed})
@@ -60,7 +60,7 @@ def choose_golds(text: object, executed: object, question: str) -> dict[str, Any
 
 
 def clean_gold(value: object, executed: bool = False) -> str:
-    """A gold as a short string: `94.0` -> "94". An executed one is a number, which re-uploads hold as text."""
+    """A gold as a short text: `94.0` -> "94". An executed gold is a number, even where a re-upload holds it as text."""
     if value is None:
         return ""
     if executed and re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", str(value)):
@@ -80,7 +80,7 @@ def answer_kind(text: str, executed: str, question: str) -> AnswerKind:
 
 
 def agree(first: str, second: str, kind: AnswerKind) -> bool:
-    """Whether either is right when the other, which may be more rounded, is the gold; not if one cannot be read."""
+    """Whether one is right with the other as gold (either may be more rounded); false if one cannot be read."""
     try:
         return bool(grading.grade(first, second, kind) or grading.grade(second, first, kind))
     except ValueError:

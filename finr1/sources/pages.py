@@ -1,8 +1,8 @@
 """The pages of annual reports that FinQA and ConvFinQA ask about: cleaned, as text with a markdown table.
 
-The published text is lower-cased and tokenised, with debris: a negative number stands twice (`-8.7 ( 8.7 )`), so does
-a percentage (`23.6% ( 23.6 % )`), and quotation marks became their code points (`2019s`, `201c`). A `Page` holds the
-parts; `context()` renders them with one sentence or table row a line.
+The published text is lower-cased, tokenised and damaged. Negative numbers and percentages occur twice (`-8.7 ( 8.7 )`,
+`23.6% ( 23.6 % )`), and quotation marks became their code points (`2019s`, `201c`). A `Page` holds the parts;
+`context()` renders them, one sentence or table row per line.
 """
 
 import re
@@ -53,7 +53,7 @@ def _parts(text: str) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def clean_text(text: str) -> str:
-    """`text` without doubled numbers and code-point debris, but for those that may be years: `2013`, `2014`, `2022`."""
+    """`text` without doubled numbers and code points; those that may be years stay: `2013`, `2014`, `2022`."""
     text = " ".join(text.split())
     if "(" in text:  # most lines hold no debris, and there are many
         text = _TWICE.sub(lambda match: match[1] if match[1][:1] == "-" or match[1][-1:] == "%" else match[0], text)

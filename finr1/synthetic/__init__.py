@@ -1,8 +1,8 @@
 """Seeded financial problems with exact answers, of all of Fin-R1's capabilities. SYNTHETIC, not real records.
 
-They let the whole recipe run offline in minutes and plant every fault knowingly. A number measured on them says what
-the machinery does to a small model, and nothing about real financial skill. Sentiment and ESG topics rest on some ten
-events a split, so their items are less independent than an interval assumes.
+With them the whole recipe runs offline in minutes, and every fault is known because we planted it. A number measured on
+them tells how the machinery works on a small model, and nothing about real financial skill. Sentiment and ESG topics
+rest on some ten events in each split, so their items are less independent than an interval assumes.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ __all__ = ["CODE_FAMILIES", "FAMILIES", "WORDS", "generate_problems", "instance_
 
 
 def instance_of(problem: Problem) -> tuple[str, ...]:
-    """What identifies an instance in its family: every number that is read (not CO2), every clause with its state."""
+    """The identity of an instance in its family: all its numbers (not the 2 of CO2), and each clause with its state."""
     text = " ".join([problem.context, *(turn.question for turn in problem.history), problem.question])
     return tuple(sorted(re.findall(r"(?<![A-Z])\d+|\w+: (?:yes|no)\b|[已未]\w\w", text)))
 
@@ -26,12 +26,12 @@ def instance_of(problem: Problem) -> tuple[str, ...]:
 def generate_problems(
     count: int, split: Split, seed: int, families: Collection[str] = (), partial: bool = False, code: bool = False
 ) -> list[Problem]:
-    """`count` distinct problems of `split`, families in turn; some have their turn less often in training.
+    """`count` distinct problems of `split`, families in turn. In training some families have their turn less often.
 
     Splits share no instance, no wording and no name: a hash of an instance decides its split (60 % train, 20 % dev, 20 %
-    test). The same arguments give the same problems, and a smaller `count` the first of them. `families`: only these.
-    `code`: functions to write, whose golds are unit tests for `sandbox.read_tests`. A family without a further instance
-    raises `ValueError`; with `partial` it is left out, and the list may be shorter than `count`.
+    test). The same arguments give the same problems, and a smaller `count` gives the first of them. `families`: only
+    these. `code`: functions to write; their golds are unit tests for `sandbox.read_tests`. A family that runs out of
+    instances raises `ValueError`; with `partial` it is left out, and the list may be shorter than `count`.
     """
     among = CODE_FAMILIES if code else FAMILIES
     chosen = {name: family for name, family in among.items() if not families or name in families}

@@ -1,12 +1,12 @@
-"""The families of synthetic problems: their texts stand in YAML, here is how their numbers are drawn.
+"""The families of synthetic problems. Their texts are in YAML; this module draws their numbers.
 
-A draw gives what stands in the braces of its families' texts. `turn` counts a family's problems: verdicts and labels
-are taken in turn by it, so that no answer is commoner than another. The order and the number of a family's draws make
-the problem of a seed: a changed draw changes every later problem of that seed.
+A draw returns the values for the braces in its families' texts. `turn` counts the problems of a family. Verdicts and
+labels follow it in turn, so that no answer is commoner than another. The order and number of the draws make the problem
+of a seed: whoever changes a draw changes every later problem of that seed.
 
-`CODE_FAMILIES`, functions to write, stand apart: a model of the demo's size can't write such code. A problem's convention
-(how often interest is compounded, what is deducted) stands in its question only, so no formula learned by heart passes
-for all of a family. `calls`, the arguments of the unit tests, stand in no prompt; `at_once` is a solution that passes.
+`CODE_FAMILIES` are functions to write. They stand apart, since a model of the demo's size can't write such code. Only the
+question states a problem's convention (how often interest is compounded, what is deducted), so no formula learned by
+heart passes a whole family. `calls` are the arguments of the unit tests and stand in no prompt; `at_once` passes them.
 """
 
 import json
@@ -25,7 +25,7 @@ Draw = Callable[[Random, Split, int], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Family:
-    """One template family: texts with braces, and the draw that fills them."""
+    """One family of problems: texts with braces, and the draw that fills them."""
 
     capability: Capability
     draw: Draw
@@ -39,7 +39,7 @@ class Family:
     earlier: Mapping[Split, str] | None = None  # the question of the turn before
     earlier_answer: str = ""
     ending: str = ""  # of every question
-    train_every: int = 1  # it takes part in every so-maniest round of the training split
+    train_every: int = 1  # 3: the family takes part in every third round of the training split
 
     @property
     def language(self) -> str:
@@ -47,7 +47,7 @@ class Family:
 
 
 def product(rng: Random, split: Split, turn: int) -> dict[str, Any]:
-    """A two-digit number that is not round, times one digit: hard at once, easy by tens and units."""
+    """A two-digit number times a digit, and not a round one: hard to multiply at once, easy by tens and units."""
     tens, units, factor = rng.randrange(10, 100, 10), rng.randint(1, 9), rng.randint(3, 9)
     number = tens + units
     parts = [f"{tens} * {factor} = {tens * factor}", f"{units} * {factor} = {units * factor}"]
@@ -57,14 +57,14 @@ def product(rng: Random, split: Split, turn: int) -> dict[str, Any]:
 
 
 def product_and_sum(rng: Random, split: Split, turn: int) -> dict[str, Any]:
-    """A product and a round number on top; three names for the variables."""
+    """A product, a round number to add, and three names for the variables."""
     drawn, more = product(rng, split, turn), rng.randint(2, 9) * 10
     names = dict(zip(("first", "second", "third"), rng.sample(WORDS["variables"][split], 3), strict=True))
     return drawn | names | {"more": more, "total": drawn["product"] + more}
 
 
 def table(rng: Random, split: Split, turn: int) -> dict[str, Any]:
-    """Units and prices of two months; the first is asked for."""
+    """Units and prices of two months. The question asks for the first month."""
     drawn, other = product(rng, split, turn), product(rng, split, turn)
     cells = {"units": [drawn["number"], other["number"]], "prices": [drawn["factor"], other["factor"]]}
     months = rng.sample(WORDS["months"][split], 2)
@@ -72,7 +72,7 @@ def table(rng: Random, split: Split, turn: int) -> dict[str, Any]:
 
 
 def clauses(rng: Random, split: Split, turn: int, kind: str) -> dict[str, Any]:
-    """Four clauses of a rule: every second time one or two are broken, else all are kept."""
+    """Four clauses of a rule. In every second problem one or two are broken, in the others all are kept."""
     words, names = WORDS[kind], rng.sample(WORDS[kind][split], 4)
     broken = rng.sample(range(4), rng.choice([1, 1, 2]) if turn % 2 else 0)
     states = [place in broken for place in range(4)]
@@ -98,14 +98,14 @@ def ratio(rng: Random, split: Split, turn: int) -> dict[str, Any]:
 
 
 def event(rng: Random, split: Split, turn: int, kind: str) -> dict[str, Any]:
-    """What a company did, with a number that sets it apart from the same event elsewhere."""
+    """An event at a company, with a number that tells it from the same event elsewhere."""
     verdict, told = list(WORDS[kind].items())[turn % 3]
     name, done = rng.choice(WORDS["companies"][split]), rng.choice(told[split])
     return {"name": name, "event": done, "item": rng.randint(1, 9999), "verdict": verdict, "why": told["why"]}
 
 
 def unit_tests(function: str, solution: str, calls: list[list]) -> str:
-    """The gold that `sandbox.read_tests` reads: the arguments of each test with what our own `solution` returns."""
+    """The gold for `sandbox.read_tests`: the arguments of each test, and the result that our own `solution` returns."""
     space: dict = {}
     exec(solution, space)
     tests = [{"call": call, "returns": space[function](*call)} for call in calls]
