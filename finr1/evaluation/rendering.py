@@ -143,3 +143,19 @@ def change_said(step: Mapping) -> str:
     on = f" on the {step['n']} of {step['asked']} problems that could be graded" if left else ""
     noise = remark(step) and f", which is {remark(step)}{'' if step['inside_noise'] else ' comparisons'}"
     return f"{change_text(step)} points (paired 95 % interval){on}{noise}"
+
+
+def score_guesses(guesses: Mapping[str, float], *measured: Sequence[float | None]) -> str:
+    """A line for each guess: is it inside the 95 % interval of what was measured?
+
+    `measured`: value, low and high of each, in its order; shares of 1 where its name has the unit (%) or (points).
+    """
+    lines = []
+    for (name, guess), found in zip(guesses.items(), measured, strict=True):
+        line = f"{name}: guessed {guess:g}, not measured"
+        if None not in found:
+            value, low, high = (end * (100 if name.endswith(("(%)", "(points)")) else 1) for end in found)
+            where = "too low" if guess < low else "too high" if guess > high else "inside the interval"
+            line = f"{name}: guessed {guess:g}, measured {value:.1f} [{low:.1f}, {high:.1f}]: {where}"
+        lines.append(line)
+    return "\n".join(lines)
