@@ -495,7 +495,7 @@ def test_regrade_says_where_todays_rules_differ_from_the_runs(outputs, capsys):
         write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", kept)
         finish(outputs / "r" / "06_benchmark")
         assert main(["regrade", "r"]) == 0
-        assert ("today's rules grade 1 of 3 answers otherwise than the run did" in capsys.readouterr().out) is says
+        assert ("today's rules grade 1 of 3 answers differently from the run's" in capsys.readouterr().out) is says
 
 
 GUESSES = {"right (%)": 50, "change (points)": 0, "length (tokens)": 60}

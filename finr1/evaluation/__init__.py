@@ -1,7 +1,5 @@
-"""Benchmark: fill up suites (`items`), ask models and grade (`samples`), and tell how good and how sure.
-
-`statistics` has intervals and paired tests, `tables` the rows, `rendering` their text, `regrade` other rules, and
-`harness` the same items for lm-evaluation-harness. A judge's verdicts are made by `finr1.judge`.
+"""The benchmark: `items` fills up suites, `samples` asks and grades, `statistics` has intervals and paired tests,
+`tables` rows, `rendering` their text, `regrade` other rules, and `harness` the items for lm-evaluation-harness.
 """
 
 # ruff: noqa: F401, I001
