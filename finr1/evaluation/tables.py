@@ -30,7 +30,7 @@ def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]
 
 
 def headline_samples(samples: Sequence[Sample], source: str) -> list[Sample]:
-    """The headline's samples: those of `source` (else all), and of these the ones with two ways, where there are such."""
+    """The headline's samples: those of `source` (else all), and of these the ones with two ways if there are any."""
     own = [sample for sample in samples if sample.source == source] or list(samples)
     return [sample for sample in own if sample.way] or own
 
