@@ -141,7 +141,7 @@ class EndpointBackend(Backend):
                     raise refused from refused.__cause__
                 changes |= change
         for name, value in changes.items():  # only now, after they have helped
-            self._note(name, f"the server wants it so: {name} is {'left out' if value is None else 'sent'}")
+            self._note(name, f"the server asks for it, so {name} is {'left out' if value is None else 'sent'}")
         self.changes |= changes
         answer = job.completion(**response.extensions["reply"])
         self._compare(body, answer)
@@ -168,7 +168,7 @@ class EndpointBackend(Backend):
         """Note a server that reads or writes less than it is asked to, as Ollama does with a small `num_ctx`."""
         limit, (_, read), (_, written) = body.get("max_tokens") or body.get("max_completion_tokens"), *answer.usage
         if answer.finish_reason == "length" and isinstance(limit, int) and written and written < limit:
-            told = f"an answer was cut after {written} tokens, though {limit} may be written: make the server's window"
+            told = f"an answer was cut after {written} of {limit} allowed tokens: make the server's window"
             self._note("window", f"{told} larger (Ollama: num_ctx); it holds {written + (read or 0)}, prompt included")
         asked = sum(len(m["content"].encode()) for m in body["messages"] if isinstance(m.get("content"), str))
         if read and asked > max(4000, 8 * read):
