@@ -1,8 +1,8 @@
 """What the reward functions of notebook 05 stand on: grading, a verifier for what rules leave open, and the watching.
 
-The rewards themselves are functions in the notebook, with TRL's signature `(completions, **columns) -> list of float or
-None`. One of them may carry the mark `is_accuracy = True`: it says whether the answer is right. Where it gives None,
-nobody could judge the answer, and the completion then teaches nothing. (TRL itself would add up the other rewards.)
+The rewards are functions in the notebook, with TRL's signature `(completions, **columns) -> list of float or None`.
+One of them may carry the mark `is_accuracy = True`: it says whether the answer is right. Where it gives None, nobody
+could judge the answer, and the completion teaches nothing. (TRL itself would add up the other rewards.)
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def grade_completions(completions: Completions, **columns: Any) -> list[float | 
     """1.0 for each completion whose extracted answer is right, 0.0 for a wrong one, None where rules cannot tell.
 
     `columns` has `solution` and `answer_kind`, and may have the rest of `GOLD` (`choices`, `labels`: JSON, or "").
-    A gold answer that cannot be read gives None, too. Code with unit tests runs in the sandbox, on all cores.
+    An unreadable gold answer gives None, too. Code with unit tests runs in the sandbox, on all cores.
     """
 
     def grade(i: int) -> float | None:
@@ -65,18 +65,18 @@ def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[R
 
 
 def is_accuracy(reward: Reward) -> bool:
-    """Whether this reward says if the answer is right: it carries the mark `is_accuracy = True`."""
+    """Whether this reward carries the mark `is_accuracy = True`: it says if the answer is right."""
     return getattr(reward, "is_accuracy", False)
 
 
 def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) -> Verifier | None:
-    """The verifier that `params` names (None: rules only), once all that grading `rows` needs is known to work.
+    """The verifier that `params` names (None: rules only), after a check of all that grading `rows` needs.
 
     Raises `GenerationError` for a verifier that can't be reached or gives no verdict, `ValueError` for a missing key,
-    `SandboxUnavailable` for rows with unit tests where no sandbox can be had.
+    `SandboxUnavailable` for rows with unit tests on a machine without a sandbox.
     """
     for row in rows:
-        with suppress(ValueError):  # a gold that is none, which pays nothing
+        with suppress(ValueError):  # an unreadable gold pays nothing
             if row["answer_kind"] == "code" and sandbox.read_tests(row["solution"]) is not None:
                 sandbox.check()
                 break
@@ -84,16 +84,16 @@ def check_rewards(params: GRPOParams, rows: Sequence[Mapping], stage_dir: Path) 
     if verifier is not None:
         verifier.check()
     elif free := sum(row["answer_kind"] == "text" for row in rows):
-        told = "what rules can't decide teaches nothing without a verifier (verifier_backend)"
+        told = "without a verifier (verifier_backend) those that rules can't decide teach nothing"
         warnings.warn(f"{free} of {len(rows)} problems have free text as answer: {told}", stacklevel=2)
     return verifier
 
 
 def verified(reward: Reward, verifier: Verifier | None) -> Reward:
-    """`reward` under the same name and mark, with `verifier` asked about each completion for which it gives None.
+    """`reward` under the same name and mark; `verifier` is asked about each completion for which it gives None.
 
-    Logs each step the shares of completions that rules left undecided, and the verifier, too (`verifier/undecided`,
-    `verifier/failed`), and beside each completion what the verifier said. Without a verifier it is `reward` itself.
+    Each step logs two shares of completions: those that rules left undecided (`verifier/undecided`) and those that the
+    verifier did, too (`verifier/failed`). Its words stand beside each completion. Without one it is `reward` itself.
     """
     if verifier is None:
         return reward
@@ -128,9 +128,9 @@ def verified(reward: Reward, verifier: Verifier | None) -> Reward:
 def observed(rewards: Sequence[Reward], verifier: Verifier | None, opened: str = "") -> list[Reward]:
     """`rewards` for TRL, computed together: a completion whose accuracy is None gets None from each of them.
 
-    The reward that is marked `is_accuracy` asks `verifier` about what it leaves open (`verified`). Each batch logs
-    `watch.signs` and the id of each completion's problem. Functions may be asynchronous. `opened`, what the chat
-    template itself writes of an answer (`models.opened_thought`), is put before each completion, in TRL's record, too.
+    The reward with the mark `is_accuracy` asks `verifier` where it gives None. Each batch logs `watch.signs` and the id
+    of each completion's problem. Functions may be asynchronous. `opened`, the beginning of an answer that the chat
+    template writes (`models.opened_thought`), is put before each completion, in TRL's record, too.
     """
     rewards = [verified(reward, verifier) if is_accuracy(reward) else reward for reward in rewards]
     batch: dict[str, Any] = {"completions": None, "scores": []}

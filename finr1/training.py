@@ -1,4 +1,4 @@
-"""What SFT and GRPO share beside TRL: metrics file, memory, resuming, and how a model is saved."""
+"""SFT and GRPO share this beside TRL: the metrics file, memory, resuming, and saving a model."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from finr1.progress import METRICS_FILE, newest_whole, read_metrics, rewind, sea
 
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
-    """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, looks, where it runs."""
-    # By default among the checkpoints, which go when the model is saved.
+    """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, looks, device."""
+    # TRL's default is a folder among the checkpoints, and these are deleted when the model is saved.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(stage_dir / "tensorboard"))
     looks, most = {}, min(params.eval_problems, params.batch_size // params.num_processes)
     if getattr(params, "eval_steps", 0):  # of dev problems: at the start, every few steps and at the end
@@ -43,9 +43,9 @@ def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[
     return looks | {
         "output_dir": str(stage_dir / "checkpoints"),
         "save_steps": params.save_steps,
-        "save_total_limit": 2,  # the one before stands in for one that cannot be read any more
+        "save_total_limit": 2,  # if the last one cannot be read, the one before it serves
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # by default a NaN is logged as the mean of the losses before it
+        "logging_nan_inf_filter": False,  # else a NaN would be logged as the mean of the losses before it
         "report_to": params.report_to,
         "project": "finr1",
         "run_name": f"{params.run}/{params.stage}",
@@ -55,7 +55,7 @@ def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[
 
 
 def start_model(params: SFTParams | GRPOParams) -> str:
-    """Folder or hub id of the model that training starts from: of GRPO the SFT stage's, else the base model."""
+    """Folder or hub id of the model that training starts from: the SFT stage's where GRPO names one, else the base."""
     if getattr(params, "sft_stage", None) is not None:
         return str(params.inputs()["sft_stage"] / "model")
     return resolve_model(params.model_name_or_path, cache_dir())
@@ -64,9 +64,9 @@ def start_model(params: SFTParams | GRPOParams) -> str:
 def load_policy(
     path: str, params: SFTParams | GRPOParams, quantization_config: BitsAndBytesConfig, **kwargs: Any
 ) -> PreTrainedModel:
-    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, a quantised one for QLoRA."""
+    """The model to train: fp32 weights (autocast makes bf16), a bf16 base for LoRA on a GPU, a 4-bit base for QLoRA."""
     if os.environ.get(SHARDS_ON_A_CPU) and params.distributed == "fsdp2" and params.num_processes > 1:
-        # accelerate splits models over GPUs only; gloo's processes pass for them.
+        # accelerate splits models over GPUs only, so the processes on the CPU are said to be GPUs.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     if params.peft != "qlora":
         frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
@@ -84,8 +84,8 @@ class MetricsFile(TrainerCallback):
     """Appends each log of the trainer to `metrics.jsonl`, from which the notebook draws its curves.
 
     Adds `tokens_per_s` (prompts included, without looks and checkpoints) and the first process's `memory_gib`. A
-    resumed run drops the rows behind its checkpoint and keeps counting `num_tokens`, which TRL's SFT starts at 0 again.
-    Callbacks that add to a log stand before it; those that take time stand after it.
+    resumed run drops the rows after its checkpoint. It keeps counting `num_tokens`, which TRL's SFT starts at 0 again.
+    Put callbacks that add to a log before this one, and callbacks that take time after it.
     """
 
     def __init__(self, stage_dir: Path):
@@ -119,13 +119,13 @@ class MetricsFile(TrainerCallback):
 
 @contextmanager
 def enough_memory(what: str, args: SFTConfig) -> Iterator[None]:
-    """Make a lack of memory in the block a MemoryError that names the parameters to change."""
+    """Turn a lack of memory in the block into a MemoryError that names the parameters to change."""
     advice = (
         f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
         'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
     )
-    # On a CPU the system may end the process without a word: then this line is the last in the log.
-    print(f"memory probe: {what}; if it ends here, {advice}", flush=True)
+    # On a CPU the system may kill the process without a message: then this line is the last in the log.
+    print(f"memory probe: {what}; if the log ends here, {advice}", flush=True)
     try:
         yield
     except RuntimeError as error:
@@ -136,7 +136,7 @@ def enough_memory(what: str, args: SFTConfig) -> Iterator[None]:
 
 
 def memory_gib() -> dict[str, float]:
-    """GiB that this process holds now and its peak so far: what torch has allocated on a GPU, else resident memory."""
+    """GiB that this process holds now, and its peak so far: torch's allocations on a GPU, else resident memory."""
     if torch.cuda.is_available():
         now, peak = torch.cuda.memory_allocated() / 2**30, torch.cuda.max_memory_allocated() / 2**30
     else:
@@ -145,7 +145,7 @@ def memory_gib() -> dict[str, float]:
 
 
 def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> None:
-    """Raise `RuntimeError` where accelerate, which says no word of it, runs another number of processes or strategy."""
+    """Raise `RuntimeError` where accelerate silently runs another number of processes, or another strategy."""
     accelerator = trainer.accelerator
     if (started := accelerator.num_processes) != num_processes:
         raise RuntimeError(f"num_processes = {num_processes}, but {started} run: start this stage with `launch`")
@@ -159,7 +159,7 @@ def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> N
 
 
 class Guard(TrainerCallback):
-    """Ends a training in which a loss, a gradient or a weight is no finite number; seals each checkpoint."""
+    """Ends a training at a loss, gradient or weight that is not finite; marks each checkpoint as whole."""
 
     def __init__(self, trainer: Trainer, params: SFTParams | GRPOParams):
         self.trainer, self.params = trainer, params
@@ -183,13 +183,13 @@ class Guard(TrainerCallback):
             raise FloatingPointError(
                 f"step {self.trainer.state.global_step}: {wrong}; no model is saved. Lower learning_rate (now "
                 f"{self.params.learning_rate:g}), lengthen warmup_steps (now {self.params.warmup_steps:g}), or set "
-                "bf16 to false; a changed parameter starts afresh"
+                "bf16 to false; with a changed parameter the training starts again from step 0"
             )
 
 
 def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: Path) -> None:
     """Train from the last checkpoint, if there is one, then write `<stage>/model` and drop the checkpoints."""
-    trainer.remove_callback(PrinterCallback)  # printed, the rows of `metrics.jsonl` would bury the log's last words
+    trainer.remove_callback(PrinterCallback)  # its rows stand in `metrics.jsonl`; the log keeps its last messages
     checkpoints = Path(trainer.args.output_dir)
     trainer.add_callback(Guard(trainer, params))
     trainer.train(resume_from_checkpoint=newest_whole(checkpoints, drop=trainer.accelerator.is_main_process))
@@ -200,17 +200,17 @@ def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: 
         _save(trainer, params, stage_dir / "model", state)
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()  # ends the process group, whose threads would else abort the exit now and then
+    trainer.accelerator.end_training()  # ends the process group: its threads sometimes abort the exit
 
 
 def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
-    """The whole model's tensors on the first process, where FSDP2 or ZeRO-3 has split them; all processes take part."""
+    """All tensors of the model on the first process, where FSDP2 or ZeRO-3 has split them; all processes call it."""
     kind = trainer.accelerator.distributed_type
     if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         return None
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if kind == DistributedType.DEEPSPEED:
-        unset_hf_deepspeed_config()  # else the base model for merging would be loaded in shards, by one process alone
+        unset_hf_deepspeed_config()  # else one process alone would load the base model for merging in shards
     return state
 
 
@@ -218,10 +218,10 @@ def _save(trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel) and params.merge_adapter:
         model, state = _merge_adapter(model, state), None
-    elif isinstance(model, PeftModel):  # what it was loaded from may go with the checkpoints
+    elif isinstance(model, PeftModel):  # it was loaded from a folder that may be deleted with the checkpoints
         model.peft_config["default"].base_model_name_or_path = start_model(params)
     Guard(trainer, params).refuse(None, (state or dict(model.named_parameters())).items())
-    temporary = folder.with_name("model.tmp")  # renamed at last: the folder `model` is complete or absent
+    temporary = folder.with_name("model.tmp")  # renamed at the end: the folder `model` is complete or absent
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary, state_dict=state)
     trainer.processing_class.save_pretrained(temporary)
@@ -229,7 +229,7 @@ def _save(trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state:
 
 
 def _merge_adapter(model, state: dict[str, torch.Tensor] | None):
-    """Fold the adapter into fp32 weights; a base in 4 or 16 bits or in shards is loaded again whole for that."""
+    """Fold the adapter into fp32 weights; for a base in 4 or 16 bits or in shards, that base is loaded again whole."""
     if state is None and {weight.dtype for weight in model.parameters()} == {torch.float32}:
         return model.merge_and_unload()
     with tempfile.TemporaryDirectory() as adapter:

@@ -414,7 +414,7 @@ def test_a_window_smaller_than_asked_is_noted_once():
         with pytest.warns(UserWarning) as told:
             generate(ask("word " * 6000, "b", "c"), SamplingParams(max_tokens=8192), backend)
         assert sorted(backend.notes) == ["prompt", "window"] and len(told) == 2
-        assert "2096 tokens, though 8192" in backend.notes["window"] and "4096" in backend.notes["window"]
+        assert "2096 of 8192 allowed tokens" in backend.notes["window"] and "4096" in backend.notes["window"]
         full = EndpointBackend(server.base_url, "teacher")
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -24,6 +24,7 @@ from finr1.evaluation import (
     render_table,
     result_cells,
     results_table,
+    score_guesses,
     shares_by,
     wilson_interval,
 )
@@ -495,4 +496,17 @@ def test_regrade_says_where_todays_rules_differ_from_the_runs(outputs, capsys):
         write_jsonl(outputs / "r" / "06_benchmark" / "samples.jsonl", kept)
         finish(outputs / "r" / "06_benchmark")
         assert main(["regrade", "r"]) == 0
-        assert ("today's rules grade 1 of 3 answers otherwise than the run did" in capsys.readouterr().out) is says
+        assert ("today's rules grade 1 of 3 answers differently from the run's" in capsys.readouterr().out) is says
+
+
+GUESSES = {"right (%)": 50, "change (points)": 0, "length (tokens)": 60}
+
+
+def test_a_guess_is_held_against_the_interval_in_its_unit():
+    told = score_guesses(GUESSES, [0.4, 0.3, 0.45], (-0.1, -0.2, 0.05), [70, 65, 75]).splitlines()
+    assert told == [
+        "right (%): guessed 50, measured 40.0 [30.0, 45.0]: too high",
+        "change (points): guessed 0, measured -10.0 [-20.0, 5.0]: inside the interval",
+        "length (tokens): guessed 60, measured 70.0 [65.0, 75.0]: too low",
+    ]
+    assert "length (tokens): guessed 60, not measured" in score_guesses(GUESSES, *[[None] * 3] * 3)

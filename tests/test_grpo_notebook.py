@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -84,7 +86,29 @@ def test_without_tries_the_rows_are_balanced_all_the_same(tmp_path, capsys):
     assert "No problem was tried" in capsys.readouterr().out
 
 
-# ---- the loss by hand ------------------------------------------------------------------------------------------------
+# ---- advantages and the loss by hand ---------------------------------------------------------------------------------
+
+
+def by_hand() -> dict:
+    """The four completions of the notebook under the reward functions of its recipe."""
+    names = {name: value for name, value in vars(recipe("05_grpo")).items() if not name.startswith("__")}
+    return cells("05_grpo", "cell-05", "toy-rewards", "cell-07", **names)
+
+
+def test_right_without_tags_and_wrong_with_tags_both_get_advantage_0():
+    made = by_hand()
+    assert made["total"].tolist() == [2, 1, 1, 0] and made["advantages"][1:3].tolist() == [0, 0]
+    doubled = made["advantage"](made["total"] + made["toy"]["accuracy"])
+    assert doubled[1] < 0 < doubled[2], "accuracy that counts twice parts them"
+    gated = made["advantage"](made["toy"]["gated"])
+    assert gated[1] == gated[2] < 0, "the gate does not"
+
+
+def test_the_table_of_the_guide_is_that_of_the_notebook():
+    table = by_hand()["by_hand"].replace({r"\+0\.00": "0.00"}, regex=True)
+    guide = (Path(__file__).parent.parent / "docs" / "rewards.md").read_text("utf8")
+    for row in table.itertuples(index=False):
+        assert f"| {' | '.join(row)} |" in guide
 
 
 def test_the_loss_of_grpo_is_zero_and_that_of_dapo_is_not(capsys):
@@ -97,6 +121,16 @@ def test_the_loss_of_grpo_is_zero_and_that_of_dapo_is_not(capsys):
     assert made["losses"]["dapo"].item() == pytest.approx(-(1.5 * 6 - 0.5 * 6) / 12)
     assert made["gradient"].abs().min() == 0 and (made["gradient"].sum(dim=1) != 0).all()  # none on padding
     assert "dapo: loss -0.5" in capsys.readouterr().out
+
+
+def test_a_figure_of_curves_says_what_it_shows(tmp_path):
+    rewards = [0.3 + 0.05 * n + wave(n) for n in range(12)]
+    log = [{"step": step, "reward": value, "entropy": 0.5} for step, value in enumerate(rewards, 1)]
+    cells("05_grpo", "change", "curves", log=log, run=SimpleNamespace(figures=tmp_path))
+    titles = [plt.figure(number).get_suptitle() for number in plt.get_fignums()]
+    assert titles[0].startswith("reward: 0.357 to 0.793") and titles[0].endswith("up")
+    assert titles[1] == "entropy (nats): 0.5 to 0.5 [+0, +0] (not beyond the noise)"
+    assert titles[2] == "length (tokens): too few steps to say" and len(list(tmp_path.glob("*.png"))) == 4
 
 
 # ---- what is said of a run ------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
-import pandas as pd
 import pytest
 import torch
 from recipes import cells
@@ -116,7 +115,6 @@ DECIDED = [
                                   "source": p.source, "answer_kind": p.answer_kind, "gold": p.gold, "answer": answer})
     for model in ("sft", "grpo") for p in DECISIONS for answer in [p.gold if model == "sft" else "yes"]
 ]  # fmt: skip
-TOY = {"format": [1, 1, 0, 1], "accuracy": [1, 0, 0, 1]}
 
 
 def drawn(notebook: str, *ids: str, **names):
@@ -146,22 +144,24 @@ FIGURES = {
     "memory": lambda: drawn("11_machine", "memory-figure", planned={"memory": MEMORY, "peak_gib": 4.5}, available=80,
                             where="GPU"),
     "pipeline": lambda: drawn("00_overview", "pipeline-figure", numbers=NUMBERS, said="preset demo, as planned"),
-    "pass rates": lambda: drawn("05_grpo", "pass-rates-figure", params=SimpleNamespace(pass_rate_samples=4),
-                                known=pd.Series([i % 5 / 4 for i in range(64)])),
     "sft": lambda: plotting.training_curves(sft_rows()),
     "sft of one step": lambda: plotting.training_curves(sft_rows(1)),
     "live": lambda: plotting.training_curves(grpo_rows(5), ["reward", "kl", "completions/mean_length"]),
     "live before the first row": lambda: plotting.training_curves([], ["loss"], columns=1),
-    "grpo": lambda: plotting.grpo_curves(grpo_rows()),
-    "grpo with KL and phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES)),
-    "grpo with a wild step": lambda: plotting.grpo_curves([*grpo_rows(9, **PHASES), *grpo_rows(1, kl=29_000.0)]),
+    "grpo": lambda: plotting.grpo_curves(grpo_rows())["rewards"],
+    "grpo with KL": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES))["moves"],
+    "grpo with phases": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES))["cost"],
+    "grpo with signs": lambda: plotting.grpo_curves(grpo_rows(300, **PHASES))["signal"],
+    "grpo with a wild step": lambda: plotting.grpo_curves(
+        [*grpo_rows(9, **PHASES), *grpo_rows(1, kl=29_000.0)])["moves"],
     "grpo with looks": lambda: plotting.grpo_curves([
         *grpo_rows(9, accuracy=0.4, **{"watch/one_answer": 0.6, "answer_entropy/within": 0.3}),
-        *({"step": step, "eval_accuracy": step / 10} for step in (0, 4, 8))]),
-    "grpo without rows": lambda: plotting.grpo_curves([]),
+        *({"step": step, "eval_accuracy": step / 10} for step in (0, 4, 8))])["rewards"],
+    "grpo without rows": lambda: plotting.grpo_curves([])["rewards"],
     "verifier": lambda: plotting.grpo_curves(
-        grpo_rows(**{"verifier/undecided": 0.6, "verifier/cached": 0.2, "verifier/failed": 0.05})),
-    "toy": lambda: drawn("05_grpo", "cell-07", toy=TOY, total=torch.tensor([2.0, 1.0, 0.0, 2.0])),
+        grpo_rows(**{"verifier/undecided": 0.6, "verifier/cached": 0.2, "verifier/failed": 0.05}))["cost"],
+    "clip": lambda: drawn("05_grpo", "clip-figure", torch=torch,
+                          params=SimpleNamespace(epsilon=0.2, epsilon_high=0.28)),
     "benchmark": lambda: drawn("06_benchmark", "cell-13", rows=RESULTS, models={"base", "sft", "grpo"}),
     "benchmark, one model": lambda: drawn("06_benchmark", "cell-13", rows=[RESULTS[0]], models={"base"}),
     "forest": lambda: plotting.paired_forest(STEPS),
@@ -245,18 +245,23 @@ def test_models_with_other_numbers_of_items_are_not_shown_as_one():
 
 
 def test_a_run_without_kl_says_so_in_the_panel():
-    assert "no KL term in this run (beta = 0)" in panel_texts(plotting.grpo_curves(grpo_rows()))
-    assert "no KL term" not in panel_texts(plotting.grpo_curves(grpo_rows(kl=0.01)))
+    assert "no KL term in this run (beta = 0)" in panel_texts(plotting.grpo_curves(grpo_rows())["moves"])
+    assert "no KL term" not in panel_texts(plotting.grpo_curves(grpo_rows(kl=0.01))["moves"])
 
 
 def test_each_reward_has_its_panel_whatever_it_is_called_and_however_large_it_gets():
-    shown = panel_texts(plotting.grpo_curves(grpo_rows()))
+    shown = panel_texts(plotting.grpo_curves(grpo_rows())["rewards"])
     assert "format reward" in shown and "accuracy reward" in shown
     third = [row | {"rewards/len_penalty/mean": -3.0 - row["step"]} for row in grpo_rows() if "reward" in row]
-    fig = plotting.grpo_curves(third)
+    fig = plotting.grpo_curves(third)["rewards"]
     (ax,) = (ax for ax in fig.axes if ax.get_title(loc="left") == "len penalty")
     assert ax.get_ylim()[0] < -15 and ax.get_ylim()[1] > 1
-    assert len(fig.axes) == len(plotting.grpo_curves(grpo_rows()).axes) + 1 or not fig.axes[-1].get_visible()
+    assert sum(ax.get_visible() for ax in fig.axes) == len(plotting.grpo_curves(grpo_rows())["rewards"].axes) + 1
+
+
+def test_no_figure_of_a_usual_run_has_more_than_four_panels():
+    figures = plotting.grpo_curves(grpo_rows(**PHASES)).values()
+    assert all(len(fig.axes) <= 4 for fig in figures)
 
 
 def test_the_paper_stands_apart():

@@ -6,6 +6,7 @@ import functools
 import json
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from recipes import cells, make_trainer, recipe, train
@@ -317,3 +318,62 @@ def test_notebook_04_says_by_how_much_the_training_passed_the_probe(tmp_path, ca
     monkeypatch.setattr(plotting, "save_figure", lambda *_: None)
     cells("04_sft", "cell-13", log=log, run=SimpleNamespace(figures=tmp_path))
     assert "highest peak in training: 1.75 GiB, 0.25 GiB above what the probe saw" in capsys.readouterr().out
+
+
+def loss_said(capsys, tmp_path, monkeypatch, losses) -> str:
+    """What notebook 04 says of a curve of the loss."""
+    from finr1 import plotting
+
+    monkeypatch.setattr(plotting, "save_figure", lambda *_: None)
+    log = [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)]
+    made = cells("04_sft", "cell-13", log=log, run=SimpleNamespace(figures=tmp_path))
+    assert all(len(fig.axes) <= 4 for fig in map(plt.figure, plt.get_fignums()))
+    cells(
+        "04_sft",
+        "notice-loss",
+        **{name: made[name] for name in ("loss", "first", "last", "before_last", "parts", "tenth")},
+    )
+    return capsys.readouterr().out
+
+
+def test_notebook_04_says_whether_the_loss_still_falls(capsys, tmp_path, monkeypatch):
+    def said(curve, steps: int = 60) -> str:
+        return loss_said(capsys, tmp_path, monkeypatch, [curve(n) for n in range(steps)])
+
+    assert "Perplexity 5.1 to 1.26. It still fell by 0.156" in said(lambda n: 1.7 - 0.026 * n)
+    assert "no more than its noise" in said(lambda n: 2 * 0.8**n + 0.05 * (n % 2))
+    assert "has not fallen" in said(lambda n: 1 + 0.01 * n)
+    assert "3 steps are too few" in said(lambda n: 1.0, 3)
+
+
+def test_notebook_04_says_what_sft_gained_and_when_that_is_noise(capsys):
+    def said(base, sft) -> str:
+        by_chat, samples = {json.dumps(messages(p)): p for p in DEV}, []
+        for name, answer in {"base": base, "sft": sft}.items():
+            backend = ScriptedBackend(lambda r, *_, of=answer: of(by_chat[json.dumps(r.messages)]), name)
+            samples += evaluation.evaluate(DEV, backend, SamplingParams(temperature=0.0), name)
+        steps = evaluation.paired_table(samples, 0)
+        cells("04_sft", "notice-sft", steps=steps, dev=DEV)
+        return capsys.readouterr().out
+
+    right, none = (lambda p: sound(p, False)), (lambda p: "no idea")
+    assert "SFT gained +100.0" in said(none, right) and "SFT made it worse: -100.0" in said(right, none)
+    assert "inside the noise" in said(right, right)
+
+
+def test_each_token_is_shown_once_and_its_label_by_colour_and_line(tiny):
+    tokenizer = models.load_tokenizer(str(tiny))
+    ids = tokenizer("What is 2 < 3?\nyes")["input_ids"]
+    made = cells("04_sft", "coloured", ids=ids, learned=[0] * (len(ids) - 1) + [1], tokenizer=tokenizer)
+    assert len(made["tokens"]) == len(ids) and "&lt;" in "".join(made["tokens"]) and "↵" in "".join(made["tokens"])
+    assert "dotted" in made["tokens"][0] and "solid" in made["tokens"][-1] and "background" in made["tokens"][-1]
+
+
+def test_the_picture_of_lora_is_to_scale(tiny, tmp_path):
+    params = SimpleNamespace(lora_r=4, peft="full")
+    made = cells(
+        "04_sft", "lora-picture", "lora-here", path=str(tiny), params=params, run=SimpleNamespace(figures=tmp_path)
+    )
+    sizes = [(patch.get_width(), patch.get_height()) for patch in made["ax"].patches]
+    d = made["d"]
+    assert sizes == [(d, d), (4, d), (d, 4)] and f"{2 * d * 4:,} numbers instead of {d * d:,}" in made["ax"].get_title()

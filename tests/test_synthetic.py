@@ -272,3 +272,24 @@ def test_functions_to_write_get_no_trace_reach_rl_and_are_paid_by_their_tests(ba
     chats = [[{"role": "assistant", "content": RIGHT_FORM.format(answer)}] for answer in answers]
     paid = rewards.grade_completions(chats, **columns)
     assert paid == [1.0] + [0.0] * len(HOSTILE)
+
+
+# ---- in English -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_every_text_of_a_chinese_family_has_its_translation(split):
+    families = [name for name, family in synthetic.FAMILIES.items() if family.language == "zh"]
+    problems = synthetic.generate_problems(80, split, 3, families)
+    for problem in problems:
+        for text in (problem.question, problem.gold, problem.reference, problem.reference_by_parts):
+            english = synthetic.in_english(text)
+            assert english.isascii() and re.findall(r"\d+", english.replace(" x 10,000", "").replace("1% of", "")) == (
+                re.findall(r"\d+", text.replace("的1%", ""))
+            ), f"{text} -> {english}"
+
+
+def test_what_no_template_has_stays_chinese_and_english_stays_itself():
+    assert synthetic.in_english("12 * 5 = 60. So it is 60.") == "12 * 5 = 60. So it is 60."
+    assert synthetic.in_english("1200的1%是12。随便") == "1% of 1200 is 12. 随便"
+    assert synthetic.in_english("不合规") == "non-compliant" and synthetic.in_english("合规") == "compliant"

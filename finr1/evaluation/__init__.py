@@ -1,7 +1,5 @@
-"""Benchmark: fill up suites (`items`), ask models and grade (`samples`), and tell how good and how sure.
-
-`statistics` has intervals and paired tests, `tables` the rows, `rendering` their text, `regrade` other rules, and
-`harness` the same items for lm-evaluation-harness. A judge's verdicts are made by `finr1.judge`.
+"""The benchmark: `items` fills up suites, `samples` asks and grades, `statistics` has intervals and paired tests,
+`tables` rows, `rendering` their text, `regrade` other rules, and `harness` the items for lm-evaluation-harness.
 """
 
 # ruff: noqa: F401, I001
@@ -10,7 +8,7 @@ from finr1.evaluation.items import SUITES, suite_items, suite_of
 from finr1.evaluation.regrade import PROTOCOLS, protocol_rows, regrade_samples
 from finr1.evaluation.rendering import (
     above_the_constant, change_said, change_text, estimate, headline_sentence, name_of, percent, points, remark,
-    render_table, result_cells, shares_by, step_cells, table_notes,
+    render_table, result_cells, score_guesses, shares_by, step_cells, table_notes,
 )
 from finr1.evaluation.samples import DECISIONS, Sample, chance_samples, evaluate
 from finr1.evaluation.statistics import (

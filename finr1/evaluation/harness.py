@@ -3,7 +3,7 @@
     python -m finr1 export-harness --run demo --output tasks
     lm_eval run --model hf --model_args pretrained=MODEL --include_path tasks --tasks finr1 --apply_chat_template
 
-finr1 has to be installed where the harness runs: it grades. With one dtype and batch size both give the same texts.
+Install finr1 where the harness runs, because it grades there. With one dtype and batch size both give the same texts.
 """
 
 import argparse

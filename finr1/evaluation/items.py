@@ -1,4 +1,4 @@
-"""Capability suites: questions of one kind across benchmarks, filled up where a run's benchmarks have too few."""
+"""Capability suites: questions of one kind across benchmarks, with new ones where a run's benchmarks have too few."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,16 @@ SUITES = ("code", "calculation (en)", "calculation (zh)", "compliance", "risk", 
 
 def suite_of(capability: str, language: str) -> str | None:
     """The suite that questions of `capability` in `language` belong to; None for sentiment and knowledge."""
-    names = {"calculation": f"calculation ({language})", "esg": "ESG", "multi_turn": "multi-turn"}
-    suite = names.get(capability, capability)
+    suites = {"calculation": f"calculation ({language})", "esg": "ESG", "multi_turn": "multi-turn"}
+    suite = suites.get(capability, capability)
     return suite if suite in SUITES else None
 
 
 def suite_items(items: Sequence[Problem], problems: Sequence[Problem], size: int, seed: int) -> list[Problem]:
     """Further test problems, so that each of `SUITES` has `size` questions where the benchmarks have fewer.
 
-    Real records of `problems` come first. Missing ones are generated, as far as there are instances, and their `source`
-    is "synthetic": a number on those says that a model can do the form, not that it knows finance. None repeats a
-    question of `items` or `problems`.
+    Real records of `problems` come first. The rest is generated, as far as there are instances; its `source` is
+    "synthetic". A score on these says that a model masters the form, not finance. No question is asked twice.
     """
 
     def members(among: Sequence[Problem], suite: str) -> list[Problem]:

@@ -1,6 +1,6 @@
 """The same answers under other rules of grading, without any model: `python -m finr1 regrade RUN`.
 
-How far does a score move by protocol alone? Three groups report 55.4, 60.0 and 66.7 on FinQA for Qwen2.5-7B-Instruct.
+The rules alone move a score: three groups report 55.4, 60.0 and 66.7 on FinQA for Qwen2.5-7B-Instruct.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from finr1.sources.golds import CONTRADICTORY, execute, parse_program
 
 
 def strict(problem: Problem, text: str) -> bool:
-    """Execution accuracy: equal at five decimals (texts: equal), a program is executed first.
+    """Execution accuracy: numbers equal at five decimals, texts equal; a program is executed first.
 
-    As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py. Ours: a bare answer is taken as a program's
-    result, a currency sign is left out, and LaTeX's `\\%` and `\\$` are read as `%` and `$`.
+    As in https://github.com/czyssrs/FinQA, code/evaluate/evaluate.py. Added here: a bare answer counts as a program's
+    result, a currency sign is dropped, and LaTeX's `\\%` and `\\$` are read as `%` and `$`.
     """
     if problem.answer_kind == "code":  # unit tests leave nothing between the lines
         return bool(grade_text(problem, text)["correct"])
@@ -67,9 +67,9 @@ PROTOCOLS: dict[str, Callable[[Problem, str], bool | None]] = {
 def regrade_samples(
     samples: Sequence[Sample], problems: Sequence[Problem], verdicts: Sequence[Verdict] = ()
 ) -> dict[str, list[Sample]]:
-    """`samples` with `correct` by each of `PROTOCOLS`, and by "judge" where there are `verdicts`: ours, and those.
+    """`samples` with `correct` by each of `PROTOCOLS`; "judge" is ours, with the `verdicts` where there are some.
 
-    Raises `ValueError` for a problem that is not there as it was asked: generated ones of two seeds share their ids.
+    Raises `ValueError` for a problem that differs from the one asked: generated ones of two seeds share their ids.
     """
     by_id = {problem.id: problem for problem in problems}
     asked = [by_id.get(sample.problem_id) for sample in samples]
@@ -118,7 +118,7 @@ def run_regrade(options: argparse.Namespace) -> int:
     print(shares_by(protocol_rows(graded), "protocol").to_string(sparsify=False))
     pairs = zip(samples, graded["ours"], strict=True)
     if changed := sum(was.graded_by == "rules" and was.correct is not now.correct for was, now in pairs):
-        print(f"ours: today's rules grade {changed} of {len(samples)} answers otherwise than the run did")
+        print(f"ours: today's rules grade {changed} of {len(samples)} answers differently from the run's")
     if verdicts:
         print(judge_line(verdicts))
     return 0

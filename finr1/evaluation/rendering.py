@@ -1,7 +1,4 @@
-"""Tables and sentences for a reader, each number with its interval: shares in percent, differences in points.
-
-A difference whose interval contains zero is called noise, and so is one that Holm's correction takes away.
-"""
+"""Tables and sentences for a reader, each number with its interval: shares in percent, differences in points."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,7 +31,7 @@ def change_text(row: Mapping) -> str:
 
 
 def remark(row: Mapping) -> str:
-    """Why a row shows no difference: zero is in its interval, or p corrected by Holm is 0.05 or more; else empty."""
+    """The reason why a row shows no difference (zero is in its interval, or Holm's p is 0.05 or more); else empty."""
     if row["inside_noise"]:
         return "inside the noise"
     return "noise among so many" if row["p_holm"] >= 0.05 else ""
@@ -45,8 +42,7 @@ def result_cells(rows: Sequence[Mapping]) -> list[dict]:
     cells, undecided = [], any(row["undecided"] for row in rows)
     for row in rows:
         line = {key: row[key] for key in ("model", "decoding", *GROUPS) if key in row}
-        line |= {"items": row["n"], "answers": row["samples"]}
-        line |= {"undecided": row["undecided"]} if undecided else {}
+        line |= {"items": row["n"], "answers": row["samples"]} | ({"undecided": row["undecided"]} if undecided else {})
         line["accuracy [95 %]"] = estimate(row["accuracy"], row["low"], row["high"])
         if row["decoding"] != "none":
             given = estimate(row["accuracy_given_format"], row["given_format_low"], row["given_format_high"], 0)
@@ -83,7 +79,7 @@ def step_cells(steps: Sequence[Mapping]) -> list[dict]:
 
 
 def render_table(rows: Sequence[Mapping], steps: Sequence[Mapping] = ()) -> str:
-    """`results_table`, what to know about it, and `paired_table` below, as plain text for a terminal."""
+    """Plain text for a terminal: the rows of `results_table`, notes on them, and the rows of `paired_table`."""
     left = ["model", "decoding", *(key for key in GROUPS if key in rows[0])]
     lines = [pd.DataFrame(result_cells(rows)).set_index(left).fillna("").to_string(sparsify=False), *table_notes(rows)]
     if steps:
@@ -93,11 +89,11 @@ def render_table(rows: Sequence[Mapping], steps: Sequence[Mapping] = ()) -> str:
 
 
 def table_notes(rows: Sequence[Mapping]) -> list[str]:
-    """What keeps the accuracies of `rows` from being plain ones, a sentence each: undecided answers, a judge."""
+    """A sentence for each reason to read the accuracies of `rows` with care: undecided answers, a judge."""
     notes = []
     if undecided := sum(row["undecided"] for row in rows):
-        notes.append(f"{undecided} answers could not be graded. The accuracies beside them are of the rest alone, in "
-                     "which missing answers, which are wrong, weigh more.")  # fmt: skip
+        notes.append(f"{undecided} answers could not be graded. The accuracies leave them out. Missing answers, which "
+                     "are wrong, weigh more in the rest.")  # fmt: skip
     for reason in dict.fromkeys(row["judge_error"] for row in rows if "judge_error" in row):
         what = f"{reason} of accuracies and their intervals, not of differences" if reason == TAKEN_OUT else reason
         notes.append(f"A judge graded; its error is {what}.")
@@ -105,7 +101,7 @@ def table_notes(rows: Sequence[Mapping]) -> list[str]:
 
 
 def shares_by(rows: Sequence[Mapping], column: str, lines: Sequence[str] = ("model", "decoding")) -> pd.DataFrame:
-    """Accuracy of `results_table`'s rows with interval and n: one column for each value of `column`, one row a line."""
+    """Accuracies of `results_table` with interval and n: a column for each value of `column`, a row for each line."""
     cells = [row | {"text": f"{estimate(row['accuracy'], row['low'], row['high'])} n={row['n']}"} for row in rows]
     return pd.DataFrame(cells).set_index([*lines, column])["text"].unstack(column, sort=False)
 
@@ -118,7 +114,7 @@ def above_the_constant(samples: Sequence[Sample], chance: Sequence[Sample], seed
 
 
 def headline_sentence(rows: Sequence[Mapping], steps: Sequence[Mapping], above: Mapping | None, seed: int) -> str:
-    """The step from SFT to GRPO in each decoding, and how far GRPO lies above the best constant; empty without it."""
+    """The step from SFT to GRPO in each decoding, and GRPO beside the best constant; empty without such a step."""
     own = [step for step in steps if (step["before"], step["after"]) == ("sft", "grpo")]
     if not own:
         return ""
@@ -138,8 +134,21 @@ def name_of(model: str) -> str:
 
 
 def change_said(step: Mapping) -> str:
-    """A difference with its interval, the problems that it is of where these are not all, and whether it is noise."""
+    """A difference with its interval, and whether it is noise; also the number of problems where some drop out."""
     left = step["n"] < step["asked"]
     on = f" on the {step['n']} of {step['asked']} problems that could be graded" if left else ""
     noise = remark(step) and f", which is {remark(step)}{'' if step['inside_noise'] else ' comparisons'}"
     return f"{change_text(step)} points (paired 95 % interval){on}{noise}"
+
+
+def score_guesses(guesses: Mapping[str, float], *measured: Sequence[float | None]) -> str:
+    """A line for each guess, against (value, low, high) of each; those are shares where its unit is (%) or (points)."""
+    lines = []
+    for (name, guess), found in zip(guesses.items(), measured, strict=True):
+        told, size = "not measured", 100 if name.endswith(("(%)", "(points)")) else 1
+        if None not in found:
+            value, low, high = (size * end for end in found)
+            where = "too low" if guess < low else "too high" if guess > high else "inside the interval"
+            told = f"measured {value:.1f} [{low:.1f}, {high:.1f}]: {where}"
+        lines.append(f"{name}: guessed {guess:g}, {told}")
+    return "\n".join(lines)

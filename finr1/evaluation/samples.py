@@ -1,8 +1,8 @@
-"""The benchmark loop: every problem to every model, every answer graded and kept; and what chance is worth.
+"""The benchmark loop: each model answers each problem, and each answer is graded and kept. Also: the worth of chance.
 
-A `Sample` keeps the text as it came, next to each verdict on it. `correct`, the headline: the answer as
-`grading.extract_answer` reads it is right. `format`: `grading.has_format`. `lenient_correct`: the answer is right when
-read wherever it stands, so that a model which was never taught the format is not called ignorant for disobeying it.
+A `Sample` keeps the text as it came, next to each verdict on it. `correct`, the headline: the answer that
+`grading.extract_answer` reads is right. `format`: `grading.has_format`. `lenient_correct`: the answer is right wherever
+it stands; this shows the skill of a model that was never taught the format.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class Sample(Record):
     graded_by: Literal["rules", "judge"] = "rules"
 
     @property
-    def suite(self) -> str | None:  # the capability suite that the item belongs to
+    def suite(self) -> str | None:  # of the item
         return suite_of(self.capability, self.language)
 
     @property
@@ -116,9 +116,9 @@ def chance_samples(
 ) -> list[Sample]:
     """For each problem a "guess", and where its family has golds to learn from, a "constant": two models of `CHANCE`.
 
-    The guess answers once with each option, and one of these is right; a question without options is guessed once and
-    wrongly. The constant is the commonest gold (of equals the first by alphabet) of the training problems in `known` of
-    the same source and family, graded as any answer; code and open questions have none.
+    The guess answers once with each option, so one answer is right. Without options it answers once, wrongly. The
+    constant is the commonest gold (of equals the first by alphabet) among the training problems in `known` of the same
+    source and family. It is graded as any answer; code and open questions have none.
     """
     golds, samples = defaultdict(Counter), []
     for problem in known:

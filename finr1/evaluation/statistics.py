@@ -1,8 +1,7 @@
 """How sure is a difference? Intervals and paired tests for accuracies that are measured on a few hundred items.
 
-Everything works on *items*, the independent unit: several samples of one item first become that item's mean score.
-The items are taken as drawn from one population (the same template families or the same benchmark). An interval says
-nothing about another seed of the training, another prompt, or questions of another kind.
+All functions work on *items*, the independent unit: several samples of one item first become its mean score. An
+interval covers the choice of items. It covers no other training seed, no other prompt, and no other kind of question.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 CONFIDENCE = 0.95  # the confidence level of every interval in the suite
-EMPTY = 1e-9  # a share below this is an empty cell that rounding did not make quite zero
+EMPTY = 1e-9  # a share below this is zero but for rounding
 RESAMPLES = 10_000  # of bootstraps and permutation tests
 
 
@@ -25,7 +24,7 @@ class PairedDifference(NamedTuple):
 
     @property
     def inside_noise(self) -> bool:
-        """True when the interval contains zero: the data do not tell which of the two is better."""
+        """True when the interval contains zero: the data do not tell which model is better."""
         return self.low <= 0.0 <= self.high
 
 
@@ -40,12 +39,11 @@ def wilson_interval(k: float, n: float) -> tuple[float, float]:
 def clustered_interval(
     item_scores: Sequence[float], samples: int, weights: Sequence[float] | None = None
 ) -> tuple[float, float]:
-    """95 % interval for the mean of `item_scores` (each item's mean score, in [0, 1]) over `samples` answers in all.
+    """95 % interval for the mean of `item_scores` (each in [0, 1]) over `samples` answers in all.
 
     `weights`: answers of each item, where the mean is over answers; None: items count alike. Samples of one item are
-    alike, so 100 items x 4 samples are worth between 100 and 400 answers. How many follows from the spread of the item
-    scores, `p (1 - p) / var(mean)`, and Wilson's interval is taken at that effective size (Dean and Pagano 2015,
-    J. Surv. Stat. Methodol. 3:484). statsmodels has no interval for clustered proportions.
+    alike, so 100 items x 4 samples are worth 100 to 400 answers: `p (1 - p) / var(mean)` of them. Wilson's interval is
+    taken at that size (Dean and Pagano 2015, J. Surv. Stat. Methodol. 3:484). statsmodels has no such interval.
     """
     scores = np.asarray(item_scores, dtype=float)
     n = len(scores)
@@ -77,7 +75,7 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> Paire
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
-    """Of one answer per item: how many turned right, how many wrong, and the p of McNemar's exact test (1947)."""
+    """(items that turned right, that turned wrong, p of McNemar's exact test of 1947); one answer per item."""
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
     change = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
@@ -86,9 +84,7 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
 
 
 def sign_flips(a: Sequence[float], b: Sequence[float], seed: int) -> float:
-    """Two-sided p-value of the mean of `b - a` when each item's sign is a coin flip (Fisher 1935): McNemar's idea for
-    the means of several answers per item.
-    """
+    """Two-sided p of the mean of `b - a` when each item's sign is a coin flip (Fisher 1935): McNemar for means."""
     from scipy.stats import permutation_test
 
     change = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
@@ -99,24 +95,20 @@ def sign_flips(a: Sequence[float], b: Sequence[float], seed: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values (Holm 1979, Scand. J. Stat. 6:65): with 95 % confidence all of those below 0.05 are real."""
+    """Adjusted p-values (Holm 1979, Scand. J. Stat. 6:65): in 95 % of such tables, none below 0.05 is an accident."""
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
 
 
 def decompose(base: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """How much of a gain is obedience to the format, how much better answers in it, and how much outside it?
+    """A gain in three parts: more answers in the format, better answers in it, better answers outside it.
 
     `base` and `new` are (3, ...): shares of a model's answers that are in the format, in it and right, and right.
     Accuracy is `A = f q + (1 - f) r`: `f` the share in the format, `q` the accuracy given the format, `r` without it.
-    With `d` for new minus base and a bar for the mean of the two models,
-
-        dA = df (q̄ - r̄)  +  f̄ dq  +  (1 - f̄) dr
-
-    exactly: Kitagawa (1955), J. Am. Stat. Assoc. 50:1168; the same numbers are the Shapley values of f, q and r. An
-    empty cell (a model that never, or always, keeps the format) takes the other model's value, so a gain that cannot
-    be told apart counts as format. The split is arithmetic, not cause: the items in the format differ between models.
+    With `d` for new minus base and a bar for the mean, `dA = df (q̄ - r̄) + f̄ dq + (1 - f̄) dr` exactly (Kitagawa 1955,
+    J. Am. Stat. Assoc. 50:1168). A model that never, or always, keeps the format lends the other's value for its empty
+    cell; so a gain that cannot be split counts as format. The parts are arithmetic, not causes.
     """
 
     def rate(right, count, other_right, other_count):

@@ -1,7 +1,4 @@
-"""From samples to tables: how good each model is, and how sure each step is.
-
-Rows are plain dicts, ready for `metrics.json`, data frames and figures. Shares are in [0, 1].
-"""
+"""Tables of samples: how good is each model, and how sure is each step? Rows are plain dicts, shares are in [0, 1]."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -33,10 +30,7 @@ def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]
 
 
 def headline_samples(samples: Sequence[Sample], source: str) -> list[Sample]:
-    """The samples that the headline is made of: those of `source`, of these the ones with two ways; else all of them.
-
-    What choosing between two ways is worth would be diluted by problems that have one.
-    """
+    """The headline's samples: those of `source` (else all), and of these the ones with two ways if there are any."""
     own = [sample for sample in samples if sample.source == source] or list(samples)
     return [sample for sample in own if sample.way] or own
 
@@ -51,11 +45,10 @@ def item_scores(samples: Iterable[Sample], field: str = "correct") -> pd.DataFra
 def results_table(samples: Iterable[Sample], by: str | None = None) -> list[dict]:
     """One row per model and decoding (and value of `by`, one of `GROUPS`).
 
-    `n` items, `samples` answers, `undecided` ones that nobody could grade (in no accuracy, which then leans to the
-    wrong ones: a missing answer is decided); `accuracy`, `format` and `lenient` with intervals; `accuracy_given_format`
-    over the `in_format` answers, with its own; the share `truncated` at the token limit and the share `missing` a
-    readable answer; `mean_tokens`; of the `right` answers the share that has a `false_step`. What `CHANCE` is worth on
-    these items is exact and has no interval.
+    `n` items, `samples` answers, `undecided` ones that nobody could grade. They are in no accuracy; a missing answer is
+    decided, so it then weighs more. With intervals: `accuracy`, `format`, `lenient`, and `accuracy_given_format` over
+    the `in_format` answers. Shares: `truncated` at the token limit, `missing` a readable answer, and with a
+    `false_step` of the `right` answers. `CHANCE` is exact on these items and has no interval.
     """
     keys, rows = ("model", "decoding", *([by] if by else [])), []
     for values, group in by_values(samples, *keys).items():
@@ -116,10 +109,10 @@ def steps_between(models: Sequence[str]) -> list[tuple[str, str]]:
 def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int) -> dict | None:
     """The step from one model's samples to another's: difference in accuracy, its parts, and how sure it is.
 
-    `n` of the `asked` items are decided for both; the others drop out, and with fewer than two there is no row (None).
-    `p` is McNemar's with one answer per item (then `gained` and `lost` are counted, too), else that of `sign_flips`.
-    `detectable` is the smallest true difference that so many items find (Miller 2024, arXiv 2411.00640). Raises
-    `ValueError` when the two saw different items or prompts.
+    `n` of the `asked` items are decided for both; the others drop out. With fewer than two there is no row (None).
+    `p` is McNemar's with one answer per item (`gained` and `lost` count the items), else that of `sign_flips`.
+    `detectable`: the smallest true difference that so many items find (Miller 2024, arXiv 2411.00640). Raises
+    `ValueError` when the two models saw different items or prompts.
     """
     asked, asked_after = ({(s.problem_id, s.prompt_sha256) for s in side} for side in (before, after))
     if odd := sorted(asked ^ asked_after):

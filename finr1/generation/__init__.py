@@ -1,4 +1,4 @@
-"""Text generation behind one function, for the teacher, the judge, pass-rate sampling and the benchmark.
+"""Text generation behind one function. The teacher, the judge, pass rates and the benchmark all use it.
 
 store = AnswerStore("answers.jsonl")
 backend = EndpointBackend("http://localhost:8000/v1", "deepseek-ai/DeepSeek-R1")

@@ -1,6 +1,6 @@
-"""What is asked and answered, the file that keeps the answers, so that a killed run never pays twice, and `generate`.
+"""Requests, answers, the file that keeps the answers, and `generate`. So a killed run never pays twice.
 
-The file is JSONL, one line per answer. sqlite3 was weighed: users read, filter and share these files.
+The file is JSONL, one line per answer, and not sqlite3, because users read, filter and share these files.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _READ = BeforeValidator(lambda chat: json.loads(chat) if isinstance(chat, str) e
 
 
 class Request(BaseModel):
-    """A chat, `[{"role": "user", "content": "..."}, ...]` or that as JSON text, that awaits the assistant's turn."""
+    """A chat that awaits the assistant's turn: `[{"role": "user", "content": "..."}, ...]`, or that as JSON text."""
 
-    id: str | int  # the caller's own; not part of the key, so it may change without asking again
+    id: str | int  # the caller's own; not part of the key, so another id does not ask again
     messages: Annotated[list[dict[str, Any]], Field(min_length=1), _READ]
 
 
@@ -54,18 +54,18 @@ class Usage(BaseModel):
 
 
 class Completion(BaseModel):
-    """One answer to one request, or with `error` set, the reason why there is none."""
+    """One answer to one request; with `error` set, the reason for its absence."""
 
     key: str  # of the request, see `request_key`
     id: str | int  # of the request
     sample: int  # 0 .. num_samples - 1
-    text: str  # as it came; without the reasoning where the endpoint sends that apart
-    reasoning: str | None = None  # sent apart by the endpoint (`reasoning_content`), else what stands in <think>
+    text: str  # as it came; without the reasoning where the endpoint sends it in a field of its own
+    reasoning: str | None = None  # the endpoint's own field (`reasoning_content`), else the content of <think>
     # "stop", "length" or another word of the endpoint; with `error` set "error", "empty" or (a thought alone) "thought"
     finish_reason: str = "stop"
     usage: Usage = Usage()
     error: str | None = None
-    model: str | None = None  # who answered, where the endpoint says so
+    model: str | None = None  # the name of the model that answered, where the endpoint says it
 
     @property
     def tagged(self) -> str:
@@ -76,7 +76,7 @@ class Completion(BaseModel):
 
 
 class Job(NamedTuple):
-    """One answer that a backend is to fetch."""
+    """One answer for a backend to fetch."""
 
     request: Request
     sample: int
@@ -110,9 +110,9 @@ def request_key(request: Request, sampling: SamplingParams, fingerprint: str, sa
 class AnswerStore:
     """Append-only JSONL file of `Completion`s, keyed by `Completion.key`; the first answer to a key stays.
 
-    `put` returns when its lines are with the operating system: they survive `kill -9` of this process (not a power
-    cut; that would take an fsync for each answer). Writers hold `flock`, so several processes may share a store.
-    A fragment without a newline was left by a writer that died: the next one drops it.
+    `put` returns when the operating system has its lines. They survive `kill -9` of this process, but not a power cut:
+    that would take an fsync for each answer. Writers hold `flock`, so several processes may share a store. A fragment
+    without a newline comes from a writer that died; the next writer drops it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -137,9 +137,9 @@ class AnswerStore:
                 self.asking = False
 
     def put(self, completions: Iterable[Completion]) -> None:
-        """Append the answers whose keys are new, in one write, and take in what other processes have stored since.
+        """Append the answers with new keys, in one write, and read the lines that other processes have stored since.
 
-        Failures are left out. Raises `OSError` when the disk is full; what it cut off is dropped as any fragment is.
+        Failures are left out. Raises `OSError` when the disk is full; the next writer drops the fragment.
         """
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
@@ -155,7 +155,7 @@ class AnswerStore:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _read_new_lines(self) -> None:
-        """Take in the lines behind `_end`, and cut off a last one that its writer did not live to finish."""
+        """Read the lines after `_end`; cut off a last line whose writer died before its end."""
         with open(self._fd, "rb", closefd=False) as file:
             file.seek(self._end)
             for line in file:
@@ -179,15 +179,15 @@ Groups = Iterator[list[Completion]]
 
 
 class Backend(Protocol):
-    """Whatever can answer."""
+    """Anything that can answer requests."""
 
     fingerprint: str  # names what answers depend on besides the request (model, endpoint, dtype); never a secret
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` in any order, in groups as they get ready.
 
-        Once `stop()` is true, begin nothing new and yield what is under way. A job that can't be answered yields a
-        completion with `error` set. Closing the iterator gives up what is under way.
+        Once `stop()` is true, begin no further job and yield those under way. A job without an answer yields a
+        completion with `error` set. Closing the iterator gives up the jobs under way.
         """
 
     def unload(self) -> None:
@@ -200,14 +200,14 @@ class GenerationError(MessageAlone, RuntimeError):
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop asking. Requests under way are still answered, so `concurrency` of them may come on top."""
+    """The cost at which asking stops. Requests under way are still answered, so up to `concurrency` answers more."""
 
     max_cost: float | None = None  # in the currency of the prices; None: no limit
     prompt_price: float = 0.0  # for a million prompt tokens
     completion_price: float = 0.0  # for a million completion tokens, reasoning included
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for what would be no limit: NaN, infinity, less than nothing, a limit without a price."""
+        """Raise `ValueError` for a number that limits nothing: NaN, infinity, below 0, or a limit without a price."""
         for name, value in vars(self).items():
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} = {value}: should be 0 or more, and finite")
@@ -215,14 +215,14 @@ class Budget:
             raise ValueError("max_cost needs prompt_price or completion_price above 0")
 
     def cost(self, usage: Usage) -> float | None:
-        """Of one answer; None where the server does not count what has a price."""
+        """Cost of one answer; None where the server does not count the tokens that have a price."""
         counts = ((usage.prompt_tokens, self.prompt_price), (usage.completion_tokens, self.completion_price))
         return None if any(n is None and price for n, price in counts) else sum((n or 0) * p for n, p in counts) / 1e6
 
 
 @dataclass
 class Progress:
-    """How far `generate` is; as text, one plain line."""
+    """The state of `generate`; as text, one plain line."""
 
     total: int  # different answers needed
     reused: int  # of them, from the store, at no cost
@@ -255,11 +255,10 @@ def generate(
     anybody sees it. `on_progress` (such as `print`) is called at most once a second, and at the end; by default a line
     in a notebook shows it where more than a few are asked for.
 
-    No further request is begun once `budget` is spent (or can't be kept, because the server counts no tokens), or once
-    one has failed for good; those under way are answered and stored. Then `GenerationError` is raised. With
-    `on_error="none"` failures end nothing, and each request without an answer gets a completion with `error` set, which
-    is not stored: running again asks again. So are replies without an answer in them (`finish_reason` "empty" or
-    "thought"), which raise only where they are more than one in twenty.
+    Asking ends once `budget` is spent (or can't be kept, because the server counts no tokens), or once a request has
+    failed for good. Requests under way are answered and stored; then `GenerationError` is raised. With
+    `on_error="none"` failures end nothing: each gets a completion with `error` set, which is not stored, so a next run
+    asks again. Replies without an answer (`finish_reason` "empty" or "thought") raise where they exceed one in twenty.
     """
     if store is not None and not store.asking:
         with store.turn():  # whoever waited here finds the other's answers in the store, and pays for none twice

@@ -1,4 +1,4 @@
-"""`python -m finr1 doctor`: what an endpoint is like, by a dozen cheap requests, and the `extra` to use with it."""
+"""`python -m finr1 doctor` sends a dozen cheap requests to an endpoint; it prints its ways and the `extra` to use."""
 
 import argparse
 import json
@@ -67,7 +67,7 @@ class Doctor:
     def answer(self) -> str:
         first, told = self.ask(), ""
         if first.finish_reason == "error":
-            # Refused, and not said what: with one field more, or with the smallest body and then that.
+            # Refused without naming a field: try one field more, then the smallest body, alone and with one more.
             needs = [less | need for less in ({}, _TEXTS["fields"]) for need in _TEXTS["needs"]][1:]
             refused = re.search("HTTP 4(00|22)", first.error)
             found = next((need for need in needs if refused and self.ask(**need).finish_reason != "error"), None)

@@ -62,10 +62,10 @@ class EndpointBackend(Backend):
         self.fingerprint = json.dumps(what, sort_keys=True)
 
     def check(self) -> None:
-        """Raise `GenerationError` unless the server answers: it is up, takes the key, knows the model."""
+        """Raise `GenerationError` unless the server is up, takes the key and knows the model."""
         job = Job(Request(id="check", messages=[{"role": "user", "content": "1"}]), sample=0, key="")
         impatient = replace(self, timeout=min(self.timeout, 60.0), max_retries=min(self.max_retries, 2))
-        # Few tokens, at the one temperature that all servers take; that they hold no answer yet is no fault.
+        # Few tokens, at the one temperature that all servers take; they need not hold an answer.
         [[answer]] = impatient.complete([job], SamplingParams(temperature=1.0, max_tokens=16), lambda: False)
         if answer.finish_reason == "error":
             raise GenerationError(f"model {self.model!r} at {answer.error}")
@@ -85,15 +85,15 @@ class EndpointBackend(Backend):
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                # The caller stores and counts these before it comes back for more: a kill loses no more than
-                # `concurrency` answers, and a budget is overshot by no more.
+                # The caller stores and counts these before it asks for more. So a kill loses at most `concurrency`
+                # answers, and a budget is exceeded by at most as many.
                 yield [future.result() for future in done]
 
     def _client(self) -> Any:  # an AsyncOpenAI
         import openai
 
         async def read(response: httpx2.Response) -> None:
-            """A success without an answer is an attempt that failed: `openai` tries again."""
+            """A success without an answer counts as a failed attempt, so that `openai` tries again."""
             if response.is_success:
                 content = await response.aread()
                 try:
@@ -108,7 +108,7 @@ class EndpointBackend(Backend):
             timeout=httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
             default_headers={"Authorization": f"Bearer {self._key()}"},  # else OPENAI_CUSTOM_HEADERS may hold another
             http_client=openai.DefaultAioHttpClient(
-                follow_redirects=False,  # the key is for this address alone
+                follow_redirects=False,  # no other address may see the key
                 trust_env=not self._is_local,  # the environment's proxy can't reach this machine's servers
                 event_hooks={"response": [read]},
             ),
@@ -117,7 +117,7 @@ class EndpointBackend(Backend):
         return client
 
     async def _ask(self, client: Any, job: Job, sampling: SamplingParams) -> Completion:
-        """The answer, or the reason why there is none."""
+        """The answer, or the reason for its absence."""
         try:
             answer = await self._try(client, job, sampling, 0)
             if answer.finish_reason in _WORDS["no_answer"]:  # once more, with another seed, or it may say the same
@@ -140,8 +140,8 @@ class EndpointBackend(Backend):
                 if not (change := refusal(error, body, self.extra)):
                     raise refused from refused.__cause__
                 changes |= change
-        for name, value in changes.items():  # only now: what did not help is forgotten
-            self._note(name, f"the server wants it so: {name} is {'left out' if value is None else 'sent'}")
+        for name, value in changes.items():  # only now, after they have helped
+            self._note(name, f"the server asks for it, so {name} is {'left out' if value is None else 'sent'}")
         self.changes |= changes
         answer = job.completion(**response.extensions["reply"])
         self._compare(body, answer)
@@ -155,7 +155,7 @@ class EndpointBackend(Backend):
         return answer
 
     def _body(self, job: Job, sampling: SamplingParams, changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """The request: over our fields what the server wants, and over that the user's `extra`."""
+        """The request: our fields, changed as the server wants, and then as the user's `extra` says."""
         ours = sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
         ours["seed"] = sampling.seed + job.sample + seed
         wanted = {name: sampling.max_tokens if name == "max_completion_tokens" else n for name, n in changes.items()}
@@ -168,7 +168,7 @@ class EndpointBackend(Backend):
         """Note a server that reads or writes less than it is asked to, as Ollama does with a small `num_ctx`."""
         limit, (_, read), (_, written) = body.get("max_tokens") or body.get("max_completion_tokens"), *answer.usage
         if answer.finish_reason == "length" and isinstance(limit, int) and written and written < limit:
-            told = f"an answer was cut after {written} tokens, though {limit} may be written: make the server's window"
+            told = f"an answer was cut after {written} of {limit} allowed tokens: make the server's window"
             self._note("window", f"{told} larger (Ollama: num_ctx); it holds {written + (read or 0)}, prompt included")
         asked = sum(len(m["content"].encode()) for m in body["messages"] if isinstance(m.get("content"), str))
         if read and asked > max(4000, 8 * read):
@@ -180,7 +180,7 @@ class EndpointBackend(Backend):
             warnings.warn(self.notes[about], stacklevel=2)
 
     def _reason(self, error: Exception) -> str:
-        """The one place where an exception becomes words: address, status, what to do. Never the key."""
+        """The message for an exception, made here only: address, status and advice. Never the key."""
         text = f"no answer: {str(error.__cause__ or '') or error}"
         if status := getattr(error, "status_code", None):  # `error.message` drops what servers say besides OpenAI's
             headers = [(name, error.response.headers.get(name)) for name in ("Location", "Retry-After")]
@@ -214,7 +214,7 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
     if re.search(_WORDS["secret"], text, re.I) or any(len(key) > 7 and key in text for key in keys):  # not quoted
         raise ValueError("holds a key, which would be stored with every answer: keys come from the environment alone")
     if fixed := {"model", "messages"} & extra.keys():
-        raise ValueError(f"{min(fixed)} is what is asked, not how")
+        raise ValueError(f"{min(fixed)} belongs to the request itself, so extra cannot change it")
     return extra
 
 
@@ -251,8 +251,8 @@ def whole(text: str) -> str:
 def read_reply(content: bytes) -> dict[str, Any]:
     """Text, reasoning, finish reason, usage and model of a reply; raises `ValueError` for anything without an answer.
 
-    It may be JSON or a stream of it (SSE), behind a BOM, comments or blank lines; it may mean an error, or half of an
-    answer. One that is there and empty ends with "empty", one that stands in the thought alone with "thought".
+    A reply is JSON or a stream of it (SSE), maybe after a BOM, comments or blank lines; it may be an error, or half an
+    answer. The finish reason of an empty answer is "empty"; that of an answer inside the thought alone is "thought".
     """
     text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith(":")]
@@ -262,7 +262,7 @@ def read_reply(content: bytes) -> dict[str, Any]:
         for reply in map(json.loads, [line for line in streamed if line != "[DONE]"] or ["\n".join(lines)]):
             choice = next((c for c in reply.get("choices") or [] if not c.get("index")), {})
             if reply.get("error") or choice.get("error"):
-                raise ValueError("the server means an error")
+                raise ValueError("the server reports an error")
             said.append(_parts({**(choice.get("message") or {}), **(choice.get("delta") or {})}))
             finish, model = choice.get("finish_reason") or finish, reply.get("model") or model
             usage = reply.get("usage") or choice.get("usage") or usage
@@ -279,7 +279,7 @@ def read_reply(content: bytes) -> dict[str, Any]:
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, str]:
-    """Text and thought of a message or a piece of one: strings, or lists of parts, of which unknown ones are left."""
+    """Text and thought of a message or a piece of one: strings, or lists of parts; unknown parts are ignored."""
     content, texts, thoughts = message.get("content"), [], []
     for part in content if isinstance(content, list) else [content]:
         kind = part if isinstance(part, dict) else {}
@@ -299,7 +299,7 @@ def _flat(value: Any) -> str:
 
 
 def _usage(usage: Any, written: str) -> dict[str, int | None]:
-    """Tokens that are paid for: some servers leave the thought out of `completion_tokens`, or count nothing."""
+    """The tokens to pay for. Some servers leave the thought out of `completion_tokens`, or count no tokens."""
 
     def count(*names: str, of: Any = usage) -> int | None:
         """What is said under the first of `names` that has a count, if it can be true."""

@@ -21,9 +21,9 @@ _VLLM_GROUP = 1024  # requests that vLLM gets, and that are stored, at once
 
 @dataclass
 class ScriptedBackend(Backend):
-    """`function(request, sampling, sample) -> text`, under a `name` that changes when the function's answers do.
+    """`function(request, sampling, sample) -> text`. Change the `name` when the function gives other answers.
 
-    Equal chats are asked once: a function that looks at `request.id` must not be given one chat under two ids.
+    Equal chats are asked once, so a function that reads `request.id` must not get one chat under two ids.
     """
 
     function: Callable[[Request, SamplingParams, int], str]
@@ -42,10 +42,10 @@ class ScriptedBackend(Backend):
 
 @dataclass(eq=False)
 class _LocalBackend(Backend):
-    """A model in this process, a folder (a model's or an adapter's) or hub id; it loads at the first use.
+    """A model in this process: a folder (of a model or an adapter) or a hub id. It loads at the first use.
 
-    Of a folder's `generation_config.json`, the end tokens count and nothing else. A prompt goes through the chat
-    template as in training; what that opens (`<think>`) belongs to the answer. `FileNotFoundError` without a model.
+    Only the end tokens of a folder's `generation_config.json` count. A prompt goes through the chat template as in
+    training; a `<think>` that the template opens belongs to the answer. `FileNotFoundError` without a model.
     """
 
     model_name_or_path: str | Path
@@ -64,7 +64,7 @@ class _LocalBackend(Backend):
         why = f"max_tokens={sampling.max_tokens} leaves the model room for {max(room, 0)}"
         if long := [(job, prompt) for job, prompt in chats if len(prompt) > room]:
             yield [job.failure(f"prompt of {len(prompt)} tokens, but {why}") for job, prompt in long]
-        # Longest first: a lack of memory shows at once, and a run that resumes cuts the rest into the same batches.
+        # Longest first: a lack of memory shows at once, and a resumed run makes the same batches of the rest.
         fitting.sort(key=lambda pair: -len(pair[1]))
         size, opened = self._at_once(sampling), opened_thought(tokenizer)
         for start in range(0, len(fitting), size):
@@ -96,8 +96,8 @@ class _LocalBackend(Backend):
 class TransformersBackend(_LocalBackend):
     """Batched decoding with transformers.
 
-    The random state of a batch comes from its keys, and batches are stored whole: a run that resumes ends up with the
-    text of an unbroken one. The text depends on what else is in the batch; of greedy decoding only in near-ties.
+    The random state of a batch comes from its keys, and batches are stored whole. So a resumed run gives the same texts
+    as an unbroken one. Other texts in the batch change a text; under greedy decoding only in near-ties.
     """
 
     batch_size: int | None = None  # None: 128, or fewer for long answers (`_ANSWER_TOKENS`)
@@ -134,8 +134,8 @@ class TransformersBackend(_LocalBackend):
 class VLLMBackend(_LocalBackend):
     """Decoding with vLLM in this process, far faster than transformers on a GPU. An adapter is merged into its base.
 
-    Several GPUs or machines: `vllm serve` behind `EndpointBackend`. A text depends on no other request: each has its
-    seed. The engine has a process of its own: a script needs `if __name__ == "__main__":`. `ImportError` without vLLM.
+    For several GPUs or machines use `vllm serve` and `EndpointBackend`. Each request has its seed, so no text depends
+    on another. The engine is a process: a script needs `if __name__ == "__main__":`. `ImportError` without vLLM.
     """
 
     engine = "vllm"
@@ -157,7 +157,7 @@ class VLLMBackend(_LocalBackend):
         import vllm
 
         with tempfile.TemporaryDirectory() as merged:
-            # Not the folder's own decoding settings; the beginning that prompts share is computed once.
+            # The folder's own decoding settings are ignored; a beginning that prompts share is computed once.
             given = {"generation_config": "vllm", "enable_prefix_caching": True} | OWN_CODE
             llm = vllm.LLM(whole_model(path, Path(merged)), dtype=self.dtype, **given)
         return llm, llm.model_config.max_model_len
@@ -173,14 +173,14 @@ class VLLMBackend(_LocalBackend):
 
 
 def _seed(jobs: Iterable[Job]) -> int:
-    """From the keys, which hold the caller's seed and the number of the sample."""
+    """A seed from the keys, which hold the caller's seed and the number of the sample."""
     return int.from_bytes(hashlib.sha256("".join(job.key for job in jobs).encode()).digest()[:7], "big")
 
 
 def model_fingerprint(model: str | Path) -> str:
-    """Hash of what a model folder holds, wherever it stands and whenever it was written; a hub id stays as it is.
+    """Hash of a model folder's content, without its place and time; a hub id stays as it is.
 
-    Of a large file blocks at even distances are read. Raises `FileNotFoundError` for a path that is no model folder.
+    It reads blocks of a large file at even distances. Raises `FileNotFoundError` for a path that is no model folder.
     """
     folder = Path(model)
     if not folder.is_dir() and not (folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2):

@@ -10,4 +10,4 @@ from finr1.plotting.style import (
     MODEL_COLOURS, Look, dots, label_rows, legend_of, looks, safe_text, save_figure, show_source, use_style,
 )  # fmt: skip
 from finr1.plotting.tables import table
-from finr1.plotting.training import grpo_curves, show_live, training_curves
+from finr1.plotting.training import PANELS, grpo_curves, show_live, training_curves

@@ -75,12 +75,12 @@ def _panel(ax: Axes, log: pd.DataFrame, key: str, window: int) -> None:
     ax.set_ylim(low, high)
 
 
-def grpo_curves(rows: Sequence[Mapping]) -> Figure:
-    """Whether GRPO learns or collapses: a panel for each reward, whatever its name, for `grpo`, and for a verifier."""
+def grpo_curves(rows: Sequence[Mapping]) -> dict[str, Figure]:
+    """Whether GRPO learns or collapses: figures by name, with a panel for each reward, whatever it is called."""
     logged = {key for row in rows for key in row}
-    rewards = sorted(key for key in logged if key.startswith("rewards/") and key.endswith("/mean"))
-    verifier = ["verifier"] if any(key.startswith("verifier/") for key in logged) else []
-    return training_curves(rows, [*rewards, *PANELS["grpo"], *verifier])
+    own = {"rewards": sorted(key for key in logged if key.startswith("rewards/") and key.endswith("/mean"))}
+    own["cost"] = ["verifier"] if any(key.startswith("verifier/") for key in logged) else []
+    return {name: training_curves(rows, [*own.get(name, ()), *keys]) for name, keys in PANELS["grpo"].items()}
 
 
 def show_live(keys: Sequence[str], seconds: float = 5.0) -> Callable[[Sequence[Mapping]], None]:

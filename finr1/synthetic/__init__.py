@@ -11,16 +11,25 @@ import re
 from collections import Counter, deque
 from collections.abc import Collection
 
+from finr1.paths import data_beside
 from finr1.records import Problem, Split, Turn
 from finr1.synthetic.families import CODE_FAMILIES, FAMILIES, WORDS, Family, unit_tests
 
-__all__ = ["CODE_FAMILIES", "FAMILIES", "WORDS", "generate_problems", "instance_of"]
+__all__ = ["CODE_FAMILIES", "FAMILIES", "WORDS", "generate_problems", "in_english", "instance_of"]
+_ENGLISH = data_beside(__file__, "english.yaml")
 
 
 def instance_of(problem: Problem) -> tuple[str, ...]:
     """The identity of an instance in its family: all its numbers (not the 2 of CO2), and each clause with its state."""
     text = " ".join([problem.context, *(turn.question for turn in problem.history), problem.question])
     return tuple(sorted(re.findall(r"(?<![A-Z])\d+|\w+: (?:yes|no)\b|[已未]\w\w", text)))
+
+
+def in_english(text: str) -> str:
+    """`text` of a Chinese family, translated by its templates; what no template has stays Chinese."""
+    for chinese, english in _ENGLISH:
+        text = re.sub(chinese, english, text)
+    return text.strip()
 
 
 def generate_problems(
