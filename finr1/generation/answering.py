@@ -58,7 +58,7 @@ class Completion(BaseModel):
     key: str  # of the request, see `request_key`
     id: str | int  # of the request
     sample: int  # 0 .. num_samples - 1
-    text: str  # as it came; without the reasoning where the endpoint sends that apart
+    text: str  # as it came, a `<think>` that the template opened included; without a reasoning that is sent apart
     reasoning: str | None = None  # sent apart by the endpoint (`reasoning_content`), else what stands in <think>
     # "stop", "length" or another word of the endpoint; with `error` set "error", "empty" or (a thought alone) "thought"
     finish_reason: str = "stop"

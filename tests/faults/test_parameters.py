@@ -111,7 +111,8 @@ ADDRESSES = [
     f"https://{KEY}@host/v1", f"https://user:{KEY}@host/v1", f"https://host/v1?api_key={KEY}", f"https://host/v1#{KEY}",
     f"https://host/v1;{KEY}", f"https://host/v1/{KEY}", f"https://host/{KEY}/v1", "host/v1", "host:8000", "ftp://host/v1",
     "http://", "http:///v1", "http://host:port/v1", "http://host:99999/v1", "http://[::1/v1", "https://host/v 1",
-    "file:///etc/passwd", "//host/v1",
+    "file:///etc/passwd", "//host/v1", f"http://host/v1,{KEY}", f"http://host/v1,https://{KEY}@host/v1", "http://host/v1,",
+    "http://host/v1,http://host:port/v1",
 ]  # fmt: skip
 
 
@@ -123,7 +124,8 @@ def test_an_address_that_is_none_or_holds_a_key_is_refused_without_being_shown(a
         assert text.startswith(f"{role}_base_url: should hold a bare address") and KEY not in text
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:1/v1", "https://api.deepseek.com/v1", "http://[::1]:8000/v1"])
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/v1", "https://api.deepseek.com/v1", "http://[::1]:8000/v1",
+                                     "http://a:8000/v1,http://b:8000/v1", "http://a/v1, http://b/v1"])  # fmt: skip
 def test_a_bare_address_is_taken(address):
     for stage, role in ENDPOINTS.items():
         given = {f"{role}_backend": "endpoint", f"{role}_model": "m", f"{role}_base_url": address}
