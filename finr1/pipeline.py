@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from finr1 import manifest
-from finr1.launch import clean_lines
+from finr1.launch import clean_lines, unknown_rewards
 from finr1.params import STAGES, ParameterError, Params, read_flat_yaml
 from finr1.params.base import did_you_mean, quoted
 from finr1.paths import naming, outputs_root, preset_names, remedy, repository_root, shown
@@ -157,7 +157,7 @@ def _check_requirements(plan: Sequence[Params], forced: Collection[str]) -> None
         follows = any(may_run.get(folder, False) for folder in params.inputs().values())
         runs = params.stage in forced or follows or why_run(params) is not None
         may_run[stage_folder(params)] = runs
-        lines = params.requirements() if runs else []
+        lines = [*params.requirements(), *unknown_rewards(params)] if runs else []
         lines += [line for folder, line in missing_inputs(params).items() if folder not in may_run]
         problems += [f"{params.stage}: {line}" for line in lines]
     if problems:

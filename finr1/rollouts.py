@@ -12,7 +12,9 @@ import pandas as pd
 from IPython.display import display
 
 from finr1.evaluation import paired_bootstrap
+from finr1.manifest import making
 from finr1.params import read_flat_yaml
+from finr1.paths import shown
 from finr1.report import template
 
 
@@ -29,7 +31,11 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
     weights = dict(zip(values.get("reward_funcs", ()), values.get("reward_weights", ()), strict=True))
     files = []
     for file in sorted((stage_dir / "completions").glob("*.parquet")):
-        rows = pd.read_parquet(file)
+        try:
+            rows = pd.read_parquet(file)
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these
+            told = f"{shown(file.absolute())} can't be read ({error}); without the file its step is not shown"
+            raise ValueError(f"{told}{making(stage_dir, force=True)}") from None
         if len(rows) % num_generations:
             raise ValueError(f"{file.name}: {len(rows)} rows are no whole number of groups of {num_generations}")
         rows["question"], rows["completion"] = rows["prompt"].map(_text), rows["completion"].map(_text)

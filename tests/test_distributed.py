@@ -205,12 +205,20 @@ def test_a_node_that_joins_reads_the_parameters_when_the_trainer_is_there(monkey
     assert started[0][started[0].index("--num_processes") + 1] == "4"
 
 
-def test_several_nodes_need_their_addresses(monkeypatch, tmp_path):
-    monkeypatch.setenv("NNODES", "2")
-    monkeypatch.setenv("NODE_RANK", "0")
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(KeyError, match="MASTER_ADDR"):
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"MASTER_ADDR": None, "MASTER_PORT": ""}, "not set: MASTER_ADDR, MASTER_PORT"),
+        ({"NNODES": "two"}, "NNODES: 'two'"),
+        ({"NODE_RANK": "-1"}, "NODE_RANK: '-1'"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT: '99999'"),
+    ],
+)
+def test_several_nodes_need_their_addresses(monkeypatch, tmp_path, changes, told):
+    given = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in (given | changes).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match=f"^NNODES asks for several nodes; {told} "):
         launcher_argv(tmp_path, 2, "ddp")
 
 

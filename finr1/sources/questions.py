@@ -6,8 +6,9 @@
 * FinCorpus: only `fin_exam` holds questions, as plain text.
 * FinPEE is closed. `finpee` reads Chinese questions of one's own in its place: `question` and `answer`; optional are
   `context`, `A`..`H`, `kind` (an answer kind; default number, or choice where there are options) and `split`.
-* Finance-Instruct-500k: `system, user, assistant`, or `messages`, or `prompt` and `completion`. Fin-R1 benchmarks on a
-  stratified tenth of it: where no file states a split, a tenth by hash is `test`.
+* Finance-Instruct-500k: `system, user, assistant`, or `messages`, or `prompt` and `completion`, or ShareGPT's
+  `conversations` of `from` and `value`, beside them perhaps `system`. Fin-R1 benchmarks on a stratified tenth of it:
+  where no file states a split, a tenth by hash is `test`.
 * FinanceQT is Quant-Trading-Instruct.
 
 Open answers are `text` (the judge's case) unless they are one number, which rules can grade.
@@ -25,6 +26,7 @@ from finr1.sources.files import Files, Results, key_of, problem_of, read_each, r
 # 940 for the benchmark, which wants 1,000.
 ANT_TEST_SHARE, ANT_DEV_SHARE, INSTRUCT_TEST_SHARE, SPLIT_SEED = 0.4, 0.1, 0.1, 0
 ANT = data_beside(__file__, "ant_finance.yaml")
+_SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _EXAM = re.compile(r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*分析解释[:：](.*))?", re.DOTALL)
 
 
@@ -97,7 +99,10 @@ def finance_instruct_files(files: Files) -> Results:
 
 def read_finance_instruct(record: dict, file: str) -> Problem:
     """A conversation as a `Problem` whose gold is the last answer."""
-    if "messages" in record or "prompt" in record:
+    if "conversations" in record:
+        chat = [{"role": "system", "content": text_of(record.get("system"))}]
+        chat += [{"role": _SHAREGPT.get(turn["from"]), "content": turn["value"]} for turn in record["conversations"]]
+    elif "messages" in record or "prompt" in record:
         chat = record["messages"] if "messages" in record else [*record["prompt"], *record["completion"]]
     else:
         chat = [{"role": role, "content": text_of(record[role])} for role in ("system", "user", "assistant")]

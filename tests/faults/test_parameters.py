@@ -14,8 +14,9 @@ from recipes import cells
 
 from finr1 import pipeline, synthetic, teacher
 from finr1.__main__ import main
+from finr1.launch import unknown_rewards
 from finr1.models import why_unusable
-from finr1.params import NOTEBOOKS, ParameterError, read_flat_yaml
+from finr1.params import NOTEBOOKS, GRPOParams, ParameterError, read_flat_yaml
 
 KEY = "sk-planted-0123456789"
 LONG = "n" * 300
@@ -168,6 +169,17 @@ def test_a_wrong_argument_is_told_before_any_work(outputs, monkeypatch, capsys, 
     monkeypatch.setattr(pipeline, "execute", lambda *_: pytest.fail("it ran"))
     assert main(["run", *arguments]) == 2
     assert words in capsys.readouterr().err and list(outputs.iterdir()) == []
+
+
+def test_a_reward_that_no_cell_defines_is_told_before_any_work(outputs, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "execute", lambda stage, params: pytest.fail("it began"))
+    wrong = ["--set", "05_grpo.reward_funcs=[format_reward, acuracy_reward]"]
+    assert main(["run", "--preset", "demo", *wrong]) == 2
+    told = capsys.readouterr().err
+    assert "05_grpo: reward_funcs, acuracy_reward: no such function in the cells of the recipe" in told
+    assert "; did you mean accuracy_reward?; format_reward, accuracy_reward, gated_reward" in told
+    names = ["true_steps_reward", "gated_reward", "get_soft_overlong_punishment"]  # the last is imported there
+    assert not unknown_rewards(GRPOParams(**demo_values("05_grpo", reward_funcs=names, reward_weights=[1.0] * 3)))
 
 
 def test_a_change_of_a_stage_that_does_not_run_is_taken(outputs, monkeypatch, capsys):
