@@ -74,11 +74,10 @@ def unknown_rewards(params: Params) -> list[str]:
     """A line for each of `reward_funcs` that the cells of the recipe neither define nor import."""
     if not (wanted := getattr(params, "reward_funcs", None)):
         return []
-    script = symtable.symtable(recipe_script(params.stage, type(params)), SCRIPT, "exec")
-    known = [name.get_name() for name in script.get_symbols() if name.is_assigned() or name.is_imported()]
-    there = ", ".join(name for name in known if name.endswith("_reward"))
+    names = symtable.symtable(recipe_script(params.stage, type(params)), SCRIPT, "exec").get_symbols()
+    known = [name.get_name() for name in names if name.is_assigned() or name.is_imported()]
     told = "no such function in the cells of the recipe"
-    return [f"reward_funcs, {name}: {told}{did_you_mean(name, known)}; {there}" for name in wanted if name not in known]
+    return [f"reward_funcs, {name}: {told}{did_you_mean(name, known)}" for name in wanted if name not in known]
 
 
 def notebook_file(stage: str) -> Path:
@@ -153,11 +152,10 @@ def launcher_argv(stage_dir: Path, num_processes: int, distributed: str) -> list
         return [sys.executable, script]
     config = repository_root() / "params" / "accelerate" / f"{distributed}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    nodes = []
-    if os.environ.get("NNODES", "1") != "1":
-        if wrong := _wrong_nodes():
-            raise RuntimeError(f"NNODES asks for several nodes; {wrong} (docs/distributed.md)")
-        nodes = [f"{option}={os.environ[name]}" for name, option in _NODES.items()]
+    several = os.environ.get("NNODES", "1") != "1"
+    if several and (unset := [name for name in _NODES if not os.environ.get(name)]):
+        raise RuntimeError(f"NNODES asks for several nodes; not set: {', '.join(unset)} (docs/distributed.md)")
+    nodes = [f"{option}={os.environ[name]}" for name, option in _NODES.items()] if several else []
     return [*launcher, "--num_processes", str(num_processes), *nodes, script]
 
 
@@ -174,13 +172,12 @@ def join(stage_dir: Path) -> int:
 
     0 without training when `model/` is there, 1 when no trainer came up, 2 for a wrong folder or environment.
     """
-    wrong = _wrong_nodes()
-    if wrong or stage_dir.name not in ("04_sft", "05_grpo"):
-        told = f"{stage_dir}: join takes a folder 04_sft or 05_grpo, and the variables of docs/distributed.md"
-        print("; ".join(filter(None, [told, wrong])), file=sys.stderr)
+    unset, port = [name for name in _NODES if not os.environ.get(name)], os.environ.get("MASTER_PORT", "")
+    if unset or not port.isdecimal() or int(port) >= 2**16 or stage_dir.name not in ("04_sft", "05_grpo"):
+        wrong = f"{stage_dir}: join takes a folder 04_sft or 05_grpo, and the variables of docs/distributed.md"
+        print(f"{wrong}; not set: {', '.join(unset) or 'none'}; MASTER_PORT: {port!r}", file=sys.stderr)
         return 2
-    port = int(os.environ["MASTER_PORT"])
-    address, ends = (os.environ["MASTER_ADDR"], port), time.monotonic() + 3600 * JOIN_HOURS
+    address, ends = (os.environ["MASTER_ADDR"], int(port)), time.monotonic() + 3600 * JOIN_HOURS
     print(f"waiting for the trainer of {stage_dir.name} at {address[0]}:{port}, {JOIN_HOURS} hours at most", flush=True)
     while time.monotonic() < ends:
         with suppress(OSError), socket.create_connection(address, timeout=1):
@@ -196,17 +193,6 @@ def join(stage_dir: Path) -> int:
     params = STAGES[stage_dir.name].from_yaml(stage_dir / PARAMS_FILE)
     arguments = launcher_argv(stage_dir, params.num_processes, params.distributed)
     return subprocess.run(arguments, cwd=repository_root(), env=environment(params.num_processes)).returncode
-
-
-def _wrong_nodes() -> str:
-    """Which of the variables of several nodes are not set, or no numbers in their range; "" where all are right."""
-    given = {name: os.environ.get(name, "") for name in _NODES}
-    wrong = [name for name, value in given.items() if not value.isdecimal() and name != "MASTER_ADDR"]
-    unset = [name for name, value in given.items() if not value]
-    if given["MASTER_PORT"].isdecimal() and int(given["MASTER_PORT"]) >= 2**16:
-        wrong.append("MASTER_PORT")
-    lines = [f"not set: {', '.join(unset)}"] if unset else []
-    return "; ".join(lines + [f"{name}: {given[name]!r}" for name in wrong if given[name]])
 
 
 def _drop_outdated(run: Run, reads: Sequence[str]) -> None:

@@ -139,8 +139,8 @@ def _begins(name: str, kinds: Iterable[str]) -> str | None:
 def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Write the first records of each source to `folder`; returns what changes, and {source: why it is left out}.
 
-    Where no source to train on can be read, the package's own records and synthetic problems take their place. These
-    stand beside the records also where none of them is of a split that training needs.
+    Where no source to train on can be read, the package's own records and synthetic problems take their place; these
+    also stand beside records that leave the split train or dev empty.
     """
     gone, untested, splits = {}, {}, set()
     for name in sorted({*params.source_names, *params.benchmark_names} - {"synthetic"}):
@@ -162,8 +162,8 @@ def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[
     left = [name for name in params.source_names if name not in gone]
     gone |= {name: reason for name, reason in untested.items() if name in params.benchmark_names}
     if left and (tested := [name for name in params.benchmark_names if name not in gone]):
-        beside = [] if {"train", "dev"} <= splits else ["synthetic"]
-        return {"source_names": [*left, *beside], "benchmark_names": tested, "data_dir": str(folder)}, gone
+        left += [] if {"train", "dev"} <= splits else ["synthetic"]
+        return {"source_names": left, "benchmark_names": tested, "data_dir": str(folder)}, gone
     names = {"source_names": ["synthetic", *SHIPPED], "benchmark_names": SHIPPED, "sampling": "balanced"}
     return names | {"data_dir": "finr1/sources/samples"}, gone
 
@@ -199,9 +199,7 @@ def rehearse(
         swaps = {name: (None, "of another run") for name, at in params.inputs().items() if at.parent != folder}
         if isinstance(params, DataParams):
             new, gone = few_records(params, folder / "records")
-            beside = "synthetic" in set(new.get("source_names", ())) - {*params.source_names}
-            told = "what can be read here" + ", and synthetic problems for splits without records" * beside
-            swaps = {name: (value, told) for name, value in new.items()}
+            swaps = {name: (value, "what can be read here, and that no split is empty") for name, value in new.items()}
             untried |= {f"source {name}": reason for name, reason in gone.items()}
         if model := values.get("model_name_or_path"):
             place = folder / "tiny" / re.sub(r"\W+", "-", model)

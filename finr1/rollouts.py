@@ -34,8 +34,8 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
         try:
             rows = pd.read_parquet(file)
         except (OSError, ValueError) as error:  # pyarrow's errors are of these
-            told = f"{shown(file.absolute())} can't be read ({error}); without the file its step is not shown"
-            raise ValueError(f"{told}{making(stage_dir, force=True)}") from None
+            way = f"without the file its step is not shown{making(stage_dir, force=True)}"
+            raise ValueError(f"{shown(file.absolute())} can't be read ({error}); {way}") from None
         if len(rows) % num_generations:
             raise ValueError(f"{file.name}: {len(rows)} rows are no whole number of groups of {num_generations}")
         rows["question"], rows["completion"] = rows["prompt"].map(_text), rows["completion"].map(_text)

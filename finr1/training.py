@@ -172,13 +172,9 @@ class Guard(TrainerCallback):
             self.refuse(f"{wrong[0]} is {logs[wrong[0]]}" if wrong else self.absurd(state), trained)
 
     def absurd(self, state: TrainerState) -> str | None:
-        """What is absurd about the losses of SFT: one step beyond any spike, or an end far above the start.
-
-        In units of what a uniform guess among all tokens costs: ten of them, and for the mean of the last quarter half
-        of one, which is about what a model loses that forgets all but how frequent each token is.
-        """
+        """What no honest SFT does: a step far beyond any spike; at the end, a model that knows only common tokens."""
         losses = [row["loss"] for row in state.log_history if "loss" in row]
-        now, guess = losses[-1], math.log(len(self.trainer.processing_class))
+        now, guess = losses[-1], math.log(len(self.trainer.processing_class))  # what a uniform guess costs, in nats
         end = fmean(losses[-max(1, len(losses) // 4) :]) if state.global_step == state.max_steps else 0.0
         if isinstance(self.params, SFTParams) and (now > losses[0] + 10 * guess or end > losses[0] + guess / 2):
             return f"the loss went from {losses[0]:.3g} to {end or now:.3g} nats a token"

@@ -35,10 +35,9 @@ _MOST_TOKENS = 10**8  # of one request; a server that counts more lies
 class EndpointBackend(Backend):
     """Chat completions of `model` at `base_url`, `concurrency` requests at a time.
 
-    Several addresses with commas between them are replicas of one model, which share the requests; one that is gone is
-    left out with a warning. Stored answers belong to the first. The key comes from the environment variable
-    `api_key_env` (for the default name, OPENAI_API_KEY stands in) and is kept nowhere; servers on this machine need
-    none. Raises `ValueError` for a missing or unusable key or URL.
+    Addresses with commas between them are replicas: they share the requests, and one that is gone is left out. Stored
+    answers belong to the first. The key comes from the environment variable `api_key_env` (for the default name,
+    OPENAI_API_KEY stands in) and is kept nowhere; servers on this machine need none. `ValueError`: no key or a bad URL.
     """
 
     base_url: str
@@ -85,7 +84,7 @@ class EndpointBackend(Backend):
         # Leaving the block early, by an exception or because the caller closes us, cancels what is under way.
         with start_blocking_portal() as portal, ExitStack() as stack:
             clients = [(url, portal.wrap_async_context_manager(self._client(url))) for url in self.urls]
-            busy = Counter({(url, stack.enter_context(client)): 0 for url, client in clients})
+            busy = Counter({(url, stack.enter_context(client)): 0 for url, client in clients})  # requests under way
             while True:
                 if not stop():
                     for job in islice(todo, self.concurrency - len(under_way)):
@@ -125,10 +124,7 @@ class EndpointBackend(Backend):
         return client
 
     async def _ask(self, busy: Counter[tuple[str, Any]], job: Job, sampling: SamplingParams) -> Completion:
-        """The answer, or the reason why there is none, of the replica with the fewest requests under way.
-
-        `busy` counts these by replica, an address and its client; one that is gone is taken out, but not the last.
-        """
+        """The answer of the least busy replica, or the reason why there is none; one that is gone is taken out."""
         url, client = replica = min(busy, key=busy.get)
         busy[replica] += 1
         alone = len(busy) == 1

@@ -119,6 +119,11 @@ class DataParams(Params, stage="01_data"):
     code_problems: CountOrNone  # besides num_train
     decontaminate_ngram: Count
     max_context_chars: Count | None
+    engine: Literal["local", "ray"]
+
+    def missing(self) -> Wrong:
+        if self.engine == "ray" and importlib.util.find_spec("ray") is None:
+            yield "engine", '`pip install "ray[data]"`, or local, would work'
 
     @field_validator("source_names", "benchmark_names")
     @classmethod

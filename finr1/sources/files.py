@@ -254,10 +254,7 @@ def unpacked(record: Any) -> Any:
 
 
 def split_in_name(name: str) -> str | None:
-    """The split that a file's name states, else the nearest folder above it that does; also of a column's value.
-
-    `train_turn.json` -> "train", `sent_valid.csv` and `validation/0.csv` -> "dev".
-    """
+    """The split that a file's name, else its nearest folder with one, or a column states: `valid/0.csv` -> "dev"."""
     words = "train|training|dev|development|val|valid|validation|test|testing"
     found = (re.search(rf"(?<![a-z])({words})(?![a-z])", part) for part in reversed(name.lower().split("/")))
     stated = next(filter(None, found), None)

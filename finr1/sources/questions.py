@@ -26,7 +26,7 @@ from finr1.sources.files import Files, Results, key_of, problem_of, read_each, r
 # 940 for the benchmark, which wants 1,000.
 ANT_TEST_SHARE, ANT_DEV_SHARE, INSTRUCT_TEST_SHARE, SPLIT_SEED = 0.4, 0.1, 0.1, 0
 ANT = data_beside(__file__, "ant_finance.yaml")
-_SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_SHAREGPT = {"human": "user", "gpt": "assistant"}
 _EXAM = re.compile(r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*分析解释[:：](.*))?", re.DOTALL)
 
 
@@ -100,14 +100,14 @@ def finance_instruct_files(files: Files) -> Results:
 def read_finance_instruct(record: dict, file: str) -> Problem:
     """A conversation as a `Problem` whose gold is the last answer."""
     if "conversations" in record:
-        chat = [{"role": "system", "content": text_of(record.get("system"))}]
-        chat += [{"role": _SHAREGPT.get(turn["from"]), "content": turn["value"]} for turn in record["conversations"]]
+        turns = [{"from": "system", "value": record.get("system") or ""}, *record["conversations"]]
+        chat = [{"role": _SHAREGPT.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in turns]
     elif "messages" in record or "prompt" in record:
         chat = record["messages"] if "messages" in record else [*record["prompt"], *record["completion"]]
     else:
         chat = [{"role": role, "content": text_of(record[role])} for role in ("system", "user", "assistant")]
     chat = [{"role": turn["role"], "content": _content(turn["content"])} for turn in chat]
-    system = "\n".join(turn["content"] for turn in chat if turn["role"] == "system")
+    system = "\n".join(turn["content"] for turn in chat if turn["role"] == "system" and turn["content"])
     turns = [turn for turn in chat if turn["role"] != "system"]
     in_turn = [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
     require({"no question and answer in turn": turns and in_turn})
