@@ -76,7 +76,7 @@ def full_marks(asked: Problem, number: int) -> bool:
     return rules_judge()["score_reasoning"](trace).total == 7
 
 
-def engine_of(name: str) -> curation.Engine:
+def engine_of(name: str) -> SimpleNamespace:
     """What notebook 01 makes of this value of its parameter `engine`."""
     cells = {cell.id: cell.source for cell in nbformat.read(notebook_file("01_data"), 4).cells}
     if name == "ray":

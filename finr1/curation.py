@@ -7,7 +7,8 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,18 +28,14 @@ MAX_HELD_OUT = 3  # an n-gram in more held-out groups than this is a phrase of t
 MAX_TRAIN = 20  # ... and so is one in more training groups than this
 
 
-class Engine(NamedTuple):
-    """Who runs the steps of curation, with the same rows: `LOCAL` this process; notebook 01 has one for Ray Data."""
-
-    batches: Callable[..., pd.DataFrame]  # (function, items, size): rows of `function` of so many items, in their order
-    groups: Callable[..., pd.DataFrame]  # (function, rows, key): ... of rows, all with one value of `key` together
-
-
-def _batches(function: Callable[[Sequence], pd.DataFrame], items: Sequence, size: int | None = None) -> pd.DataFrame:
-    return pd.concat([function(items[at : at + (size or BATCH)]) for at in range(0, len(items) or 1, size or BATCH)])
-
-
-LOCAL = Engine(_batches, lambda function, rows, key: function(rows))
+# Who runs the steps: `batches(function, items, size)` gives the rows of `function` of so many items each, in order, and
+# `groups(function, rows, key)` those of rows of which all with one key are together. Notebook 01 has one for Ray Data.
+LOCAL = SimpleNamespace(
+    batches=lambda function, items, size=None: pd.concat(
+        [function(items[at : at + (size or BATCH)]) for at in range(0, len(items) or 1, size or BATCH)]
+    ),
+    groups=lambda function, rows, key: function(rows),
+)
 
 
 def tokens(text: str) -> list[str]:
@@ -51,7 +48,7 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"[\u4e00-\u9fff]|[-−+*/×÷<>=](?=\s?[$¥€]?\d)|[^\W_\u4e00-\u9fff]+(?:[.,]\d+)*", text)
 
 
-def drop_duplicates(problems: Sequence[Problem], engine: Engine = LOCAL) -> tuple[list[Problem], dict[str, int]]:
+def drop_duplicates(problems: Sequence[Problem], engine: Any = LOCAL) -> tuple[list[Problem], dict[str, int]]:
     """`problems` without repetitions, the first of each kept, and how many were dropped for which reason.
 
     Exact: the same tokens in context, earlier questions, question and options. Near: the same numbers, and at least
@@ -96,16 +93,15 @@ def _triples(parts: list[list[str]]) -> list[set[str]]:
     ]
 
 
-def _near_duplicates(problems: Sequence[Problem], prints: pd.DataFrame, engine: Engine) -> set[int]:
+def _near_duplicates(problems: Sequence[Problem], prints: pd.DataFrame, engine: Any) -> set[int]:
     """Places of the problems that nearly repeat an earlier one that stays.
 
     Pairs are proposed by equal numbers and one equal band of the MinHash (Broder 1997), and decided by word overlap.
     rensa's `RMinHashLSH` knows nothing of numbers: it would compare all instances of a template with each other.
     """
-    keys = []
-    for start in range(0, NUM_PERM, BAND):
-        band = prints[[*range(start, start + BAND), "numbers"]].assign(band=start)
-        keys.append(prints[["place"]].assign(key=pd.util.hash_pandas_object(band, index=False)))
+    starts = range(0, NUM_PERM, BAND)
+    bands = [prints[[*range(start, start + BAND), "numbers"]].assign(band=start) for start in starts]
+    keys = [prints[["place"]].assign(key=pd.util.hash_pandas_object(band, index=False)) for band in bands]
     pairs = sorted({*engine.groups(_pairs, pd.concat(keys), "key").itertuples(index=False, name=None)})
 
     def compare(pairs: Sequence[tuple[Problem, Problem]]) -> pd.DataFrame:
@@ -128,7 +124,7 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def decontaminate(
-    train: Sequence[Problem], held_out: Sequence[Problem], ngram: int = NGRAM, engine: Engine = LOCAL
+    train: Sequence[Problem], held_out: Sequence[Problem], ngram: int = NGRAM, engine: Any = LOCAL
 ) -> tuple[list[Problem], list[dict[str, str]]]:
     """`train` without the problems that share `ngram` words in a row (`NGRAM_ZH` characters) with a held-out one.
 
