@@ -99,9 +99,9 @@ def _near_duplicates(problems: Sequence[Problem], prints: pd.DataFrame, engine: 
     Pairs are proposed by equal numbers and one equal band of the MinHash (Broder 1997), and decided by word overlap.
     rensa's `RMinHashLSH` knows nothing of numbers: it would compare all instances of a template with each other.
     """
-    starts = range(0, NUM_PERM, BAND)
-    bands = [prints[[*range(start, start + BAND), "numbers"]].assign(band=start) for start in starts]
-    keys = [prints[["place"]].assign(key=pd.util.hash_pandas_object(band, index=False)) for band in bands]
+    starts = range(0, NUM_PERM, BAND)  # generators: the bands of a million problems take half a gibibyte
+    bands = (prints[[*range(start, start + BAND), "numbers"]].assign(band=start) for start in starts)
+    keys = (prints[["place"]].assign(key=pd.util.hash_pandas_object(band, index=False)) for band in bands)
     pairs = sorted({*engine.groups(_pairs, pd.concat(keys), "key").itertuples(index=False, name=None)})
 
     def compare(pairs: Sequence[tuple[Problem, Problem]]) -> pd.DataFrame:
