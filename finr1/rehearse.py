@@ -199,7 +199,7 @@ def rehearse(
         swaps = {name: (None, "of another run") for name, at in params.inputs().items() if at.parent != folder}
         if isinstance(params, DataParams):
             new, gone = few_records(params, folder / "records")
-            swaps = {name: (value, "what can be read here, and that no split is empty") for name, value in new.items()}
+            swaps = {name: (value, "what is here; synthetic problems fill empty splits") for name, value in new.items()}
             untried |= {f"source {name}": reason for name, reason in gone.items()}
         if model := values.get("model_name_or_path"):
             place = folder / "tiny" / re.sub(r"\W+", "-", model)
