@@ -1,10 +1,12 @@
 """Does curation stay linear in time and below 4 GiB for a million problems?
 
-    python benchmarks/curation.py [--sizes 10000 100000 1000000]
+    python benchmarks/curation.py [--sizes 10000 100000 1000000] [--engines local ray]
 
 Synthetic questions (numbers and words drawn at random, one in fifty a near or exact repetition, one in a thousand a
 leak of the held-out set) go through the schema, `drop_duplicates`, `decontaminate` and the rules judge. Each size runs
 in a process of its own; printed are seconds by step, what was dropped, wall time and the peak memory of that process.
+`ray` runs both steps as notebook 01 does with `engine = "ray"`, on two workers of this machine (`pip install
+"ray[data]"`); its `start s` and the memory of its workers come on top.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import resource
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import nbformat
 
@@ -73,13 +76,29 @@ def full_marks(asked: Problem, number: int) -> bool:
     return rules_judge()["score_reasoning"](trace).total == 7
 
 
-def run(size: int) -> dict[str, object]:
+def engine_of(name: str) -> SimpleNamespace:
+    """What notebook 01 makes of this value of its parameter `engine`."""
+    cells = {cell.id: cell.source for cell in nbformat.read(notebook_file("01_data"), 4).cells}
+    if name == "ray":
+        import ray
+
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    names = {"params": SimpleNamespace(engine=name)}
+    for cell in ("cell-01", "engine"):
+        exec(cells[cell], names)
+    return names["workers"]
+
+
+def run(size: int, engine: str) -> dict[str, object]:
+    started = time.monotonic()
+    workers = engine_of(engine)
     marks = [time.monotonic()]
     problems = [problem(number) for number in range(size)]
     marks.append(time.monotonic())
-    problems, dropped = curation.drop_duplicates(problems)
+    problems, dropped = curation.drop_duplicates(problems, workers)
     marks.append(time.monotonic())
-    problems, matches = curation.decontaminate(problems, [problem(number, "test") for number in range(HELD_OUT)])
+    held_out = [problem(number, "test") for number in range(HELD_OUT)]
+    problems, matches = curation.decontaminate(problems, held_out, engine=workers)
     marks.append(time.monotonic())
     full = sum(full_marks(asked, number) for number, asked in enumerate(problems))
     marks.append(time.monotonic())
@@ -89,6 +108,8 @@ def run(size: int) -> dict[str, object]:
     dropped = {**dropped, "leaks": len(matches), "7 of 7": full}
     return {
         "problems": size,
+        "engine": engine,
+        "start s": round(marks[0] - started, 1),
         **seconds,
         **dropped,
         "wall s": round(marks[-1] - marks[0], 1),
@@ -99,13 +120,15 @@ def run(size: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--engines", nargs="+", default=["local"], choices=["local", "ray"])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(run(options.one)))
+        print(json.dumps(run(options.one, options.engines[0])))
         return
     for size in options.sizes:
-        subprocess.run([sys.executable, __file__, "--one", str(size)], check=True)
+        for engine in options.engines:
+            subprocess.run([sys.executable, __file__, "--one", str(size), "--engines", engine], check=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,16 @@ MAX_HELD_OUT = 3  # an n-gram in more held-out groups than this is a phrase of t
 MAX_TRAIN = 20  # ... and so is one in more training groups than this
 
 
+# Who runs the steps: `batches(function, items, size)` gives the rows of `function` of so many items each, in order, and
+# `groups(function, rows, key)` those of rows of which all with one key are together. Notebook 01 has one for Ray Data.
+LOCAL = SimpleNamespace(
+    batches=lambda function, items, size=None: pd.concat(
+        [function(items[at : at + (size or BATCH)]) for at in range(0, len(items) or 1, size or BATCH)]
+    ),
+    groups=lambda function, rows, key: function(rows),
+)
+
+
 def tokens(text: str) -> list[str]:
     """Words and numbers of `text` after NFKC, lower case, without links; every Chinese character is one token.
 
@@ -36,7 +48,7 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"[\u4e00-\u9fff]|[-−+*/×÷<>=](?=\s?[$¥€]?\d)|[^\W_\u4e00-\u9fff]+(?:[.,]\d+)*", text)
 
 
-def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[str, int]]:
+def drop_duplicates(problems: Sequence[Problem], engine: Any = LOCAL) -> tuple[list[Problem], dict[str, int]]:
     """`problems` without repetitions, and how many were dropped for which reason. The first of several copies stays.
 
     Exact: context, earlier questions, question and options have the same tokens. Near: the numbers are the same, and
@@ -45,10 +57,10 @@ def drop_duplicates(problems: Sequence[Problem]) -> tuple[list[Problem], dict[st
     """
     if not problems:
         return [], {"exact duplicate": 0, "near duplicate": 0}
-    prints = pd.concat([fingerprints(problems[start : start + BATCH]) for start in range(0, len(problems), BATCH)])
-    unique = prints.set_index(np.arange(len(problems))).drop_duplicates("exact")
-    near = _near_duplicates(problems, unique)
-    kept = [problems[place] for place in unique.index if place not in near]
+    prints = engine.batches(fingerprints, problems).assign(place=range(len(problems)))
+    unique = prints.drop_duplicates("exact")
+    near = _near_duplicates(problems, unique, engine)
+    kept = [problems[place] for place in unique["place"] if place not in near]
     return kept, {"exact duplicate": len(problems) - len(unique), "near duplicate": len(near)}
 
 
@@ -81,34 +93,38 @@ def _triples(parts: list[list[str]]) -> list[set[str]]:
     ]
 
 
-def _near_duplicates(problems: Sequence[Problem], prints: pd.DataFrame) -> set[int]:
-    """Places (the index of `prints`) of the problems that nearly repeat an earlier one that stays.
+def _near_duplicates(problems: Sequence[Problem], prints: pd.DataFrame, engine: Any) -> set[int]:
+    """Places of the problems that nearly repeat an earlier one that stays.
 
     Two problems are compared when their numbers and one band of their MinHash (Broder 1997) are equal; the shared words
     decide. rensa's `RMinHashLSH` ignores numbers: it would compare all instances of a template with each other.
     """
-    candidates: dict[int, set[int]] = defaultdict(set)
-    for start in range(0, NUM_PERM, BAND):
-        key = [*range(start, start + BAND), "numbers"]
-        rows = prints.loc[prints.duplicated(key, keep=False), key].reset_index(names="place")
-        for _, places in rows.groupby(key)["place"]:
-            bucket = places.tolist()
-            for position, here in enumerate(bucket[1:], 1):
-                candidates[here].update(bucket[: min(position, MOST_COMPARED)])
+    starts = range(0, NUM_PERM, BAND)  # generators: the bands of a million problems take half a gibibyte
+    bands = (prints[[*range(start, start + BAND), "numbers"]].assign(band=start) for start in starts)
+    keys = (prints[["place"]].assign(key=pd.util.hash_pandas_object(band, index=False)) for band in bands)
+    pairs = sorted({*engine.groups(_pairs, pd.concat(keys), "key").itertuples(index=False, name=None)})
 
-    def similar(here: int, there: int) -> bool:
-        first, second = (_triples(_words(problems[place])) for place in (here, there))
-        return all(len(a & b) >= MIN_SIMILARITY * len(a | b) for a, b in zip(first, second, strict=True))
+    def compare(pairs: Sequence[tuple[Problem, Problem]]) -> pd.DataFrame:
+        both = [zip(*(_triples(_words(problem)) for problem in pair), strict=True) for pair in pairs]
+        return pd.DataFrame({"same": [all(len(a & b) >= MIN_SIMILARITY * len(a | b) for a, b in p) for p in both]})
 
+    compared = engine.batches(compare, [(problems[here], problems[there]) for here, there in pairs])
     repeated: set[int] = set()
-    for here in sorted(candidates):
-        if any(similar(here, there) for there in sorted(candidates[here] - repeated)):
-            repeated.add(here)
+    for (here, there), same in zip(pairs, compared["same"], strict=True):
+        repeated |= {here} if same and there not in repeated else set()
     return repeated
 
 
+def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of a place and an earlier one with the same key, which is one of the first `MOST_COMPARED` with it."""
+    rows = rows[rows.duplicated("key", keep=False)].sort_values("place")
+    buckets = [places.tolist() for _, places in rows.groupby("key")["place"]]
+    pairs = [(p, q) for bucket in buckets for n, p in enumerate(bucket) for q in bucket[: min(n, MOST_COMPARED)]]
+    return pd.DataFrame(pairs, columns=["here", "there"], dtype="int64")
+
+
 def decontaminate(
-    train: Sequence[Problem], held_out: Sequence[Problem], ngram: int = NGRAM
+    train: Sequence[Problem], held_out: Sequence[Problem], ngram: int = NGRAM, engine: Any = LOCAL
 ) -> tuple[list[Problem], list[dict[str, str]]]:
     """`train` without the problems that share `ngram` words in a row (`NGRAM_ZH` characters) with a held-out one.
 
@@ -116,32 +132,36 @@ def decontaminate(
     context are compared separately. For `SHARED_PAGES` only the question is, since reports of one company repeat
     themselves. A shorter text counts as a whole, unless it means nothing without its page ("and in 2008?").
     """
-    where: dict[tuple, dict[str, str]] = defaultdict(dict)  # n-gram -> held-out group -> id
+    where: dict[str, dict[str, str]] = defaultdict(dict)  # n-gram -> held-out group -> id
     for problem in held_out:
         for gram in _ngrams(problem, ngram):
             where[gram].setdefault(problem.group, problem.id)
     leaks = {gram: next(iter(groups.values())) for gram, groups in where.items() if len(groups) <= MAX_HELD_OUT}
-    shared = [[gram for gram in _ngrams(problem, ngram) if gram in leaks] for problem in train]
+
+    def find(problems: Sequence[Problem]) -> pd.DataFrame:
+        return pd.DataFrame({"grams": [[gram for gram in _ngrams(p, ngram) if gram in leaks] for p in problems]})
+
+    shared = engine.batches(find, train)["grams"]
     held = {(gram, problem.group) for problem, grams in zip(train, shared, strict=True) for gram in grams}
     in_train = Counter(gram for gram, _ in held)  # n-gram -> number of training groups that have it
     kept, matches = [], []
     for problem, grams in zip(train, shared, strict=True):
         if gram := next((gram for gram in grams if in_train[gram] <= MAX_TRAIN), None):
-            text = ("" if problem.language == "zh" else " ").join(gram)
+            text = gram.replace("\x1f", "" if problem.language == "zh" else " ")
             matches.append({"train_id": problem.id, "held_out_id": leaks[gram], "ngram": text})
         else:
             kept.append(problem)
     return kept, matches
 
 
-def _ngrams(problem: Problem, ngram: int) -> list[tuple[str, ...]]:
+def _ngrams(problem: Problem, ngram: int) -> list[str]:
     size = NGRAM_ZH if problem.language == "zh" else ngram
     rests_on_page = problem.source in SHARED_PAGES
-    grams: list[tuple[str, ...]] = []
+    grams: list[str] = []
     for text in [problem.question] if rests_on_page else [problem.context, problem.question]:
         words = tokens(text)
         if len(words) >= size or words and not rests_on_page:
-            grams += [tuple(words[i : i + size]) for i in range(max(1, len(words) - size + 1))]
+            grams += ["\x1f".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))]
     return grams
 
 
@@ -188,7 +208,6 @@ def rl_rows(problems: Iterable[Problem]) -> list[dict[str, object]]:
     for problem in problems:
         against = problem.graded_against
         row = {"id": problem.id, "prompt": messages(problem), "solution": against.pop("gold")} | against
-        for name in ("choices", "labels"):
-            row[name] = json.dumps(row[name], ensure_ascii=False) if row[name] else ""
+        row |= {name: json.dumps(row[name], ensure_ascii=False) if row[name] else "" for name in ("choices", "labels")}
         rows.append(row | {name: getattr(problem, name) for name in ("family", "level", "language", "capability")})
     return rows

@@ -16,6 +16,7 @@ import re
 import signal
 import socket
 import subprocess
+import symtable
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from finr1.child import LAUNCHED, LOADED_FILE, first_gpu
 from finr1.manifest import changed_files, file_sha256, making, read_object, remove
-from finr1.params import STAGES, Params
+from finr1.params import STAGES, Params, did_you_mean
 from finr1.paths import MessageAlone, Stopped, repository_root, shown
 from finr1.progress import EARLY_FILE, METRICS_FILE, follow, newest_whole, read_metrics, stopped
 
@@ -68,6 +69,16 @@ def recipe_script(stage: str, params_class: type[Params], namespace: Mapping[str
 
     child_main(make_trainer, {name})"""
     return "\n\n\n".join([about, *recipe, main]) + "\n"
+
+
+def unknown_rewards(params: Params) -> list[str]:
+    """A line for each of `reward_funcs` that the cells of the recipe neither define nor import."""
+    if not (wanted := getattr(params, "reward_funcs", None)):
+        return []
+    names = symtable.symtable(recipe_script(params.stage, type(params)), SCRIPT, "exec").get_symbols()
+    known = [name.get_name() for name in names if name.is_assigned() or name.is_imported()]
+    told = "no such function in the cells of the recipe"
+    return [f"reward_funcs, {name}: {told}{did_you_mean(name, known)}" for name in wanted if name not in known]
 
 
 def notebook_file(stage: str) -> Path:
@@ -145,6 +156,8 @@ def launcher_argv(stage_dir: Path, num_processes: int, distributed: str) -> list
     config = repository_root() / "params" / "accelerate" / f"{distributed}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     several = os.environ.get("NNODES", "1") != "1"
+    if several and (unset := [name for name in _NODES if not os.environ.get(name)]):
+        raise RuntimeError(f"NNODES asks for several nodes; not set: {', '.join(unset)} (docs/distributed.md)")
     nodes = [f"{option}={os.environ[name]}" for name, option in _NODES.items()] if several else []
     return [*launcher, "--num_processes", str(num_processes), *nodes, script]
 

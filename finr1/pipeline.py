@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from finr1 import manifest
-from finr1.launch import clean_lines
+from finr1.launch import clean_lines, unknown_rewards
 from finr1.params import STAGES, ParameterError, Params, TrainingParams, read_flat_yaml
 from finr1.params.base import did_you_mean, quoted
 from finr1.paths import MessageAlone, naming, outputs_root, preset_names, remedy, repository_root, shown
@@ -162,7 +162,7 @@ def _check_requirements(plan: Sequence[Params], forced: Collection[str], replace
         follows = any(may_run.get(folder, False) for folder in params.inputs().values())
         runs = params.stage in forced or follows or why_run(params) is not None
         may_run[stage_folder(params)] = runs
-        lines = params.requirements() if runs else []
+        lines = [*params.requirements(), *unknown_rewards(params)] if runs else []
         if runs and params.stage not in forced:  # by its inputs it may change later: then its kernel refuses
             lines += refusal(params, replaced or not isinstance(params, TrainingParams))
         lines += [line for folder, line in missing_inputs(params).items() if folder not in may_run]

@@ -139,9 +139,10 @@ def _begins(name: str, kinds: Iterable[str]) -> str | None:
 def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Write the first records of each source to `folder`; returns what changes, and {source: why it is left out}.
 
-    Where no source to train on can be read, the package's own records and synthetic problems take their place.
+    Where no source to train on can be read, the package's own records and synthetic problems take their place; these
+    also stand beside records that leave the split train or dev empty.
     """
-    gone, untested = {}, {}
+    gone, untested, splits = {}, {}, set()
     for name in sorted({*params.source_names, *params.benchmark_names} - {"synthetic"}):
         source = sources.SOURCES[name]
         place = source.folder_in(resolve(params.data_dir)) if params.data_dir else cache_dir() / "sources" / name
@@ -154,11 +155,14 @@ def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[
             rows = [row for row in records[: max(4, RECORDS // len(content))] if not isinstance(row, Broken)]
             write_jsonl(folder / name / f"{file}.jsonl", rows)
         held_out = {"test"} | ({"dev"} if name == "convfinqa" else set())  # as notebook 01 has it
-        if held_out.isdisjoint(problem.split for problem in sources.load_source(name, folder).problems):
+        found = {problem.split for problem in sources.load_source(name, folder).problems}
+        splits |= found - held_out - ({"train"} if name not in params.source_names else set())
+        if held_out.isdisjoint(found):
             untested[name] = "no test item among its first records"
     left = [name for name in params.source_names if name not in gone]
     gone |= {name: reason for name, reason in untested.items() if name in params.benchmark_names}
     if left and (tested := [name for name in params.benchmark_names if name not in gone]):
+        left += [] if {"train", "dev"} <= splits else ["synthetic"]
         return {"source_names": left, "benchmark_names": tested, "data_dir": str(folder)}, gone
     names = {"source_names": ["synthetic", *SHIPPED], "benchmark_names": SHIPPED, "sampling": "balanced"}
     return names | {"data_dir": "finr1/sources/samples"}, gone
@@ -195,7 +199,7 @@ def rehearse(
         swaps = {name: (None, "of another run") for name, at in params.inputs().items() if at.parent != folder}
         if isinstance(params, DataParams):
             new, gone = few_records(params, folder / "records")
-            swaps = {name: (value, "what can be read here") for name, value in new.items()}
+            swaps = {name: (value, "what is here; synthetic problems fill empty splits") for name, value in new.items()}
             untried |= {f"source {name}": reason for name, reason in gone.items()}
         if model := values.get("model_name_or_path"):
             place = folder / "tiny" / re.sub(r"\W+", "-", model)

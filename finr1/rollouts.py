@@ -14,7 +14,9 @@ from IPython.display import HTML, display
 
 from finr1 import grading
 from finr1.evaluation import paired_bootstrap
+from finr1.manifest import making
 from finr1.params import read_flat_yaml
+from finr1.paths import shown
 from finr1.plotting.tables import template
 from finr1.records import read_jsonl
 
@@ -33,7 +35,11 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
     weights = dict(zip(values.get("reward_funcs", ()), values.get("reward_weights", ()), strict=True))
     files = []
     for file in sorted((stage_dir / "completions").glob("*.parquet")):
-        rows = pd.read_parquet(file)
+        try:
+            rows = pd.read_parquet(file)
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these
+            way = f"without the file its step is not shown{making(stage_dir, force=True)}"
+            raise ValueError(f"{shown(file.absolute())} can't be read ({error}); {way}") from None
         if len(rows) % num_generations:
             raise ValueError(f"{file.name}: {len(rows)} rows are no whole number of groups of {num_generations}")
         rows["question"], rows["completion"] = rows["prompt"].map(_text), rows["completion"].map(_text)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -19,7 +20,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
-from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.integrations import unset_hf_deepspeed_config
 from trl import SFTConfig
 
@@ -159,7 +160,7 @@ def check_processes(trainer: Trainer, num_processes: int, distributed: str) -> N
 
 
 class Guard(TrainerCallback):
-    """Ends a training at a loss, gradient or weight that is not finite; marks each checkpoint as whole."""
+    """Ends a training at a loss, gradient or weight that is absurd or not finite; marks each checkpoint as whole."""
 
     def __init__(self, trainer: Trainer, params: SFTParams | GRPOParams):
         self.trainer, self.params = trainer, params
@@ -168,7 +169,15 @@ class Guard(TrainerCallback):
         if "loss" in logs:  # else it is the summary at the end, or a look
             wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))]
             trained = (pair for pair in model.named_parameters() if pair[1].requires_grad)
-            self.refuse(f"{wrong[0]} is {logs[wrong[0]]}" if wrong else None, trained)
+            self.refuse(f"{wrong[0]} is {logs[wrong[0]]}" if wrong else self.absurd(state), trained)
+
+    def absurd(self, state: TrainerState) -> str | None:
+        """What no honest SFT does: a step far beyond any spike; at the end, a model that knows only common tokens."""
+        losses = [row["loss"] for row in state.log_history if "loss" in row]
+        now, guess = losses[-1], math.log(len(self.trainer.processing_class))  # what a uniform guess costs, in nats
+        end = fmean(losses[-max(1, len(losses) // 4) :]) if state.global_step == state.max_steps else 0.0
+        if isinstance(self.params, SFTParams) and (now > losses[0] + 10 * guess or end > losses[0] + guess / 2):
+            return f"the loss went from {losses[0]:.3g} to {end or now:.3g} nats a token"
 
     def on_save(self, args, state, control, **kwargs):
         self.trainer.accelerator.wait_for_everyone()  # each process has written files of its own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,25 @@ LONGEST = (
     "test_sources",
     "test_pipeline",
 )
+
+
+_FAULTS: dict[str, Counter] = {}  # part of tests/faults -> outcomes
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count outcomes for the summary. Not in tests/faults/conftest.py: xdist's main process does not load that one."""
+    folder, _, module = report.nodeid.partition("::")[0].rpartition("/")
+    if folder.endswith("tests/faults") and (report.when == "call" or not report.passed):
+        part = module.removeprefix("test_").removesuffix(".py")
+        _FAULTS.setdefault(part, Counter())[report.outcome] += 1
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if _FAULTS:
+        terminalreporter.section("faults")
+    for part, counts in sorted(_FAULTS.items()):
+        total = sum(counts.values())
+        terminalreporter.line(f"{part:12} {counts['passed']:4} of {total} passed, {counts['skipped']} skipped")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

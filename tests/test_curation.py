@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+from conftest import ROOT, demo_values
 from recipes import cells
 
+from finr1 import pipeline
 from finr1.curation import (
     decontaminate,
     drop_duplicates,
-    fingerprints,
     rl_rows,
     sft_rows,
     tokens,
 )
 from finr1.grading import has_format
+from finr1.params import DataParams
 from finr1.records import Problem, Trace, Turn, hash_share, render_completion
 from finr1.sources import SOURCES, load_source
 from finr1.synthetic import generate_problems
@@ -215,25 +222,76 @@ def test_batches_change_nothing(monkeypatch):
     assert drop_duplicates(problems) == whole
 
 
-def test_fingerprints_run_unchanged_on_ray():
-    """Curation's per-record function on a distributed engine: a local Ray of two workers, the same values."""
+# ---------------------------------------------------------------------------
+# Ray Data
+
+
+@pytest.fixture(scope="module")
+def on_ray():
+    """What notebook 01 defines for Ray, with two workers of this machine."""
     ray = pytest.importorskip("ray", reason="the optional extra `ray` is not installed")
-    problems = generate_problems(40, "train", seed=1)
-
-    def on_ray(batch):
-        rows = fingerprints([Problem.model_validate_json(text) for text in batch["problem"]])
-        return batch.assign(exact=rows["exact"].to_numpy(), numbers=rows["numbers"].to_numpy())
-
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        rows = ray.data.from_items([{"problem": p.model_dump_json()} for p in problems], override_num_blocks=2)
-        result = rows.map_batches(on_ray, batch_format="pandas", concurrency=2).take_all()
-    finally:
-        ray.shutdown()
-    here = fingerprints(problems)
-    assert sorted((row["exact"], row["numbers"]) for row in result) == sorted(
-        zip(here["exact"], here["numbers"], strict=True)
-    )
+    params = SimpleNamespace(engine="ray", data_dir="finr1/sources/samples")
+    yield SimpleNamespace(**cells("01_data", "engine", params=params))
+    ray.shutdown()
+
+
+def repetitive() -> list[Problem]:
+    """The shipped records and synthetic problems, with exact and near repetitions, and leaks."""
+    names = [name for name in SOURCES if (ROOT / "finr1" / "sources" / "samples" / name).is_dir()]
+    made = [p for name in names for p in load_source(name, ROOT / "finr1" / "sources" / "samples").problems]
+    made += generate_problems(150, "train", seed=3)
+    made += [p.model_copy(update={"id": f"{p.id}/twin", "question": f"{p.question} Thanks"}) for p in made[::5]]
+    made += [p.model_copy(update={"id": f"{p.id}/same"}) for p in made[::7]]
+    tested = [p for p in made if p.split == "test"][:9]
+    leak = {"source": "toy", "context": "", "split": "train"}
+    return made + [p.model_copy(update=leak | {"id": f"{p.id}/leak"}) for p in tested]
+
+
+def test_ray_gives_the_rows_and_counts_of_one_process(on_ray, monkeypatch):
+    monkeypatch.setattr("finr1.curation.BATCH", 100)  # several tasks of each step
+    problems = repetitive()
+    unique, dropped = drop_duplicates(problems)
+    assert drop_duplicates(problems, on_ray.workers) == (unique, dropped) and min(dropped.values()) > 20
+    train, held_out = ([p for p in unique if (p.split == "train") is wanted] for wanted in (True, False))
+    kept, matches = decontaminate(train, held_out)
+    assert decontaminate(train, held_out, engine=on_ray.workers) == (kept, matches) and matches
+    assert drop_duplicates([], on_ray.workers)[0] == [] == decontaminate([], held_out, engine=on_ray.workers)[0]
+    [loaded] = on_ray.workers.batches(on_ray.read, ["tfns"], 1)["loaded"]
+    assert loaded == load_source("tfns", ROOT / "finr1" / "sources" / "samples")
+    rows = pd.DataFrame([(p.group, p.split) for p in problems], columns=["group", "split"])
+    counted = on_ray.workers.groups(on_ray.splits_of, rows, "group").sort_values("group", ignore_index=True)
+    assert counted.values.tolist() == on_ray.splits_of(rows).values.tolist() and counted["split"].max() > 1
+
+
+def test_a_worker_of_ray_that_is_killed_costs_nothing(on_ray, tmp_path):
+    def dies_once(items):
+        with suppress(FileExistsError):
+            (tmp_path / str(items[0])).touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pd.DataFrame({"square": [item**2 for item in items]})
+
+    made = on_ray.workers.batches(dies_once, list(range(40)), 20)
+    assert made["square"].tolist() == [n**2 for n in range(40)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "20"]
+
+
+@pytest.mark.slow
+def test_notebook_01_writes_the_same_files_on_ray(outputs):
+    pytest.importorskip("ray", reason="the optional extra `ray` is not installed")
+    made = {}
+    for engine in ("local", "ray"):
+        values = demo_values("01_data", run=engine, engine=engine, num_train=200, num_dev=40, num_test=60)
+        pipeline.execute("01_data", DataParams(**values))
+        names = ("problems.jsonl", "funnel.json", "contamination.jsonl")
+        made[engine] = {name: (outputs / engine / "01_data" / name).read_bytes() for name in names}
+    assert made["local"] == made["ray"]
+
+
+def test_without_ray_the_engine_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    [line] = DataParams(**demo_values("01_data", engine="ray")).requirements()
+    assert line.startswith('engine = "ray": `pip install')
 
 
 # ---------------------------------------------------------------------------

@@ -208,12 +208,11 @@ def test_a_node_that_joins_reads_the_parameters_when_the_trainer_is_there(monkey
     assert started[0][started[0].index("--num_processes") + 1] == "4"
 
 
-def test_several_nodes_need_their_addresses(monkeypatch, tmp_path):
-    monkeypatch.setenv("NNODES", "2")
-    monkeypatch.setenv("NODE_RANK", "0")
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(KeyError, match="MASTER_ADDR"):
+@pytest.mark.parametrize("unset", [["MASTER_ADDR"], ["NODE_RANK"], ["NODE_RANK", "MASTER_ADDR", "MASTER_PORT"]])
+def test_several_nodes_need_their_addresses(monkeypatch, tmp_path, unset):
+    for name, value in {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.delenv(name, raising=False) if name in unset else monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match=f"^NNODES asks for several nodes; not set: {', '.join(unset)} "):
         launcher_argv(tmp_path, 2, "ddp")
 
 

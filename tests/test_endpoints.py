@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import codecs
 import json
+import subprocess
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
-from conftest import demo_values
+from conftest import ROOT, demo_values
 from loopback import Loopback, events
 from recipes import cells, read_scores
 
-from finr1 import judge
+from finr1 import evaluation, judge
 from finr1.__main__ import main
 from finr1.generation import (
     AnswerStore,
     Budget,
     EndpointBackend,
     GenerationError,
+    Job,
     Request,
     SamplingParams,
     ScriptedBackend,
@@ -110,6 +115,27 @@ def test_a_reply_is_read_as_it_is(case):
     read = read_reply(body)
     assert (read["text"], read["reasoning"], read["finish_reason"]) == (text, reasoning, finish)
     json.dumps(read, ensure_ascii=False).encode()  # a file can hold it
+
+
+WRITTEN = {  # what a server sends, and whether it is in the format
+    "so</think><answer>\\boxed{5}</answer>": True,  # the template has opened the thought
+    "\nso\n</think>\n\n<answer>\\boxed{5}</answer>": True,
+    "<think>so</think><answer>\\boxed{5}</answer>": True,
+    "so</think>so</think><answer>\\boxed{5}</answer>": False,
+    "</think><answer>\\boxed{5}</answer>": False,  # opened, and nothing in it
+    "so<answer>\\boxed{5}</answer>": False,
+}
+
+
+@pytest.mark.parametrize("text, in_format", WRITTEN.items())
+def test_a_thought_that_the_servers_template_has_opened_counts_for_the_format(text, in_format):
+    asked = Problem(id="p", source="s", module="m", language="en", capability="calculation", answer_kind="number",
+                    question="2 + 3?", gold="5", split="test", group="p")  # fmt: skip
+    with Loopback(message=lambda question: {"content": text}) as server:
+        [there] = evaluation.evaluate([asked], EndpointBackend(server.base_url, "r1"), SAMPLING, "r1")
+    [here] = evaluation.evaluate([asked], ScriptedBackend(lambda *_: text, "policy"), SAMPLING, "policy")
+    assert (there.correct, there.format) == (True, in_format)
+    assert (here.correct, here.format) == (True, text.startswith("<think>")), "it opens none"
 
 
 NOT_READ = {
@@ -621,3 +647,77 @@ def test_a_further_model_may_have_an_extra():
         with pytest.raises(ParameterError, match="other_models") as caught:
             BenchmarkParams(**demo_values("06_benchmark", other_models=[f"R1=r1@http://h:1/v1 {wrong}"]))
         assert "sk-planted" not in str(caught.value)
+
+
+# ---- replicas --------------------------------------------------------------------------------------------------------
+
+QUESTIONS = [f"q{number}" for number in range(24)]
+
+
+@pytest.fixture
+def mortal() -> Iterator[tuple[subprocess.Popen, str]]:
+    """A server in a process of its own, and its address."""
+    code = """
+import time
+from loopback import Loopback
+with Loopback(delay=0.05) as server:
+    print(server.base_url, flush=True)
+    time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT / "tests")
+    yield process, process.stdout.readline().strip()
+    process.kill()
+    process.communicate()
+
+
+def test_replicas_share_the_requests_and_one_store(tmp_path):
+    store = AnswerStore(tmp_path / "answers.jsonl")
+    with Loopback(delay=0.02) as first, Loopback(delay=0.02) as second:
+        both = EndpointBackend(f"{first.base_url}, {second.base_url}/", "m", concurrency=4)
+        both.check()
+        assert first.asked == second.asked == {"1": 1}
+        answers = generate(ask(*QUESTIONS), SAMPLING, both, store)
+        assert [answer.text for answer in answers] == [f"<think>so</think>{question}!" for question in QUESTIONS]
+        assert first.asked + second.asked == {"1": 2} | dict.fromkeys(QUESTIONS, 1)
+        assert min(first.asked.total(), second.asked.total()) > len(QUESTIONS) / 4
+        generate(ask(*QUESTIONS), SAMPLING, EndpointBackend(first.base_url, "m"), store)  # answered long since
+    assert (first.asked + second.asked).total() == 2 + len(QUESTIONS) and not both.notes
+
+
+def test_a_replica_that_dies_under_way_is_left_out_with_a_sentence(mortal):
+    process, address = mortal
+    with Loopback(delay=0.05) as server:
+        both = EndpointBackend(f"{address},{server.base_url}", "m", concurrency=6)
+        with pytest.warns(UserWarning, match=f"{address} is gone and is left out; requests go to 1 other") as told:
+            with closing(both.complete(jobs(), SAMPLING, lambda: False)) as groups:
+                answers = next(groups)
+                process.kill()
+                process.wait()
+                answers += [answer for group in groups for answer in group]
+    assert sorted(answer.text for answer in answers) == sorted(f"<think>so</think>{q}!" for q in QUESTIONS)
+    assert len(told) == 1 and [*both.notes] == [address]
+
+
+def jobs() -> list[Job]:
+    return [Job(request, 0, str(request.id)) for request in ask(*QUESTIONS)]
+
+
+def test_replicas_that_are_all_gone_are_an_error_that_names_the_last(mortal):
+    process, address = mortal
+    process.kill()
+    process.wait()
+    with Loopback() as server:
+        pass
+    both = EndpointBackend(f"{address},{server.base_url.replace('127.0.0.1', 'localhost')}", "m", max_retries=1)
+    with pytest.raises(GenerationError, match=f"{address}: no answer"):
+        both.check()
+    with pytest.warns(UserWarning, match="is gone"), pytest.raises(GenerationError, match="have no answer"):
+        generate(ask("q"), SAMPLING, both)
+
+
+def test_a_fault_of_the_request_leaves_no_replica_out():
+    refused = (400, {}, '{"error": {"message": "too long"}}')
+    with Loopback({"bad": [refused]}) as first, Loopback({"bad": [refused]}) as second:
+        both = EndpointBackend(f"{first.base_url},{second.base_url}", "m")
+        bad, good = generate(ask("bad", "good"), SAMPLING, both, on_error="none")
+    assert "too long" in bad.error and good.error is None and not both.notes

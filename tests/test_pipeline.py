@@ -376,17 +376,16 @@ def test_a_notebook_without_finish_is_not_complete(tiny):
 
 
 def test_an_interrupted_run_says_how_to_go_on(tiny, outputs):
-    write_notebook(tiny, "00_overview", "import time; run.path('started').touch(); time.sleep(60)")
+    write_notebook(tiny, "00_overview", "import time; run.path('started').touch(); time.sleep(600)")
     command = [sys.executable, "-m", "finr1", "run", "--preset", "tiny", "--until", "00_overview"]
     # What a script starts in the background ignores the signal, and hands that on: to these tests, and to this process.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ), **heed)
-    end = time.monotonic() + 30
-    while not (outputs / "tiny" / "00_overview" / "started").exists():
-        assert time.monotonic() < end and process.poll() is None
+    while not (outputs / "tiny" / "00_overview" / "started").exists():  # a kernel on a busy machine takes its time
+        assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in error and "the same command again resumes" in error
 
 

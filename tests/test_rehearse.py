@@ -117,10 +117,21 @@ def data(**changes) -> DataParams:
 def test_a_few_records_of_each_source_and_why_one_is_left_out(tmp_path):
     names = ["tfns", "fincorpus"]
     new, gone = rehearse.few_records(data(source_names=names, benchmark_names=["tfns", "finqa"]), tmp_path)
-    assert new == {"source_names": ["tfns"], "benchmark_names": ["tfns", "finqa"], "data_dir": str(tmp_path)}
+    assert new["benchmark_names"] == ["tfns", "finqa"] and new["data_dir"] == str(tmp_path)
+    assert new["source_names"] == ["tfns", "synthetic"], "none of the shipped tweets is a dev problem"
     assert list(gone) == ["fincorpus"] and "no folder" in gone["fincorpus"]
     few = load_source("tfns", tmp_path)
     assert 20 < len(few.problems) <= rehearse.RECORDS and {"train", "test"} <= {p.split for p in few.problems}
+
+
+def test_records_of_all_splits_need_no_synthetic_ones_beside(tmp_path):
+    splits = ["train", "dev", "train", "dev", "train", "dev"]
+    questions = [{"question": f"{n} + 1?", "answer": n + 1, "split": split} for n, split in enumerate(splits)]
+    for few, names in ((6, ["finpee"]), (1, ["finpee", "synthetic"])):
+        held_out = {"question": "?", "answer": 1, "split": "test"}
+        write_jsonl(tmp_path / "mine" / "finpee" / "a.jsonl", [*questions[:few], held_out])
+        params = data(source_names=["finpee"], benchmark_names=["finpee"], data_dir=str(tmp_path / "mine"))
+        assert rehearse.few_records(params, tmp_path / str(few))[0]["source_names"] == names
 
 
 def test_where_no_source_can_be_read_the_packages_records_take_their_place(tmp_path):
@@ -215,10 +226,12 @@ REPLACED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", REPLACED)
-def test_a_large_preset_is_rehearsed_from_data_to_report(preset, outputs, embedded, real_data):
+def test_a_large_preset_is_rehearsed_from_data_to_report(preset, outputs, embedded, request):
     (outputs / "cache").symlink_to(embedded)
     command = [sys.executable, "-m", "finr1", "run", "--preset", preset, "--rehearse"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "FINR1_DATA": str(real_data)}
+    records = ROOT / "finr1" / "sources" / "samples"  # of three sources, and no dev problem among them
+    records = request.getfixturevalue("real_data") if preset == "paper" else records
+    env = os.environ | {"OMP_NUM_THREADS": "1", "FINR1_DATA": str(records)}
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     kept = json.loads((outputs / f"{preset}-rehearsal" / "rehearsal.json").read_text("utf8"))

@@ -59,7 +59,7 @@ class Completion(BaseModel):
     key: str  # of the request, see `request_key`
     id: str | int  # of the request
     sample: int  # 0 .. num_samples - 1
-    text: str  # as it came; without the reasoning where the endpoint sends it in a field of its own
+    text: str  # as it came, with a `<think>` that the template opened; without a reasoning sent in a field of its own
     reasoning: str | None = None  # the endpoint's own field (`reasoning_content`), else the content of <think>
     # "stop", "length" or another word of the endpoint; with `error` set "error", "empty" or (a thought alone) "thought"
     finish_reason: str = "stop"

@@ -57,7 +57,7 @@ class Doctor:
 
     def name_served(self) -> str:
         asked = self.backend
-        at, headers = f"{asked.base_url.rstrip('/')}/models", {"Authorization": f"Bearer {asked._key()}"}
+        at, headers = f"{asked.urls[0]}/models", {"Authorization": f"Bearer {asked._key()}"}
         reply = httpx2.get(at, headers=headers, timeout=30.0, trust_env=not asked._is_local).raise_for_status()
         names = {str(model["id"]): model for model in reply.json()["data"]}
         name = next((name for name in names if same_model(asked.model, name)), None)

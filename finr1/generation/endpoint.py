@@ -11,8 +11,10 @@ import json
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -33,8 +35,9 @@ _MOST_TOKENS = 10**8  # of one request; a server that counts more lies
 class EndpointBackend(Backend):
     """Chat completions of `model` at `base_url`, `concurrency` requests at a time.
 
-    The key comes from the environment variable `api_key_env` (for the default name, OPENAI_API_KEY stands in) and is
-    kept nowhere; servers on this machine need none. Raises `ValueError` for a missing or unusable key or URL.
+    Addresses with commas between them are replicas: they share the requests, and one that is gone is left out. Stored
+    answers belong to the first. The key comes from the environment variable `api_key_env` (for the default name,
+    OPENAI_API_KEY stands in) and is kept nowhere; servers on this machine need none. `ValueError`: no key or a bad URL.
     """
 
     base_url: str
@@ -49,26 +52,28 @@ class EndpointBackend(Backend):
     changes: dict[str, Any] = field(default_factory=dict)  # an extra, too: what the server was found to want
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query or url.fragment:
-            # Not quoted: it may hold a key.
-            raise ValueError("base_url must be a bare address such as https://api.deepseek.com/v1, without a key in it")
+        self.urls = [url.strip().rstrip("/") for url in self.base_url.split(",")]
+        for url in map(urlsplit, self.urls):
+            if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query + url.fragment:
+                # Not quoted: it may hold a key.
+                raise ValueError("base_url must hold bare addresses such as https://api.deepseek.com/v1, without a key")
         if self.concurrency < 1:
             raise ValueError(f"concurrency={self.concurrency}: need at least 1")
-        self._is_local = url.hostname in ("localhost", "127.0.0.1", "::1")
+        self._is_local = {urlsplit(url).hostname for url in self.urls} <= {"localhost", "127.0.0.1", "::1"}
         self._key()
         self.extra = read_extra(self.extra, self._key())
-        what = {"endpoint": self.base_url.rstrip("/"), "model": self.model, "extra": self.extra}
+        what = {"endpoint": self.urls[0], "model": self.model, "extra": self.extra}
         self.fingerprint = json.dumps(what, sort_keys=True)
 
     def check(self) -> None:
         """Raise `GenerationError` unless the server is up, takes the key and knows the model."""
         job = Job(Request(id="check", messages=[{"role": "user", "content": "1"}]), sample=0, key="")
-        impatient = replace(self, timeout=min(self.timeout, 60.0), max_retries=min(self.max_retries, 2))
-        # Few tokens, at the one temperature that all servers take; they need not hold an answer.
-        [[answer]] = impatient.complete([job], SamplingParams(temperature=1.0, max_tokens=16), lambda: False)
-        if answer.finish_reason == "error":
-            raise GenerationError(f"model {self.model!r} at {answer.error}")
+        patience = {"timeout": min(self.timeout, 60.0), "max_retries": min(self.max_retries, 2)}
+        for impatient in [replace(self, base_url=url, **patience) for url in self.urls]:
+            # Few tokens, at the one temperature that all servers take; that they hold no answer yet is no fault.
+            [[answer]] = impatient.complete([job], SamplingParams(temperature=1.0, max_tokens=16), lambda: False)
+            if answer.finish_reason == "error":
+                raise GenerationError(f"model {self.model!r} at {answer.error}")
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` one by one as the server does, see `Backend`. Sample k is asked with seed + k."""
@@ -77,11 +82,13 @@ class EndpointBackend(Backend):
         todo = iter(jobs)
         under_way: set[Future[Completion]] = set()
         # Leaving the block early, by an exception or because the caller closes us, cancels what is under way.
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self._client()) as client:
+        with start_blocking_portal() as portal, ExitStack() as stack:
+            clients = [(url, portal.wrap_async_context_manager(self._client(url))) for url in self.urls]
+            busy = Counter({(url, stack.enter_context(client)): 0 for url, client in clients})  # requests under way
             while True:
                 if not stop():
                     for job in islice(todo, self.concurrency - len(under_way)):
-                        under_way.add(portal.start_task_soon(self._ask, client, job, sampling))
+                        under_way.add(portal.start_task_soon(self._ask, busy, job, sampling))
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
@@ -89,7 +96,7 @@ class EndpointBackend(Backend):
                 # answers, and a budget is exceeded by at most as many.
                 yield [future.result() for future in done]
 
-    def _client(self) -> Any:  # an AsyncOpenAI
+    def _client(self, url: str) -> Any:  # an AsyncOpenAI
         import openai
 
         async def read(response: httpx2.Response) -> None:
@@ -103,7 +110,7 @@ class EndpointBackend(Backend):
 
         client = openai.AsyncOpenAI(
             api_key=self._key(),
-            base_url=self.base_url,
+            base_url=url,
             max_retries=self.max_retries,
             timeout=httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
             default_headers={"Authorization": f"Bearer {self._key()}"},  # else OPENAI_CUSTOM_HEADERS may hold another
@@ -116,8 +123,12 @@ class EndpointBackend(Backend):
         client.organization = client.project = None  # an account at OpenAI is nobody else's business
         return client
 
-    async def _ask(self, client: Any, job: Job, sampling: SamplingParams) -> Completion:
-        """The answer, or the reason for its absence."""
+    async def _ask(self, busy: Counter[tuple[str, Any]], job: Job, sampling: SamplingParams) -> Completion:
+        """The answer of the least busy replica, or the reason for its absence; a replica that is gone is taken out."""
+        url, client = replica = min(busy, key=busy.get)
+        busy[replica] += 1
+        alone = len(busy) == 1
+        client.max_retries = self.max_retries if alone else min(2, self.max_retries)  # then another is asked
         try:
             answer = await self._try(client, job, sampling, 0)
             if answer.finish_reason in _WORDS["no_answer"]:  # once more, with another seed, or it may say the same
@@ -126,7 +137,14 @@ class EndpointBackend(Backend):
                 answer.usage = answer.usage.model_copy(update=paid)
             return answer
         except Exception as error:  # one request must not end all others
-            return job.failure(self._reason(error))
+            if alone or not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
+                return job.failure(self._reason(error, url))
+            if len(busy) > 1 and busy.pop(replica, None) is not None:
+                self._note(url, f"{url} is gone and is left out; requests go to {len(busy)} other")
+        finally:
+            if replica in busy:
+                busy[replica] -= 1
+        return await self._ask(busy, job, sampling)
 
     async def _try(self, client: Any, job: Job, sampling: SamplingParams, seed: int) -> Completion:
         changes, refused = dict(self.changes), None
@@ -179,7 +197,7 @@ class EndpointBackend(Backend):
             self.notes[about] = self._clean(f"{self.model} at {self.base_url}: {text}")
             warnings.warn(self.notes[about], stacklevel=2)
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: Exception, url: str = "") -> str:
         """The message for an exception, made here only: address, status and advice. Never the key."""
         text = f"no answer: {str(error.__cause__ or '') or error}"
         if status := getattr(error, "status_code", None):  # `error.message` drops what servers say besides OpenAI's
@@ -187,7 +205,7 @@ class EndpointBackend(Backend):
             told = "".join(f", {name} {value}" for name, value in headers if value)
             advice = f"{_WORDS['advice'][status]}: " if status in _WORDS["advice"] else ""
             text = f"{advice.format(key=self.api_key_env)}HTTP {status}{told}: {error.response.text}"
-        return self._clean(f"{self.base_url}: {text}")
+        return self._clean(f"{url or self.base_url}: {text}")
 
     def _clean(self, text: str) -> str:
         # Servers quote a key that they refuse. Cut last: half a key would not be recognised.
@@ -270,6 +288,8 @@ def read_reply(content: bytes) -> dict[str, Any]:
         raise ValueError("the reply has no message") from None
     text, reasoning = (whole("".join(pieces)) for pieces in zip(*said, strict=True))
     begun = text or reasoning or finish
+    if not reasoning and "</think>" in text and "<think>" not in text:
+        text = f"<think>{text}"  # the chat template opened it, which no reply shows; `local.py` asks the template
     if not begun or finish in _WORDS["broken_off"] or streamed and not finish and "[DONE]" not in streamed:
         raise ValueError("the reply holds no answer, or not all of it")
     if finish != "length" and not after_thought(text).strip():

@@ -120,6 +120,11 @@ class DataParams(Params, stage="01_data"):
     dirt_share: Share  # besides num_train, too; the notebook plants among synthetic training problems only
     decontaminate_ngram: Count
     max_context_chars: Count | None
+    engine: Literal["local", "ray"]
+
+    def missing(self) -> Wrong:
+        if self.engine == "ray" and importlib.util.find_spec("ray") is None:
+            yield "engine", '`pip install "ray[data]"`, or local, would work'
 
     @field_validator("source_names", "benchmark_names")
     @classmethod

@@ -166,12 +166,13 @@ def _check_text(text: str, is_url: bool) -> None:
     text = text if is_url else text.partition(" {")[0]  # behind a model's address may stand its `extra`
     address = "://" in text and text[re.search(r"[\w+.-]*://", text).start() :]
     if is_url or address:
+        address = re.sub(", +", ",", address or text)  # several are replicas
         try:
-            url = urlsplit(address or text)
-            right = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+            urls = [urlsplit(url) for url in address.split(",")]
+            right = all(u.scheme in ("http", "https") and u.hostname and (u.port is None or u.port > 0) for u in urls)
         except ValueError:  # a port that is none
             right = False
-        key = address and re.search(r"[@?#;\s]|(?<!/)/(sk|hf|key|token)[-_][\w-]{8}", address)
+        key = re.search(r"[@?#;\s]|(?<!/)/(sk|hf|key|token)[-_][\w-]{8}", address)
         if not right or key:
             raise ValueError("should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
 

@@ -35,8 +35,8 @@ DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, csv.Error, LookupError, ValueError,
           RuntimeError)  # fmt: skip
 # Columns of records that CSV holds as JSON.
-_NESTED = ("messages prompt completion conversation financial_report qa qa_0 qa_1 table pre_text post_text annotation "
-           "answers extra_info").split()  # fmt: skip
+_NESTED = ("messages prompt completion conversation conversations financial_report qa qa_0 qa_1 table pre_text "
+           "post_text annotation answers extra_info").split()  # fmt: skip
 # The rows of the paper's table by the names that the sources have here.
 PAPER = {row["source"].lower().replace("-", "_"): row for row in reported.SOURCES}
 
@@ -125,9 +125,10 @@ def parse(name: str, data: bytes, chinese: bool = False) -> list:
     if not text.strip():
         raise EOFError("the file is empty")
     if name.endswith((".csv", ".tsv")):
-        # Excel writes tabs or semicolons into a `.csv`, too: the header tells.
-        marks, header = "\t,;" if name.endswith(".tsv") else ",\t;", text.partition("\n")[0]
-        comma = next((mark for mark in marks if mark in header), ",")
+        # Excel writes tabs or semicolons into a `.csv`, too: the header tells, or a line `sep=;` above it.
+        marks, stated = "\t,;" if name.endswith(".tsv") else ",\t;", re.match('"?sep=([^\r\n])"?\r?\n', text)
+        text = text[stated.end() :] if stated else text
+        comma = stated[1] if stated else next((mark for mark in marks if mark in text.partition("\n")[0]), ",")
         # strict: an unclosed quote would swallow the rows behind it
         rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True, delimiter=comma)
         # cells behind the last column stand under None: such a row was torn, by a stray quote or comma
@@ -253,7 +254,8 @@ def unpacked(record: Any) -> Any:
 
 
 def split_in_name(name: str) -> str | None:
-    """The split in the name of a file or in a column: `train_turn.json` -> "train", `sent_valid.csv` -> "dev"."""
+    """The split that a file's name, else its nearest folder with one, or a column states: `valid/0.csv` -> "dev"."""
     words = "train|training|dev|development|val|valid|validation|test|testing"
-    stated = re.search(rf"(?<![a-z])({words})(?![a-z])", name.rsplit("/", 1)[-1].lower())
+    found = (re.search(rf"(?<![a-z])({words})(?![a-z])", part) for part in reversed(name.lower().split("/")))
+    stated = next(filter(None, found), None)
     return {"tr": "train", "de": "dev", "va": "dev", "te": "test"}[stated[1][:2]] if stated else None

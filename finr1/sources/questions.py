@@ -6,8 +6,9 @@
 * FinCorpus: only `fin_exam` holds questions, as plain text.
 * FinPEE is closed. In its place `finpee` reads your own Chinese questions: `question` and `answer`; optional are
   `context`, `A`..`H`, `kind` (an answer kind; default number, or choice where there are options) and `split`.
-* Finance-Instruct-500k: `system, user, assistant`, or `messages`, or `prompt` and `completion`. Fin-R1 tests on a
-  stratified tenth of it. Where no file names a split, a hash chooses the tenth that is `test`.
+* Finance-Instruct-500k: `system, user, assistant`, or `messages`, or `prompt` and `completion`, or ShareGPT's
+  `conversations` of `from` and `value`, with or without `system`. Fin-R1 tests on a stratified tenth of it. Where no
+  file names a split, a hash chooses the tenth that is `test`.
 * FinanceQT is Quant-Trading-Instruct.
 
 Open answers are `text`, which a judge grades, unless they are one number, which rules can grade.
@@ -25,6 +26,7 @@ from finr1.sources.files import Files, Results, key_of, problem_of, read_each, r
 # 940 for the benchmark, which wants 1,000.
 ANT_TEST_SHARE, ANT_DEV_SHARE, INSTRUCT_TEST_SHARE, SPLIT_SEED = 0.4, 0.1, 0.1, 0
 ANT = data_beside(__file__, "ant_finance.yaml")
+_SHAREGPT = {"human": "user", "gpt": "assistant"}
 _EXAM = re.compile(r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*分析解释[:：](.*))?", re.DOTALL)
 
 
@@ -97,12 +99,15 @@ def finance_instruct_files(files: Files) -> Results:
 
 def read_finance_instruct(record: dict, file: str) -> Problem:
     """A conversation as a `Problem` whose gold is the last answer."""
-    if "messages" in record or "prompt" in record:
+    if "conversations" in record:
+        turns = [{"from": "system", "value": record.get("system") or ""}, *record["conversations"]]
+        chat = [{"role": _SHAREGPT.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in turns]
+    elif "messages" in record or "prompt" in record:
         chat = record["messages"] if "messages" in record else [*record["prompt"], *record["completion"]]
     else:
         chat = [{"role": role, "content": text_of(record[role])} for role in ("system", "user", "assistant")]
     chat = [{"role": turn["role"], "content": _content(turn["content"])} for turn in chat]
-    system = "\n".join(turn["content"] for turn in chat if turn["role"] == "system")
+    system = "\n".join(turn["content"] for turn in chat if turn["role"] == "system" and turn["content"])
     turns = [turn for turn in chat if turn["role"] != "system"]
     in_turn = [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
     require({"no question and answer in turn": turns and in_turn})

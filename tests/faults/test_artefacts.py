@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from conftest import demo_values
 from finished import finish
@@ -22,6 +23,7 @@ from finr1.manifest import read_manifest, what_is_missing
 from finr1.params import DataParams, DistillationParams, ParameterError
 from finr1.progress import read_metrics
 from finr1.records import Problem, read_jsonl
+from finr1.rollouts import read_rollouts
 from finr1.run import Run
 
 DATA = DataParams(**demo_values("01_data"))
@@ -267,6 +269,22 @@ def test_a_broken_line_of_metrics_is_named_and_one_that_is_being_written_waits(o
     (stage / "metrics.jsonl").write_text('{"step": 1}\nnull\n{"step": 3}\n')
     with pytest.raises(ValueError, match="metrics.jsonl, line 2: .*--until 04_sft --force 04_sft`"):
         read_metrics(stage)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1", b"{}", None])
+def test_a_broken_file_of_completions_is_named_with_the_way_on(outputs, damage):
+    folder = outputs / "r" / "05_grpo" / "completions"
+    folder.mkdir(parents=True)
+    whole = [{"step": 1, "prompt": "q", "completion": "a", "advantage": 0.0, "format_reward": 1.0}] * 2
+    for step in (1, 2):
+        pd.DataFrame(whole).assign(step=step).to_parquet(folder / f"completions_{step:05d}.parquet")
+    file = folder / "completions_00002.parquet"
+    file.write_bytes(file.read_bytes()[:-20] if damage is None else damage)
+    told = r"completions_00002.parquet can't be read .*without the file its step is not shown; .*--force 05_grpo"
+    with pytest.raises(ValueError, match=told):
+        read_rollouts(folder.parent, 2)
+    file.unlink()
+    assert len(read_rollouts(folder.parent, 2)) == 2
 
 
 def test_launch_names_what_it_drops_and_what_it_cannot_mend(sft, capsys, monkeypatch):  # noqa: F811

@@ -85,8 +85,13 @@ def test_what_would_have_to_be_guessed_is_left_out_with_its_reason(tmp_path, sou
         ("train.csv/train-0.csv", table(ROWS)),
         ("all.csv", table([row | {"split": "train"} for row in ROWS])),
         ("all.csv", table([row | {"split": "Training"} for row in ROWS])),
+        ("train/x.csv", table(ROWS)),  # the folder states it
+        ("Training/2024/part-0.parquet", parquet([row | {"label": int(row["label"])} for row in ROWS])),
+        ("tests of mine/train.csv", table(ROWS)),  # the file's own name counts first
+        ("train.csv", "sep=;\n" + table(ROWS, ";")),  # Excel's first line
+        ("train.csv", '"sep=|"\r\n' + table(ROWS, "|", "\r\n")),
     ],
-    ids=range(11),  # what gzip and Parquet write differs from process to process
+    ids=range(16),  # what gzip and Parquet write differs from process to process
 )
 def test_a_file_of_another_kind_gives_the_same_problems(tmp_path, name, data):
     put(tmp_path / "expected" / "tfns", "train.csv", table(ROWS))
@@ -105,6 +110,7 @@ def test_a_split_is_known_by_any_of_its_names(tmp_path, split, expected):
 
 CHAT = [{"role": "user", "content": "What is 2+2?"}, {"role": "assistant", "content": "4"}]
 IN_PARTS = [turn | {"content": [{"type": "text", "text": turn["content"]}]} for turn in CHAT]
+SHAREGPT = [{"from": "human", "value": "What is 2+2?"}, {"from": "gpt", "value": "4"}]
 PICTURE = [CHAT[0] | {"content": [{"type": "image_url", "image_url": "x"}]}, CHAT[1]]
 
 
@@ -116,6 +122,11 @@ PICTURE = [CHAT[0] | {"content": [{"type": "image_url", "image_url": "x"}]}, CHA
         ({"messages": IN_PARTS}, None),
         ({"messages": json.dumps(IN_PARTS)}, None),
         ({"prompt": json.dumps(CHAT[:1]), "completion": json.dumps(CHAT[1:])}, None),
+        ({"conversations": SHAREGPT}, None),
+        ({"conversations": json.dumps(SHAREGPT), "system": ""}, None),
+        ({"conversations": [SHAREGPT[0], {"from": "observation", "value": "4"}]}, "no question and answer in turn"),
+        ({"conversations": SHAREGPT[:1]}, "no question and answer in turn"),
+        ({"conversations": [{"from": "human"}, SHAREGPT[1]]}, "missing column value"),
         ({"messages": PICTURE}, "a turn that is not all text"),
         ({"messages": "[{cut"}, "malformed record"),
         ({"messages": [None]}, "malformed record"),

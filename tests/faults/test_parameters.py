@@ -14,8 +14,9 @@ from recipes import cells
 
 from finr1 import pipeline, synthetic, teacher
 from finr1.__main__ import main
+from finr1.launch import unknown_rewards
 from finr1.models import why_unusable
-from finr1.params import NOTEBOOKS, ParameterError, read_flat_yaml
+from finr1.params import NOTEBOOKS, GRPOParams, ParameterError, read_flat_yaml
 
 KEY = "sk-planted-0123456789"
 LONG = "n" * 300
@@ -111,7 +112,8 @@ ADDRESSES = [
     f"https://{KEY}@host/v1", f"https://user:{KEY}@host/v1", f"https://host/v1?api_key={KEY}", f"https://host/v1#{KEY}",
     f"https://host/v1;{KEY}", f"https://host/v1/{KEY}", f"https://host/{KEY}/v1", "host/v1", "host:8000", "ftp://host/v1",
     "http://", "http:///v1", "http://host:port/v1", "http://host:99999/v1", "http://[::1/v1", "https://host/v 1",
-    "file:///etc/passwd", "//host/v1",
+    "file:///etc/passwd", "//host/v1", f"http://host/v1,{KEY}", f"http://host/v1,https://{KEY}@host/v1", "http://host/v1,",
+    "http://host/v1,http://host:port/v1",
 ]  # fmt: skip
 
 
@@ -123,7 +125,8 @@ def test_an_address_that_is_none_or_holds_a_key_is_refused_without_being_shown(a
         assert text.startswith(f"{role}_base_url: should hold a bare address") and KEY not in text
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:1/v1", "https://api.deepseek.com/v1", "http://[::1]:8000/v1"])
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/v1", "https://api.deepseek.com/v1", "http://[::1]:8000/v1",
+                                     "http://a:8000/v1,http://b:8000/v1", "http://a/v1, http://b/v1"])  # fmt: skip
 def test_a_bare_address_is_taken(address):
     for stage, role in ENDPOINTS.items():
         given = {f"{role}_backend": "endpoint", f"{role}_model": "m", f"{role}_base_url": address}
@@ -166,6 +169,17 @@ def test_a_wrong_argument_is_told_before_any_work(outputs, monkeypatch, capsys, 
     monkeypatch.setattr(pipeline, "execute", lambda *_: pytest.fail("it ran"))
     assert main(["run", *arguments]) == 2
     assert words in capsys.readouterr().err and list(outputs.iterdir()) == []
+
+
+def test_a_reward_that_no_cell_defines_is_told_before_any_work(outputs, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "execute", lambda stage, params: pytest.fail("it began"))
+    wrong = ["--set", "05_grpo.reward_funcs=[format_reward, acuracy_reward]"]
+    assert main(["run", "--preset", "demo", *wrong]) == 2
+    told = capsys.readouterr().err
+    assert "05_grpo: reward_funcs, acuracy_reward: no such function in the cells of the recipe" in told
+    assert "; did you mean accuracy_reward?" in told
+    names = ["true_steps_reward", "gated_reward", "get_soft_overlong_punishment"]  # the last is imported there
+    assert not unknown_rewards(GRPOParams(**demo_values("05_grpo", reward_funcs=names, reward_weights=[1.0] * 3)))
 
 
 def test_a_change_of_a_stage_that_does_not_run_is_taken(outputs, monkeypatch, capsys):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -24,3 +26,11 @@ def test_a_test_that_a_promise_names_is_there(name):
 def test_every_promise_names_a_test():
     rows = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
     assert len(rows) > 15 and all("test" in row.rpartition("|")[0].rpartition("|")[2] for row in rows)
+
+
+@pytest.mark.parametrize("workers", [["-p", "no:xdist"], ["-n", "2"]], ids=["alone", "two workers"])
+def test_the_summary_counts_the_faults_of_each_part(workers):
+    this = "tests/faults/test_promises.py::test_every_promise_names_a_test"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, this]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
+    assert re.search(r"^promises +1 of 1 passed, 0 skipped$", told, re.MULTILINE), told

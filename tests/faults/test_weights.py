@@ -8,11 +8,12 @@ import math
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, demo_values
 from recipes import cell_of, cells, recipe, train
 from test_grpo_watch import short
 from test_grpo_watch import stage as grpo_stage  # noqa: F401
@@ -22,8 +23,10 @@ from transformers import TrainerCallback
 
 from finr1.cpu import attention_implementation
 from finr1.models import load_model, load_tokenizer, merge_adapter, not_finite
+from finr1.params import GRPOParams, SFTParams
 from finr1.plan import shape_of
 from finr1.progress import read_metrics
+from finr1.training import Guard
 
 
 @pytest.mark.parametrize("learning_rate", [1e39, 1e300])
@@ -32,6 +35,40 @@ def test_sft_that_diverges_ends_at_the_step_and_saves_nothing(sft_stage, tiny, l
     with pytest.raises(FloatingPointError, match="step 1: .*no model is saved. Lower learning_rate"):
         train(values, sft_stage)
     assert not (sft_stage / "model").exists() and not list((sft_stage / "checkpoints").glob("*"))
+
+
+@pytest.mark.parametrize(("change", "step"), [({"learning_rate": 1e3}, 2), ({"learning_rate": 1.0}, 4)])
+def test_sft_that_is_finite_but_absurd_ends_and_saves_nothing(sft_stage, tiny, change, step):  # noqa: F811
+    """At 1e3 the loss is in the millions at step 2, and later that of a uniform guess: no weight is wrong then."""
+    told = f"step {step}: the loss went from 6.* to .* nats a token; no model is saved. Lower learning_rate"
+    with pytest.raises(FloatingPointError, match=told):
+        train(params(tiny, **{"max_steps": 4, "per_device_train_batch_size": 2} | change), sft_stage)
+    assert not (sft_stage / "model").exists()
+    losses = [row["loss"] for row in read_metrics(sft_stage) if "loss" in row]
+    assert all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize(
+    ("losses", "absurd"),
+    [  # of a vocabulary of 49,152 a uniform guess costs 10.8
+        ([1.5, 1.2, 0.9, 0.7], False),
+        ([1.5, 9.0, 30.0, 2.0], False),  # a spike that is over
+        ([1.5, 2.5, 3.5, 4.5], False),  # bad, and not absurd
+        ([11.9, 13.0], False),  # random weights, as in a rehearsal
+        ([1.5, 10.8, 10.8, 10.8], True),  # knows nothing any more
+        ([1.5, 7.0], True),
+        ([1.5, 3.6e6, 10.8, 1.4], True),  # at its second step
+    ],
+)
+def test_no_honest_sft_is_taken_for_an_absurd_one(losses, absurd):
+    guard = Guard(SimpleNamespace(processing_class=range(49_152)), SFTParams(**demo_values("04_sft")))
+    told = []
+    for step in range(1, len(losses) + 1):
+        log = [{"loss": loss} for loss in losses[:step]]
+        told.append(guard.absurd(SimpleNamespace(log_history=log, global_step=step, max_steps=len(losses))))
+    assert any(told) == absurd
+    grpo = Guard(guard.trainer, GRPOParams(**demo_values("05_grpo")))  # whose loss is another thing
+    assert not grpo.absurd(SimpleNamespace(log_history=log, global_step=step, max_steps=len(losses)))
 
 
 def test_grpo_that_diverges_ends_in_words_and_not_amid_sampling(grpo_stage, tiny):  # noqa: F811
