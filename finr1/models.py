@@ -125,6 +125,13 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def emulates_bf16() -> bool:
+    """Whether the GPU here has no bf16 of its own (T4, V100, P100): it would compute it slowly, and fp16 is for it."""
+    import torch
+
+    return torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """Name of the first of `weights` in which a number is not finite; of a tensor in shards this process's is read."""
     import torch

@@ -25,7 +25,7 @@ from trl import SFTConfig
 
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.manifest import peak_memory_gib
-from finr1.models import load_model, merge_adapter, not_finite, resolve_model
+from finr1.models import emulates_bf16, load_model, merge_adapter, not_finite, resolve_model
 from finr1.params import GRPOParams, SFTParams
 from finr1.paths import cache_dir
 from finr1.progress import METRICS_FILE, newest_whole, read_metrics, rewind, seal
@@ -33,6 +33,8 @@ from finr1.progress import METRICS_FILE, newest_whole, read_metrics, rewind, sea
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
     """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, looks, where it runs."""
+    if params.bf16 and emulates_bf16():
+        raise ValueError("bf16 = true, but this GPU has none and would emulate it: with bf16 = false it trains in fp16")
     # By default among the checkpoints, which go when the model is saved.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(stage_dir / "tensorboard"))
     looks, most = {}, min(params.eval_problems, params.batch_size // params.num_processes)
@@ -51,6 +53,7 @@ def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[
         "run_name": f"{params.run}/{params.stage}",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
+        "fp16": emulates_bf16(),
     }
 
 
@@ -64,14 +67,16 @@ def start_model(params: SFTParams | GRPOParams) -> str:
 def load_policy(
     path: str, params: SFTParams | GRPOParams, quantization_config: BitsAndBytesConfig, **kwargs: Any
 ) -> PreTrainedModel:
-    """The model to train: fp32 weights (bf16 is autocast), a bf16 base for LoRA on a GPU, a quantised one for QLoRA."""
+    """The model to train: fp32 weights, autocast to 16 bits; a base in 16 bits for LoRA on a GPU, in 4 for QLoRA."""
     if os.environ.get(SHARDS_ON_A_CPU) and params.distributed == "fsdp2" and params.num_processes > 1:
         # accelerate splits models over GPUs only; gloo's processes pass for them.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    half = "float16" if emulates_bf16() else "bfloat16"
     if params.peft != "qlora":
-        frozen_base = params.peft == "lora" and params.bf16 and torch.cuda.is_available()
-        return load_model(path, "bfloat16" if frozen_base else "float32", **kwargs)
-    model = load_model(path, "bfloat16", quantization_config=quantization_config, **kwargs)
+        frozen_base = params.peft == "lora" and torch.cuda.is_available() and (params.bf16 or half == "float16")
+        return load_model(path, half if frozen_base else "float32", **kwargs)
+    quantization_config.bnb_4bit_compute_dtype = getattr(torch, half)
+    model = load_model(path, half, quantization_config=quantization_config, **kwargs)
     for layer in model.modules():
         # On a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit layer at its first forward in eval mode, for good,
         # into a form without gradients: an early look at answers would end the learning.
@@ -166,7 +171,8 @@ class Guard(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         if "loss" in logs:  # else it is the summary at the end, or a look
-            wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(logs.get(name, 0.0))]
+            checked = ("loss",) if args.fp16 else ("loss", "grad_norm")  # of fp16 the scaler skips such a step
+            wrong = [name for name in checked if not math.isfinite(logs.get(name, 0.0))]
             trained = (pair for pair in model.named_parameters() if pair[1].requires_grad)
             self.refuse(f"{wrong[0]} is {logs[wrong[0]]}" if wrong else None, trained)
 
@@ -192,6 +198,9 @@ def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: 
     trainer.remove_callback(PrinterCallback)  # printed, the rows of `metrics.jsonl` would bury the log's last words
     checkpoints = Path(trainer.args.output_dir)
     trainer.add_callback(Guard(trainer, params))
+    for weight in trainer.model.parameters() if trainer.args.fp16 else ():
+        if weight.requires_grad:  # TRL puts a QLoRA adapter into bf16, whose gradients the scaler of fp16 does not take
+            weight.data = weight.data.float()
     trainer.train(resume_from_checkpoint=newest_whole(checkpoints, drop=trainer.accelerator.is_main_process))
     state = _gathered_state(trainer)
     if trainer.accelerator.is_main_process:
