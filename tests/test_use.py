@@ -77,8 +77,7 @@ class _Hub(BaseHTTPRequestHandler):
         self.asked.append((self.path, self.headers.get("Authorization")))
         url = f"http://{self.headers['Host']}"
         if self.path == "/api/repos/create":
-            asked = json.loads(body)
-            assert asked["private"] is True
+            assert json.loads(body)["visibility"] == "private"
             return self.reply({"url": f"{url}/o/n"})
         if "/preupload/" in self.path:
             modes = [{"path": file["path"], "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
@@ -214,6 +213,7 @@ def test_the_model_and_its_card_reach_the_hub_and_the_token_no_file(used):
     assert not any("problems" in name or "data_card" in name for name in used.hub.kept)
     files = [path for path in used.folder.rglob("*") if path.is_file()]
     assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+    assert not [name for name, content in used.hub.kept.items() if str(used.run.parent.parent).encode() in content]
     assert "uploaded: http" in used.printed
 
 
@@ -320,7 +320,7 @@ def desk(tmp_path_factory) -> dict:
 def notice_table():
     import pandas as pd
 
-    edits = ["the gold behind its thought", "the same without tags", "the gold, no thought", "a wrong answer"]
+    edits = ["the gold behind its thought", "the same without tags", "the gold behind any thought", "a wrong answer"]
     return pd.DataFrame({"R": [2.0, 1.0, 2.0, 1.0]}, index=edits)
 
 
@@ -337,7 +337,7 @@ def test_an_edited_answer_is_paid_by_the_functions_that_trained_this_run(desk):
 
 def test_what_the_reward_does_not_see_is_said(desk):
     told = desk["reward_notices"](notice_table())
-    assert told[0].startswith("The reward does not look at the thought")
+    assert told[0].startswith("The reward does not read the thought")
     assert told[1] == "Leaving out the tags costs 1 of 2." and told[2].endswith("still paid 1.")
     better = notice_table()
     better["R"] = [2.0, 2.0, 1.0, 0.0]
@@ -347,7 +347,7 @@ def test_what_the_reward_does_not_see_is_said(desk):
 def test_a_text_that_is_edited_is_graded_at_once(desk):
     made = cells("08_use_the_model", "reward-desk", **desk | {"desk": PROBLEM, "written": "60"})
     box, page = made["editor"].children
-    assert "not in the format" in page.value
+    assert page.value.startswith("<table") and "not in the format" in page.value
     box.value = render_completion("12 * 5 = 60.", "60")
     assert "<p>in the format, right, gold 60</p>" in page.value
 
