@@ -18,6 +18,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from conftest import ROOT, demo_values
 from finished import finish
+from huggingface_hub import ModelCard
 from recipes import cells
 from tiny_model import make_tiny_model
 
@@ -79,6 +80,9 @@ class _Hub(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             assert json.loads(body)["visibility"] == "private"
             return self.reply({"url": f"{url}/o/n"})
+        if self.path == "/api/validate-yaml":
+            assert ModelCard(json.loads(body)["content"]).data.license == "other"
+            return self.reply({"errors": [], "warnings": []})
         if "/preupload/" in self.path:
             modes = [{"path": file["path"], "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
                       "shouldIgnore": False} for file in json.loads(body)["files"]]  # fmt: skip
