@@ -4,7 +4,7 @@
 # make test         every test, in two processes (`make test WORKERS=4`); `make test-fast` leaves the slow ones out
 # make faults       the long form of tests/faults: more random kills, whole runs killed, a disk that is really full
 # make lab          JupyterLab in notebooks/
-# make lint         ruff, and no stored outputs in notebooks; `make format` puts both right
+# make lint         ruff, and no outputs in the notebooks that git holds; `make format` puts both right
 # make clean        remove .venv and caches; outputs/ stays
 #
 # torch comes first and by its exact version, so that a machine without a GPU gets the CPU build where the package index
@@ -74,7 +74,7 @@ lab: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+	for file in notebooks/*.ipynb; do git show ":$$file" | $(BIN)/nbstripout --verify --keep-id || exit 1; done
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

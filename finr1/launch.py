@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,11 +98,14 @@ def launch(
     `namespace` is the notebook's `globals()`, see `recipe_script`. Returns at once when `model/` is there; a child that
     was killed before resumes from its last checkpoint. Both hold only for the same recipe, package files and files
     `reads` of the stage folder. `on_progress` gets all rows whenever there are new ones, at most once a second.
-    Raises TrainingFailed when the child dies; ends the child when interrupted.
+    Raises TrainingFailed when the child dies, ParameterError as `Run` does; ends the child when interrupted.
     """
+    run.save_state()  # refuses where another kernel has begun this stage since
     params = run.params
-    (run.dir / SCRIPT).write_text(recipe_script(params.stage, type(params), namespace), "utf8")
-    _drop_outdated(run, [SCRIPT, *reads])
+    script = recipe_script(params.stage, type(params), namespace)
+    hashes = {SCRIPT: sha256(script.encode()).hexdigest(), **{name: file_sha256(run.dir / name) for name in reads}}
+    _drop_outdated(run, hashes)
+    (run.dir / SCRIPT).write_text(script, "utf8")
     if (run.dir / MODEL_FOLDER).exists():
         print(f"{shown(run.dir / MODEL_FOLDER)} is complete: no training")
         if not (rows := read_metrics(run.dir)):
@@ -182,9 +186,8 @@ def join(stage_dir: Path) -> int:
     return subprocess.run(arguments, cwd=repository_root(), env=environment(params.num_processes)).returncode
 
 
-def _drop_outdated(run: Run, reads: Sequence[str]) -> None:
+def _drop_outdated(run: Run, hashes: dict[str, str]) -> None:
     """Remove what a training made when its recipe, its data, or the package files that it loaded have changed."""
-    hashes = {name: file_sha256(run.dir / name) for name in reads}
     before = run.state["launched"] or hashes
     changed = [name for name in hashes if before.get(name) != hashes[name]]
     try:
@@ -192,6 +195,7 @@ def _drop_outdated(run: Run, reads: Sequence[str]) -> None:
     except ValueError:
         changed.append(LOADED_FILE)
     if changed:
+        run.may_replace(changed)
         print(f"changed: {', '.join(changed)}; training starts afresh")
         for name in MADE_BY_TRAINING:
             remove(run.dir / name)

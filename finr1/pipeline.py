@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import textwrap
 import time
@@ -24,7 +25,7 @@ from finr1.params import STAGES, ParameterError, Params, read_flat_yaml
 from finr1.params.base import did_you_mean, quoted
 from finr1.paths import naming, outputs_root, preset_names, remedy, repository_root, shown
 from finr1.progress import duration
-from finr1.run import KERNEL_LOG, STATE_FILE, missing_inputs, stage_folder, turn
+from finr1.run import KERNEL_LOG, REPLACES, changes, missing_inputs, refusal, remove_artefacts, stage_folder, turn
 
 _LAST_LINES = 12  # of a traceback or a log, as many as an error shows
 
@@ -78,7 +79,7 @@ def run_preset(
     """
     stages = [stage for stage in STAGES if until is None or stage <= until]  # they are numbered
     plan = load_preset(preset, run, stages, changes)
-    run_stages(list(plan.values()), stages if "all" in force else force)
+    run_stages(list(plan.values()), stages if "all" in force else force, True)
     report = outputs_root() / run / "07_report"
     if report.name in stages:  # else the one that lies there tells of another run
         print(f"\n{(report / 'summary.txt').read_text('utf8').rstrip()}\n\nreport: {shown(report / 'report.html')}")
@@ -126,12 +127,13 @@ def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
     return overrides
 
 
-def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
+def run_stages(plan: Sequence[Params], forced: Collection[str] = (), replaced: bool = False) -> None:
     """Run each stage of `plan`, of one run or several, unless it is complete and unchanged and not in `forced`.
 
-    Raises ParameterError before any work, NotebookFailed when a notebook fails.
+    With other parameters a complete stage is `replaced`, a trained one that is not complete never is. Raises
+    ParameterError before any work, NotebookFailed when a notebook fails.
     """
-    _check_requirements(plan, forced)
+    _check_requirements(plan, forced, replaced)
     several = len({params.run for params in plan}) > 1
     for params in plan:
         stage, name = params.stage, f"{params.run}/{params.stage}" if several else params.stage
@@ -141,15 +143,14 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = ()) -> None:
                 print(f"skip {name}: complete and unchanged", flush=True)
                 continue
             if stage in forced:
-                for file in (manifest.MANIFEST_FILE, STATE_FILE):  # without them, `Run` starts afresh
-                    manifest.remove(stage_folder(params) / file)
+                remove_artefacts(stage_folder(params))
             print(f"run  {name}: {reason}", flush=True)
             started = time.monotonic()
             execute(stage, params)
             print(f"done {name}: {duration(time.monotonic() - started)}", flush=True)
 
 
-def _check_requirements(plan: Sequence[Params], forced: Collection[str]) -> None:
+def _check_requirements(plan: Sequence[Params], forced: Collection[str], replaced: bool) -> None:
     """Check what parameters cannot tell: inputs from elsewhere, and keys and models of the stages that will run."""
     problems: list[str] = []
     may_run: dict[Path, bool] = {}
@@ -158,6 +159,8 @@ def _check_requirements(plan: Sequence[Params], forced: Collection[str]) -> None
         runs = params.stage in forced or follows or why_run(params) is not None
         may_run[stage_folder(params)] = runs
         lines = params.requirements() if runs else []
+        if runs and params.stage not in forced:  # by its inputs it may change later: then its kernel refuses
+            lines += refusal(params, replaced)
         lines += [line for folder, line in missing_inputs(params).items() if folder not in may_run]
         problems += [f"{params.stage}: {line}" for line in lines]
     if problems:
@@ -170,13 +173,7 @@ def why_run(params: Params) -> str | None:
     if missing := manifest.what_is_missing(folder):
         return missing if (folder / manifest.MANIFEST_FILE).exists() else "not complete yet"
     record = manifest.read_manifest(folder)
-    old, new = record["parameters"], params.model_dump()
-    changed = [f"{name} {quoted(old.get(name))} -> {quoted(new[name])}" for name in new if old.get(name) != new[name]]
-    for name, source in params.inputs().items():
-        made_from = record["inputs"].get(name)
-        if manifest.what_is_missing(source) or manifest.read_manifest(source)["outputs_sha256"] != made_from:
-            changed.append(name)
-    changed += manifest.changed_code(params.stage, record["code"])
+    changed = changes(params, record) + manifest.changed_code(params.stage, record["code"])
     return textwrap.shorten(f"changed: {', '.join(changed)}", 300, placeholder=" ...") if changed else None
 
 
@@ -192,7 +189,8 @@ def execute(stage: str, params: Params) -> None:
             super().__init__(**settings, kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
 
         async def start_kernel(self, **arguments: Any) -> None:
-            await super().start_kernel(**arguments, stdout=log, stderr=log)  # what it says outside of cells
+            settings = {"env": os.environ | {REPLACES: "1"}, "stdout": log, "stderr": log}  # what no cell shows
+            await super().start_kernel(**arguments | settings)
 
     # After an interrupt nbclient's own watch finds the kernel dead, and asyncio would print that traceback at the end.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

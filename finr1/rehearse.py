@@ -223,7 +223,7 @@ def rehearse(
         reasons |= {(params.stage, name): reason for name, (_, reason) in swaps.items()}
     os.environ.setdefault(API_KEY, "rehearsal")  # the stand-in asks for none
     os.environ.update({} if gpus else {SHARDS_ON_A_CPU: "1"})
-    pipeline.run_stages(here, stages if "all" in force else force)
+    pipeline.run_stages(here, stages if "all" in force else force, True)
     print(table(asked, here, reasons, untried))
 
 

@@ -1,33 +1,39 @@
 """The folder of one stage of one run: what went in, what came out, and whether it is complete.
 
-`manifest.json` is written last and atomically: it exists = the stage is complete. A stage that was killed resumes: with
-the same parameters, inputs and code its artefacts stay. Otherwise they are removed, but not answers
-(`*.answers.jsonl`, keyed by request and paid for), and not what training made when nothing but code changed: `launch`
-knows which code the trainer loaded, and decides.
+`manifest.json` is written last and atomically: the stage is complete where it exists and its hashes hold. With the same
+parameters and inputs a killed stage resumes, and a complete one keeps its manifest when its cells make the same again.
+With others the stage starts afresh, and its artefacts are removed; but a complete or trained one is only replaced where
+somebody has said so. Answers always stay (`*.answers.jsonl`, keyed by request and paid for).
 """
 
 from __future__ import annotations
 
+import os
+import textwrap
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from finr1 import manifest
 from finr1.child import LOADED_FILE, stage_lock
-from finr1.launch import MADE_BY_TRAINING, PARAMS_FILE, SCRIPT, launch, notebook_file  # noqa: F401
+from finr1.launch import MODEL_FOLDER, PARAMS_FILE, launch, notebook_file  # noqa: F401
 from finr1.locks import lock
 from finr1.manifest import MANIFEST_FILE, read_manifest, read_object, remove
 from finr1.params import ParameterError, Params
+from finr1.params.base import quoted
 from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 
 KERNEL_LOG = "kernel.log"
 STATE_FILE = "state.json"
+REPLACES = "FINR1_REPLACES"  # set for the kernels of `finr1 run`: a complete stage may be replaced
 # Never removed: answers, and what papermill and the locks have open in this folder right now.
 _KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG, ".lock")
-_AT_WORK: dict[Path, AbstractContextManager[None]] = {}  # stages that this process has begun and not finished
+_SESSION = uuid.uuid4().hex  # of this process
+_AT_WORK: dict[Path, ExitStack] = {}  # the locks of stages that this process has begun and not finished
 
 
 def missing_inputs(params: Params) -> dict[Path, str]:
@@ -57,28 +63,90 @@ def turn(folder: Path) -> Iterator[None]:
         yield
 
 
+def changes(params: Params, record: dict[str, Any], inputs: bool = True) -> list[str]:
+    """How parameters, and the content of `inputs`, differ from those of a manifest or state, in words."""
+    if "parameters" not in record:
+        return ["what it was made with is not known"]
+    old, new = record["parameters"], params.model_dump()
+    changed = [f"{name} {quoted(old.get(name))} -> {quoted(new[name])}" for name in new if old.get(name) != new[name]]
+    for name, source in params.inputs().items() if inputs else ():
+        if manifest.what_is_missing(source) or read_manifest(source)["outputs_sha256"] != record["inputs"].get(name):
+            changed.append(name)
+    return changed
+
+
+def what_is_there(stage_dir: Path) -> tuple[dict[str, Any], str]:
+    """A stage's manifest or state, and what a person may not lose: "complete", "trained", "half trained", or ""."""
+    if manifest.what_is_missing(stage_dir) is None:
+        return read_manifest(stage_dir), "complete"
+    half = any((stage_dir / "checkpoints").glob("checkpoint-*"))
+    done = "trained" if (stage_dir / MODEL_FOLDER).exists() else "half trained" * half
+    try:
+        kinds = {"fingerprint": str, "started": str, "phases": dict, "launched": dict}
+        return read_object(stage_dir / STATE_FILE, kinds, absent={}), done
+    except ValueError as error:
+        print(error)
+        return {}, done
+
+
+def refusal(params: Params, replaced: bool, changed: list[str] | None = None) -> list[str]:
+    """Why a stage that is complete or trained stays, and the ways on; nothing where it may be `replaced`.
+
+    `changed` says what is different; else it is found in the parameters.
+    """
+    made, done = what_is_there(at := stage_folder(params))
+    changed = changes(params, made, inputs=False) if changed is None else changed
+    if not done or not changed or (done == "complete" and replaced):
+        return []
+    told = textwrap.shorten(", ".join(changed), 300, placeholder=" ...")
+    ways = f'another run (run = "{params.run}_2", or --run), or replace this one (Run(params, overwrite=True), or'
+    return [f"{shown(at)} is {done} and stays; changed since: {told}. Name {ways} --force {params.stage})"]
+
+
+def strangers(params: Params) -> list[str]:
+    """Sentences about inputs that were made from others than this stage reads; ParameterError where they mislead."""
+    folders, told = params.inputs(), {}
+    made = {name: read_manifest(folder) for name, folder in folders.items() if name != "paper_like_stage"}
+    for name, record in made.items():
+        without_sft = {"sft_stage": None} if (name, record["stage"]) == ("grpo_stage", "05_grpo") else {}
+        for its, sha256 in (without_sft | record["inputs"]).items():
+            of_the_recipe = "," not in name or its == "data_stage"  # `other_models, NAME` had another training
+            if its in made and sha256 != made[its]["outputs_sha256"] and of_the_recipe:
+                told[name, its] = f"{shown(folders[name])} was not made from {shown(folders[its])} as it is now"
+    # Held-out problems may be among the rows; a gain of GRPO over SFT would be one over another SFT model.
+    for name in ("distillation_stage", "filtering_stage", "grpo_stage"):
+        wrong = told.get((name, "sft_stage" if name == "grpo_stage" else "data_stage"))
+        if wrong and params.stage < "07":
+            raise ParameterError(params.stage, [f"{wrong}: name others, or run {folders[name].name} again"])
+    return list(told.values())
+
+
 class Run:
     """One stage of one run. Making it prepares `outputs/<run>/<stage>/`; `finish` completes it.
 
-    Raises ParameterError when an input is incomplete, and RuntimeError when another process is at work in the folder.
+    `strangers` are sentences about inputs that do not belong together. `overwrite` lets this run replace what is
+    complete or trained in its folder; without it that is a ParameterError, as is an incomplete input. Raises
+    RuntimeError when another process is at work in the folder.
     """
 
-    def __init__(self, params: Params):
-        self.params, self.name, self.stage = params, params.run, params.stage
+    def __init__(self, params: Params, overwrite: bool = False):
+        self.params, self.name, self.stage, self._overwrite = params, params.run, params.stage, overwrite
         self.inputs = params.inputs()
         self.dir = stage_folder(params)
         self.figures = self.dir / "figures"
         if missing := missing_inputs(params):
             raise ParameterError(params.stage, missing.values())
+        self.strangers = strangers(params)
         self._made_from = {name: read_manifest(folder)["outputs_sha256"] for name, folder in self.inputs.items()}
         self.fingerprint = manifest.digest([params.model_dump(), self._made_from])
         # Taken now, as this is the code that runs; by the end of a long stage the files may have been edited.
         self._code = {"commit": manifest.commit(), "notebook": manifest.notebook_code(notebook_file(self.stage))}
         self._package = manifest.package_hashes()
-        with stage_lock(self.dir):
-            (held := kernel_lock(self.dir)).__enter__()
-            _AT_WORK.setdefault(self.dir, held)
+        with stage_lock(self.dir), ExitStack() as held:
+            held.enter_context(kernel_lock(self.dir))
             self._prepare()
+            _AT_WORK.setdefault(self.dir, held.pop_all())
+        print(*self.strangers, sep="\n", end="\n" * bool(self.strangers))
 
     def path(self, name: str) -> Path:
         """Where the artefact `name` of this stage goes; folders in between are made."""
@@ -102,7 +170,18 @@ class Run:
 
         `outputs` names files and folders that later stages may read; FileNotFoundError when one was not written.
         """
-        described = manifest.describe_outputs(self.dir, outputs)
+        with kernel_lock(self.dir), _AT_WORK.pop(self.dir, nullcontext()):  # after an earlier finish, no lock is held
+            self._check_that_it_is_ours()
+            described = manifest.describe_outputs(self.dir, outputs)
+            sha256 = manifest.digest({name: file["sha256"] for name, file in described.items()})
+            made = what_is_there(self.dir)[0]
+            code = made.get("code", {"notebook": None, "files": {}})
+            same = code["notebook"] == self._code["notebook"] and code["files"].items() <= self._package.items()
+            if not same or (made["fingerprint"], made["outputs_sha256"]) != (self.fingerprint, sha256):
+                self._write_manifest(metrics, described, sha256)  # else it was only looked at
+        print(f"{self.stage} is complete: {shown(self.dir / MANIFEST_FILE)}")
+
+    def _write_manifest(self, metrics: dict[str, Any], described: dict[str, Any], outputs_sha256: str) -> None:
         by_trainer = read_object(self.dir / LOADED_FILE, {}, absent={})
         # The largest of all sessions that made these artefacts: one that only shows them again trains nothing.
         peaks = self.state.setdefault("peak_memory_gib", {})
@@ -115,8 +194,9 @@ class Run:
             "parameters": self.params.model_dump(),
             "seed": self.params.seed,
             "inputs": self._made_from,
+            "strangers": self.strangers,
             "outputs": described,
-            "outputs_sha256": manifest.digest({name: file["sha256"] for name, file in described.items()}),
+            "outputs_sha256": outputs_sha256,
             "metrics": metrics,
             "code": self._code | {"files": by_trainer | manifest.loaded_files(self._package)},
             "versions": manifest.versions(),
@@ -127,43 +207,54 @@ class Run:
             "finished": _now(),
         }
         manifest.write_json(self.dir / MANIFEST_FILE, record)
-        if held := _AT_WORK.pop(self.dir, None):
-            held.__exit__(None, None, None)
-        print(f"{self.stage} is complete: {shown(self.dir / MANIFEST_FILE)}")
 
     def save_state(self) -> None:
         """Keep `state` for a session that resumes after this one was killed."""
+        self._check_that_it_is_ours()
         manifest.write_json(self.dir / STATE_FILE, self.state)
 
+    def may_replace(self, changed: list[str]) -> None:
+        """Raise ParameterError where something complete or trained would be lost, and nobody has said that it may."""
+        if not self._overwrite and (lines := refusal(self.params, REPLACES in os.environ, changed)):
+            raise ParameterError(self.stage, lines)
+
+    def _check_that_it_is_ours(self) -> None:
+        """Raise RuntimeError when another kernel has begun this stage since, or an input was made again."""
+        state = read_object(self.dir / STATE_FILE, {}, absent={})
+        again = [] if (state.get("session"), state.get("fingerprint")) == (_SESSION, self.fingerprint) else [self.dir]
+        for name, folder in self.inputs.items():
+            made = read_object(folder / MANIFEST_FILE, {}, absent={})
+            again += [folder] if made.get("outputs_sha256") != self._made_from[name] else []
+        if again:
+            raise RuntimeError(f"{shown(again[0])} has since been made again: run this notebook from `Run(params)` on")
+
     def _prepare(self) -> None:
+        made, done = what_is_there(self.dir)
+        if made.get("fingerprint") != self.fingerprint:
+            self.may_replace(changes(self.params, made))
+            remove_artefacts(self.dir)
+            made = {}
         with suppress(OSError, ValueError):  # what was changed by other hands is made again, and not taken for ours
             for name in manifest.changed_outputs(self.dir):
                 remove(self.dir / Path(name).parts[0])
-        remove(self.dir / MANIFEST_FILE)  # a stage under way is not complete
-        self.state = self._kept_state()
+        if done != "complete":
+            remove(self.dir / MANIFEST_FILE)
+        self.state = {"started": made.get("started", _now()), "phases": made.get("phases_s", {}), "launched": {}}
+        with suppress(ValueError):
+            self.state |= read_object(self.dir / STATE_FILE, {}, absent={})
         code = manifest.digest([self._code["notebook"], self._package])
-        if self.state.get("fingerprint") != self.fingerprint:
-            _remove_artefacts(self.dir)
-            self.state = {"fingerprint": self.fingerprint, "started": _now(), "phases": {}, "launched": {}}
-        elif self.state.get("code_sha256") != code:
-            _remove_artefacts(self.dir, kept=(*MADE_BY_TRAINING, SCRIPT, STATE_FILE))
-        self.state["code_sha256"] = code
-        self.save_state()
+        if self.state.get("code_sha256", code) != code:
+            remove(self.figures)  # the report would show one that is not drawn any more
+        self.state |= {"fingerprint": self.fingerprint, "code_sha256": code, "session": _SESSION}
+        self.state |= {"parameters": self.params.model_dump(), "inputs": self._made_from}
+        manifest.write_json(self.dir / STATE_FILE, self.state)
         self.params.to_yaml(self.dir / PARAMS_FILE)
 
-    def _kept_state(self) -> dict[str, Any]:
-        """What a session before this one has kept; nothing where it can't be read, and then the stage starts anew."""
-        try:
-            kinds = {"fingerprint": str, "started": str, "phases": dict, "launched": dict}
-            return read_object(self.dir / STATE_FILE, kinds, absent={})
-        except ValueError as error:
-            print(f"{error}; {self.stage} starts anew")
-            return {}
 
-
-def _remove_artefacts(folder: Path, kept: tuple[str, ...] = ()) -> None:
+def remove_artefacts(folder: Path) -> None:
+    """Empty a stage's folder, but for its answers."""
     for path in folder.iterdir():
-        if not path.name.endswith(_KEPT_SUFFIXES) and path.name not in kept:
+        if not path.name.endswith(_KEPT_SUFFIXES):
             remove(path)
 
 

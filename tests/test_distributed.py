@@ -39,6 +39,9 @@ class StubRun:
     def save_state(self) -> None:
         pass
 
+    def may_replace(self, changed: list[str]) -> None:
+        pass
+
 
 @pytest.fixture
 def base(outputs, monkeypatch):

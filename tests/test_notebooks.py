@@ -396,12 +396,30 @@ def test_a_third_reward_is_a_function_in_the_cell_and_a_name_with_a_weight(made,
     log = (stage / "train.log").stat().st_size
     again = alone(workshop | {"env": env}, "05_grpo", tmp_path, values, notebook=changed)
     assert again.returncode == 0 and (stage / "train.log").stat().st_size == log
+    before = (stage / "manifest.json").read_bytes()
     cell.source = cell.source.replace("character.isdigit()", "character.isalpha()")
     nbformat.write(notebook, changed)
+    refused = alone(workshop | {"env": env}, "05_grpo", tmp_path, values, notebook=changed)
+    assert refused.returncode != 0 and "05_grpo is complete and stays; changed since: train.py" in refused.stderr
+    assert (stage / "manifest.json").read_bytes() == before and (stage / "model" / "model.safetensors").exists()
+    env |= {"FINR1_REPLACES": "1"}  # as `finr1 run` does
     edited = alone(workshop | {"env": env}, "05_grpo", tmp_path, values, notebook=changed)
     assert edited.returncode == 0, edited.stderr
     assert "changed: train.py" in (tmp_path / "out.ipynb").read_text("utf8")
     assert (stage / "model" / "model.safetensors").read_bytes() != weights
     report = alone(workshop, "07_report", tmp_path, {"run": "third", "grpo_stage": "outputs/third/05_grpo"})
     assert report.returncode == 0, report.stderr
-    assert "digits" in (workshop["outputs"] / "third" / "07_report" / "report.html").read_text("utf8")
+    page, summary = ((workshop["outputs"] / "third" / "07_report" / name).read_text("utf8")
+                     for name in ("report.html", "summary.txt"))  # fmt: skip
+    assert "digits" in page
+    first = f"{made / '06_benchmark'} was not made from {stage} as it is now"  # it measured another GRPO
+    assert summary.startswith(first) and first in page and page.index(first) < page.index("Summary</h2>")
+
+
+@pytest.mark.slow
+def test_looking_at_a_finished_run_keeps_every_manifest_byte_for_byte(made, workshop, tmp_path):
+    manifests = [made / stage / "manifest.json" for stage in list(STAGES)[1:]]  # 00 measures the machine again
+    before = [path.read_bytes() for path in manifests]
+    for path in manifests:
+        assert alone(workshop, path.parent.name, tmp_path, {"run": made.name}).returncode == 0
+    assert before == [path.read_bytes() for path in manifests]

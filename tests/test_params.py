@@ -169,13 +169,52 @@ def test_real_records_lie_where_the_environment_says(monkeypatch, tmp_path):
     assert text.startswith("source_names = ['tfsn']: tfsn should be one of synthetic, ") and text.endswith("mean tfns?")
 
 
-def test_from_notebook_finds_names_that_papermill_injected_in_vain():
-    injected = "# Parameters\nlearning_rat = 1.0e-5\nmax_steps = 2\n"
-    namespace = {**GRPO, "In": ["", "import os", injected], "learning_rat": 1e-5, "a_helper": print}
-    assert problems(lambda: GRPOParams.from_notebook(namespace)).startswith(
-        "learning_rat: unknown parameter; did you mean"
-    )
-    assert GRPOParams.from_notebook({**namespace, "In": ["", "learning_rat = 1"]}).max_steps == 12, "the notebook's own"
+SETTINGS = 'run = "mine"  # name\nmax_steps = 12  # steps\n'
+REST = '"""\nrun = above  # name\n# """\nbeta = 0.001  # weight\n'
+INJECTED = "# Parameters\nmax_steps = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("cells", "wrong"),
+    [
+        ([SETTINGS, REST], []),
+        ([SETTINGS + "learning_rat = 1.0e-5\n", REST], ["learning_rat"]),
+        ([SETTINGS, REST, SETTINGS + "learning_rat = 1\n"], ["learning_rat"]),
+        ([SETTINGS + "learning_rat = 1\n", REST, SETTINGS], []),
+        ([SETTINGS, REST + "learning_rat=1\nepsilom = [\n    1,\n]\n"], ["epsilom", "learning_rat"]),
+        ([SETTINGS, REST, INJECTED + "learning_rat = 1\n"], ["learning_rat"]),
+        (["import os\na = 1", SETTINGS, REST, "%time\nx = 2", "run = Run(params)\npage = 1", INJECTED], []),
+        ([SETTINGS, "max_steps = 3\nmine = 4", "learning_rat == 1\nrun == 2"], []),
+    ],
+    ids=["right", "first run", "a later run", "put right", "the collapsed cell", "papermill", "other cells", "play"],
+)
+def test_a_name_that_is_no_parameter_is_an_error_in_the_cells_of_parameters_alone(cells, wrong):
+    namespace = {**GRPO, "In": ["", *cells], "learning_rat": 1e-5, "epsilom": [1], "a_helper": print}
+    if not wrong:
+        assert GRPOParams.from_notebook(namespace).max_steps == 12
+    else:
+        lines = problems(lambda: GRPOParams.from_notebook(namespace)).split("\n")
+        assert [line.partition(":")[0] for line in lines] == wrong
+        assert all("unknown parameter; did you mean" in line for line in lines)
+
+
+def test_a_run_of_ones_own_starts_from_the_demos_stages_where_it_has_none(outputs, capsys):
+    at = {name: f"outputs/{{run}}/{stage}" for name, stage in
+          {"data_stage": "01_data", "filtering_stage": "03_filtering", "sft_stage": "04_sft"}.items()}  # fmt: skip
+    namespace = {**GRPO, **at, "run": "mine"}
+    assert GRPOParams.from_notebook(namespace).sft_stage == "outputs/mine/04_sft", "the demo has none either"
+    for made in ("demo/01_data", "demo/03_filtering", "demo/04_sft", "mine/03_filtering"):
+        (outputs / made).mkdir(parents=True)
+    assert capsys.readouterr().out == ""
+    params = GRPOParams.from_notebook(namespace)
+    found = params.data_stage, params.filtering_stage, params.sft_stage
+    assert found == ("outputs/demo/01_data", "outputs/mine/03_filtering", "outputs/demo/04_sft")
+    said = capsys.readouterr().out
+    assert "outputs/mine has no" in said and "it starts from outputs/demo/01_data, outputs/demo/04_sft\n" in said
+    injected = GRPOParams.from_notebook({**namespace, "In": [SETTINGS, REST, "# Parameters\nseed = 1"]})
+    assert injected.sft_stage == "outputs/mine/04_sft", "papermill gets what it asks for"
+    elsewhere = GRPOParams.from_notebook({**namespace, "sft_stage": "outputs/other/04_sft"})
+    assert elsewhere.sft_stage == "outputs/other/04_sft", "so does a person"
 
 
 def test_the_parameters_cell_can_run_again_after_run_became_an_object():

@@ -68,6 +68,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def execute(stage, params):
         stages.append(stage)
         manifest.package_hashes.cache_clear()  # each kernel looks at the package anew
+        monkeypatch.setenv("FINR1_REPLACES", "1")
         run = Run(params)
         run.path("rows.jsonl").write_text(f"{getattr(params, 'num_train', 0)}\n", "utf8")
         run.finish({}, outputs=["rows.jsonl"])
@@ -158,6 +159,29 @@ def test_a_changed_package_file_runs_again_what_loaded_it_and_is_named(tiny, pac
     (package / "rewards.yaml").unlink()
     run_tiny(executed, "01_data.num_dev=5")
     assert "run  02_distillation: changed: finr1/rewards.py, finr1/rewards.yaml\n" in capsys.readouterr().out
+
+
+def test_a_half_trained_stage_is_not_lost_to_a_typo_in_set(tiny, executed, outputs):
+    run_tiny(executed)
+    folder = outputs / "mine" / "01_data"
+    (folder / "manifest.json").unlink()  # killed
+    (folder / "checkpoints" / "checkpoint-9").mkdir(parents=True)
+    with pytest.raises(ParameterError, match="01_data: .*01_data is half trained and stays; .*num_train 8 -> 9"):
+        run_tiny(executed, "01_data.num_train=9", "02_distillation.max_tokens=9")
+    assert executed == [] and (folder / "checkpoints").exists()
+    assert run_tiny(executed) == ["01_data"], "with the old parameters it resumes"
+    (folder / "manifest.json").unlink()
+    assert run_tiny(executed, "01_data.num_train=9", force=("01_data",))[1:] == ["01_data", "02_distillation"]
+    assert not (folder / "checkpoints").exists()
+
+
+def test_stages_that_a_notebook_runs_are_not_replaced_without_being_asked(tiny, executed, outputs):
+    run_tiny(executed)
+    plan = list(pipeline.load_preset("tiny", "mine", list(PRESET), ["01_data.num_train=9"]).values())
+    executed.clear()
+    with pytest.raises(ParameterError, match="01_data is complete and stays; changed since: num_train 8 -> 9"):
+        pipeline.run_stages(plan)
+    assert executed == []
 
 
 def test_many_changes_are_cut(tiny, executed, capsys):

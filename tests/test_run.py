@@ -16,10 +16,11 @@ from conftest import ROOT, demo_values
 from finished import finish
 
 from finr1 import child, manifest
+from finr1 import run as running
 from finr1.child import stage_lock
 from finr1.launch import TrainingFailed, clean_lines, last_error, launch
 from finr1.manifest import read_manifest
-from finr1.params import DataParams, DistillationParams, ParameterError, SFTParams
+from finr1.params import STAGES, DataParams, DistillationParams, ParameterError, SFTParams
 from finr1.progress import describe, duration
 from finr1.run import Run
 
@@ -109,14 +110,93 @@ def test_an_output_that_was_not_written_leaves_the_stage_incomplete():
     assert not (run.dir / "manifest.json").exists()
 
 
-def test_starting_a_stage_again_makes_it_incomplete_and_keeps_what_it_made():
+def test_looking_at_a_finished_stage_keeps_its_manifest_byte_for_byte(capsys):
     first = finished_data()
-    started = read_manifest(first.dir)["started"]
+    before = (first.dir / "manifest.json").read_bytes(), (first.dir / "manifest.json").stat().st_mtime_ns
     again = Run(DATA)
-    assert not (again.dir / "manifest.json").exists(), "a stage under way is not complete"
-    assert (again.dir / "rows.jsonl").exists() and again.fingerprint == first.fingerprint
+    assert manifest.what_is_missing(first.dir) is None, "who only looks may stop at any cell"
+    again.path("rows.jsonl").write_text('{"id": 1}\n', "utf8")  # its cells make the same again
+    again.finish({"rows": 7}, outputs=["rows.jsonl"])
+    assert before == ((first.dir / "manifest.json").read_bytes(), (first.dir / "manifest.json").stat().st_mtime_ns)
+    again = Run(DATA)
+    again.path("rows.jsonl").write_text('{"id": 2}\n', "utf8")  # they do not
+    again.finish({"rows": 1}, outputs=["rows.jsonl"])
+    record = read_manifest(first.dir)
+    assert record["started"] == json.loads(before[0])["started"] and manifest.what_is_missing(first.dir) is None
+    assert record["outputs_sha256"] != json.loads(before[0])["outputs_sha256"]
+
+
+def test_a_finished_stage_is_not_destroyed_by_other_parameters_or_inputs(outputs):
+    data = Run(DATA)
+    with data.phase("work"):
+        data.path("rows.jsonl").write_text("{}", "utf8")
+    data.finish({}, outputs=["rows.jsonl"])
+    run = Run(DISTILLATION)
+    run.path("traces.jsonl").write_text("1\n", "utf8")
+    run.finish({}, outputs=["traces.jsonl"])
+    before = {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
+    with pytest.raises(ParameterError) as caught:
+        Run(changed(DATA, num_train=9, num_dev=7))
+    told = str(caught.value)
+    assert f"{data.dir} is complete and stays; changed since: num_train 1600 -> 9, num_dev 200 -> 7. Name" in told
+    assert (
+        'another run (run = "demo_2", or --run), or replace this one (Run(params, overwrite=True), or --force' in told
+    )
+    assert before == {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
+    with pytest.raises(ParameterError, match="wrong parameters"):
+        Run(changed(DATA, num_train=9))  # the refusal gave the folder's lock back, and took nothing
+    Run(changed(DATA, num_train=9, run="mine")).finish({}, outputs=[])
+    again = Run(changed(DATA, num_train=9), overwrite=True)
+    assert again.state["phases"] == {}
+    again.path("rows.jsonl").write_text("other\n", "utf8")
     again.finish({}, outputs=["rows.jsonl"])
-    assert read_manifest(again.dir)["started"] == started
+    with pytest.raises(ParameterError, match="02_distillation is complete and stays; changed since: data_stage. "):
+        Run(DISTILLATION)
+    assert Run(DISTILLATION, overwrite=True).dir.exists() and not (run.dir / "traces.jsonl").exists()
+
+
+@pytest.mark.parametrize(("left", "done"), [("checkpoints/checkpoint-3/x", "half trained"), ("model/x", "trained")])
+def test_a_half_trained_stage_is_not_destroyed_either(sft, monkeypatch, left, done):
+    run = Run(sft)
+    run.path(left).touch()
+    monkeypatch.setenv("FINR1_REPLACES", "1")  # `finr1 run` replaces what is complete, and asks for --force here
+    with pytest.raises(ParameterError, match=f"04_sft is {done} and stays; changed since: lora_r 16 -> 8. "):
+        Run(changed(sft, lora_r=8))
+    (run.dir / "state.json").write_text("{", "utf8")
+    with pytest.raises(ParameterError, match="changed since: what it was made with is not known"):
+        Run(sft)
+    assert (run.dir / left).exists()
+    Run(changed(sft, lora_r=8), overwrite=True)
+    assert not (run.dir / left).exists()
+
+
+def test_overwrite_permits_and_does_not_ask_for_it():
+    run = finished_data()
+    Run(DATA, overwrite=True)
+    assert (run.dir / "rows.jsonl").exists() and (run.dir / "manifest.json").exists()
+
+
+def test_a_stale_notebook_writes_no_manifest_over_anothers_result(monkeypatch):
+    stale = finished_data()
+    with monkeypatch.context() as another:  # another kernel
+        another.setattr(running, "_SESSION", "of another kernel")
+        newer = Run(changed(DATA, num_train=9), overwrite=True)
+        newer.path("rows.jsonl").write_text("other\n", "utf8")
+        newer.finish({}, outputs=["rows.jsonl"])
+    before = (stale.dir / "manifest.json").read_bytes()
+    for late in (lambda: stale.finish({}, outputs=["rows.jsonl"]), stale.save_state):
+        with pytest.raises(RuntimeError, match="01_data has since been made again: run this notebook from"):
+            late()
+    assert (stale.dir / "manifest.json").read_bytes() == before
+
+
+def test_a_stage_whose_input_was_made_again_under_it_is_not_finished():
+    finished_data()
+    run = Run(DISTILLATION)
+    finished_data('{"id": 2}\n')
+    with pytest.raises(RuntimeError, match="01_data has since been made again"):
+        run.finish({}, outputs=[])
+    assert not (run.dir / "manifest.json").exists()
 
 
 def test_other_parameters_remove_artefacts_but_neither_answers_nor_the_running_notebook():
@@ -124,10 +204,87 @@ def test_other_parameters_remove_artefacts_but_neither_answers_nor_the_running_n
     run.path("model/weights.bin").write_bytes(b"1")
     run.path("teacher.answers.jsonl").write_text("{}\n", "utf8")
     run.path("01_data.ipynb").write_text("{}", "utf8")
-    again = Run(changed(DATA, num_train=9))
+    again = Run(changed(DATA, num_train=9), overwrite=True)
     left = sorted(path.name for path in again.dir.iterdir())
     assert left == ["01_data.ipynb", "kernel.lock", "params.yaml", "state.json", "teacher.answers.jsonl", "train.lock"]
     assert DataParams.from_yaml(again.dir / "params.yaml").num_train == 9
+
+
+# What does not belong together.
+
+
+def made(outputs: Path, stage: str, *inputs: str, run: str = "demo", text: str = "", **parameters) -> Path:
+    """A complete stage of `run`, made from the stages `inputs` of the demo as they are now."""
+    names = {"01_data": "data_stage", "02_distillation": "distillation_stage", "03_filtering": "filtering_stage",
+             "04_sft": "sft_stage", "05_grpo": "grpo_stage"}  # fmt: skip
+    folder = outputs / run / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "made.txt").write_text(f"{stage} {text}", "utf8")
+    sha256 = {names[name]: read_manifest(outputs / "demo" / name)["outputs_sha256"] for name in inputs}
+    return finish(folder, inputs=sha256, parameters=parameters)
+
+
+@pytest.fixture
+def recipe(outputs) -> Path:
+    """01 to 05 of the demo, which belong together."""
+    made(outputs, "01_data")
+    made(outputs, "02_distillation", "01_data")
+    made(outputs, "03_filtering", "01_data", "02_distillation")
+    made(outputs, "04_sft", "01_data", "03_filtering")
+    made(outputs, "05_grpo", "01_data", "03_filtering", "04_sft", sft_stage="outputs/demo/04_sft")
+    return outputs
+
+
+def params_of(stage: str, **values):
+    return STAGES[stage](**demo_values(stage, run="new") | values)
+
+
+AT_DEMO = {f"{name}_stage": f"outputs/demo/{stage}" for name, stage in
+           {"data": "01_data", "distillation": "02_distillation", "filtering": "03_filtering", "sft": "04_sft",
+            "grpo": "05_grpo"}.items()}  # fmt: skip
+
+
+def at_demo(stage: str, **values):
+    mine = {name: at for name, at in AT_DEMO.items() if name in STAGES[stage].model_fields}
+    return params_of(stage, **mine | values)
+
+
+def test_stages_that_belong_together_are_combined_without_a_word(recipe, capsys):
+    made(recipe, "06_benchmark", "01_data", "04_sft", "05_grpo")
+    for stage in list(STAGES)[2:]:
+        more = {"benchmark_stage": "outputs/demo/06_benchmark"} if stage == "07_report" else {}
+        run = Run(at_demo(stage, **more))
+        assert run.strangers == [] and capsys.readouterr().out == ""
+
+
+def test_rows_of_older_data_are_refused(recipe):
+    made(recipe, "01_data", text="made anew")
+    for stage, of in {"03_filtering": "02_distillation", "04_sft": "03_filtering", "05_grpo": "03_filtering"}.items():
+        with pytest.raises(ParameterError, match=f"demo/{of} was not made from .*demo/01_data as it is now: name "):
+            Run(at_demo(stage))
+
+
+def test_a_gain_of_grpo_over_an_sft_model_that_it_did_not_start_from_is_refused(recipe):
+    other = made(recipe, "04_sft", "01_data", "03_filtering", run="other", text="of another seed")
+    with pytest.raises(ParameterError, match=f"demo/05_grpo was not made from {other} as it is now"):
+        Run(at_demo("06_benchmark", sft_stage="outputs/other/04_sft"))
+    zero = made(recipe, "05_grpo", "01_data", "03_filtering", run="zero", sft_stage=None)
+    with pytest.raises(ParameterError, match=f"{zero} was not made from .*demo/04_sft"):
+        Run(at_demo("06_benchmark", grpo_stage="outputs/zero/05_grpo"))
+    assert Run(at_demo("06_benchmark", zero_stage="outputs/zero/05_grpo")).strangers == []
+
+
+def test_models_of_other_data_are_measured_and_the_report_begins_with_that(recipe, capsys):
+    newer = made(recipe, "01_data", text="made anew")
+    run = Run(at_demo("06_benchmark"))
+    told = [f"{recipe / 'demo' / stage} was not made from {newer} as it is now" for stage in ("04_sft", "05_grpo")]
+    assert run.strangers == told and capsys.readouterr().out == "\n".join(told) + "\n"
+    run.finish({}, outputs=[])
+    assert read_manifest(run.dir)["strangers"] == told
+    made(recipe, "02_distillation", "01_data", text="made anew")
+    report = Run(at_demo("07_report", benchmark_stage="outputs/new/06_benchmark"))
+    assert set(told) < set(report.strangers)
+    assert any("03_filtering was not made from" in line and "02_distillation" in line for line in report.strangers)
 
 
 def test_other_content_of_an_input_removes_artefacts_too():
@@ -136,7 +293,7 @@ def test_other_content_of_an_input_removes_artefacts_too():
     finished_data()
     assert Run(DISTILLATION).path("traces.jsonl").exists(), "made again, but with the same content"
     finished_data('{"id": 2}\n')
-    assert not Run(DISTILLATION).path("traces.jsonl").exists()
+    assert not Run(DISTILLATION).path("traces.jsonl").exists(), "nothing complete or trained is lost"
 
 
 def test_phases_add_up_over_sessions_and_count_when_they_fail():
@@ -160,6 +317,35 @@ def test_a_folder_that_is_no_clone_has_no_commit(project):
     assert manifest.commit() is None
 
 
+def test_what_jupyterlab_writes_into_an_open_notebook_is_no_uncommitted_change(project):
+    """Outputs, counts and the kernel, as its autosave does, and settings that a person tries."""
+    path = project / "notebooks" / "01_data.ipynb"
+    path.parent.mkdir()
+    cells = [{"cell_type": "code", "metadata": {"tags": ["settings"]}, "source": "run = 1", "outputs": []},
+             {"cell_type": "code", "metadata": {}, "source": ["a = 1\n", "a"], "outputs": []}]  # fmt: skip
+    path.write_text(json.dumps({"cells": cells, "metadata": {}}), "utf8")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "a"]):
+        subprocess.run(["git", *arguments], cwd=project, check=True)
+    clean = manifest.commit()
+    assert len(clean) == 40
+    cells[1] |= {"outputs": [{"output_type": "display_data", "data": {}, "metadata": {}}], "execution_count": 3}
+    cells[1] |= {"source": "a = 1\na"}
+    cells[0] |= {"source": "run = 2"}
+    path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {"name": "theirs"}}}, indent=1), "utf8")
+    assert subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=project).returncode == 1
+    assert manifest.commit() == clean
+    path.write_text(json.dumps({"cells": [*cells, cells[1]], "metadata": {}}), "utf8")
+    assert manifest.commit() == f"{clean}-dirty", "a cell more"
+    path.write_text("{", "utf8")
+    assert manifest.commit() == f"{clean}-dirty", "no notebook"
+    path.unlink()
+    assert manifest.commit() == f"{clean}-dirty", "gone"
+    subprocess.run(["git", "checkout", "-q", "."], cwd=project, check=True)
+    (project / "pyproject.toml").write_text("a\n", "utf8")
+    assert manifest.commit() == f"{clean}-dirty", "another file"
+
+
 LOADED = ["finr1/plotting/paper.mplstyle", "finr1/plotting/style.py", "finr1/rewards.py", "finr1/rewards.yaml"]
 
 
@@ -174,15 +360,18 @@ def test_the_manifest_names_the_package_files_that_kernel_and_trainer_loaded(pac
     assert manifest.changed_files(files) == ["finr1/sft.py", "finr1/rewards.py"], "gone, and edited"
 
 
-@pytest.mark.parametrize("edited", ["finr1/rewards.py", "finr1/unused.py", "the notebook"])
-def test_changed_code_removes_artefacts_but_neither_answers_nor_what_training_made(project, package, edited):
+@pytest.mark.parametrize("edited", ["finr1/rewards.py", "the notebook"])
+def test_changed_code_removes_old_figures_and_nothing_else_and_is_in_the_next_manifest(project, package, edited):
     run = finished_data()
     kept = ["model", "checkpoints", "metrics.jsonl", "train_files.json", "teacher.answers.jsonl"]
     for name in kept:
-        run.path(name).touch()
+        run.path(name).write_text("{}", "utf8")
+    run.path("figures/gone.png").touch()
     run.state["launched"] = {"train.py": "a"}
     run.save_state()
-    assert Run(DATA).path("rows.jsonl").exists(), "nothing changed"
+    before = read_manifest(run.dir)["code"]
+    Run(DATA).finish({}, outputs=["rows.jsonl"])
+    assert (run.dir / "figures" / "gone.png").exists() and read_manifest(run.dir)["code"] == before, "nothing changed"
     (project / "notebooks").mkdir()
     code = {"cell_type": "code", "metadata": {}, "source": "a = 1"}
     changed = project / "notebooks" / "01_data.ipynb" if edited == "the notebook" else package.parent / edited
@@ -190,9 +379,11 @@ def test_changed_code_removes_artefacts_but_neither_answers_nor_what_training_ma
     manifest.package_hashes.cache_clear()  # as in a new kernel
     again = Run(DATA)
     assert sorted(path.name for path in again.dir.iterdir()) == sorted(
-        [*kept, "kernel.lock", "params.yaml", "state.json", "train.lock"]
+        [*kept, "kernel.lock", "manifest.json", "params.yaml", "rows.jsonl", "state.json", "train.lock"]
     )
     assert again.state["launched"] == {"train.py": "a"} and again.fingerprint == run.fingerprint
+    again.finish({}, outputs=["rows.jsonl"])
+    assert read_manifest(run.dir)["code"] != before
 
 
 def test_a_process_keeps_the_hashes_of_what_it_loaded(package):
@@ -319,7 +510,7 @@ def test_a_killed_child_is_told_from_one_that_failed(project, sft):
 
 
 @pytest.mark.parametrize("changed", ["rows.jsonl", "train.py", "finr1/rewards.py"])
-def test_a_model_of_other_data_another_recipe_or_other_code_is_made_again(project, sft, capsys, changed):
+def test_a_model_of_other_data_another_recipe_or_other_code_is_made_again_where_it_may(project, sft, capsys, changed):
     run = Run(sft)
     run.path("rows.jsonl").write_text("{}\n", "utf8")
     before = launch(run, reads=["rows.jsonl"])
@@ -330,9 +521,26 @@ def test_a_model_of_other_data_another_recipe_or_other_code_is_made_again(projec
         write_recipe(project, "steps += 1")
     else:
         run.path("train_files.json").write_text(json.dumps({changed: "of the file as it was"}), "utf8")
-    after = launch(run, reads=["rows.jsonl"])
+    script = (run.dir / "train.py").read_bytes()
+    with pytest.raises(
+        ParameterError, match=f"04_sft is trained and stays; changed since: {changed}. Name another run"
+    ):
+        launch(run, reads=["rows.jsonl"])
+    assert (run.dir / "train.py").read_bytes() == script and run.state["launched"] and (run.dir / "model").exists()
+    after = launch(Run(sft, overwrite=True), reads=["rows.jsonl"])
     assert len(after) == 3 and after[0]["process"] != before[0]["process"]
     assert f"changed: {changed}; training starts afresh" in capsys.readouterr().out
+
+
+def test_finr1_run_trains_a_complete_stage_again_when_its_recipe_has_changed(project, sft, monkeypatch):
+    run = Run(sft)
+    before = launch(run)
+    run.finish({}, outputs=["model"])
+    write_recipe(project, "steps += 1")
+    with pytest.raises(ParameterError, match="04_sft is complete and stays"):
+        launch(Run(sft))
+    monkeypatch.setenv("FINR1_REPLACES", "1")
+    assert launch(Run(sft))[0]["process"] != before[0]["process"]
 
 
 def test_an_interrupted_cell_leaves_no_trainer_behind(project, sft):

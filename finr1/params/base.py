@@ -6,7 +6,6 @@ name is a line in a log, a name that a preset omits keeps the notebook's value.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import re
 import textwrap
@@ -62,8 +61,14 @@ class Params(BaseModel):
         if "run" in values:
             # `run = Run(params)` stands right below; running this cell again must still work.
             values["run"] = getattr(values["run"], "name", values["run"])
-        unknown = sorted(_injected_names(namespace) - values.keys())
-        params = cls(**values | {name: namespace.get(name) for name in unknown})
+        # The cells of settings, of parameters and of papermill, as they ran last: a typo in them would change nothing.
+        found = [(re.search(r"^run = (?=[\"'])|^run = above|^# Parameters", cell, re.MULTILINE), cell)
+                 for cell in namespace.get("In", [])]  # fmt: skip
+        cells = {match[0]: cell for match, cell in found if match}
+        if "# Parameters" not in cells:  # a person runs this notebook
+            values |= _of_the_demo(values)
+        unknown = set(re.findall(r"^(\w+) *=(?!=)", "\n".join(cells.values()), re.MULTILINE)) - cls.model_fields.keys()
+        params = cls(**values | {name: namespace.get(name) for name in sorted(unknown)})
         if missing := params.requirements():
             raise ParameterError(cls.stage, missing)
         return params
@@ -170,11 +175,16 @@ def _check_text(text: str, is_url: bool) -> None:
             raise ValueError("should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
 
 
-def _injected_names(namespace: dict[str, Any]) -> set[str]:
-    """Names that papermill assigned: it knows no schema, so a typo would otherwise vanish in the namespace."""
-    cells = [source for source in namespace.get("In", []) if source.startswith("# Parameters")]  # its first line
-    nodes = ast.walk(ast.parse("\n".join(cells)))
-    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+def _of_the_demo(values: dict[str, Any]) -> dict[str, str]:
+    """Input stages that a person's run does not have, as `make demo` has made them; says so."""
+    taken, run = {}, str(values.get("run"))
+    for name, at in values.items():
+        if name.endswith("_stage") and "{run}" in str(at) and not paths.resolve(at.replace("{run}", run)).exists():
+            if paths.resolve(demo := at.replace("{run}", "demo")).exists():
+                taken[name] = demo
+    if taken:
+        print(f"outputs/{run} has no stages of its own for these yet, so it starts from {', '.join(taken.values())}")
+    return taken
 
 
 def quoted(value: Any) -> str:

@@ -275,7 +275,7 @@ def test_launch_names_what_it_drops_and_what_it_cannot_mend(sft, capsys, monkeyp
         (stage_dir / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "max_steps": 3}\n')
         return 0
 
-    run = Run(sft)
+    run = Run(sft, overwrite=True)
     monkeypatch.setattr(launching.subprocess, "Popen", lambda *_, **__: SimpleNamespace(stdin=nullcontext()))
     monkeypatch.setattr(launching, "_watch", trained)
     folder = write_checkpoints(run.dir, 2, 4)
