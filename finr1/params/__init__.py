@@ -405,7 +405,6 @@ class UseParams(ReportParams, stage="08_use_the_model"):
     temperature: Annotated[float, Field(ge=0, le=100)]  # of the conversations; what is measured is greedy
     keep_loaded: bool
     num_items: AtLeastTwo
-    batch_size: Width
     export_dtype: Literal["bfloat16", "float16", "float32"]
     gguf_types: list[Literal["f16", "bf16", "q8_0", "q4_k_m"]]
     serve: list[Literal["vllm", "transformers"]]
