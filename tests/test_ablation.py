@@ -164,7 +164,7 @@ def test_an_arm_makes_what_it_changes_and_all_that_follows():
     assert benchmark.input_names()["other_models, hot"] == "outputs/x-hot-7/05_grpo"  # trained anew: asked anew
 
 
-@pytest.mark.parametrize("preset", ["demo", "real_cpu", "single_gpu", "paper"])
+@pytest.mark.parametrize("preset", ["demo", "real_cpu", "free_gpu", "single_gpu", "paper"])
 def test_every_arm_of_the_notebook_is_a_set_of_parameters_in_every_preset(preset):
     # Of the arms without a second way, the one that a preset is already is none there.
     share = pipeline.load_preset(preset, "x", ["02_distillation"])["02_distillation"].by_parts_share

@@ -48,7 +48,7 @@ def test_a_notebook_keeps_the_house_rules(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert path.stat().st_size < 45_000
+    assert path.stat().st_size < 48_000
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} ")
     tags = [cell.metadata.get("tags", []) for cell in code]

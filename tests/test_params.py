@@ -312,7 +312,7 @@ def stage_notebooks() -> list[Path]:
 
 def test_every_stage_has_a_notebook_and_every_preset_a_file_for_each():
     assert sorted(path.stem for path in stage_notebooks()) == list(ALL)
-    assert {"demo", "paper", "real_cpu", "single_gpu"} <= {path.name for path in PRESETS}
+    assert {"demo", "free_gpu", "paper", "real_cpu", "single_gpu"} <= {path.name for path in PRESETS}
     for preset in PRESETS:
         assert set(STAGES) <= {path.stem for path in preset.glob("*.yaml")} <= set(ALL), preset.name
 
@@ -346,7 +346,7 @@ SOURCE = re.compile(
 
 
 @pytest.mark.parametrize("stage", ["04_sft", "05_grpo"])
-@pytest.mark.parametrize("preset", ["paper", "single_gpu"])
+@pytest.mark.parametrize("preset", ["paper", "single_gpu", "free_gpu"])
 def test_each_training_value_of_a_large_preset_names_its_source(preset, stage):
     file = read_flat_yaml(ROOT / "params" / preset / f"{stage}.yaml")
     places = {"run", *STAGES[stage](**file.values).input_names()}
@@ -400,7 +400,7 @@ LOADING = ("start_model", "load_tokenizer", "load_policy", "load_dataset", "spee
 
 
 @pytest.mark.parametrize("stage", ["04_sft", "05_grpo"])
-@pytest.mark.parametrize("preset", ["paper", "single_gpu"])
+@pytest.mark.parametrize("preset", ["paper", "single_gpu", "free_gpu"])
 def test_the_libraries_take_what_a_large_preset_asks_for(preset, stage, tmp_path, as_on_a_gpu):
     import torch
     from peft import LoraConfig

@@ -143,9 +143,10 @@ def test_a_teacher_behind_an_endpoint_costs_money_and_no_hours():
     assert teacher["cost"] > 1 and teacher["hours"] == 0
 
 
-def test_both_large_presets_fit_what_they_are_made_for():
+def test_the_presets_fit_the_gpus_that_they_are_made_for():
     assert plan.make_plan("paper")["peak_gib"] <= 80
     assert plan.make_plan("single_gpu", ["gpu_gib=24"])["peak_gib"] <= 24
+    assert plan.make_plan("free_gpu", ["gpu_gib=15"])["peak_gib"] <= 14.7  # of a T4
     assert plan.make_plan("paper", ["distributed=ddp"])["peak_gib"] > 80  # 7B in full has to be split
 
 

@@ -141,7 +141,7 @@ def test_where_no_source_can_be_read_the_packages_records_take_their_place(tmp_p
     assert new["data_dir"] == "finr1/sources/samples" and "synthetic" in new["source_names"]
 
 
-@pytest.mark.parametrize("preset", ["demo", "real_cpu", "single_gpu", "paper"])
+@pytest.mark.parametrize("preset", ["demo", "real_cpu", "free_gpu", "single_gpu", "paper"])
 def test_only_sizes_are_cut_and_a_batch_still_holds_whole_groups(preset, monkeypatch):
     plan = pipeline.load_preset(preset, "r", list(STAGES), ["num_iterations=2", "save_steps=2"])
     for params in plan.values():

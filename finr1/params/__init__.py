@@ -408,6 +408,25 @@ class MachineParams(OverviewParams, stage="11_machine"):
     """11_machine: which preset is planned for this machine, and with which changes."""
 
 
+class UseParams(ReportParams, stage="08_use_the_model"):
+    """08_use_the_model: what is asked, exported, served and pushed."""
+
+    max_tokens: Count
+    temperature: Annotated[float, Field(ge=0, le=100)]  # of the conversations; what is measured is greedy
+    keep_loaded: bool
+    num_items: AtLeastTwo
+    export_dtype: Literal["bfloat16", "float16", "float32"]
+    gguf_types: list[Literal["f16", "bf16", "q8_0", "q4_k_m"]]
+    serve: list[Literal["vllm", "transformers"]]
+    push_to_hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None  # OWNER/NAME
+
+    def missing(self) -> Wrong:
+        from huggingface_hub import get_token
+
+        if self.push_to_hub and not get_token():
+            yield "push_to_hub", "no token of the hub: HF_TOKEN is not set, and nobody has run `hf auth login`"
+
+
 class AblationParams(Params, stage="09_ablation"):
     """09_ablation: arms (named sets of changed parameters, see the notebook) times seeds."""
 
@@ -447,4 +466,4 @@ STAGES: dict[str, type[Params]] = {  # in the order in which the notebooks run
                    BenchmarkParams, ReportParams)
 }  # fmt: skip
 # What a person runs once, besides: no stage of a run, but with parameters, a folder and a manifest like one.
-NOTEBOOKS = STAGES | {params.stage: params for params in (AblationParams, CompareParams, MachineParams)}
+NOTEBOOKS = STAGES | {params.stage: params for params in (UseParams, AblationParams, CompareParams, MachineParams)}
