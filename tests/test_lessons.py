@@ -1,16 +1,21 @@
-"""Lessons: each exercise with its solution and typical wrong answers, pooled seeds, GRPO from scratch, all end to end."""
+"""Lessons: each exercise with its solution and typical wrong answers, pooled seeds, and GRPO from scratch."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from functools import cache
 from pathlib import Path
 from runpy import run_path
+from statistics import stdev
 
 import nbformat
+import pandas as pd
 import pytest
+import torch
 import yaml
+from recipes import cells
 
 from finr1 import grading
 
@@ -136,3 +141,134 @@ def test_a_lesson_keeps_the_house_rules(path):
             assert not cell.outputs and cell.execution_count is None
             assert len(cell.source.splitlines()) <= 15, cell.source
             assert "!pip" not in cell.source and "if False" not in cell.source and "try:" not in cell.source
+
+
+# ---- exercises as a learner opens them -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_an_exercise_notebook_runs_before_it_is_answered(name, capsys, monkeypatch):
+    """Cell by cell in this process: a kernel for each would take longer than the exercises."""
+    monkeypatch.setattr("IPython.display.display", print)
+    space: dict = {}
+    for cell in nbformat.read(LESSONS / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, f"{name}, {cell.id}", "exec"), space)
+    said = re.findall(r"^(\w+): (.*)", capsys.readouterr().out, re.MULTILINE)
+    told = {exercise: reason for exercise, reason in said if exercise in checks.EXERCISES}
+    asked = run_path(str(LESSONS / "solutions" / f"{name}.py"))
+    assert set(told) == set(checks.EXERCISES) & set(asked)
+    assert all(reason.startswith("not yet. ") for reason in told.values())
+
+
+# ---- a class pools its seeds -----------------------------------------------------------------------------------------
+
+HEADER = "seed,processor,torch,date,sft_greedy,grpo_greedy,sft_sampled,grpo_sampled\n"
+# Made up: no run gave these numbers.
+MADE = HEADER + "101,A,2.13.0,2026-01-01,30.0,50.0,31.0,52.0\n102,A,2.13.0,2026-01-01,34.0,60.0,33.0,58.0\n"
+POOL = cells("lessons/pooled_seeds", "line-of-run", "handed-in", "pooled")
+
+
+def lines_of(text: str, folder: Path):
+    (folder / "class.csv").write_text(text, "utf8")
+    return POOL["handed_in"]([folder / "class.csv"])
+
+
+def test_the_interval_of_a_class_is_that_of_its_steps(tmp_path):
+    lines, left_out = lines_of(MADE + "103,B,2.13.0,2026-01-02,40.0,38.0,30.0,45.0\n", tmp_path)
+    assert left_out == [] and len(lines) == 3
+    greedy, sampled = POOL["pooled"](lines)
+    mean, sd = 44 / 3, stdev([20, 26, -2])
+    assert greedy["step"] == pytest.approx(mean) and greedy["sd"] == pytest.approx(sd) and greedy["up"] == 2
+    assert (greedy["low"], greedy["high"]) == pytest.approx(
+        (mean - 4.302653 * sd / 3**0.5, mean + 4.302653 * sd / 3**0.5)
+    )
+    assert greedy["low"] < 0 < greedy["high"] and sampled["low"] > 0
+    twice = POOL["pooled"](lines_of(MADE, tmp_path)[0])
+    assert twice[0]["high"] - twice[0]["low"] > 70  # two seeds: t is 12.7
+
+
+def test_seeds_with_their_own_items_are_pooled_as_notebook_09_pools_them(tmp_path):
+    """From items: the interval of 09, clustered by seed and item, is the class's interval of the steps."""
+    ablation = cells("09_ablation", "variance-of-mean", "mean-over-seeds")
+    steps = {101: 0.2, 102: 0.5, 103: 0.6}
+    scores = {(seed, f"{seed}/{item}"): float(item < 50 * step) for seed, step in steps.items() for item in range(50)}
+    items = ablation["mean_over_seeds"](pd.Series(scores).rename_axis(["seed", "item"]))
+    rows = "".join(f"{seed},A,2.13.0,2026-01-01,0,{100 * step},0,0\n" for seed, step in steps.items())
+    greedy, _ = POOL["pooled"](lines_of(HEADER + rows, tmp_path)[0])
+    assert (greedy["low"], greedy["high"]) == pytest.approx((100 * items["low"], 100 * items["high"]))
+
+
+@pytest.mark.parametrize(
+    "line, told",
+    [("103,A,2.13.0,2026-01-01,40.0,,30.0,45.0", "Line 3: a number is missing, or is no percentage."),
+     ("103,A,2.13.0,2026-01-01,0.4,,x,0.5", "Line 3: a number is missing, or is no percentage."),
+     ("103,A,2.13.0,2026-01-01,140,30,30,45", "Line 3: a number is missing, or is no percentage."),
+     ("101,B,2.13.0,2026-01-02,40.0,38.0,30.0,45.0", "Line 3: seed 101 was handed in before.")],
+)  # fmt: skip
+def test_a_line_that_can_not_be_used_is_named(tmp_path, line, told):
+    lines, left_out = lines_of(f"{MADE}{line}\n", tmp_path)
+    assert left_out == [told] and list(lines["seed"]) == [101, 102]
+
+
+def test_one_seed_or_none_has_no_interval(tmp_path):
+    lines, _ = lines_of(MADE.rpartition("102")[0], tmp_path)
+    assert [row["low"] for row in POOL["pooled"](lines)] == [None, None]
+    assert lines_of(HEADER, tmp_path)[0].empty
+
+
+def test_the_line_of_a_run_has_the_columns_of_the_shipped_file(tmp_path):
+    shipped = ROOT / "params" / "demo" / "seeds.csv"
+    assert shipped.read_text("utf8").startswith(HEADER)
+    assert len(POOL["handed_in"]([shipped])[1]) == 0
+    for stage in ("05_grpo", "06_benchmark"):
+        (tmp_path / stage).mkdir()
+    made = {
+        "seed": 117,
+        "hardware": {"cpu": "AMD, EPYC"},
+        "versions": {"torch": "2.13.0"},
+        "finished": "2026-01-01T10:00",
+    }
+    (tmp_path / "05_grpo" / "manifest.json").write_text(json.dumps(made))
+    rows = [{"model": m, "decoding": how, "accuracy": value} for m, how, value in
+            [("sft", "greedy", 0.3), ("grpo", "greedy", 0.5), ("sft", "sampled", 0.31), ("grpo", "sampled", 0.524),
+             ("guess", "none", None)]]  # fmt: skip
+    (tmp_path / "06_benchmark" / "metrics.json").write_text(json.dumps({"rows": rows}))
+    line = POOL["line_of_run"](tmp_path)
+    assert line == "117,AMD EPYC,2.13.0,2026-01-01,30.0,50.0,31.0,52.4"
+    assert list(lines_of(f"{HEADER}{line}\n", tmp_path)[0]["seed"]) == [117]
+
+
+def test_the_notebook_of_the_class_runs_on_made_lines(tmp_path, monkeypatch, capsys):
+    (tmp_path / "class.csv").write_text(MADE + "103,B,2.13.0,2026-01-02,40.0,38.0,30.0,45.0\n")
+    monkeypatch.setattr("IPython.display.display", print)
+    space: dict = {}
+    for cell in nbformat.read(LESSONS / "pooled_seeds.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, cell.id, "exec"), space)
+            if cell.id == "parameters":  # an absolute path stays as it is
+                space |= {"files": [str(tmp_path / "class.csv")], "run": "no such run"}
+    printed = capsys.readouterr().out
+    assert "There is no finished run" in printed and "3 seeds are there." in printed
+    assert "2 kinds of machine" in printed and "inside the noise; 2 of them up" in printed
+
+
+# ---- GRPO from scratch -----------------------------------------------------------------------------------------------
+
+
+def test_grpo_from_scratch_has_trls_loss_at_a_tiny_scale(monkeypatch, capsys):
+    """The whole notebook with one seed and few steps; its last cell asserts that the loss is TRL's."""
+    monkeypatch.setattr("IPython.display.display", lambda *_: None)
+    space: dict = {}
+    for cell in nbformat.read(LESSONS / "grpo_from_scratch.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, cell.id, "exec"), space)
+            if cell.id == "parameters":
+                space |= {"seeds": [1], "sft_steps": 3, "steps": 2}
+    said = capsys.readouterr().out
+    assert len(re.findall(r"(?:grpo|dapo): ours ([+-]\d\.\d{6}), TRL's ", said)) == 2
+    clipped = re.search(r"(\d+)% of the ratios are clipped", said)
+    assert int(clipped[1]) >= 5, "the clip has to be at work for this to say something"
+    code = [c.source for c in nbformat.read(LESSONS / "grpo_from_scratch.ipynb", 4).cells if c.cell_type == "code"]
+    assert not any("trl" in source.lower() for source in code[1:-5])
+    assert torch.equal(space["advantages_of"](torch.ones(8)), torch.zeros(8))
