@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from finished import finish
 from recipes import cells
 
 from finr1 import grading
@@ -221,15 +222,9 @@ def test_the_line_of_a_run_has_the_columns_of_the_shipped_file(tmp_path):
     shipped = ROOT / "params" / "demo" / "seeds.csv"
     assert shipped.read_text("utf8").startswith(HEADER)
     assert len(POOL["handed_in"]([shipped])[1]) == 0
-    for stage in ("05_grpo", "06_benchmark"):
-        (tmp_path / stage).mkdir()
-    made = {
-        "seed": 117,
-        "hardware": {"cpu": "AMD, EPYC"},
-        "versions": {"torch": "2.13.0"},
-        "finished": "2026-01-01T10:00",
-    }
-    (tmp_path / "05_grpo" / "manifest.json").write_text(json.dumps(made))
+    about = {"hardware": {"cpu": "AMD, EPYC"}, "versions": {"torch": "2.13.0"}, "finished": "2026-01-01T10:00"}
+    finish(tmp_path / "05_grpo", seed=117, **about)
+    (tmp_path / "06_benchmark").mkdir()
     rows = [{"model": m, "decoding": how, "accuracy": value} for m, how, value in
             [("sft", "greedy", 0.3), ("grpo", "greedy", 0.5), ("sft", "sampled", 0.31), ("grpo", "sampled", 0.524),
              ("guess", "none", None)]]  # fmt: skip
