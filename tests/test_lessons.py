@@ -264,6 +264,11 @@ def test_grpo_from_scratch_has_trls_loss_at_a_tiny_scale(monkeypatch, capsys):
     assert len(re.findall(r"(?:grpo|dapo): ours ([+-]\d\.\d{6}), TRL's ", said)) == 2
     clipped = re.search(r"(\d+)% of the ratios are clipped", said)
     assert int(clipped[1]) >= 5, "the clip has to be at work for this to say something"
-    code = [c.source for c in nbformat.read(LESSONS / "grpo_from_scratch.ipynb", 4).cells if c.cell_type == "code"]
+    written = {
+        c.id: c.source for c in nbformat.read(LESSONS / "grpo_from_scratch.ipynb", 4).cells if c.cell_type == "code"
+    }
+    code, names = list(written.values()), list(written)
+    lines = "\n".join(code[names.index("task") : names.index("measure")]).splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 120  # as its text says
     assert not any("trl" in source.lower() for source in code[1:-5])
     assert torch.equal(space["advantages_of"](torch.ones(8)), torch.zeros(8))
