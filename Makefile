@@ -74,12 +74,13 @@ lab: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	for file in notebooks/*.ipynb; do git show ":$$file" | $(BIN)/nbstripout --verify --keep-id || exit 1; done
+	for file in notebooks/*.ipynb notebooks/lessons/*.ipynb; do \
+		git show ":$$file" | $(BIN)/nbstripout --verify --keep-id || exit 1; done
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-id notebooks/*.ipynb notebooks/lessons/*.ipynb
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
