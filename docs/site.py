@@ -46,14 +46,15 @@ def places(files: Files) -> dict[str, str]:
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Put the notebooks of this clone into the navigation; refuse a run that is not there."""
+    """Put notebooks, lessons and guides that mkdocs.yml does not name into the navigation; refuse an unknown run."""
     if not RUN.is_dir():
         raise ConfigurationError(f"there is no run {RUN}: `make demo` makes one, `make site RUN=NAME` takes another")
     pages = [place.replace(".ipynb", ".md") for place in notebooks()]
     lessons = [page for page in pages if "/lessons/" in page]
     chapters = {"Notebooks": [page for page in pages if page not in lessons]}
-    chapters["Lessons"] = lessons + ["course.md"] * (ROOT / "docs" / "course.md").exists()
-    nav = [{title: chapters.get(title, old) for title, old in entry.items()} for entry in config.nav]
+    guides = {path.name for path in (ROOT / "docs").glob("*.md")} - set(re.findall(r"[\w-]+\.md", str(config.nav)))
+    chapters |= {"Lessons": lessons + sorted(guides & {"course.md"}), "Guides": sorted(guides - {"course.md"})}
+    nav = [{title: old + chapters.get(title, []) for title, old in entry.items()} for entry in config.nav]
     config.nav = [entry for entry in nav if [*entry.values()] != [[]]]
     config.repo_url = REPO_URL
 
