@@ -29,7 +29,7 @@ ELSEWHERE = {"README.md": "index.md", "README.zh.md": "zh.md", "benchmarks/READM
 CODE = r"```.*?```|`[^`\n]+`"
 CODE_OR_LINK = re.compile(CODE + r"|(?P<head>!?\[[^]\n]*\])\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)", re.S)
 # CommonMark lets a list or a table follow its sentence; Python-Markdown wants an empty line between.
-NO_EMPTY_LINE = re.compile(r"(?m)^(?![ \t]*(?:[-*|>#]|\d+\.)).*\S.*\n(?=(?:[-*]|\d+\.) |\|)")
+NO_EMPTY_LINE = re.compile(r"(?m)^(?![ \t]*(?:[-*] |\d+\. |[|>])).*\S.*\n(?=(?:[-*]|\d+\.) |\|)")
 _outputs: dict[str, list[str]] = {}  # page -> HTML of its outputs, put in when Markdown is done
 
 

@@ -7,6 +7,7 @@ builds it once more, from a run of all notebooks.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,6 +155,11 @@ def test_a_notebooks_page_shows_what_the_run_stored(site):
     assert text.index("<summary>Imports</summary>") < text.index("hashlib")
     assert "As the run <code>tiny</code> executed it, seed 1" in text
     assert "did not execute this notebook" in (site / "notebooks" / "05_grpo.html").read_text("utf8")
+
+
+def test_a_list_right_below_its_sentence_is_a_list(site):
+    for page in site.rglob("*.html"):
+        assert "\n- " not in re.sub(r"(?s)<(pre|code|script|style)\b.*?</\1>", "", page.read_text("utf8")), page
 
 
 def test_formulas_are_markup_and_the_seeds_are_a_table_or_a_sentence(site):
