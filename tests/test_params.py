@@ -280,7 +280,7 @@ def test_the_table_shows_what_differs_from_the_paper_and_whether_it_says_so(proj
 
 
 def test_a_row_of_the_table_fits_a_screen():
-    for stage in [stage for stage in ALL if stage != "10_compare"]:
+    for stage in ALL.keys() - {"10_compare", "11_machine"}:  # of no preset
         for row in ALL[stage](**demo_values(stage)).table():
             assert sum(map(len, row.values())) < 200 and max(map(len, row.values())) <= 60
 
