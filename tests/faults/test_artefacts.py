@@ -288,14 +288,14 @@ def test_a_broken_file_of_completions_is_named_with_the_way_on(outputs, damage):
 
 
 def test_launch_names_what_it_drops_and_what_it_cannot_mend(sft, capsys, monkeypatch):  # noqa: F811
-    def trained(process, stage_dir, on_progress):
+    def trained(stage_dir, ended, on_progress):
         (stage_dir / "model").mkdir()
         (stage_dir / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "max_steps": 3}\n')
-        return 0
 
     run = Run(sft, overwrite=True)
-    monkeypatch.setattr(launching.subprocess, "Popen", lambda *_, **__: SimpleNamespace(stdin=nullcontext()))
-    monkeypatch.setattr(launching, "_watch", trained)
+    process = SimpleNamespace(stdin=nullcontext(), returncode=0)
+    monkeypatch.setattr(launching.subprocess, "Popen", lambda *_, **__: process)
+    monkeypatch.setattr(launching, "follow", trained)
     folder = write_checkpoints(run.dir, 2, 4)
     (folder / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
     assert len(launching.launch(run)) == 1
