@@ -34,7 +34,7 @@ def why_wrong(name: str, answer) -> str:
     """The reason why `answer` does not solve exercise `name`; "" when it does. `ValueError` for an unknown name."""
     if name not in EXERCISES:
         raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
-    if answer is ...:
+    if answer is ... or isinstance(answer, dict) and any(value is ... for value in answer.values()):
         return f'There is no answer: put yours in place of the three dots. hint("{name}") helps.'
     try:
         return EXERCISES[name](answer)
