@@ -179,11 +179,13 @@ class Guard(TrainerCallback):
 
     def absurd(self, state: TrainerState) -> str | None:
         """What no honest SFT does: a step far beyond any spike; at the end, a model that knows only common tokens."""
+        if not isinstance(self.params, SFTParams):
+            return None
         losses = [row["loss"] for row in state.log_history if "loss" in row]
         now, guess = losses[-1], math.log(len(self.trainer.processing_class))  # what a uniform guess costs, in nats
         end = fmean(losses[-max(1, len(losses) // 4) :]) if state.global_step == state.max_steps else 0.0
-        if isinstance(self.params, SFTParams) and (now > losses[0] + 10 * guess or end > losses[0] + guess / 2):
-            return f"the loss went from {losses[0]:.3g} to {end or now:.3g} nats a token"
+        absurd = now > losses[0] + 10 * guess or end > losses[0] + guess / 2
+        return f"the loss went from {losses[0]:.3g} to {end or now:.3g} nats a token" if absurd else None
 
     def on_save(self, args, state, control, **kwargs):
         self.trainer.accelerator.wait_for_everyone()  # each process has written files of its own

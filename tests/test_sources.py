@@ -719,7 +719,7 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
     names = dict(
         run="demo", seed=1, source_names=["mine"], benchmark_names=["mine", "synthetic"], data_dir=str(tmp_path)
     )
-    sizes = dict(num_train=1, num_dev=1, num_test=1, code_problems=0, dirt_share=0.0)
+    sizes = dict(num_train=1, num_dev=1, num_test=1, code_problems=0, dirt_share=0.0, engine="local")
     rules = dict(track="clean", sampling="balanced", decontaminate_ngram=13, max_context_chars=None)
     with pytest.raises(ValueError, match="source_names = .*mine should be one of synthetic, fincorpus"):
         DataParams(**names, **sizes, **rules)
@@ -1067,7 +1067,7 @@ def test_the_demo_tests_on_shipped_records_whatever_finr1_data_says(monkeypatch,
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("the demo needs no network"))
     monkeypatch.setenv("FINR1_DATA", elsewhere) if elsewhere else monkeypatch.delenv("FINR1_DATA", raising=False)
     params = DataParams.from_notebook(demo_values("01_data"))
-    ran = cells("01_data", "cell-06a", "cell-07", "cell-08", "real-record", params=params)
+    ran = cells("01_data", "cell-06a", "engine", "cell-07", "cell-08", "real-record", params=params)
     sources = Counter((p.source, p.split) for p in ran["problems"] if p.source != "synthetic")
     assert sources == {("finqa", "test"): 20, ("convfinqa", "dev"): 21, ("tfns", "test"): 21}
 
