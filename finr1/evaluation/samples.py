@@ -31,7 +31,7 @@ class Sample(Record):
     problem_id: str
     sample: int  # 0 for greedy decoding
     source: str
-    family: str
+    family: str  # of the problem; its source where it has none
     capability: Capability
     language: Literal["en", "zh"]
     answer_kind: AnswerKind = "number"
@@ -92,7 +92,8 @@ def evaluate(
 def about(problem: Problem, chat: list[dict]) -> dict:
     """What a sample says of its problem and of the chat that asked it, by the names of `Sample`'s fields."""
     names = {"source", "family", "capability", "language", "answer_kind", "question", "gold", "flaw"}
-    return problem.model_dump(include=names) | {"problem_id": problem.id, "prompt_sha256": chat_sha256(chat)}
+    known = problem.model_dump(include=names) | {"family": problem.family or problem.source}
+    return known | {"problem_id": problem.id, "prompt_sha256": chat_sha256(chat)}
 
 
 def grade_text(problem: Problem, text: str) -> dict:
