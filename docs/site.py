@@ -124,7 +124,8 @@ def output_html(output: nbformat.NotebookNode) -> str:
     """A stored output; of one in several forms, HTML before text. A widget without HTML shows nothing."""
     data = output.get("data", {"text/plain": output.get("text", "")})
     if "text/html" in data:
-        return f'<div class="output" data-search-exclude>{data["text/html"]}</div>'
+        shown = data["text/html"].replace('href="report.html"', 'href="../report-page.html"')  # notebook 07's link
+        return f'<div class="output" data-search-exclude>{shown}</div>'
     text = "" if any("widget" in kind for kind in data) else data.get("text/markdown") or data.get("text/plain", "")
     text = html.escape(re.sub(r"\x1b\[[0-9;]*m|[^\n]*\r(?!\n)", "", text).rstrip())
     return f'<pre class="output" data-search-exclude tabindex="0">{text}</pre>' if text else ""

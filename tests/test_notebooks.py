@@ -166,6 +166,15 @@ def test_executed_notebooks_hold_no_error_and_no_warning_flood(made):
 
 
 @pytest.mark.slow
+def test_looking_at_a_finished_run_keeps_every_manifest_byte_for_byte(made, workshop, tmp_path):
+    manifests = [made / stage / "manifest.json" for stage in list(STAGES)[1:]]  # 00 measures the machine again
+    before = [path.read_bytes() for path in manifests]
+    for path in manifests:
+        assert alone(workshop, path.parent.name, tmp_path, {"run": made.name}).returncode == 0
+    assert before == [path.read_bytes() for path in manifests]
+
+
+@pytest.mark.slow
 def test_the_map_of_a_finished_run_shows_what_it_counted(made, workshop, tmp_path):
     result = alone(workshop, "00_overview", tmp_path, {})
     assert result.returncode == 0, result.stderr
@@ -306,7 +315,7 @@ def test_a_judged_benchmark_beside_a_run_that_trained_on_its_items(pooled, works
 def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its_checkpoint(made, workshop, endpoint):
     """kill -9 in the middle of GRPO, then the same command: same weights as the run that was never killed.
 
-    With a verifier, to which rules leave nothing but the answers that notebook 05 shows.
+    With a verifier, to which rules leave nothing here.
     """
     workshop = workshop | {"env": workshop["env"] | {"FINR1_API_KEY_VERIFIER": "any"}}
     asked = {"max_steps": 8, "save_steps": 2, "verifier_backend": "endpoint", "verifier_model": "teacher"}
@@ -316,7 +325,6 @@ def test_a_killed_training_leaves_its_error_and_no_manifest_and_goes_on_from_its
     assert unbroken.returncode == 0, unbroken.stderr
     expected = (made / "05_grpo" / "model" / "model.safetensors").read_bytes()
     expected_rewards = _rewards(made / "05_grpo")
-    assert "Yes is yes." in (made / "05_grpo" / "05_grpo.ipynb").read_text("utf8")
 
     victim = taken_over(made, "victim", list(STAGES)[:5])
     arguments = ["--run", "victim", "--until", "05_grpo", *settings]
@@ -448,12 +456,3 @@ def test_a_third_reward_is_a_function_in_the_cell_and_a_name_with_a_weight(made,
     assert "digits" in page
     first = f"{made / '06_benchmark'} was not made from {stage} as it is now"  # it measured another GRPO
     assert summary.startswith(first) and first in page and page.index(first) < page.index("Summary</h2>")
-
-
-@pytest.mark.slow
-def test_looking_at_a_finished_run_keeps_every_manifest_byte_for_byte(made, workshop, tmp_path):
-    manifests = [made / stage / "manifest.json" for stage in list(STAGES)[1:]]  # 00 measures the machine again
-    before = [path.read_bytes() for path in manifests]
-    for path in manifests:
-        assert alone(workshop, path.parent.name, tmp_path, {"run": made.name}).returncode == 0
-    assert before == [path.read_bytes() for path in manifests]

@@ -152,7 +152,7 @@ def test_a_notebooks_page_shows_what_the_run_stored(site):
     assert 'alt="SFT &amp; GRPO; &lt;chance&gt;"' in text and "Figure 1. SFT &amp; GRPO" in text
     assert "100 %\nred: wrong &lt;answer&gt;" in text and "\x1b" not in text and "\n10 %" not in text
     assert "Output()" not in text and "TABLE AS TEXT" not in text and "column 39" in text
-    assert text.index("<summary>Imports</summary>") < text.index("hashlib")
+    assert text.index("<summary>Imports</summary>") < text.index("matplotlib")
     assert "As the run <code>tiny</code> executed it, seed 1" in text
     assert "did not execute this notebook" in (site / "notebooks" / "05_grpo.html").read_text("utf8")
 
