@@ -96,11 +96,16 @@ def legend_of(place: Figure | Axes, rows: Iterable[Mapping], **where: Any) -> No
 
 def save_figure(fig: Figure, folder: Path | str, name: str) -> None:
     """Write `<folder>/<name>.pdf` and `.png`, the same bytes for the same figure; its titles become its alt text."""
-    texts = [fig.get_suptitle(), *(ax.get_title(at) for ax in fig.axes for at in ("left", "center"))]
-    fig._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": "; ".join(filter(None, texts)) or name}})
+    give_alt_text(fig, name)
     Path(folder).mkdir(parents=True, exist_ok=True)
     fig.savefig(Path(folder) / f"{name}.pdf", metadata={"CreationDate": None})
     fig.savefig(Path(folder) / f"{name}.png", metadata={"Software": None})
+
+
+def give_alt_text(fig: Figure, name: str) -> None:
+    """Its titles, or `name` where it has none, as the text that a notebook keeps for those who cannot see it."""
+    texts = [fig.get_suptitle(), *(ax.get_title(at) for ax in fig.axes for at in ("left", "center"))]
+    fig._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": "; ".join(filter(None, texts)) or name}})
 
 
 def show_source(obj: Any) -> Code:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from finr1.paths import data_beside
-from finr1.plotting.style import WIDTH, safe_text
+from finr1.plotting.style import WIDTH, give_alt_text, safe_text
 
 PANELS = data_beside(__file__, "panels.yaml")
 LINES = ("-", "--", "-.", ":", "--", "-.")
@@ -91,6 +91,7 @@ def show_live(keys: Sequence[str], seconds: float = 5.0) -> Callable[[Sequence[M
         if drawn and time.monotonic() - drawn[-1] < seconds:
             return
         fig = training_curves(rows, keys, columns=min(len(keys), 2))
+        give_alt_text(fig, "curves of the training")
         (handle.update if drawn else handle.display)(fig)  # in its place, so that a progress line beside it stays
         plt.close(fig)  # or the cell shows it once more, and pyplot keeps them all
         drawn.append(time.monotonic())
