@@ -39,7 +39,7 @@ class Family:
     earlier: Mapping[Split, str] | None = None  # the question of the turn before
     earlier_answer: str = ""
     ending: str = ""  # of every question
-    train_every: int = 1  # 3: the family takes part in every third round of the training split
+    train_every: int = 1  # 2: the family takes part in every second round of the training split
 
     @property
     def language(self) -> str:
