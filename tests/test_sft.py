@@ -352,11 +352,15 @@ def test_notebook_04_says_what_sft_gained_and_when_that_is_noise(capsys):
         for name, answer in {"base": base, "sft": sft}.items():
             backend = ScriptedBackend(lambda r, *_, of=answer: of(by_chat[json.dumps(r.messages)]), name)
             samples += evaluation.evaluate(DEV, backend, SamplingParams(temperature=0.0), name)
-        steps = evaluation.paired_table(samples, 0)
-        cells("04_sft", "notice-sft", steps=steps, dev=DEV)
+        steps, table = evaluation.paired_table(samples, 0), evaluation.results_table(samples)
+        names = {"steps": steps, "dev": DEV, "asked": {p.id: p for p in DEV}, "after": samples[len(DEV) :]}
+        # The last cells of the notebook in their order: what one leaves behind must not spoil the next.
+        last = ("my-guess", "notice-sft", "cell-18b", "cell-18c", "guess-scored")
+        made = cells("04_sft", *last, table=table, **names)
+        assert made["step"] == steps[0]
         return capsys.readouterr().out
 
-    right, none = (lambda p: sound(p, False)), (lambda p: "no idea")
+    right, none = (lambda p: sound(p, DEV.index(p) % 2)), (lambda p: "no idea")
     assert "SFT gained +100.0" in said(none, right) and "SFT made it worse: -100.0" in said(right, none)
     assert "inside the noise" in said(right, right)
 
