@@ -6,22 +6,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from finr1 import launch, pipeline, plan, progress, sources
-from finr1.evaluation import harness, regrade
-from finr1.generation import command as generation_command
 from finr1.paths import remedy
-
-COMMANDS = (pipeline, progress, launch, plan, sources, generation_command, regrade, harness)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, 130 when it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m finr1", description="The Fin-R1 recipe, from data to report.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add_command(commands)
-    options = parser.parse_args(arguments)
     try:
+        # Loaded here: that takes seconds, and an interrupt within them is no error either.
+        from finr1 import launch, pipeline, plan, progress, sources
+        from finr1.evaluation import harness, regrade
+        from finr1.generation import command
+
+        for module in (pipeline, progress, launch, plan, sources, command, regrade, harness):
+            module.add_command(commands)
+        options = parser.parse_args(arguments)
         return options.command(options)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again resumes", file=sys.stderr)

@@ -136,14 +136,15 @@ def static_html(table: pd.DataFrame, seed: int) -> str:
 def explorer(table: pd.DataFrame) -> widgets.VBox:
     """Choose a step and a question, read its group, and what the same question got at other steps."""
     wide, visited = widgets.Layout(width="98%"), visits(table)
-    step = widgets.Dropdown(options={"all": None} | {str(n): n for n in visited["step"]}, description="Step")
-    question = widgets.Dropdown(options=_labels(visited, None), description="Question", layout=wide)
+    step = widgets.Dropdown(options={"all": 0} | {str(n): n for n in visited["step"]}, description="Step")
+    question = widgets.Dropdown(options=_labels(visited, 0), description="Question", layout=wide)
     page = widgets.HTML(layout=wide)
-    buttons = [widgets.Button(description=f"{name} question") for name in ("Previous", "Next")]
+    lists = {"step": step, "question": question}  # JupyterLab takes the arrow keys away from a list, but not Enter
+    buttons = {name: [widgets.Button(description=f"{way} {name}") for way in ("Previous", "Next")] for name in lists}
 
     def draw(_=None) -> None:
         if question.value is not None:  # while the list is being replaced nothing is chosen
-            chosen = visited["question"].eq(question.value) & (visited["step"].eq(step.value) | (step.value is None))
+            chosen = visited["question"].eq(question.value) & (visited["step"].eq(step.value) | (step.value == 0))
             page.value = html(table, [("", question.value, visited.loc[chosen, "group"])])
 
     def list_questions(_) -> None:
@@ -152,16 +153,17 @@ def explorer(table: pd.DataFrame) -> widgets.VBox:
             question.value = kept
         draw()
 
-    def turn(button: widgets.Button) -> None:  # JupyterLab takes the arrow keys away from a list, but not Enter
-        way = 1 if button is buttons[1] else -1
-        question.index = (question.index + way) % len(question.options)
+    def turn(button: widgets.Button) -> None:
+        way, name = button.description.split()
+        lists[name].index = (lists[name].index + (1 if way == "Next" else -1)) % len(lists[name].options)
 
     step.observe(list_questions, "value")
     question.observe(draw, "value")
-    for button in buttons:
+    for button in sum(buttons.values(), []):
         button.on_click(turn)
     draw()
-    return widgets.VBox([widgets.HBox([step, *buttons]), question, page])
+    bars = [widgets.HBox([*buttons["step"], step]), widgets.HBox(buttons["question"])]
+    return widgets.VBox([*bars, question, page])
 
 
 def show(table: pd.DataFrame, seed: int) -> None:
@@ -172,11 +174,11 @@ def show(table: pd.DataFrame, seed: int) -> None:
             display(explorer(table)._repr_mimebundle_() | {"text/html": ""}, raw=True)
 
 
-def _labels(visited: pd.DataFrame, step: int | None) -> list[tuple[str, str]]:
-    """(text, question) of those met at `step` (None: at any), with the mean reward at each of their steps."""
+def _labels(visited: pd.DataFrame, step: int) -> list[tuple[str, str]]:
+    """(text, question) of those met at `step` (0: at any), with the mean reward at each of their steps."""
     labels = []
     for question, rows in visited.groupby("question", sort=False):
-        if step is None or step in rows["step"].to_list():
+        if step == 0 or step in rows["step"].to_list():
             history = ", ".join(f"{at}: {mean:.2f}" for at, mean in zip(rows["step"], rows["reward"], strict=True))
             short = " ".join(question.split())
             short = f"{short[:45]} ... {short[-45:]}" if len(short) > 90 else short  # what is asked may stand last

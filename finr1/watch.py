@@ -163,7 +163,7 @@ class StopRules(TrainerCallback):
 
 
 def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
-    """Why a run with this log (rows of metrics.jsonl) should end, and what to do; None to go on.
+    """Why a run with this log (rows of metrics.jsonl) should end, and what to do; None where it may continue.
 
     Each rule looks at the last `stop_window` steps; one whose parameter is null is off.
     """

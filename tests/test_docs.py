@@ -108,7 +108,7 @@ def test_the_readme_stays_short_and_the_chinese_one_is_no_longer():
     assert "<!-- results -->" in english and "<!-- results -->" in chinese
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").rglob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_introduces_itself_in_chinese_too(path):
     import nbformat
 

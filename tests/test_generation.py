@@ -451,9 +451,11 @@ def test_an_interrupt_leaves_at_once_and_keeps_what_had_arrived(key, tmp_path):
     store = AnswerStore(tmp_path / "answers.jsonl")
     with Loopback(delay=0.4) as server:
         backend = EndpointBackend(server.base_url, "teacher", concurrency=2)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
             generate(ask(*"abcdefgh"), GREEDY, backend, store, on_progress=interrupt)  # comes after a second
-        assert 2 <= len(store.answers) < 8
+        assert 1 <= len(store.answers) < 8
+        told = f"stopped at {len(store.answers)} of 8 answers; run the cell again to ask for the rest"
+        assert stopped.value._render_traceback_() == [told]  # all that a notebook shows
         assert len(generate(ask(*"abcdefgh"), GREEDY, backend, store)) == 8
 
 
@@ -604,6 +606,26 @@ def test_the_command_killed_at_any_moment_asks_for_no_stored_answer_again(key, t
         assert server.asked.total() <= len(questions) + 2 * 4 + 3  # those under way when we killed, and three checks
     assert [row["id"] for row in read_output(tmp_path)] == [f"id {q}" for q in questions]
     assert [row["text"] for row in read_output(tmp_path)] == [f"<think>so</think>{q}!" for q in questions]
+
+
+@pytest.mark.parametrize("loading", [True, False])
+def test_the_command_is_interrupted_in_one_line(key, tmp_path, loading):
+    write_input(tmp_path, *map(str, range(60)))
+    with Loopback(delay=0.3) as server:
+        files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+        address = ["--base-url", server.base_url, "--model", "teacher", "--concurrency", "2"]
+        options = ["-X", "importtime"] if loading else []  # tells of each module on stderr
+        command = [sys.executable, *options, "-m", "finr1", "generate", *files, *address]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+        if loading:
+            next(line for line in process.stderr if "pydantic" in line)
+        while not loading and not ((tmp_path / "out.answers.jsonl").exists() and read_whole_lines(tmp_path)):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = [line for line in process.communicate(timeout=60)[1].splitlines() if "import time:" not in line]
+    assert process.returncode == 130 and said[-1] == "interrupted; the same command again resumes"
+    assert not any("Traceback" in line for line in said)
 
 
 def read_whole_lines(tmp_path) -> list[dict]:

@@ -112,6 +112,12 @@ def test_a_wrong_answer_is_told_its_reason(name, capsys):
     assert len(capsys.readouterr().out) > 20
 
 
+def test_the_criteria_find_fourteen_of_twenty_nine_strays_whatever_the_generator_writes():
+    table = checks.counts(checks.audited())
+    assert len(checks.audited()) == 650 and table.loc["off_domain"].to_list() == [29, 14]
+    assert table.loc["none", "planted"] > 400 and len(checks.strayed()) > 100
+
+
 def test_an_answer_of_a_wrong_shape_is_no_traceback():
     assert "could not be used" in checks.why_wrong("audit", 3)
     with pytest.raises(ValueError, match="no exercise 'fault'"):

@@ -139,8 +139,8 @@ def test_dollar_amounts_are_no_formula_in_a_notebook(tmp_path):
 
 
 def test_the_viewer_shows_the_chosen_step_and_question(stage):
-    bar, question, page = rollouts.explorer(rollouts.read_rollouts(stage, 2)).children
-    step, previous, following = bar.children
+    bar, turning, question, page = rollouts.explorer(rollouts.read_rollouts(stage, 2)).children
+    (earlier, later, step), (previous, following) = bar.children, turning.children
     assert [value for _, value in question.options] == ["up", "down", "once", CHINESE, "steady"]
     question.value = "up"
     assert "answer 0 at 1 " in page.value and "answer 1 at 3 " in page.value
@@ -156,6 +156,12 @@ def test_the_viewer_shows_the_chosen_step_and_question(stage):
     assert question.value == CHINESE  # the first comes after the last
     previous.click()
     assert question.value == "steady"
+    later.click()  # a keyboard alone reaches each step
+    assert step.value == 3 and question.value == "steady" and "answer 0 at 2 " not in page.value
+    later.click()
+    assert step.value == 0  # all of them come before the first
+    earlier.click()
+    assert step.value == 3
 
 
 def test_the_gold_and_the_answer_that_was_read_stand_beside_what_was_earned(tmp_path):

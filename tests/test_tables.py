@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+import nbformat
 import pandas as pd
 import pytest
+from conftest import ROOT as REPOSITORY
 from markupsafe import Markup
 
 from finr1.plotting import table
@@ -65,6 +67,16 @@ def test_five_columns_are_shown_and_all_of_them_on_demand():
     assert names == list(row)[:5]
     assert "<details><summary" in rest and "all 7 columns in full" in rest and rest.count("<td") == 7
     assert shown([row], columns=7)[0] == list(row) and "details" not in shown([row], columns=7)[2]
+    assert shown([row], columns=["c6", "c1"])[0] == ["c1", "c6"]
+    assert shown([row], columns=["c6", "c1"])[2].count("<td") == 7
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "notebooks").rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_shows_no_table_but_these(path):
+    """A frame's own HTML puts texts to the right, and a printed table of eleven columns wraps."""
+    for cell in nbformat.read(path, 4).cells:
+        assert not re.search(r"display\((?!plotting\.table\(|HTML\(|coloured\(|\w+\._repr_mimebundle_)", cell.source)
+        assert "print(evaluation.render_table" not in cell.source
 
 
 def test_a_long_text_is_cut_to_the_room_and_whole_on_demand():

@@ -7,7 +7,7 @@
 from finr1.evaluation.items import SUITES, suite_items, suite_of
 from finr1.evaluation.regrade import PROTOCOLS, protocol_rows, regrade_samples
 from finr1.evaluation.rendering import (
-    above_the_constant, change_said, change_text, estimate, headline_sentence, name_of, percent, points, remark,
+    SHOWN, above_the_constant, change_said, change_text, estimate, headline_sentence, name_of, percent, points, remark,
     render_table, result_cells, score_guesses, shares_by, step_cells, table_notes,
 )
 from finr1.evaluation.samples import DECISIONS, Sample, chance_samples, evaluate

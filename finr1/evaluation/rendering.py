@@ -9,6 +9,9 @@ from finr1.evaluation.tables import PARTS, paired_row
 from finr1.judge import TAKEN_OUT
 from finr1.records import CHANCE, GROUPS, RECIPE
 
+# Columns of `result_cells` and `step_cells` that a notebook shows at first.
+SHOWN = ("model", "step", "decoding", *GROUPS, "accuracy [95 %]", "format [95 %]", "lenient [95 %]", "Holm", "")
+
 
 def percent(value: float | None, digits: int = 1) -> str:
     """0.125 -> "12.5"; a missing value is a dash."""

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel, BeforeValidator, Field
 
 from finr1.locks import lock
-from finr1.paths import MessageAlone, naming, shown
+from finr1.paths import MessageAlone, Stopped, naming, shown
 from finr1.progress import ProgressLine, duration
 
 _LINE_START = b'{"key":"'
@@ -240,6 +240,16 @@ class Progress:
         return f"{done}, {duration(left * self.seconds / self.answered)} left" if left and self.answered else done
 
 
+@contextmanager
+def stopping(progress: Progress) -> Iterator[None]:
+    """Turn an interrupt into `Stopped`, which says how far the asking has come."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = f"{progress.reused + progress.answered} of {progress.total} answers"
+        raise Stopped(f"stopped at {done}; run the cell again to ask for the rest") from None
+
+
 def generate(
     requests: Sequence[Request],
     sampling: SamplingParams,
@@ -287,7 +297,7 @@ def generate(
     if on_progress is None:
         on_progress = ProgressLine(quiet=True).show if len(asked) > 8 else lambda _: None
         on_progress(progress)  # the first answers may take long
-    with closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
+    with stopping(progress), closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
         for group in groups if asked else ():
             if store is not None:  # where another process was first, its answer counts
                 store.put(group)

@@ -26,20 +26,21 @@ def template(name: str) -> Template:
 
 
 def table(
-    rows: pd.DataFrame | Sequence[Mapping], columns: int = 5, formats: Mapping[str, str] | None = None,
-    missing: str = "–",
+    rows: pd.DataFrame | Sequence[Mapping], columns: int | Sequence[str] = 5,
+    formats: Mapping[str, str] | None = None, missing: str = "–",
 ) -> HTML:  # fmt: skip
-    """A table to `display`: its first `columns`, long texts cut; where that leaves something out, all of it on demand.
+    """A table to `display`: its first `columns`, or those named so; long texts cut. What is left out comes on demand.
 
     `formats`: {column: "{:.1f}"}; without one, a column of floats gets three digits of its largest. `missing` stands
     for None and NaN. Texts are escaped, `Markup` is not. An index with a name, or of texts, becomes the first column.
     """
     made = columns_of(rows, formats, missing)
-    widths = [column["width"] for column in made[:columns] if not column["n"]]  # half a number would be a lie
-    left = ROOM - sum(column["width"] for column in made[:columns] if column["n"])
+    shown = made[:columns] if isinstance(columns, int) else [column for column in made if column["name"] in columns]
+    widths = [column["width"] for column in shown if not column["n"]]  # half a number would be a lie
+    left = ROOM - sum(column["width"] for column in shown if column["n"])
     cap = next((cap for cap in range(ROOM, 16, -1) if sum(min(cap, width) for width in widths) <= left), 16)
-    more = len(made) > columns or max(widths, default=0) > cap
-    return HTML(template("table.html.j2").render(made=made, shown=made[:columns], cap=cap, more=more))
+    more = len(made) > len(shown) or max(widths, default=0) > cap
+    return HTML(template("table.html.j2").render(made=made, shown=shown, cap=cap, more=more))
 
 
 def columns_of(

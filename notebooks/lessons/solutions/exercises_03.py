@@ -11,8 +11,9 @@ PHRASES = {"rule", "emissions", "concerns", "good", "bad", "signal"}
 
 
 def words(text: str) -> set[str]:
-    """Longer words in lower case, and pairs of Chinese characters."""
-    return {*re.findall(r"[a-z]{3,}", text.lower()), *re.findall(r"(?=([\u4e00-\u9fff]{2}))", text)} - {"the", "and"}
+    """Longer words in lower case without those that say nothing, and pairs of Chinese characters."""
+    found = {*re.findall(r"[a-z]{3,}", text.lower()), *re.findall(r"(?=([\u4e00-\u9fff]{2}))", text)}
+    return found - {"the", "and", "for", "was"}
 
 
 def eighth(trace: records.Trace) -> bool:
