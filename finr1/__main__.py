@@ -1,28 +1,30 @@
-"""The commands `python -m finr1 COMMAND`, each with `--help`; `python -m finr1 --help` lists them."""
+"""The commands `python -m finr1 COMMAND` (`commands.yaml`), each with `--help`; `python -m finr1 --help` lists them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from pkgutil import resolve_name
 
-from finr1 import launch, pipeline, plan, progress, sources
-from finr1.evaluation import harness, regrade
-from finr1.generation import command as generation_command
-from finr1.paths import remedy
+from finr1.paths import data_beside, remedy
 
-COMMANDS = (pipeline, progress, launch, plan, sources, generation_command, regrade, harness)
+_TYPES = {"int": int, "float": float, "path": Path}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, 130 when it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m finr1", description="The Fin-R1 recipe, from data to report.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add_command(commands)
+    for name, command in data_beside(__file__, "commands.yaml").items():
+        subparser = commands.add_parser(name, help=command["help"], description=command["help"])
+        subparser.set_defaults(does=command["does"])
+        for option, how in command["options"].items():
+            subparser.add_argument(option, **how | ({"type": _TYPES[how["type"]]} if "type" in how else {}))
     options = parser.parse_args(arguments)
     try:
-        return options.command(options)
+        return resolve_name(options.does)(options)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command again resumes", file=sys.stderr)
         return 130

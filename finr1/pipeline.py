@@ -34,23 +34,6 @@ class NotebookFailed(MessageAlone, RuntimeError):
     """A notebook stopped: its own error, and where the executed notebook lies."""
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `run` to the commands of `python -m finr1`."""
-    run = commands.add_parser("run", help="run the notebooks of a preset; what is complete and unchanged is skipped")
-    run.set_defaults(command=run_command)
-    run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
-    run.add_argument("--run", metavar="NAME", help="folder of outputs/ (default: the preset's name)")
-    run.add_argument("--until", choices=list(STAGES), help="last stage to run")
-    what = "change a parameter, as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable"
-    run.add_argument("--set", metavar="[STAGE.]NAME=VALUE", action="append", default=[], help=what)
-    what = "make a stage again, or all, even what is trained and not complete; repeatable"
-    run.add_argument("--force", metavar="STAGE", choices=[*STAGES, "all"], action="append", default=[], help=what)
-    what = "before money is spent: every switch as written, only sizes cut, on a tiny model of the same architecture"
-    run.add_argument("--rehearse", action="store_true", help=what)
-    what = "in a rehearsal, ask the endpoints that have a URL and a key, and stop notebook 02 when so much is spent"
-    run.add_argument("--max-cost", metavar="MONEY", type=float, help=what)
-
-
 def run_command(options: argparse.Namespace) -> int:
     """`python -m finr1 run`; 0 done, 1 a notebook failed, 2 wrong parameters."""
     default = f"{options.preset}-rehearsal" if options.rehearse else options.preset

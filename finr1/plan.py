@@ -198,14 +198,6 @@ def make_plan(preset: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     return {"gpus": gpus, "peak_gib": peak, "memory": memory, "costs": costs, "assumptions": assumed}
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `plan` to the commands of `python -m finr1`."""
-    parser = commands.add_parser("plan", help="what a preset needs before anything is spent: GiB, tokens, hours, cost")
-    parser.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
-    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter or an assumption")
-    parser.set_defaults(command=print_plan)
-
-
 def print_plan(options: argparse.Namespace) -> int:
     """Print the plan; returns 2 with the reason for a wrong preset, parameter or value."""
     import pandas as pd

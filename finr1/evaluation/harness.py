@@ -41,15 +41,6 @@ def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> None:
             file.write(f"class: !function finr1.evaluation.harness_task.ChatTask\n{text}".encode())
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `export-harness` to the commands of `python -m finr1`."""
-    about = "the items of a finished benchmark as tasks of lm-evaluation-harness, graded as here"
-    parser = commands.add_parser("export-harness", help=about, description=f"Writes {about}; prints how to run them.")
-    parser.add_argument("--run", required=True, help="folder of outputs/ with a finished benchmark, or a path")
-    parser.add_argument("--output", required=True, type=Path, help="folder for YAML and JSONL files")
-    parser.set_defaults(command=run_export)
-
-
 def run_export(options: argparse.Namespace) -> int:
     """Export the items of a run's benchmark and print how to use them; returns 2 where that cannot be done."""
     try:

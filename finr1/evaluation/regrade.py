@@ -97,14 +97,6 @@ def read_benchmark(run: str) -> tuple[Path, list[Sample], list[Problem]]:
     return stage, list(read_jsonl(stage / "samples.jsonl", Sample)), list(read_jsonl(stage / "items.jsonl", Problem))
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `regrade` to the commands of `python -m finr1`."""
-    about = "the answers of a finished benchmark under other rules, without any model"
-    parser = commands.add_parser("regrade", help=about, description=f"Grades {about}: accuracies side by side.")
-    parser.add_argument("run", metavar="RUN", help="folder of outputs/ with a finished benchmark, or a path")
-    parser.set_defaults(command=run_regrade)
-
-
 def run_regrade(options: argparse.Namespace) -> int:
     """Print a table with one column per protocol; returns 2 for a run whose files cannot be read or do not match."""
     try:

@@ -16,23 +16,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finr1.generation.answering import AnswerStore, Budget, GenerationError, Request, SamplingParams, generate
-from finr1.generation.doctor import diagnose
 from finr1.generation.endpoint import EndpointBackend, whole
-from finr1.paths import data_beside
 from finr1.records import write_jsonl
-
-_OPTIONS = data_beside(__file__, "command.yaml")
-_TYPES = {"str": str, "int": int, "float": float, "path": Path}
-
-
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `generate` and `doctor` to the commands of `python -m finr1`."""
-    for name, command in {"generate": answer_file, "doctor": diagnose}.items():
-        about = _OPTIONS["about"][name]
-        parser = commands.add_parser(name, help=about, description=about)
-        parser.set_defaults(command=command)
-        for option, how in (_OPTIONS[name] | _OPTIONS["endpoint"]).items():
-            parser.add_argument(option, **how | {"type": _TYPES[how.get("type", "str")]})
 
 
 def answer_file(options: argparse.Namespace) -> int:

@@ -127,14 +127,6 @@ def _unusable(problem: Problem) -> str:
     return ""
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `sources` to the commands of `python -m finr1`."""
-    parser = commands.add_parser("sources", help="count the records of each file of a data folder")
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="folder with one folder a source")
-    parser.add_argument("--json", action="store_true", help="one JSON object per line, one line per file")
-    parser.set_defaults(command=print_counts)
-
-
 def print_counts(options: argparse.Namespace) -> int:
     """Print one row per file. Returns 1 if a file is damaged or the folder holds no source, else 0."""
     there = {name: at for name, source in SOURCES.items() if (at := source.folder_in(options.data)).is_dir()}
