@@ -1,7 +1,5 @@
 """The commands `python -m finr1 COMMAND` (`commands.yaml`), each with `--help`; `python -m finr1 --help` lists them."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

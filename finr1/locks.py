@@ -1,7 +1,5 @@
 """One process at a time, by a lock on a file. The system drops it when its holder dies: nothing is left to clean up."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import sys

@@ -1,7 +1,5 @@
 """Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

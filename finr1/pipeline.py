@@ -4,8 +4,6 @@ A stage runs when it is not complete, or when its parameters, the content of its
 package file that it loaded differ from what its manifest says.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

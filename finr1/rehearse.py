@@ -5,8 +5,6 @@ steps on a few of its records, in as many processes as there are GPUs (without o
 and verifier are a server here that knows the golds; with `--max-cost` those that have a URL and a key are asked.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import json

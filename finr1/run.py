@@ -6,8 +6,6 @@ With others the stage starts afresh, and its artefacts are removed; but a comple
 somebody has said so. Answers always stay (`*.answers.jsonl`, keyed by request and paid for).
 """
 
-from __future__ import annotations
-
 import os
 import textwrap
 import time

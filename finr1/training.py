@@ -1,7 +1,5 @@
 """SFT and GRPO share this beside TRL: the metrics file, memory, resuming, and saving a model."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

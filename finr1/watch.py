@@ -5,8 +5,6 @@ model as it then is, and says why in metrics.jsonl ("stopped") and in the manife
 `MetricsFile` stands after them.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time

@@ -3,8 +3,6 @@
 The file is JSONL, one line per answer, and not sqlite3, because users read, filter and share these files.
 """
 
-from __future__ import annotations
-
 import codecs
 import fcntl
 import hashlib

@@ -4,8 +4,6 @@ Input is JSONL, one row `{"id", "messages"}` per request; output has one row per
 beside it, in `NAME.answers.jsonl`, as soon as they arrive: the same command again asks only for the missing ones.
 """
 
-from __future__ import annotations
-
 import argparse
 import codecs
 import json

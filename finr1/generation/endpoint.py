@@ -5,8 +5,6 @@ The `openai` package asks. It retries lost connections, time-outs, 408, 409, 429
 Servers differ in the fields that they take, in where they put the thought, and in what they count: `docs/endpoints.md`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Answers from this machine: a transformers model, vLLM, or a plain function."""
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence

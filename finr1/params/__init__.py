@@ -3,8 +3,6 @@
 The files of `params/demo/` explain each parameter; comments here say what only the code has to know.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

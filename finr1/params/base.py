@@ -4,8 +4,6 @@ These go wrong silently elsewhere: YAML reads `1e-5` as text, `papermill -p x fa
 name is a line in a log, a name that a preset omits keeps the notebook's value.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import textwrap
