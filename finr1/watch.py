@@ -39,22 +39,16 @@ class PhaseTimes(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.seconds: Counter[str] = Counter()
-        started: dict[int, float] = {}
-        self.undo = enter, leave = ProfilingContext.__enter__, ProfilingContext.__exit__
+        self.undo = send = ProfilingContext._log_metrics
 
-        def timed_enter(context):
-            started[id(context)] = time.perf_counter()
-            return enter(context)
+        def log_metrics(context, duration):
+            self.seconds[context.name.rpartition(".")[2]] += duration  # "GRPOTrainer.transformers.generate"
+            send(context, duration)
 
-        def timed_leave(context, *error):
-            part = context.name.rpartition(".")[2]  # "GRPOTrainer.transformers.generate"
-            self.seconds[part] += time.perf_counter() - started.pop(id(context))
-            return leave(context, *error)
-
-        ProfilingContext.__enter__, ProfilingContext.__exit__ = timed_enter, timed_leave
+        ProfilingContext._log_metrics = log_metrics
 
     def on_train_end(self, args, state, control, **kwargs):
-        ProfilingContext.__enter__, ProfilingContext.__exit__ = self.undo
+        ProfilingContext._log_metrics = self.undo
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.seconds.clear()

@@ -12,12 +12,12 @@ from os.path import exists  # False, too, for what no file is called
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finr1 import paths
+from finr1.generation.endpoint import addresses
 
 Wrong = Iterator[tuple[str, str]]  # pairs of a parameter's name and what would be right
 
@@ -164,15 +164,7 @@ def _check_text(text: str, is_url: bool) -> None:
     text = text if is_url else text.partition(" {")[0]  # behind a model's address may stand its `extra`
     address = "://" in text and text[re.search(r"[\w+.-]*://", text).start() :]
     if is_url or address:
-        address = re.sub(", +", ",", address or text)  # several are replicas
-        try:
-            urls = [urlsplit(url) for url in address.split(",")]
-            right = all(u.scheme in ("http", "https") and u.hostname and (u.port is None or u.port > 0) for u in urls)
-        except ValueError:  # a port that is none
-            right = False
-        key = re.search(r"[@?#;\s]|(?<!/)/(sk|hf|key|token)[-_][\w-]{8}", address)
-        if not right or key:
-            raise ValueError("should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
+        addresses(address or text)
 
 
 def _of_the_demo(values: dict[str, Any]) -> dict[str, str]:
