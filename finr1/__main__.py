@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 
-from finr1.paths import data_beside, remedy
+from finr1.paths import MessageAlone, data_beside, remedy
 
 _TYPES = {"int": int, "float": float, "path": Path}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code, 130 when it was interrupted."""
+    """Run one command; returns its exit code: 2 for wrong input, 1 for what failed, 130 when it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m finr1", description="The Fin-R1 recipe, from data to report.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in data_beside(__file__, "commands.yaml").items():
@@ -30,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print("; ".join(filter(None, [what, remedy(error)])), file=sys.stderr)
         return 1
+    except (ValueError, RuntimeError) as error:  # what is wrong with the input, or has failed and says so
+        if not isinstance(error, ValueError | MessageAlone):
+            raise
+        print(error, file=sys.stderr)
+        return getattr(error, "exit_code", 2)
 
 
 if __name__ == "__main__":

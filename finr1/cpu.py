@@ -208,9 +208,8 @@ def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
 
     def score(hidden, targets):
         logits = head(hidden).float()[None]  # (1, N, vocabulary)
-        log_probs, entropy = selective_log_softmax_and_entropy(
-            logits, targets[None], entropy_requires_grad=False, temperature=temperature
-        )
+        how = {"entropy_requires_grad": False, "temperature": temperature}
+        log_probs, entropy = selective_log_softmax_and_entropy(logits, targets[None], **how)
         return log_probs[0], entropy[0], logits[0].detach().argmax(dim=-1) == targets
 
     if len(hidden) <= SCORED_AT_ONCE:

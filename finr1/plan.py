@@ -6,7 +6,6 @@ planned and measured memory; nothing is for fragmentation.
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -199,14 +198,10 @@ def make_plan(preset: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def print_plan(options: argparse.Namespace) -> int:
-    """Print the plan; returns 2 with the reason for a wrong preset, parameter or value."""
+    """Print the plan."""
     import pandas as pd
 
-    try:
-        plan = make_plan(options.preset, options.set)
-    except ValueError as error:  # a ParameterError is one
-        print(error, file=sys.stderr)
-        return 2
+    plan = make_plan(options.preset, options.set)
     memory, costs = pd.DataFrame(plan["memory"]), pd.DataFrame(plan["costs"]).set_index("stage")
     memory.loc["all"], costs.loc["all"] = memory.sum(), costs.sum(skipna=False)
     print(f"GiB in each process, on {plan['gpus']} GPUs (0: a CPU)")

@@ -9,9 +9,8 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from finr1.locks import Busy, lock
 from finr1.manifest import read_object, remove, sampled_sha256, write_json
-from finr1.paths import run_folder, shown
+from finr1.paths import Busy, lock, run_folder, shown
 from finr1.records import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"

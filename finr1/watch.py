@@ -137,23 +137,6 @@ def _one_answer(steps: Sequence[Mapping], limit: float, window: int | None = Non
     return lines
 
 
-class StopRules(TrainerCallback):
-    """Looks at every logged step. Needs `logging_nan_inf_filter=False`, or the trainer hides what it looks for."""
-
-    def __init__(self, params: GRPOParams):
-        self.params = params
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs:  # the summary at the end
-            return
-        reason = stop_reason(state.log_history, self.params)
-        if reason and state.global_step < state.max_steps:
-            logs["stopped"] = f"step {state.global_step}: {reason}"
-            control.should_training_stop = True
-            if state.is_world_process_zero:
-                print("STOPPED", logs["stopped"], flush=True)
-
-
 def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
     """Why a run with this log (rows of metrics.jsonl) should end, and what to do; None to go on.
 

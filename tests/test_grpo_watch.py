@@ -224,7 +224,7 @@ def test_a_rule_stops_the_run_and_says_what_to_do(tiny, late, words, advice, cap
     assert watch.stop_reason(log, off) is None
     state, control = TrainerState(global_step=12, max_steps=20, log_history=log), TrainerControl()
     logs = {"loss": 0.1, **log[-1]}
-    watch.StopRules(params).on_log(None, state, control, logs=logs)
+    recipe("05_grpo").StopRules(params).on_log(None, state, control, logs=logs)
     assert control.should_training_stop and logs["stopped"].startswith("step 12: ")
     assert "STOPPED step 12" in capsys.readouterr().out
 

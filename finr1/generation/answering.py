@@ -19,8 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from finr1.locks import lock
-from finr1.paths import MessageAlone, naming, shown
+from finr1.paths import MessageAlone, lock, naming, shown
 from finr1.progress import ProgressLine, duration
 
 _LINE_START = b'{"key":"'

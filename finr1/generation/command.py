@@ -13,27 +13,23 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finr1.generation.answering import AnswerStore, Budget, GenerationError, Request, SamplingParams, generate
+from finr1.generation.answering import AnswerStore, Budget, Request, SamplingParams, generate
 from finr1.generation.endpoint import EndpointBackend, whole
 from finr1.records import write_jsonl
 
 
 def answer_file(options: argparse.Namespace) -> int:
-    """Returns 0 when all is answered, 1 when some requests are not, 2 for wrong input or an endpoint that fails."""
+    """Returns 0 when all is answered, 1 when some requests are not."""
     tell = partial(print, file=sys.stderr, flush=True)
-    try:
-        requests = read_requests(options.input)
-        sampling = SamplingParams(**{name: getattr(options, name) for name in SamplingParams.model_fields})
-        where = (options.base_url, options.model, options.api_key_env, options.concurrency)
-        backend = EndpointBackend(*where, extra=options.extra)
-        budget = Budget(options.max_cost, options.prompt_price, options.completion_price)
-        if options.output.resolve() == options.input.resolve():
-            raise ValueError(f"{options.output}: --output is the --input")
-        store = AnswerStore(options.output.with_suffix(".answers.jsonl"))
-        backend.check()
-    except (ValueError, GenerationError) as error:  # pydantic's error is a ValueError
-        tell(error)
-        return 2
+    requests = read_requests(options.input)
+    sampling = SamplingParams(**{name: getattr(options, name) for name in SamplingParams.model_fields})
+    where = (options.base_url, options.model, options.api_key_env, options.concurrency)
+    backend = EndpointBackend(*where, extra=options.extra)
+    budget = Budget(options.max_cost, options.prompt_price, options.completion_price)
+    if options.output.resolve() == options.input.resolve():
+        raise ValueError(f"{options.output}: --output is the --input")
+    store = AnswerStore(options.output.with_suffix(".answers.jsonl"))
+    backend.check()
     with store.turn():
         answers = generate(requests, sampling, backend, store, on_progress=tell, on_error="none", budget=budget)
         write_jsonl(options.output, [answer.model_dump() for answer in answers])

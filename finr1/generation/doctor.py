@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +18,8 @@ _QUESTION, _NUMBERS = _TEXTS["question"], " ".join(map(str, range(1000, 2200))) 
 
 
 def diagnose(options: argparse.Namespace) -> int:
-    """Print a row for each of `PROBES`, a failed one, too. Returns 0 for an answer, 1 for none, 2 for bad input."""
-    try:
-        doctor = Doctor(options)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    """Print a row for each of `PROBES`, a failed one, too. Returns 0 for an answer, 1 for none."""
+    doctor = Doctor(options)
     warnings.simplefilter("ignore")  # the table says it
     for title, probe in PROBES.items():
         try:

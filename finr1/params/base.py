@@ -5,6 +5,7 @@ name is a line in a log, a name that a preset omits keeps the notebook's value.
 """
 
 import difflib
+import importlib.util
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from finr1 import paths
 from finr1.generation.endpoint import addresses
 
 Wrong = Iterator[tuple[str, str]]  # pairs of a parameter's name and what would be right
+NEEDED = paths.data_beside(__file__, "needed.yaml")
 
 
 class ParameterError(paths.MessageAlone, ValueError):
@@ -111,8 +113,10 @@ class Params(BaseModel):
         yield from ()
 
     def missing(self) -> Wrong:
-        """Parameters that need something outside of them: a key in the environment, a folder of data."""
-        yield from ()
+        """Parameters that need something outside of them: a package, a key in the environment, a folder of data."""
+        for name, value, package, _, advice in NEEDED:
+            if getattr(self, name, None) == value and importlib.util.find_spec(package) is None:
+                yield name, advice
 
     def requirements(self) -> list[str]:
         """Lines about what is missing outside the parameters."""
