@@ -45,8 +45,6 @@ MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", "te
 _NODES = {"NNODES": "--num_machines", "NODE_RANK": "--machine_rank",
           "MASTER_ADDR": "--main_process_ip", "MASTER_PORT": "--main_process_port"}  # fmt: skip
 
-OnProgress = Callable[[list[dict[str, Any]]], None]
-
 
 class TrainingFailed(MessageAlone, RuntimeError):
     """The training process died; the message holds its own last error and the end of its log."""
@@ -102,7 +100,7 @@ def _as_run(source: str, namespace: Mapping[str, Any]) -> str:
 
 def launch(
     run: Run, namespace: Mapping[str, Any] | None = None, *, reads: Sequence[str] = (),
-    on_progress: OnProgress | None = None,
+    on_progress: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Write `train.py` from the recipe, start it, and wait for it; returns the rows of its `metrics.jsonl`.
 

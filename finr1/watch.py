@@ -1,21 +1,16 @@
-"""What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and four rules that stop it.
+"""What watches a GRPO run: signs of reward hacking, warnings, and four rules that stop it.
 
 A sign proves nothing: it says where to look, and notebook 05 shows the texts. A run that a stop rule ends saves its
-model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. The callbacks add to each log, so
-`MetricsFile` stands after them.
+model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. The callbacks are in 05's recipe.
 """
 
 import math
 import re
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 import pandas as pd
 from scipy.stats import entropy
-from transformers import TrainerCallback
-from trl.extras.profiling import ProfilingContext
 from trl.rewards import get_repetition_penalty_reward
 
 from finr1 import grading
@@ -27,43 +22,6 @@ START = 3  # first steps; their mean is what a warning compares with
 ONE_ANSWER = 0.8  # share of one answer above which a family is said to have one only
 _TABLE = data_beside(__file__, "watch.yaml")
 _THINK = re.compile(r"<think>(.*?)(?:</think>|<answer>|$)", re.DOTALL)
-
-
-class PhaseTimes(TrainerCallback):
-    """Logs `time/<phase>`: seconds of one optimiser step, on the first process.
-
-    `generate` is sampling (and passing the weights to vLLM), `reward` the reward functions, `score` the rest of what
-    makes a batch, `update` forward, backward and optimiser. TRL measures all this, but sends it to W&B, MLflow and
-    Trackio only; so this listens to its `ProfilingContext`. A step that uses completions again has `generate` 0.
-    """
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.seconds: Counter[str] = Counter()
-        self.undo = send = ProfilingContext._log_metrics
-
-        def log_metrics(context, duration):
-            self.seconds[context.name.rpartition(".")[2]] += duration  # "GRPOTrainer.transformers.generate"
-            send(context, duration)
-
-        ProfilingContext._log_metrics = log_metrics
-
-    def on_train_end(self, args, state, control, **kwargs):
-        ProfilingContext._log_metrics = self.undo
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.seconds.clear()
-        self.started = time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.step_s = time.perf_counter() - self.started
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "reward" not in logs:
-            return
-        generate = sum(self.seconds[part] for part in ("generate", "generate_batch", "sync_weights"))
-        reward, batch = self.seconds["_calculate_rewards"], self.seconds["_prepare_inputs"]
-        logs |= {"time/generate": generate, "time/score": batch - generate - reward, "time/reward": reward}
-        logs["time/update"] = self.step_s - batch
 
 
 def signs(
@@ -151,10 +109,7 @@ def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
     over = f"of the last {params.stop_window} steps"
     rewards = [fmean(window) for window in windows("reward")]
     if params.stop_reward is not None and rewards and rewards[-1] < params.stop_reward * max(rewards) > 0:
-        return (
-            f"the reward collapsed from {max(rewards):.3g} to {rewards[-1]:.3g} (mean {over}), below stop_reward = "
-            f"{params.stop_reward:g} of its best: lower learning_rate, raise beta, or look at the texts for what pays"
-        )
+        return _TABLE["collapse"].format(best=max(rewards), now=rewards[-1], over=over, limit=params.stop_reward)
     for rule in _TABLE["stops"]:
         name, middle = rule["limit"], {"mean": fmean, "median": median}[rule["middle"]]
         limit, last = getattr(params, name), [middle(window) for window in windows(rule["key"])[-1:]]

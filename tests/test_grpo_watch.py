@@ -265,8 +265,8 @@ def test_each_second_of_a_step_belongs_to_one_phase(monkeypatch):
     from trl.extras.profiling import ProfilingContext
 
     now = [0.0]
-    monkeypatch.setattr(watch.time, "perf_counter", lambda: now[0])
-    phases, logs = watch.PhaseTimes(), []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    phases, logs = recipe("05_grpo").PhaseTimes(), []
 
     @contextmanager
     def part(name: str, seconds: int):

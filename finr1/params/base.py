@@ -9,6 +9,7 @@ import importlib.util
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
+from functools import partial
 from os.path import exists  # False, too, for what no file is called
 from pathlib import Path
 from types import NoneType
@@ -97,14 +98,14 @@ class Params(BaseModel):
     def table(self) -> list[dict[str, str]]:
         """One row per parameter that differs from preset `paper`, and whether the paper, or its README, states that."""
         values, sources = read_flat_yaml(paths.repository_root() / "params" / "paper" / f"{self.stage}.yaml")
-        rows = []
+        short, rows = partial(textwrap.shorten, width=48, placeholder=" ..."), []
         for name, value in self.model_dump().items():
             if name == "run" or name.endswith("_stage") or value == values[name]:
                 continue
             stated = re.match(r"(paper|README)\b(?!.*(not stated|\bours\b))", sources[name])
             where = {"paper": "yes: ", "README": "its README: "}[stated[1]] if stated else "no"
-            chosen = _short(values[name])
-            rows.append({"parameter": name, "this run": _short(value), "preset paper": chosen,
+            chosen = short(str(values[name]))
+            rows.append({"parameter": name, "this run": short(str(value)), "preset paper": chosen,
                          "does the paper state it?": where + chosen * bool(stated)})  # fmt: skip
         return rows
 
@@ -188,11 +189,6 @@ def quoted(value: Any) -> str:
     text = f'"{value}"' if isinstance(value, str) else repr(value)
     text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _short(value: Any) -> str:
-    """A value in a table: floats as 3e-05, long ones cut."""
-    return textwrap.shorten(str(value), 48, placeholder=" ...")
 
 
 def _shown(name: str, value: Any) -> str:

@@ -20,8 +20,6 @@ from finr1.records import Problem
 from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
 from finr1.sources.files import PAPER, Files, Results, SourceError, download, load_hub, read_each, read_folder
 
-__all__ = ["SOURCES", "Loaded", "Source", "SourceError", "load_source"]
-
 MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer text is a damaged file, not a question
 
 
