@@ -104,8 +104,6 @@ def plain(stage: str, params: Any, folder: Path) -> Any:
     import trl
     from datasets import load_dataset
 
-    from finr1.watch import PhaseTimes
-
     same = (
         "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "seed",
         "lr_scheduler_type", "save_steps",
@@ -129,7 +127,7 @@ def plain(stage: str, params: Any, folder: Path) -> Any:
         reward_funcs=[cells.format_reward, cells.accuracy_reward],
         args=config,
         train_dataset=load_dataset("json", data_files=str(folder / "train.jsonl"), split="train"),
-        callbacks=[PhaseTimes()],
+        callbacks=[cells.PhaseTimes()],
     )
 
 

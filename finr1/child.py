@@ -1,7 +1,5 @@
 """The child's side of `launch`: one trainer per folder, and none that outlives the notebook that started it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -9,15 +7,12 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from finr1.locks import lock
 from finr1.params import Params
-from finr1.paths import shown
+from finr1.paths import lock, shown
 
-if TYPE_CHECKING:
-    from transformers import Trainer
-
+MakeTrainer = Callable[[Params, Path], Any]  # which returns a `Trainer` of transformers
 LAUNCHED = "FINR1_LAUNCHED"  # set by `launch`: standard input is a pipe that closes when the notebook is gone
 SHARDS_ON_A_CPU = "FINR1_SHARDS_ON_A_CPU"  # set by a rehearsal: FSDP2 in gloo's processes
 LOADED_FILE = "train_files.json"  # {package file: sha256} that the trainer has loaded: another one outdates its model
@@ -33,7 +28,7 @@ def first_gpu() -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
-def child_main(make_trainer: Callable[[Params, Path], Trainer], params_class: type[Params]) -> None:
+def child_main(make_trainer: MakeTrainer, params_class: type[Params]) -> None:
     """Train the stage whose folder holds this script: read `params.yaml`, lock the folder, make the trainer, train."""
     stage_dir = Path(sys.argv[0]).resolve().parent
     if "RANK" not in os.environ:  # by hand, without torchrun; CUDA is not started yet
@@ -45,7 +40,7 @@ def child_main(make_trainer: Callable[[Params, Path], Trainer], params_class: ty
         train(make_trainer, params, stage_dir)
 
 
-def train(make_trainer: Callable[[Params, Path], Trainer], params: Params, stage_dir: Path) -> None:
+def train(make_trainer: MakeTrainer, params: Params, stage_dir: Path) -> None:
     """Train, from the last checkpoint if there is one, and save `<stage>/model`."""
     import torch
 

@@ -77,16 +77,13 @@ def _grouped_attention(module, query, key, value, attention_mask, scaling, dropo
     query (B, heads, L, D), key and value (B, groups, K, D), mask (B or 1, 1, L, K) or None; returns (B, L, heads, D).
     """
     import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     rows, heads, length, size = query.shape
-    groups = key.shape[1]
     if length > 1:  # training and prompts, where the scores would fill the memory
-        key, value = (states.repeat_interleave(heads // groups, dim=1) for states in (key, value))
-        attended = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attention_mask, dropout if module.training else 0.0, scale=scaling
-        )
-        return attended.transpose(1, 2).contiguous(), None
-    weights = query.reshape(rows, groups, -1, size) @ key.transpose(2, 3) * scaling  # (B, groups, heads/groups, K)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal=False)
+    groups = query.reshape(rows, key.shape[1], -1, size)  # (B, groups, heads / groups, D)
+    weights = groups @ key.transpose(2, 3) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
     weights = torch.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
@@ -120,16 +117,10 @@ def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> Non
         hidden = _hidden_states(self, scored, **kwargs)
         found = _score(self.get_output_embeddings(), hidden, labels[:, 1:][scored], temperature)
         # Unlike an index, it stays in the model's graph where no token has a label: gradients of zero, no error.
-        log_probs, entropy, is_top1 = (
-            values.new_zeros(scored.shape).masked_scatter(scored, values) for values in found
-        )
-        return FusedCausalLMOutput(
-            loss=-log_probs.sum() / scored.sum().clamp(min=1),
-            log_probs=log_probs,
-            entropy=entropy,
-            is_top1=is_top1,
-            label_mask=scored,
-        )
+        filled = (values.new_zeros(scored.shape).masked_scatter(scored, values) for values in found)
+        log_probs, entropy, is_top1 = filled
+        loss = -log_probs.sum() / scored.sum().clamp(min=1)
+        return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top1, label_mask=scored)
 
     model.forward = types.MethodType(forward, model)
 
@@ -178,23 +169,21 @@ def _as_trees(rows: list[list[int]], answers: list[int]) -> tuple[list[Tree], li
     cheapest one; attention costs as much as all else in a tree of `TREE` tokens.
     """
 
-    def grow(tree: Tree, row: list[int]) -> list[int]:
-        path = [-1]
-        for token in row:
-            path.append(tree.setdefault((path[-1], token), len(tree)))
-        return path[1:]
+    def grow(numbers: list[int]) -> tuple[Tree, dict[int, list[int]]]:
+        tree, paths = {}, {}
+        for number in numbers:
+            path = [-1]
+            for token in rows[number]:
+                path.append(tree.setdefault((path[-1], token), len(tree)))
+            paths[number] = path[1:]
+        return tree, paths
 
     common = len(os.path.commonprefix(rows))
     together: dict[tuple, list[int]] = {}  # rows by prompt
     for number, (row, start) in enumerate(zip(rows, answers, strict=True)):
         together.setdefault(tuple(row[:start]), []).append(number)
-    sizes = []  # tokens beside the common beginning, largest first
-    for numbers in together.values():
-        tree: Tree = {}
-        for number in numbers:
-            grow(tree, rows[number])
-        sizes.append((len(tree) - common, numbers))
-    sizes.sort(reverse=True)
+    # Tokens beside the common beginning, largest first.
+    sizes = sorted(((len(grow(numbers)[0]) - common, numbers) for numbers in together.values()), reverse=True)
     tried = []
     for count in range(1, len(sizes) + 1):
         groups: list[tuple[int, list[int]]] = [(common, [])] * count
@@ -203,12 +192,9 @@ def _as_trees(rows: list[list[int]], answers: list[int]) -> tuple[list[Tree], li
             groups[at] = groups[at][0] + size, groups[at][1] + numbers
         width = max(groups)[0]
         tried.append((count * width * (width + TREE), groups))
-    groups = min(tried)[1]
-    trees, paths = [{} for _ in groups], [(0, [])] * len(rows)
-    for number, (_, members) in enumerate(groups):
-        for row in members:
-            paths[row] = number, grow(trees[number], rows[row])
-    return trees, paths
+    grown = [grow(members) for _, members in min(tried)[1]]
+    places = {row: (number, path) for number, (_, paths) in enumerate(grown) for row, path in paths.items()}
+    return [tree for tree, _ in grown], [places[row] for row in range(len(rows))]
 
 
 def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> tuple[torch.Tensor, ...]:
@@ -222,9 +208,8 @@ def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
 
     def score(hidden, targets):
         logits = head(hidden).float()[None]  # (1, N, vocabulary)
-        log_probs, entropy = selective_log_softmax_and_entropy(
-            logits, targets[None], entropy_requires_grad=False, temperature=temperature
-        )
+        how = {"entropy_requires_grad": False, "temperature": temperature}
+        log_probs, entropy = selective_log_softmax_and_entropy(logits, targets[None], **how)
         return log_probs[0], entropy[0], logits[0].detach().argmax(dim=-1) == targets
 
     if len(hidden) <= SCORED_AT_ONCE:
@@ -332,12 +317,8 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
         cache.batch_repeat_interleave(len(rows))
     if common < width - 1:
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)  # as `generate` counts them
-        model.base_model(
-            ids[:, common:-1],
-            attention_mask=mask[:, :-1],
-            position_ids=positions[:, common:-1],
-            past_key_values=cache,
-        )
+        places = {"attention_mask": mask[:, :-1], "position_ids": positions[:, common:-1]}
+        model.base_model(ids[:, common:-1], **places, past_key_values=cache)
     cache.batch_select_indices(index)
     return inputs | {"past_key_values": cache}
 

@@ -45,8 +45,6 @@ MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", "te
 _NODES = {"NNODES": "--num_machines", "NODE_RANK": "--machine_rank",
           "MASTER_ADDR": "--main_process_ip", "MASTER_PORT": "--main_process_port"}  # fmt: skip
 
-OnProgress = Callable[[list[dict[str, Any]]], None]
-
 
 class TrainingFailed(MessageAlone, RuntimeError):
     """The training process died; the message holds its own last error and the end of its log."""
@@ -102,7 +100,7 @@ def _as_run(source: str, namespace: Mapping[str, Any]) -> str:
 
 def launch(
     run: Run, namespace: Mapping[str, Any] | None = None, *, reads: Sequence[str] = (),
-    on_progress: OnProgress | None = None,
+    on_progress: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Write `train.py` from the recipe, start it, and wait for it; returns the rows of its `metrics.jsonl`.
 
@@ -170,11 +168,12 @@ def environment(num_processes: int) -> dict[str, str]:
     return env | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}  # the stack of a native crash is in the log
 
 
-def join(stage_dir: Path) -> int:
+def join(options: argparse.Namespace) -> int:
     """On a further node: wait for the first node's trainer, take part in it; returns this node's exit code.
 
     0 without training when `model/` is there, 1 when no trainer came up, 2 for a wrong folder or environment.
     """
+    stage_dir = options.stage_dir.resolve()
     unset, port = [name for name in _NODES if not os.environ.get(name)], os.environ.get("MASTER_PORT", "")
     if unset or not port.isdecimal() or int(port) >= 2**16 or stage_dir.name not in ("04_sft", "05_grpo"):
         wrong = f"{stage_dir}: join takes a folder 04_sft or 05_grpo, and the variables of docs/distributed.md"
@@ -219,13 +218,6 @@ def _ended(process: subprocess.Popen) -> bool:
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     return process.returncode is not None
-
-
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `join` to the commands of `python -m finr1`."""
-    parser = commands.add_parser("join", help="on a further node: take part in the training that the first one starts")
-    parser.set_defaults(command=lambda options: join(options.stage_dir.resolve()))
-    parser.add_argument("stage_dir", type=Path, metavar="STAGE_FOLDER", help="for example outputs/paper/04_sft")
 
 
 def _what_happened(stage: str, code: int, log: Path, start: int) -> str:

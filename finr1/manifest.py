@@ -1,7 +1,5 @@
 """What a manifest says of a stage: hashes, versions, hardware, memory; no environment variables, as keys live there."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

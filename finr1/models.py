@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 from jinja2 import TemplateError
 
 from finr1.cpu import attention_implementation
-from finr1.locks import lock
 from finr1.manifest import read_object
-from finr1.paths import resolve
+from finr1.paths import lock, resolve
 
 if TYPE_CHECKING:
     import torch

@@ -1,10 +1,13 @@
-"""Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab."""
+"""Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab.
 
-from __future__ import annotations
+Also how a file is replaced whole, and how one process at a time holds one.
+"""
 
 import errno
+import fcntl
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,6 +80,10 @@ class MessageAlone:
         return [str(self)]
 
 
+class Busy(MessageAlone, RuntimeError):
+    """Another process is at work there."""
+
+
 class Stopped(MessageAlone, KeyboardInterrupt):
     """A person has interrupted the work; the message says where it stands and how it resumes."""
 
@@ -105,3 +112,26 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def lock(path: Path, what: str, wait: bool = False) -> Iterator[None]:
+    """Hold `path`; where another process does, say `what` it does and wait, or without `wait` raise Busy.
+
+    The system drops the lock when its holder dies: nothing is left to clean up.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = f"process {file.read() or '(just started)'} {what}"
+            if not wait:
+                raise Busy(f"{holder}: wait or end it") from None
+            print(f"{holder}: waiting for it ({shown(path)})", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -4,8 +4,6 @@ A stage runs when it is not complete, or when its parameters, the content of its
 package file that it loaded differ from what its manifest says.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -14,15 +12,13 @@ import textwrap
 import time
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from finr1 import manifest
 from finr1.launch import clean_lines, unknown_rewards
-from finr1.params import STAGES, ParameterError, Params, TrainingParams, read_flat_yaml
-from finr1.params.base import did_you_mean, quoted
+from finr1.params import STAGES, ParameterError, Params, TrainingParams, did_you_mean, quoted, read_flat_yaml
 from finr1.paths import MessageAlone, naming, outputs_root, preset_names, remedy, repository_root, shown
 from finr1.progress import duration
 from finr1.run import KERNEL_LOG, REPLACES, changes, missing_inputs, refusal, remove_artefacts, stage_folder, turn
@@ -33,40 +29,21 @@ _LAST_LINES = 12  # of a traceback or a log, as many as an error shows
 class NotebookFailed(MessageAlone, RuntimeError):
     """A notebook stopped: its own error, and where the executed notebook lies."""
 
-
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `run` to the commands of `python -m finr1`."""
-    run = commands.add_parser("run", help="run the notebooks of a preset; what is complete and unchanged is skipped")
-    run.set_defaults(command=run_command)
-    run.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
-    run.add_argument("--run", metavar="NAME", help="folder of outputs/ (default: the preset's name)")
-    run.add_argument("--until", choices=list(STAGES), help="last stage to run")
-    what = "change a parameter, as 05_grpo.max_steps=2; without STAGE in every stage that has it; repeatable"
-    run.add_argument("--set", metavar="[STAGE.]NAME=VALUE", action="append", default=[], help=what)
-    what = "make a stage again, or all, even what is trained and not complete; repeatable"
-    run.add_argument("--force", metavar="STAGE", choices=[*STAGES, "all"], action="append", default=[], help=what)
-    what = "before money is spent: every switch as written, only sizes cut, on a tiny model of the same architecture"
-    run.add_argument("--rehearse", action="store_true", help=what)
-    what = "in a rehearsal, ask the endpoints that have a URL and a key, and stop notebook 02 when so much is spent"
-    run.add_argument("--max-cost", metavar="MONEY", type=float, help=what)
+    exit_code = 1
 
 
 def run_command(options: argparse.Namespace) -> int:
-    """`python -m finr1 run`; 0 done, 1 a notebook failed, 2 wrong parameters."""
+    """`python -m finr1 run`."""
     default = f"{options.preset}-rehearsal" if options.rehearse else options.preset
     what = (options.preset, default if options.run is None else options.run, options.until, options.set, options.force)
-    try:
-        if options.rehearse:
-            from finr1.rehearse import rehearse  # it stands above this module
+    if options.rehearse:
+        from finr1.rehearse import rehearse  # it stands above this module
 
-            rehearse(*what, options.max_cost)
-        elif options.max_cost is None:
-            run_preset(*what)
-        else:
-            raise ParameterError("--max-cost", ["it limits a rehearsal (--rehearse); a run has --set max_cost=..."])
-    except (ParameterError, NotebookFailed) as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, ParameterError) else 1
+        rehearse(*what, options.max_cost)
+    elif options.max_cost is None:
+        run_preset(*what)
+    else:
+        raise ParameterError("--max-cost", ["it limits a rehearsal (--rehearse); a run has --set max_cost=..."])
     return 0
 
 
@@ -93,8 +70,7 @@ def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[
     overrides = _parse_changes(changes)
     if changes:  # 00 plans what runs, not the preset as it lies on disk; a change of the plan runs it again
         overrides["00_overview"].setdefault("changes", list(changes))
-    plan: dict[str, Params] = {}
-    problems: list[str] = []
+    plan, problems = {}, []
     for stage in STAGES:
         path = repository_root() / "params" / preset / f"{stage}.yaml"  # one for each notebook
         if stage not in stages and not (overrides[stage] and path.exists()):  # what is changed is checked even so
@@ -119,7 +95,7 @@ def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
             words = {word for stage, name in known for word in (name, f"{stage}.{name}")}
             problem = f"unknown parameter{did_you_mean(target, words)}" if equals else "no value"
             raise ParameterError("--set", [f"{target}: {problem}; as 05_grpo.max_steps=2 (--run NAME names the run)"])
-        value: Any = text
+        value = text
         with suppress(yaml.YAMLError, ValueError):  # a date that is none; text that is no YAML stays as it is
             value = yaml.safe_load(text)
         for stage, name in places:
@@ -156,8 +132,7 @@ def run_stages(plan: Sequence[Params], forced: Collection[str] = (), replaced: b
 
 def _check_requirements(plan: Sequence[Params], forced: Collection[str], replaced: bool) -> None:
     """Check what parameters cannot tell: inputs from elsewhere, and keys and models of the stages that will run."""
-    problems: list[str] = []
-    may_run: dict[Path, bool] = {}
+    problems, may_run = [], {}  # {folder: whether its stage may run}
     for params in plan:
         follows = any(may_run.get(folder, False) for folder in params.inputs().values())
         runs = params.stage in forced or follows or why_run(params) is not None

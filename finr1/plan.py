@@ -6,7 +6,6 @@ planned and measured memory; nothing is for fragmentation.
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -198,23 +197,11 @@ def make_plan(preset: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     return {"gpus": gpus, "peak_gib": peak, "memory": memory, "costs": costs, "assumptions": assumed}
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `plan` to the commands of `python -m finr1`."""
-    parser = commands.add_parser("plan", help="what a preset needs before anything is spent: GiB, tokens, hours, cost")
-    parser.add_argument("--preset", default="demo", help="folder of params/ (default: demo)")
-    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter or an assumption")
-    parser.set_defaults(command=print_plan)
-
-
 def print_plan(options: argparse.Namespace) -> int:
-    """Print the plan; returns 2 with the reason for a wrong preset, parameter or value."""
+    """Print the plan."""
     import pandas as pd
 
-    try:
-        plan = make_plan(options.preset, options.set)
-    except ValueError as error:  # a ParameterError is one
-        print(error, file=sys.stderr)
-        return 2
+    plan = make_plan(options.preset, options.set)
     memory, costs = pd.DataFrame(plan["memory"]), pd.DataFrame(plan["costs"]).set_index("stage")
     memory.loc["all"], costs.loc["all"] = memory.sum(), costs.sum(skipna=False)
     print(f"GiB in each process, on {plan['gpus']} GPUs (0: a CPU)")

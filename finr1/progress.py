@@ -9,9 +9,8 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from finr1.locks import Busy, lock
 from finr1.manifest import read_object, remove, sampled_sha256, write_json
-from finr1.paths import run_folder, shown
+from finr1.paths import Busy, lock, run_folder, shown
 from finr1.records import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
@@ -123,8 +122,9 @@ def _broken_file(checkpoint: Path) -> str | None:
     return _broken_file(best) if best != checkpoint else None
 
 
-def watch(run: Path) -> int:
+def watch(options: argparse.Namespace) -> int:
     """Show the training of a run that another process has started, until it ends; 1 when there is none."""
+    run = run_folder(options.run)
 
     def ended() -> bool:
         with suppress(Busy), lock(stage / "train.lock", ""):
@@ -139,10 +139,3 @@ def watch(run: Path) -> int:
     if not stages:
         print(f"{shown(run)}: no training has been started there", file=sys.stderr)
     return int(not stages)
-
-
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `watch` to the commands of `python -m finr1`."""
-    parser = commands.add_parser("watch", help="step, reward and time left of a training that runs elsewhere")
-    parser.add_argument("run", help="a folder of outputs/, or a path")
-    parser.set_defaults(command=lambda options: watch(run_folder(options.run)))

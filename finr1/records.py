@@ -89,7 +89,7 @@ class Trace(Record):
     finish_reason: str = "stop"
     tokens: int | None = None  # completion tokens, where the teacher reports them
     fault: str | None = None  # planted by the scripted teacher; None for every other teacher
-    way: Way | None = None  # `ways.way_of` the reasoning
+    way: Way | None = None  # `teacher.way_of` the reasoning
 
 
 def render_question(problem: Problem) -> str:

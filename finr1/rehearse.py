@@ -5,8 +5,6 @@ steps on a few of its records, in as many processes as there are GPUs (without o
 and verifier are a server here that knows the golds; with `--max-cost` those that have a URL and a key are asked.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import json
@@ -25,11 +23,12 @@ from finr1.child import SHARDS_ON_A_CPU
 from finr1.judge import CRITERIA
 from finr1.models import EMBEDDED_MODEL, OWN_CODE, end_of_turn, load_tokenizer, resolve_model
 from finr1.params import API_KEY, STAGES, DataParams, GRPOParams, ParameterError, Params, TrainingParams, missing_key
+from finr1.params.base import NEEDED
 from finr1.paths import cache_dir, data_beside, outputs_root, resolve
 from finr1.progress import read_metrics
 from finr1.records import Problem, messages, read_jsonl, write_jsonl
 from finr1.run import stage_folder
-from finr1.sources.files import Broken, SourceError, read_folder
+from finr1.sources.files import Broken, SourceError
 
 PORT = 18653  # of the stand-in where it is free: with the same address a second rehearsal skips what is complete
 RECORDS = 60  # of each source, from the beginnings of its files
@@ -145,10 +144,10 @@ def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[
     gone, untested, splits = {}, {}, set()
     for name in sorted({*params.source_names, *params.benchmark_names} - {"synthetic"}):
         source = sources.SOURCES[name]
-        place = source.folder_in(resolve(params.data_dir)) if params.data_dir else cache_dir() / "sources" / name
+        place = source.folder_in(resolve(params.data_dir)) if params.data_dir else None
         try:
-            content = read_folder(place, source.language == "zh") if params.data_dir else source.fetch(place)
-        except (SourceError, TypeError) as error:  # TypeError: without a public home
+            content = source.files(place, cache_dir() / "sources" / name)
+        except SourceError as error:
             gone[name] = str(error)
             continue
         for file, records in content.items():
@@ -210,7 +209,7 @@ def rehearse(
             swaps["num_processes"] = (most, f"GPUs here: {gpus}; cores: {os.cpu_count()}")
             if most == 1 < params.num_processes:
                 untried[f"{params.stage}, distributed {params.distributed}"] = "one process has nobody to share with"
-        for name, value, package, other in _CHANGES["needed"]:
+        for name, value, package, other, _ in NEEDED + _CHANGES["needed"]:
             if values.get(name) == value and not importlib.util.find_spec(package):
                 swaps[name] = (other, f"{package} is not installed")
         if values.get(f"{role}_backend") in ("endpoint", "transformers", "vllm"):

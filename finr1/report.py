@@ -9,24 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from IPython.display import HTML
 from markupsafe import Markup
 
 from finr1 import reported
 from finr1.plotting.tables import template
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands below it; as the last value of a cell, the notebook shows it."""
-
-    heading: str
-    parts: tuple
-    look: str
-    anchor: str
-
-    def _repr_html_(self) -> str:
-        # The classes keep a notebook from taking two dollar amounts for a formula.
-        return f'<div class="mathjax_ignore tex2jax_ignore">{template("report.html.j2").module.section(self)}</div>'
 
 
 @dataclass
@@ -34,17 +21,19 @@ class Page:
     """The sections of the page in the order in which the notebook adds them."""
 
     lead: str  # a line below the title
-    sections: list[Section] = field(default_factory=list)
+    sections: list[dict] = field(default_factory=list)
 
-    def add(self, heading: str, *parts, look: str = "section") -> Section:
-        """Append a section, and return it, so that it may end a cell and be shown there.
+    def add(self, heading: str, *parts, look: str = "section") -> HTML:
+        """Append a heading with what stands below it; returns that, so that it may end a cell and be shown there.
 
         A part is a paragraph (str), HTML (`Markup`), a list (of str), named values (dict), a table (list of dict), or
         figures (list of PNG files). `look`: section, apart (in a frame), or, below a section, part or folded (closed).
         """
-        section = Section(heading, parts, look, f"section-{len(self.sections)}")
+        section = {"heading": heading, "parts": parts, "look": look, "anchor": f"section-{len(self.sections)}"}
         self.sections.append(section)
-        return section
+        shown = template("report.html.j2").module.section(section)
+        # The classes keep a notebook from taking two dollar amounts for a formula.
+        return HTML(f'<div class="mathjax_ignore tex2jax_ignore">{shown}</div>')
 
     def write(self, path: Path) -> None:
         path.write_text(template("report.html.j2").render(page=self, paper=reported.PAPER), encoding="utf8")

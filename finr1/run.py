@@ -6,8 +6,6 @@ With others the stage starts afresh, and its artefacts are removed; but a comple
 somebody has said so. Answers always stay (`*.answers.jsonl`, keyed by request and paid for).
 """
 
-from __future__ import annotations
-
 import os
 import textwrap
 import time
@@ -21,11 +19,9 @@ from typing import Any
 from finr1 import manifest
 from finr1.child import LOADED_FILE, stage_lock
 from finr1.launch import MODEL_FOLDER, PARAMS_FILE, launch, notebook_file  # noqa: F401
-from finr1.locks import lock
 from finr1.manifest import MANIFEST_FILE, read_manifest, read_object, remove
-from finr1.params import ParameterError, Params
-from finr1.params.base import quoted
-from finr1.paths import cache_dir, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
+from finr1.params import ParameterError, Params, quoted
+from finr1.paths import cache_dir, lock, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 
 KERNEL_LOG = "kernel.log"
 STATE_FILE = "state.json"

@@ -3,8 +3,6 @@
 Where old weights, the base model, or an adapter that counts twice sample, nothing fails, and nothing is learned.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,11 +1,11 @@
-"""Traces: from a teacher's reply, or from a worked solution where no teacher is asked."""
+"""Traces: from a teacher's reply, or from a worked solution where no teacher is asked, at once or by parts."""
 
 import random
 from collections.abc import Iterable
 
 from finr1 import grading
-from finr1.records import Problem, Trace, messages, render_completion
-from finr1.ways import way_of
+from finr1.judge.steps import split_steps
+from finr1.records import Problem, Trace, Way, messages, render_completion
 
 
 def solution_of(problem: Problem, sample: int, seed: int, by_parts_share: float) -> str:
@@ -29,3 +29,15 @@ def trace_of(problem: Problem, sample: int, teacher: str, text: str, reasoning: 
     said = {"completion": text, "reasoning": reasoning, "answer": grading.extract_answer(text)}
     way = way_of(problem, reasoning or text)
     return Trace(id=f"{problem.id}#{sample}", problem=problem, teacher=teacher, way=way, **said, **known)
+
+
+def way_of(problem: Problem, text: str) -> Way | None:
+    """Which of the problem's two worked solutions `text` is like: the one whose number of steps is nearer.
+
+    None where the problem has one solution only. At a tie it is the shorter one.
+    """
+    if not problem.reference_by_parts:
+        return None
+    at_once, by_parts = (len(split_steps(told)) for told in (problem.reference, problem.reference_by_parts))
+    steps = len(split_steps(text.partition("</think>")[0].removeprefix("<think>")))
+    return "by_parts" if steps > (at_once + by_parts) / 2 else "at_once"

@@ -1,15 +1,12 @@
 """SFT and GRPO share this beside TRL: the metrics file, memory, resuming, and saving a model."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,11 +15,9 @@ import psutil
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.integrations import unset_hf_deepspeed_config
-from trl import SFTConfig
 
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.manifest import peak_memory_gib
@@ -123,24 +118,6 @@ class MetricsFile(TrainerCallback):
             file.write(json.dumps(row) + "\n")
 
 
-@contextmanager
-def enough_memory(what: str, args: SFTConfig) -> Iterator[None]:
-    """Turn a lack of memory in the block into a MemoryError that names the parameters to change."""
-    advice = (
-        f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
-        'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
-    )
-    # On a CPU the system may kill the process without a message: then this line is the last in the log.
-    print(f"memory probe: {what}; if the log ends here, {advice}", flush=True)
-    try:
-        yield
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
-            raise
-        told = f"{what} does not fit in memory: {advice} ({str(error).splitlines()[0]})"
-        raise MemoryError(told) from error
-
-
 def memory_gib() -> dict[str, float]:
     """GiB that this process holds now, and its peak so far: torch's allocations on a GPU, else resident memory."""
     if torch.cuda.is_available():
@@ -237,7 +214,12 @@ def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
 def _save(trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state: dict[str, torch.Tensor] | None):
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel) and params.merge_adapter:
-        model, state = _merge_adapter(model, state), None
+        if state is None and {weight.dtype for weight in model.parameters()} == {torch.float32}:
+            model = model.merge_and_unload()
+        else:  # a base in 4 or 16 bits, or in shards: it is loaded again whole, and in fp32
+            with tempfile.TemporaryDirectory() as adapter:
+                model.save_pretrained(adapter, state_dict=state)
+                model, state = merge_adapter(adapter), None
     elif isinstance(model, PeftModel):  # it was loaded from a folder that may be deleted with the checkpoints
         model.peft_config["default"].base_model_name_or_path = start_model(params)
     Guard(trainer, params).refuse(None, (state or dict(model.named_parameters())).items())
@@ -246,12 +228,3 @@ def _save(trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state:
     model.save_pretrained(temporary, state_dict=state)
     trainer.processing_class.save_pretrained(temporary)
     os.replace(temporary, folder)
-
-
-def _merge_adapter(model, state: dict[str, torch.Tensor] | None):
-    """Fold the adapter into fp32 weights; for a base in 4 or 16 bits or in shards, that base is loaded again whole."""
-    if state is None and {weight.dtype for weight in model.parameters()} == {torch.float32}:
-        return model.merge_and_unload()
-    with tempfile.TemporaryDirectory() as adapter:
-        model.save_pretrained(adapter, state_dict=state)
-        return merge_adapter(adapter)

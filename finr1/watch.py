@@ -1,23 +1,16 @@
-"""What watches a GRPO run: seconds by phase, signs of reward hacking, warnings, and four rules that stop it.
+"""What watches a GRPO run: signs of reward hacking, warnings, and four rules that stop it.
 
 A sign proves nothing: it says where to look, and notebook 05 shows the texts. A run that a stop rule ends saves its
-model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. The callbacks add to each log, so
-`MetricsFile` stands after them.
+model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. The callbacks are in 05's recipe.
 """
-
-from __future__ import annotations
 
 import math
 import re
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 import pandas as pd
 from scipy.stats import entropy
-from transformers import TrainerCallback
-from trl.extras.profiling import ProfilingContext
 from trl.rewards import get_repetition_penalty_reward
 
 from finr1 import grading
@@ -29,49 +22,6 @@ START = 3  # first steps; their mean is what a warning compares with
 ONE_ANSWER = 0.8  # share of one answer above which a family is said to have one only
 _TABLE = data_beside(__file__, "watch.yaml")
 _THINK = re.compile(r"<think>(.*?)(?:</think>|<answer>|$)", re.DOTALL)
-
-
-class PhaseTimes(TrainerCallback):
-    """Logs `time/<phase>`: seconds of one optimiser step, on the first process.
-
-    `generate` is sampling (and passing the weights to vLLM), `reward` the reward functions, `score` the rest of what
-    makes a batch, `update` forward, backward and optimiser. TRL measures all this, but sends it to W&B, MLflow and
-    Trackio only; so this listens to its `ProfilingContext`. A step that uses completions again has `generate` 0.
-    """
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.seconds: Counter[str] = Counter()
-        started: dict[int, float] = {}
-        self.undo = enter, leave = ProfilingContext.__enter__, ProfilingContext.__exit__
-
-        def timed_enter(context):
-            started[id(context)] = time.perf_counter()
-            return enter(context)
-
-        def timed_leave(context, *error):
-            part = context.name.rpartition(".")[2]  # "GRPOTrainer.transformers.generate"
-            self.seconds[part] += time.perf_counter() - started.pop(id(context))
-            return leave(context, *error)
-
-        ProfilingContext.__enter__, ProfilingContext.__exit__ = timed_enter, timed_leave
-
-    def on_train_end(self, args, state, control, **kwargs):
-        ProfilingContext.__enter__, ProfilingContext.__exit__ = self.undo
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.seconds.clear()
-        self.started = time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.step_s = time.perf_counter() - self.started
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "reward" not in logs:
-            return
-        generate = sum(self.seconds[part] for part in ("generate", "generate_batch", "sync_weights"))
-        reward, batch = self.seconds["_calculate_rewards"], self.seconds["_prepare_inputs"]
-        logs |= {"time/generate": generate, "time/score": batch - generate - reward, "time/reward": reward}
-        logs["time/update"] = self.step_s - batch
 
 
 def signs(
@@ -145,23 +95,6 @@ def _one_answer(steps: Sequence[Mapping], limit: float, window: int | None = Non
     return lines
 
 
-class StopRules(TrainerCallback):
-    """Looks at every logged step. Needs `logging_nan_inf_filter=False`, or the trainer hides what it looks for."""
-
-    def __init__(self, params: GRPOParams):
-        self.params = params
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs:  # the summary at the end
-            return
-        reason = stop_reason(state.log_history, self.params)
-        if reason and state.global_step < state.max_steps:
-            logs["stopped"] = f"step {state.global_step}: {reason}"
-            control.should_training_stop = True
-            if state.is_world_process_zero:
-                print("STOPPED", logs["stopped"], flush=True)
-
-
 def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
     """Why a run with this log (rows of metrics.jsonl) should end, and what to do; None where it may continue.
 
@@ -176,10 +109,7 @@ def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
     over = f"of the last {params.stop_window} steps"
     rewards = [fmean(window) for window in windows("reward")]
     if params.stop_reward is not None and rewards and rewards[-1] < params.stop_reward * max(rewards) > 0:
-        return (
-            f"the reward collapsed from {max(rewards):.3g} to {rewards[-1]:.3g} (mean {over}), below stop_reward = "
-            f"{params.stop_reward:g} of its best: lower learning_rate, raise beta, or look at the texts for what pays"
-        )
+        return _TABLE["collapse"].format(best=max(rewards), now=rewards[-1], over=over, limit=params.stop_reward)
     for rule in _TABLE["stops"]:
         name, middle = rule["limit"], {"mean": fmean, "median": median}[rule["middle"]]
         limit, last = getattr(params, name), [middle(window) for window in windows(rule["key"])[-1:]]

@@ -452,6 +452,10 @@ def judged_problems() -> list[Problem]:
     return [problem(n, "1").model_copy(update=q | (OPEN if n % 2 else {})) for n, q in enumerate(questions)]
 
 
+def judging(name: str, scope: str = "undecided") -> BenchmarkParams:
+    return BenchmarkParams(**BENCHMARK | {"judge_model": name, "judge_scope": scope, "seed": 0})
+
+
 def answers(request, sampling, sample):
     number = int(request.id.rpartition("/")[2])
     return f"\\boxed{{{('better margins' if number % 4 == 1 else 'rain') if number % 2 else 1 + number // 6}}}"
@@ -469,7 +473,7 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
         return "1" if given.startswith(("better", "1")) else "0"
 
     store, backend = AnswerStore(tmp_path / "judge.jsonl"), ScriptedBackend(verdict, "j")
-    ask = (samples, asked, backend, "J", "undecided", 0, store)
+    ask = (samples, asked, backend, judging("J"), store)
     verdicts = judge.judge_samples(*ask)
     assert sum(not v.study for v in verdicts) == 6 and sum(v.study for v in verdicts) == 6 <= STUDY
     assert not any("How much is" in call for call in calls)  # the paper's order: without the question
@@ -494,11 +498,12 @@ def test_a_judge_grades_what_rules_cannot_and_its_error_is_in_the_interval(tmp_p
     assert "judge" in printed.splitlines()[1].split()
 
 
-def test_a_judge_of_all_answers_and_a_reply_that_is_no_verdict():
+def test_a_judge_of_all_answers_and_a_reply_that_is_no_verdict(tmp_path):
     asked = judged_problems()
     samples = evaluation.evaluate(asked, ScriptedBackend(answers, "a"), GREEDY, "base")
     samples[0] = samples[0].model_copy(update={"answer": None})
-    verdicts = judge.judge_samples(samples, asked, ScriptedBackend(lambda *_: "maybe", "m"), "J", "all", 0)
+    store, backend = AnswerStore(tmp_path / "judge.jsonl"), ScriptedBackend(lambda *_: "maybe", "m")
+    verdicts = judge.judge_samples(samples, asked, backend, judging("J", "all"), store)
     assert len(verdicts) == 11 and not any(v.study for v in verdicts)  # a missing answer needs no judge
     regraded = evaluation.regrade_samples(samples, asked, verdicts)
     final, ruled = regraded["judge"], regraded["ours"]
@@ -575,7 +580,7 @@ def test_the_correction_is_right_on_average_and_covers_the_truth():
     assert covered >= 53  # 95 % of 60 is 57
 
 
-def test_the_benchmarks_judge_is_an_endpoint_by_parameter(monkeypatch):
+def test_the_benchmarks_judge_is_an_endpoint_by_parameter(tmp_path, monkeypatch):
     monkeypatch.setenv("FINR1_API_KEY", "k")
     with Loopback(message=lambda question: {"content": "1"}) as server:
         params = BenchmarkParams(
@@ -583,7 +588,8 @@ def test_the_benchmarks_judge_is_an_endpoint_by_parameter(monkeypatch):
         )
         asked = judged_problems()
         samples = evaluation.evaluate(asked, ScriptedBackend(answers, "a"), GREEDY, "base")
-        verdicts = judge.judge_samples(samples, asked, judge.make_backend(params), "j", "undecided", 0)
+        store = AnswerStore(tmp_path / "judge.jsonl")
+        verdicts = judge.judge_samples(samples, asked, judge.make_backend(params), params, store)
     assert {v.verdict for v in verdicts} == {True}
     assert isinstance(verdicts[0], judge.Verdict)
 
@@ -598,7 +604,7 @@ def test_the_benchmarks_judge_may_be_a_local_model(tmp_path):
     asked = judged_problems()
     samples = evaluation.evaluate(asked, ScriptedBackend(answers, "a"), GREEDY, "base")
     store = AnswerStore(tmp_path / "judge.jsonl")
-    verdicts = judge.judge_samples(samples, asked, examiner, str(folder), "undecided", 0, store)
+    verdicts = judge.judge_samples(samples, asked, examiner, BenchmarkParams(**local), store)
     examiner.unload()
     assert len(verdicts) == 12 and [v.verdict for v in verdicts] == [None] * 12
     assert judge.apply_verdicts(samples, verdicts) == samples

@@ -96,6 +96,6 @@ def test_a_node_does_not_wait_for_ever(tmp_path, monkeypatch, capsys):
     for name, value in {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(launch, "JOIN_HOURS", 1e-9)
-    assert launch.join(tmp_path / "04_sft") == 1
+    assert main(["join", str(tmp_path / "04_sft")]) == 1
     out, err = capsys.readouterr()
     assert "waiting for the trainer of 04_sft at 127.0.0.1:9" in out and "no trainer at 127.0.0.1:9" in err

@@ -19,7 +19,7 @@ from finished import finish
 
 from finr1 import manifest, pipeline
 from finr1.__main__ import main
-from finr1.params import ParameterError, SFTParams
+from finr1.params import STAGES, ParameterError, SFTParams
 from finr1.params.base import read_flat_yaml
 from finr1.pipeline import NotebookFailed
 from finr1.run import Run, read_manifest
@@ -242,6 +242,11 @@ def test_wrong_arguments_stop_before_any_work(tiny, executed, capsys, arguments,
         code = stopped.code
     error = capsys.readouterr().err
     assert (code, executed) == (2, []) and words in error, error
+
+
+def test_the_stages_that_a_command_takes_are_those_there_are():
+    options = yaml.safe_load((ROOT / "finr1" / "commands.yaml").read_text("utf8"))["run"]["options"]
+    assert options["--until"]["choices"] == list(STAGES) and options["--force"]["choices"] == [*STAGES, "all"]
 
 
 def test_the_problems_of_all_stages_come_together(tiny, executed):

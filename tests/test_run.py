@@ -20,10 +20,9 @@ from finr1 import run as running
 from finr1.__main__ import main
 from finr1.child import stage_lock
 from finr1.launch import TrainingFailed, clean_lines, last_error, launch
-from finr1.locks import Busy
 from finr1.manifest import read_manifest
 from finr1.params import STAGES, DataParams, DistillationParams, ParameterError, SFTParams
-from finr1.paths import Stopped
+from finr1.paths import Busy, Stopped
 from finr1.progress import describe, duration, seal, stopped
 from finr1.run import Run
 

@@ -26,7 +26,7 @@ from finr1.sources.finqa import page_of
 from finr1.sources.golds import CONTRADICTORY as BOTH
 from finr1.sources.golds import choose_golds, execute, parse_program, worked_reasoning
 from finr1.sources.pages import Page, clean_text
-from finr1.ways import way_of
+from finr1.teacher import way_of
 
 TABLE = [["", "2015", "2014"], ["net revenue", "$ 5829", "$ 5735"], ["other", "-14 ( 14 )", "8.5% ( 8.5 % )"]]
 PRE = ["the company sells pipes .", ". . ."]

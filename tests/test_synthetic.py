@@ -10,7 +10,7 @@ from recipes import cells, score_reasoning
 from finr1 import curation, grading, judge, rewards, synthetic, teacher
 from finr1.generation import SamplingParams, generate
 from finr1.records import messages, render_completion
-from finr1.ways import way_of
+from finr1.teacher import way_of
 
 SPLITS = {"train": 600, "dev": 200, "test": 400}
 

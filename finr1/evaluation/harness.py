@@ -7,7 +7,6 @@ Install finr1 where the harness runs, because it grades there. With one dtype an
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,28 +40,14 @@ def export(problems: Sequence[Problem], folder: Path, max_tokens: int) -> None:
             file.write(f"class: !function finr1.evaluation.harness_task.ChatTask\n{text}".encode())
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `export-harness` to the commands of `python -m finr1`."""
-    about = "the items of a finished benchmark as tasks of lm-evaluation-harness, graded as here"
-    parser = commands.add_parser("export-harness", help=about, description=f"Writes {about}; prints how to run them.")
-    parser.add_argument("--run", required=True, help="folder of outputs/ with a finished benchmark, or a path")
-    parser.add_argument("--output", required=True, type=Path, help="folder for YAML and JSONL files")
-    parser.set_defaults(command=run_export)
-
-
 def run_export(options: argparse.Namespace) -> int:
-    """Export the items of a run's benchmark and print how to use them; returns 2 where that cannot be done."""
-    try:
-        stage, samples, problems = read_benchmark(options.run)
-        asked = {sample.problem_id: sample.prompt_sha256 for sample in samples}
-        items = [problem for problem in problems if problem.id in asked]  # without those that only fill suites
-        if asked != {problem.id: chat_sha256(messages(problem)) for problem in items}:
-            raise ValueError(f"{stage} was asked with other prompts or items than today's")
-        max_tokens = read_flat_yaml(stage / "params.yaml").values["max_tokens"]
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    export(items, options.output, max_tokens)
+    """Export the items of a run's benchmark and print how to use them."""
+    stage, samples, problems = read_benchmark(options.run)
+    asked = {sample.problem_id: sample.prompt_sha256 for sample in samples}
+    items = [problem for problem in problems if problem.id in asked]  # without those that only fill suites
+    if asked != {problem.id: chat_sha256(messages(problem)) for problem in items}:
+        raise ValueError(f"{stage} was asked with other prompts or items than today's")
+    export(items, options.output, read_flat_yaml(stage / "params.yaml").values["max_tokens"])
     print(f"{len(items)} items of {', '.join(sorted({item.source for item in items}))} in {options.output}")
     print(f"lm_eval run --model hf --model_args pretrained=MODEL --include_path {options.output} --tasks {TAG} "
           "--apply_chat_template")  # fmt: skip

@@ -5,7 +5,6 @@ The rules alone move a score: three groups report 55.4, 60.0 and 66.7 on FinQA f
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -97,23 +96,11 @@ def read_benchmark(run: str) -> tuple[Path, list[Sample], list[Problem]]:
     return stage, list(read_jsonl(stage / "samples.jsonl", Sample)), list(read_jsonl(stage / "items.jsonl", Problem))
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `regrade` to the commands of `python -m finr1`."""
-    about = "the answers of a finished benchmark under other rules, without any model"
-    parser = commands.add_parser("regrade", help=about, description=f"Grades {about}: accuracies side by side.")
-    parser.add_argument("run", metavar="RUN", help="folder of outputs/ with a finished benchmark, or a path")
-    parser.set_defaults(command=run_regrade)
-
-
 def run_regrade(options: argparse.Namespace) -> int:
-    """Print a table with one column per protocol; returns 2 for a run whose files cannot be read or do not match."""
-    try:
-        stage, samples, problems = read_benchmark(options.run)
-        verdicts = list(read_jsonl(stage / "verdicts.jsonl", Verdict))
-        graded = regrade_samples(samples, problems, verdicts)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    """Print a table with one column per protocol."""
+    stage, samples, problems = read_benchmark(options.run)
+    verdicts = list(read_jsonl(stage / "verdicts.jsonl", Verdict))
+    graded = regrade_samples(samples, problems, verdicts)
     print("accuracy in percent [95 % interval], items")
     print(shares_by(protocol_rows(graded), "protocol").to_string(sparsify=False))
     pairs = zip(samples, graded["ours"], strict=True)

@@ -117,7 +117,10 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int) -> 
     asked, asked_after = ({(s.problem_id, s.prompt_sha256) for s in side} for side in (before, after))
     if odd := sorted(asked ^ asked_after):
         raise ValueError(f"paired models need the same items and prompts; {odd[0][0]!r} differs, or is with one alone")
-    shares = [_item_shares(side) for side in (before, after)]
+    columns, shares = ["item", "format", "both", "right"], []
+    for side in (before, after):  # by item: share in the format, in the format and right, right; decided ones only
+        rows = [(s.problem_id, s.format, s.format and s.correct, s.correct) for s in side if s.correct is not None]
+        shares.append(pd.DataFrame(rows, columns=columns).set_index("item").astype(float).groupby(level=0).mean())
     items = shares[0].index.intersection(shares[1].index)
     if len(items) < 2:
         return None
@@ -136,10 +139,3 @@ def paired_row(before: Sequence[Sample], after: Sequence[Sample], seed: int) -> 
         gained, lost, p = statistics.mcnemar(first, second)
         return row | {"gained": gained, "lost": lost, "p": p, "test": "McNemar"}
     return row | {"gained": None, "lost": None, "p": statistics.sign_flips(first, second, seed), "test": "sign flips"}
-
-
-def _item_shares(samples: Sequence[Sample]) -> pd.DataFrame:
-    """(items, 3) by problem id: share in the format, share in the format and right, share right; decided ones only."""
-    rows = [(s.problem_id, s.format, s.format and s.correct, s.correct) for s in samples if s.correct is not None]
-    frame = pd.DataFrame(rows, columns=["item", "format", "both", "right"]).set_index("item")
-    return frame.astype(float).groupby(level=0).mean()

@@ -3,8 +3,6 @@
 The file is JSONL, one line per answer, and not sqlite3, because users read, filter and share these files.
 """
 
-from __future__ import annotations
-
 import codecs
 import fcntl
 import hashlib
@@ -21,8 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from finr1.locks import lock
-from finr1.paths import MessageAlone, Stopped, naming, shown
+from finr1.paths import MessageAlone, Stopped, lock, naming, shown
 from finr1.progress import ProgressLine, duration
 
 _LINE_START = b'{"key":"'

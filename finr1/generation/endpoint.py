@@ -5,8 +5,6 @@ The `openai` package asks. It retries lost connections, time-outs, 408, 409, 429
 Servers differ in the fields that they take, in where they put the thought, and in what they count: `docs/endpoints.md`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -14,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -52,11 +50,7 @@ class EndpointBackend(Backend):
     changes: dict[str, Any] = field(default_factory=dict)  # an extra, too: what the server was found to want
 
     def __post_init__(self) -> None:
-        self.urls = [url.strip().rstrip("/") for url in self.base_url.split(",")]
-        for url in map(urlsplit, self.urls):
-            if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query + url.fragment:
-                # Not quoted: it may hold a key.
-                raise ValueError("base_url must hold bare addresses such as https://api.deepseek.com/v1, without a key")
+        self.urls = addresses(self.base_url, "base_url ")
         if self.concurrency < 1:
             raise ValueError(f"concurrency={self.concurrency}: need at least 1")
         self._is_local = {urlsplit(url).hostname for url in self.urls} <= {"localhost", "127.0.0.1", "::1"}
@@ -219,6 +213,16 @@ class EndpointBackend(Backend):
         if not (key or self._is_local):
             raise ValueError(f"no API key for {self.base_url}: set the environment variable {' or '.join(names)}")
         return key or "no-key"
+
+
+def addresses(text: str, name: str = "") -> list[str]:
+    """The bare URLs in `text`, with commas between; `ValueError`, which does not quote it, where one may hold a key."""
+    urls = [url.strip().rstrip("/") for url in text.split(",")]
+    with suppress(ValueError):  # a port that is none
+        right = all(u.scheme in ("http", "https") and u.hostname and u.port != 0 for u in map(urlsplit, urls))
+        if right and not re.search(r"[@?#;\s]|(?<!/)/(sk|hf|key|token)[-_][\w-]{8}", ",".join(urls)):
+            return urls
+    raise ValueError(f"{name}should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
 
 
 def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str, Any]:

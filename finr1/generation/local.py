@@ -1,7 +1,5 @@
 """Answers from this machine: a transformers model, vLLM, or a plain function."""
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +14,6 @@ from finr1.manifest import digest, sampled_sha256
 from finr1.models import OWN_CODE, emulates_bf16, end_tokens, load_model, load_tokenizer, opened_thought, whole_model
 
 _ANSWER_TOKENS = 32_768  # of a batch: keys and values of 1.9 GB for a 7B model of the Qwen2.5 family, in bf16
-_VLLM_GROUP = 1024  # requests that vLLM gets, and that are stored, at once
 
 
 @dataclass
@@ -153,7 +150,7 @@ class VLLMBackend(_LocalBackend):
         super().unload()
 
     def _at_once(self, sampling: SamplingParams) -> int:
-        return _VLLM_GROUP
+        return 1024  # requests that vLLM gets, and that are stored, at once
 
     def _load(self, path: str) -> tuple[Any, float]:
         import vllm

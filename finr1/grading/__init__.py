@@ -13,7 +13,7 @@ from finr1.grading.booleans import boolean_options, read_boolean, read_predicate
 from finr1.grading.extraction import extract_answer, has_format, lenient_answer, normalise, plain
 from finr1.grading.letters import read_letters
 from finr1.grading.numbers import agreed, exactly, lone_quantity, matches, read_numbers
-from finr1.grading.numerals import any_in
+from finr1.grading.numerals import any_in, form
 
 __all__ = ["extract_answer", "grade", "has_format", "is_correct", "lenient_answer", "listed_options"]
 
@@ -84,20 +84,15 @@ def _against(predicted, gold, kind, choices, labels, options, rel_tol) -> bool |
     return _grade_blanks(predicted, blanks, one, undecided=None if kind == "text" and predicted else False)
 
 
-_BLANK = re.compile(r"(?<!\\)[;；]")
-_OTHER_BLANKS = re.compile(r"[，、\n]|,(?=\s)|(?<!\s)\s++(?:and|和)\s")  # tried where a prediction holds no semicolon
-_ORDINAL = re.compile(r"\s*(?:[(（]([1-9])[)）]|([①-⑨])|([1-9])[.、)](?=\s))\s*(?=\S)")  # (1) in front of the first
-
-
 def _blanks(text: str) -> list[str]:
-    return [part.strip() for part in _BLANK.split(text.strip().rstrip(";；"))]
+    return [part.strip() for part in form("blanks").split(text.strip().rstrip(";；"))]
 
 
 def _grade_blanks(predicted: str, golds: list[str], one: Callable, undecided: bool | None) -> bool | None:
     """Each blank in its place: wrong when one is, undecided when one is; `undecided` for another number of blanks."""
     given = _blanks(predicted) if len(predicted) <= MAX_CHARS else []
     if len(given) == 1:
-        given = [part for part in _OTHER_BLANKS.split(predicted) if part.strip()]
+        given = [part for part in form("other_blanks").split(predicted) if part.strip()]
     if len(given) != len(golds):
         for gold in golds:
             one("", gold, True)  # raises for a gold that cannot be read
@@ -110,7 +105,7 @@ def _grade_blanks(predicted: str, golds: list[str], one: Callable, undecided: bo
 
 
 def _without_ordinal(text: str, place: int) -> str:
-    match = _ORDINAL.match(text)
+    match = form("ordinal").match(text)
     numbered = match and place in [unicodedata.digit(digit) for digit in match.groups() if digit]
     return text[match.end() :] if numbered else text
 
@@ -179,11 +174,8 @@ def _read_label(text: str, labels: Mapping[str, str] | None, options: Sequence[s
     return None
 
 
-_FENCE = re.compile(r"^\s*```[a-z]*[ \t]*\n|\n?```\s*$", re.I)
-
-
 def _code_lines(text: str) -> list[str]:
-    lines = _FENCE.sub("", text[: MAX_TEXT + 1].strip()).strip().splitlines()
+    lines = form("code_fence").sub("", text[: MAX_TEXT + 1].strip()).strip().splitlines()
     return [line.rstrip() for line in lines if line.strip()]
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from finr1.grading.extraction import normalise, plain
-from finr1.grading.numerals import TABLES, any_in, any_of
+from finr1.grading.numerals import TABLES, any_in, any_of, form
 
 MAX_CHARS = 1500  # what follows is reason, not answer
 MAX_QUESTION = 4000  # characters of a question in which its options are looked for
@@ -24,13 +24,6 @@ _BOOLEAN = re.compile(f"{_NEGATION}(?P<word>{any_of(_READ, **_ALONE)})")
 _STRONG = any_of(" ".join(TABLES["strong"]).split(), **_ALONE)
 _PREDICATE = re.compile(f"(?P<copula>{any_in('copulas')})?{_NEGATION}(?P<word>{_STRONG})")
 _LEAD = re.compile(f"(?:{any_in('boolean_lead')})*")
-_TAIL = re.compile(r"[\s☑✅👍]*(?:的|otherwise|indeed|statement|of course|了)?[\s☑✅👍]*")
-_REASON = re.compile(any_in("boolean_reason"))
-_CLAUSE = re.compile(any_in("boolean_clause"))
-_HEDGE = re.compile(any_in("hedges"))
-_DANGLING = re.compile(r"(?:还是|或者?|抑或|\bor|\bvs\.?|\bversus|/)\W*\Z")  # the question's words, cut off
-_NOTHING = re.compile(r"\W*n\s?[/.]\s?a\W*")  # not available: no answer, although it begins like a no
-_QUESTION = re.compile(r"(?<!答案)(?<!结论)(?<!结果)是否|是不是|对不对|能否|可否|whether")
 
 
 def _polarity(match: re.Match[str]) -> tuple[str, bool]:
@@ -50,25 +43,25 @@ def read_boolean(text: str, family: str | None = None, options: Sequence[str] = 
     if len(text) > MAX_CHARS:
         text = text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]  # half a word would be another word
     text = plain(text).lower().replace("\u2019", "'")
-    clauses = [part.strip() for part in _CLAUSE.split(text) if part.strip() and not _QUESTION.search(part)]
-    clauses = [clause[_LEAD.match(clause).end() :].strip() or clause for clause in clauses]
-    if not clauses or _names_both(text) or _NOTHING.fullmatch(text) or _DANGLING.search(text):
+    parts = (part.strip() for part in form("boolean_clause").split(text) if not form("asked_whether").search(part))
+    clauses = [part[_LEAD.match(part).end() :].strip() or part for part in parts if part]
+    if not clauses or _names_both(text) or form("not_available").fullmatch(text) or form("dangling").search(text):
         return None
     head, opening = None, _BOOLEAN.match(clauses[0])
     if opening:  # counts when a reason or nothing stands behind it
         rest = clauses[0][opening.end() :]
         spoken = opening["word"] in ("yes", "yeah", "yep") and rest[:1].isspace()
-        if spoken or _TAIL.fullmatch(rest) or _REASON.match(rest):
+        if spoken or form("boolean_tail").fullmatch(rest) or form("boolean_reason").match(rest):
             head, clauses[0] = opening, rest.strip()
     if not head and len(text) > MAX_UNLED:
         return None
     openings = [match for clause in clauses if (match := _BOOLEAN.match(clause))]
-    exact = [match for match in openings if _TAIL.fullmatch(match.string, match.end())]
+    exact = [match for match in openings if form("boolean_tail").fullmatch(match.string, match.end())]
     finals = [  # strong words that say something of the subject: behind `is`, or at the end of their clause
         match
         for clause in clauses
         for match in _PREDICATE.finditer(clause)
-        if match["copula"] or _TAIL.fullmatch(clause, match.end())
+        if match["copula"] or form("boolean_tail").fullmatch(clause, match.end())
     ]
     of_family = [match for match in finals if _polarity(match)[0] == family]
     if head:
@@ -76,15 +69,11 @@ def read_boolean(text: str, family: str | None = None, options: Sequence[str] = 
     else:
         said = exact or of_family or finals
     polarities, sides = {_polarity(match)[1] for match in said}, {_SIDE[match["word"]] for match in said}
-    offered = _offered(options, family)
-    if len(polarities) != 1 or offered and not offered & sides:
+    offered = [match for option in options if (match := _BOOLEAN.fullmatch(option))]
+    closed = len({_polarity(match) for match in offered if _READ[match["word"]][0] == family}) == 2  # a yes and a no
+    if len(polarities) != 1 or closed and sides.isdisjoint(_SIDE[match["word"]] for match in offered):
         return None
     return _polarity(said[0])
-
-
-_OR = re.compile(r"还是|抑或|或者?|与|\b(?:or|vs)\b|、")
-_OR_ALONE = re.compile(r"[\s\"'“”‘’「」『』《》()\[\],.]*[/,][\s\"'“”‘’「」『』《》()\[\],.]*")
-_ASKED = re.compile(any_in("predicates"))
 
 
 def boolean_options(question: str) -> list[str]:
@@ -94,13 +83,13 @@ def boolean_options(question: str) -> list[str]:
     """
     listed, asked = [], []
     for part in plain(question[:MAX_QUESTION].replace("×", "✗")).lower().split("\n\n"):
-        predicates = [word for match in _ASKED.finditer(part) for word in match.groups() if word]
+        predicates = [word for match in form("predicates").finditer(part) for word in match.groups() if word]
         predicates += ["可以", "能"] if {"能否", "可否", "能不能", "可不可以"} & {*predicates} else []
-        said = list(_BOOLEAN.finditer(part := _OR.sub("/", part)))
+        said = list(_BOOLEAN.finditer(part := form("or").sub("/", part)))
         pairs = [
             (one[0], other[0])
             for one, other in zip(said, said[1:], strict=False)
-            if _OR_ALONE.fullmatch(part, one.end(), other.start())
+            if form("or_alone").fullmatch(part, one.end(), other.start())
             and (_polarity(one)[0], not _polarity(one)[1]) == _polarity(other)
         ]
         asked += predicates
@@ -108,23 +97,14 @@ def boolean_options(question: str) -> list[str]:
     return list(dict.fromkeys(listed or asked))
 
 
-def _offered(options: Sequence[str], family: str | None) -> frozenset[tuple[str, bool]]:
-    """Family and script of the words on offer, if they hold a yes and a no of `family`; otherwise any word may do."""
-    said = [match for option in options if (match := _BOOLEAN.fullmatch(option))]
-    closed = len({_polarity(match) for match in said if _READ[match["word"]][0] == family}) == 2
-    return frozenset(_SIDE[match["word"]] for match in said) if closed else frozenset()
-
-
-_NOT = re.compile(r"(?:并?[不未]|没有?|并非|不能|(?:it )?(?:is )?not |non-?)")
-
-
 def read_predicate(text: str, options: Sequence[str]) -> bool | None:
     """Whether `text` affirms or denies a predicate of `options`: 不符合 where the question asks 是否符合."""
     text = plain(text[:MAX_CHARS]).lower()
     text = text[_LEAD.match(text).end() :]
-    negated = _NOT.match(text)
+    negation = form("predicate_negation")
+    negated = negation.match(text)
     bare = normalise(text[negated.end() :] if negated else text)
-    known = [option for option in options if not _BOOLEAN.fullmatch(option) and not _NOT.match(option)]
+    known = [option for option in options if not _BOOLEAN.fullmatch(option) and not negation.match(option)]
     said = bare and any(option == bare or not bare.isascii() and option.startswith(bare) for option in known)
     return not negated if said else None
 
@@ -136,5 +116,5 @@ def _names_both(text: str) -> bool:
     """
     said = [_polarity(match) for match in _BOOLEAN.finditer(text)]
     both = {family for family, polarity in said if (family, not polarity) in said}
-    nothing_else = not re.sub(r"[\W_]+", "", _HEDGE.sub("", _BOOLEAN.sub("", text)))
+    nothing_else = not re.sub(r"[\W_]+", "", form("hedges").sub("", _BOOLEAN.sub("", text)))
     return bool(both) and (nothing_else or (len(text.encode()) <= SHORT and "compliant" in both))

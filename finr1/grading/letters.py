@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from finr1.grading.extraction import normalise, plain
 from finr1.grading.numbers import exactly, lone_quantity
-from finr1.grading.numerals import any_in
+from finr1.grading.numerals import any_in, form
 
 MAX_CHARS = 4000
 MAX_OPTIONS = 60  # with more of them only their letters are read
@@ -13,12 +13,6 @@ MAX_SEGMENTS = 40  # lines, or parts between semicolons
 DEFAULT_LETTERS = frozenset("ABCDEFGH")
 
 _LEAD = re.compile(f"(?:{any_in('letter_lead')})*", re.I)
-# Any sign but a crossing-out: whatever stands between letters, `A|B|C` and `A→B` claim all of them.
-_SEPARATORS = re.compile(r"[^\w×✗✘✕✖❌≠]+|_|\b(?:and|or)\b|[或和与及]|选?项", re.I)
-_LETTER_THEN_TEXT = re.compile(r"[\s(\[【]*(?!e\.g)([A-Ha-h])\s*[.、:)\]】]+\s*(?=\S)(.*)", re.S)
-_LETTER_AND_TEXT = re.compile(r"[\s(\[【]*([A-H])[\s.、:,)\]】-]{0,5}(.+)", re.S)
-_REASON = re.compile(any_in("letter_reason"))
-_FURTHER = re.compile(any_in("further_letter"))
 _ALONE = re.compile(
     rf"(?:{any_in('letter_before')})\s*\(?(?<![A-Za-z0-9])(?P<letters>[A-H]{{1,8}})(?![A-Za-z0-9])(?:{any_in('letter_after')})"
 )
@@ -26,7 +20,7 @@ _ALONE = re.compile(
 
 def _bare(text: str, known: frozenset[str]) -> frozenset[str]:
     """The letters of a text that is nothing but letters and what separates them: `ABD`, `A, B and D`, `(b)`."""
-    pieces = [piece for piece in _SEPARATORS.split(text) if piece]
+    pieces = [piece for piece in form("letter_separators").split(text) if piece]
     if not pieces or len(pieces) > len(known) or not known.issuperset("".join(pieces).upper()):
         return frozenset()
     run = max(pieces, key=len)
@@ -43,7 +37,7 @@ def _by_text(text: str, options: Mapping[str, str]) -> frozenset[str]:
 
 def _spelled(text: str, options: Mapping[str, str]) -> frozenset[str]:
     """The option whose own text `text` is, with its letter in front (`E. A+B+C` names one option, not four) or not."""
-    match = _LETTER_AND_TEXT.match(text)
+    match = form("letter_and_text").match(text)
     own = frozenset(match[1]) & _by_text(match[2], options) if match else frozenset()
     return own or _by_text(text, options)
 
@@ -58,14 +52,15 @@ def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
             return bare  # `A` is the letter, even where another option reads "A"
         if named := _spelled(part, options) or bare:
             return named
-    claim = _REASON.split(rest)[0]
+    reason = form("letter_reason")
+    claim = reason.split(rest)[0]
     listed = normalise(claim)  # `A Net income B Total assets`
     several = [letter for letter, option in options.items() if option and letter.casefold() + option in listed]
     if len(several) > 1:
         return frozenset(several)
-    if first := _LETTER_THEN_TEXT.match(rest):
+    if first := form("letter_then_text").match(rest):
         letter, explained = frozenset(first[1].upper()), first[2]
-        claimed = _by_text(explained, options) | frozenset(_FURTHER.findall(_REASON.split(explained)[0]))
+        claimed = _by_text(explained, options) | frozenset(form("further_letter").findall(reason.split(explained)[0]))
         return letter | claimed
     runs = _ALONE.findall(claim)
     return frozenset("".join(run for run in runs if len(set(run)) == len(run)))

@@ -6,7 +6,7 @@ Only what has one reading is rewritten: `1.234` alone is not 1234, `1 750` are t
 import re
 from functools import partial
 
-from finr1.grading.numerals import DIGIT_OF, POWER_OF, any_in, any_of, rewritten
+from finr1.grading.numerals import DIGIT_OF, POWER_OF, any_in, any_of, form, rewritten
 
 MAX_TOKENS = 40  # of a number in words
 _SIGNS, _WORDS = (any_of(name for name in DIGIT_OF | POWER_OF if name.isascii() is latin) for latin in (False, True))
@@ -16,7 +16,6 @@ _ENGLISH = re.compile(
     rf"(?:(?:minus|negative)\s)?(?P<whole>(?:{_WORDS})(?:(?:\s|-|\sand\s)(?:{_WORDS})){{0,20}})"
     rf"(?:\spoint(?P<part>(?:\s(?:{_WORDS})){{1,20}}))?(?!\s(?:of|in|out)\b)"
 )
-_GROUPS = re.compile(any_in("groups"))
 BOUND_BEFORE = re.compile(
     rf"(?P<not>\b(?:not?|never)\s|[不未]|没有)?(?<![a-z])(?:(?P<least>{any_in('least')})|{any_in('most')})"
     r"(?:\s|[:约]|(?:about|approximately|around|roughly)\b)*\Z"
@@ -75,4 +74,4 @@ def written_out(text: str) -> str:
         text = _CHINESE.sub(partial(_digits, prose=bool(re.search("[0-9]", text))), text)
     if english := _ENGLISH.match(text):  # nowhere else: `one of them`, `about ten`
         text = _digits(english) + text[english.end() :]
-    return rewritten(_GROUPS.sub(_without_groups, text), "rewrites")
+    return rewritten(form("groups").sub(_without_groups, text), "rewrites")

@@ -10,18 +10,12 @@ from decimal import Decimal
 
 from finr1.grading.extraction import normalise, plain
 from finr1.grading.notations import BOUND_AFTER, BOUND_BEFORE, written_out
-from finr1.grading.numerals import DOWN, UP, Quantity, any_in, scan
+from finr1.grading.numerals import Quantity, any_in, form, scan
 
 MAX_CHARS = 4000  # a longer "number" is an attack or an essay
 
-_UNWORKED = re.compile(r"[<>≠√±∞]")
-_DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]+),([0-9]{1,2})(?![0-9.,])")
-_STATEMENT = re.compile(r"[;\n。]|,(?![0-9])|\.\s|\s(?:and|or|so|thus|hence|therefore)\s")
 _OPERATORS = frozenset("+-*/^~×÷·x")
-_LISTED = re.compile(r"\b(?:or|and|to|vs|versus)\b(?!\s+(?:about|approximately|around|roughly)\b)|[或和与至到~,;、]")
 _AND_OR = frozenset(("or", "and", "&", "to", "或", "或者", "和", "与", "至", "到", "、", "vs"))
-_YEAR_MARK = re.compile(r"(?:\b(?:in|for|of|during|fiscal|year|fy|since|from|to|by|through|until|end)|[于在自至])\s?\Z")
-_DATE, _ASIDE = re.compile(any_in("dates")), re.compile(any_in("asides"))
 
 
 def _sum(first: Quantity, second: Quantity, factor: Decimal, decimals: int | None) -> Quantity:
@@ -74,7 +68,7 @@ def _merge(text: str, numbers: list[Quantity]) -> list[Quantity]:
         between = text[merged[-1].end : number.core]
         if number.bracketed and between.strip(" $€£¥") == "(":  # `-8.7 ( 8.7 )` says one thing twice
             number = replace(number, value=abs(number.value).copy_sign(merged[-1].value))
-        merged.append(replace(number, listed=bool(_LISTED.search(between))))
+        merged.append(replace(number, listed=bool(form("listed").search(between))))
     return merged
 
 
@@ -90,7 +84,7 @@ def _without_years(text: str, numbers: list[Quantity]) -> list[Quantity]:
             kept.append(number)  # but not the 15 of 2014-15
     if not all(number.is_year for number in kept):
         return kept
-    unmarked = [n for n in numbers if not _YEAR_MARK.search(text[max(0, n.start - 20) : n.core])]
+    unmarked = [n for n in numbers if not form("year_mark").search(text[max(0, n.start - 20) : n.core])]
     return unmarked or numbers
 
 
@@ -103,18 +97,17 @@ def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
         return []
     text = written_out(plain(text).lower())
     if decimal_comma:
-        text = _DECIMAL_COMMA.sub(r"\1.\2", text)
+        text = form("decimal_comma").sub(r"\1.\2", text)
     if "=" in text:  # `a = b = c` means c, in each statement
-        sides = [
-            [side for side in part.split("=") if re.search("[0-9]", side)] or [part] for part in _STATEMENT.split(text)
-        ]
+        parts = form("statement_end").split(text)
+        sides = ([side for side in part.split("=") if re.search("[0-9]", side)] or [part] for part in parts)
         text = " ; ".join(statement[-1] for statement in sides)
-    if _UNWORKED.search(text):
+    if form("unworked").search(text):
         return []
     numbers = scan(text)
     if len(numbers) > 1:
-        undated = _DATE.sub(lambda date: f" {date[1] or date[2] or date[3] or date[6] or ''} ", text)
-        undated = _ASIDE.sub(" ", undated)
+        undated = form("dates").sub(lambda date: f" {date[1] or date[2] or date[3] or date[6] or ''} ", text)
+        undated = form("asides").sub(" ", undated)
         if undated != text and (left := scan(undated)):
             text, numbers = undated, left
         numbers = _without_years(text, _merge(text, numbers))
@@ -122,7 +115,7 @@ def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
     read = []
     for number, low, high in zip(numbers, *edges, strict=False):
         beside = f"{text[max(low, number.core - 40) : number.core]} | {text[number.end : min(high, number.end + 40)]}"
-        direction = -1 if DOWN.search(beside) else 1 if UP.search(beside) else 0
+        direction = -1 if form("down").search(beside) else 1 if form("up").search(beside) else 0
         read.append(replace(number, direction=direction, bound=_bound(text, number)))
     return read
 
@@ -147,7 +140,7 @@ def lone_quantity(text: str) -> tuple[Quantity, str] | None:
     digits = plain(text).lower()
     text = written_out(digits)
     numbers = _merge(text, scan(text))
-    if len(numbers) != 1 or _UNWORKED.search(text) or not _ABOUT.fullmatch(text, 0, numbers[0].start):
+    if len(numbers) != 1 or form("unworked").search(text) or not _ABOUT.fullmatch(text, 0, numbers[0].start):
         return None
     word = numbers[0].bare and not re.search("[0-9]", digits)  # 一汽 and 三星 are names
     if word or numbers[0].time and digits != text or _bound(text, numbers[0]):

@@ -3,6 +3,7 @@
 What several numbers say together (fractions, dates, results of equations) is read in `numbers`.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ RATE_OF, SCALE_OF, LETTERS, CURRENCY_OF, TIME_OF, DIGIT_OF, POWER_OF = (  # name
 def any_in(name: str) -> str:
     """A pattern for any of the alternatives in the table `name`."""
     return "|".join(TABLES[name])
+
+
+@functools.cache
+def form(name: str) -> re.Pattern[str]:
+    """The compiled pattern for any of the alternatives in the table `name`."""
+    return re.compile(any_in(name))
 
 
 def rewritten(text: str, name: str) -> str:
@@ -50,7 +57,6 @@ SUFFIX = re.compile(
 PREFIX = re.compile(rf"(?:[-+(\s]|(?<![a-z])(?:negative|minus)\s|负|(?<![a-z])(?:{any_of(CURRENCY_OF, tail='')}))+\Z")
 PREFIX_CURRENCY = re.compile(any_of(CURRENCY_OF, tail=""))
 
-DOWN, UP = re.compile(any_in("down")), re.compile(any_in("up"))
 MAX_NUMBERS = 24
 MAX_DIGITS = 400  # digits, and powers of ten: beyond it a value is no amount of anything
 
@@ -84,17 +90,6 @@ class Quantity:
         """An integer of four digits from 1900 to 2099 with nothing beside it but perhaps 年."""
         looks = len(self.literal) == 4 and self.literal[:2] in ("19", "20") and self.literal.isdigit()
         return looks and not (self.rate or self.scale or self.currency or self.times)
-
-
-_NUMBER = re.compile(
-    r"(?P<power>10\s?\^\s?\(?\s?(?P<only>[-+]?[0-9]{1,9})\)?)"
-    r"|(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
-    r"(?:e(?P<exponent>[-+]?[0-9]+)|\s{0,3}[*x×·]\s{0,3}10\s?\^\s?\(?\s?(?P<ten>[-+]?[0-9]+)\)?)?"
-)
-_IDENTIFIER = re.compile(r"[a-z]+[0-9]")  # what follows the digits of 4q15 or 0x10
-_NOT = re.compile(r"(?:\bnot|n't|\bnever|不是|并非|不等于|而非)\s?(?:about|exactly|equal to|约|等于)?\s?\Z")
-_CLOSING = re.compile(r"\s{0,4}\)")
-_FISCAL = re.compile(r"(?<![a-z])[fc]y\Z")
 
 
 def _is_minus(text: str, position: int) -> bool:
@@ -136,7 +131,7 @@ def _suffix(text: str, position: int) -> tuple[dict, int, int]:
             meaning = {"rate": RATE_OF, "currency": CURRENCY_OF, "time": TIME_OF}.get(kind, {name: True})
             units.setdefault(kind, meaning[name])
         position = match.end()
-    bracket = _CLOSING.match(text, position)
+    bracket = form("closing_bracket").match(text, position)
     return units, bracket.end() if bracket else position, closed + bool(bracket)
 
 
@@ -144,17 +139,17 @@ def scan(text: str) -> list[Quantity]:
     """All numbers of `text` in order; nothing when one of them, or the whole, cannot be read."""
     numbers: list[Quantity] = []
     powers = 0
-    for match in _NUMBER.finditer(text):
+    for match in form("number").finditer(text):
         core, powers = match.start(), powers + ("^" in match[0])
         before = text[max(0, core - 3) : core]
         sign, start, currency = _prefix(text, core)
-        attached = "a" <= before[-1:] <= "z" and start == core and not _FISCAL.search(before)
-        if attached or _IDENTIFIER.match(text, match.end()):
+        attached = "a" <= before[-1:] <= "z" and start == core and not form("fiscal_year").search(before)
+        if attached or form("identifier").match(text, match.end()):
             continue  # the 4 of q4 is a name, not a number
         digits = "1" if match["power"] else match["digits"].replace(",", "")
         exponent = match["only"] or match["exponent"] or match["ten"] or "0"
         large = len(digits) > MAX_DIGITS or len(exponent) > 4 or abs(int(exponent)) > MAX_DIGITS
-        if large or len(numbers) == MAX_NUMBERS or _NOT.search(text[max(0, start - 24) : core]):
+        if large or len(numbers) == MAX_NUMBERS or form("not_this_number").search(text[max(0, start - 24) : core]):
             return []
         units, end, closed = _suffix(text, match.end())
         if currency and units.get("currency", "CNY") == "CNY":  # 港币5.2亿元 is in 港币

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from finr1.generation import AnswerStore, Backend, SamplingParams, generate
-from finr1.judge.model import JUDGE_SAMPLING, check_request, read_check
+from finr1.generation import AnswerStore, Backend, generate
+from finr1.judge.model import check_request, read_check, sampling_of
+from finr1.params import BenchmarkParams
 from finr1.records import GROUPS, Problem, Record, hash_share
 
 STUDY = 200  # answers decided by rules that the judge grades, too: both rates to some 5 points
@@ -33,29 +34,23 @@ class Verdict(Record):
 
 
 def judge_samples(
-    samples: Sequence[Record],
-    problems: Sequence[Problem],
-    backend: Backend,
-    judge: str,
-    scope: Literal["undecided", "all"],
-    seed: int,
-    store: AnswerStore | None = None,
-    sampling: SamplingParams = JUDGE_SAMPLING,
+    samples: Sequence[Record], problems: Sequence[Problem], judge: Backend, params: BenchmarkParams, store: AnswerStore
 ) -> list[Verdict]:
     """The judge's verdicts on `samples`: on all, or on those that rules leave undecided and on a study sample.
 
-    The study sample has up to `STUDY` answers, half of them right by rules. A missing answer is wrong unasked.
+    `params` say which (`judge_scope`), what the judge is called, and how it decodes. The study sample has up to `STUDY`
+    answers, half of them right by rules. A missing answer is wrong unasked.
     """
     given = [s for s in samples if s.answer is not None]
-    asked = [(s, False) for s in given if scope == "all" or s.correct is None]
-    for right in (True, False) if scope == "undecided" else ():
-        decided = sorted((s for s in given if s.correct is right), key=lambda s: hash_share(_name(s), seed))
+    asked = [(s, False) for s in given if params.judge_scope == "all" or s.correct is None]
+    for right in (True, False) if params.judge_scope == "undecided" else ():
+        decided = sorted((s for s in given if s.correct is right), key=lambda s: hash_share(_name(s), params.seed))
         asked += [(s, True) for s in decided[: STUDY // 2]]
     by_id = {problem.id: problem for problem in problems}
     requests = [check_request(_name(s), by_id[s.problem_id], s.answer) for s, _ in asked]
     verdicts = []
-    for (s, study), reply in zip(asked, generate(requests, sampling, backend, store), strict=True):
-        said = {"judge": judge, "verdict": read_check(reply.text), "rules": s.correct, "study": study}
+    for (s, study), reply in zip(asked, generate(requests, sampling_of(params), judge, store), strict=True):
+        said = {"judge": params.judge_model, "verdict": read_check(reply.text), "rules": s.correct, "study": study}
         verdicts.append(Verdict(**s.model_dump(include=set(_KEY)), **said))
     return verdicts
 

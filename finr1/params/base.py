@@ -4,24 +4,25 @@ These go wrong silently elsewhere: YAML reads `1e-5` as text, `papermill -p x fa
 name is a line in a log, a name that a preset omits keeps the notebook's value.
 """
 
-from __future__ import annotations
-
 import difflib
+import importlib.util
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
+from functools import partial
 from os.path import exists  # False, too, for what no file is called
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finr1 import paths
+from finr1.generation.endpoint import addresses
 
 Wrong = Iterator[tuple[str, str]]  # pairs of a parameter's name and what would be right
+NEEDED = paths.data_beside(__file__, "needed.yaml")
 
 
 class ParameterError(paths.MessageAlone, ValueError):
@@ -97,14 +98,14 @@ class Params(BaseModel):
     def table(self) -> list[dict[str, str]]:
         """One row per parameter that differs from preset `paper`, and whether the paper, or its README, states that."""
         values, sources = read_flat_yaml(paths.repository_root() / "params" / "paper" / f"{self.stage}.yaml")
-        rows = []
+        short, rows = partial(textwrap.shorten, width=48, placeholder=" ..."), []
         for name, value in self.model_dump().items():
             if name == "run" or name.endswith("_stage") or value == values[name]:
                 continue
             stated = re.match(r"(paper|README)\b(?!.*(not stated|\bours\b))", sources[name])
             where = {"paper": "yes: ", "README": "its README: "}[stated[1]] if stated else "no"
-            chosen = _short(values[name])
-            rows.append({"parameter": name, "this run": _short(value), "preset paper": chosen,
+            chosen = short(str(values[name]))
+            rows.append({"parameter": name, "this run": short(str(value)), "preset paper": chosen,
                          "does the paper state it?": where + chosen * bool(stated)})  # fmt: skip
         return rows
 
@@ -113,8 +114,10 @@ class Params(BaseModel):
         yield from ()
 
     def missing(self) -> Wrong:
-        """Parameters that need something outside of them: a key in the environment, a folder of data."""
-        yield from ()
+        """Parameters that need something outside of them: a package, a key in the environment, a folder of data."""
+        for name, value, package, _, advice in NEEDED:
+            if getattr(self, name, None) == value and importlib.util.find_spec(package) is None:
+                yield name, advice
 
     def requirements(self) -> list[str]:
         """Lines about what is missing outside the parameters."""
@@ -166,15 +169,7 @@ def _check_text(text: str, is_url: bool) -> None:
     text = text if is_url else text.partition(" {")[0]  # behind a model's address may stand its `extra`
     address = "://" in text and text[re.search(r"[\w+.-]*://", text).start() :]
     if is_url or address:
-        address = re.sub(", +", ",", address or text)  # several are replicas
-        try:
-            urls = [urlsplit(url) for url in address.split(",")]
-            right = all(u.scheme in ("http", "https") and u.hostname and (u.port is None or u.port > 0) for u in urls)
-        except ValueError:  # a port that is none
-            right = False
-        key = re.search(r"[@?#;\s]|(?<!/)/(sk|hf|key|token)[-_][\w-]{8}", address)
-        if not right or key:
-            raise ValueError("should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
+        addresses(address or text)
 
 
 def _of_the_demo(values: dict[str, Any]) -> dict[str, str]:
@@ -194,11 +189,6 @@ def quoted(value: Any) -> str:
     text = f'"{value}"' if isinstance(value, str) else repr(value)
     text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _short(value: Any) -> str:
-    """A value in a table: floats as 3e-05, long ones cut."""
-    return textwrap.shorten(str(value), 48, placeholder=" ...")
 
 
 def _shown(name: str, value: Any) -> str:

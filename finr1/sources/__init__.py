@@ -20,8 +20,6 @@ from finr1.records import Problem
 from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
 from finr1.sources.files import PAPER, Files, Results, SourceError, download, load_hub, read_each, read_folder
 
-__all__ = ["SOURCES", "Loaded", "Source", "SourceError", "load_source"]
-
 MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer text is a damaged file, not a question
 
 
@@ -125,14 +123,6 @@ def _unusable(problem: Problem) -> str:
     except ValueError:
         return "unreadable gold"
     return ""
-
-
-def add_command(commands: argparse._SubParsersAction) -> None:
-    """Add `sources` to the commands of `python -m finr1`."""
-    parser = commands.add_parser("sources", help="count the records of each file of a data folder")
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="folder with one folder a source")
-    parser.add_argument("--json", action="store_true", help="one JSON object per line, one line per file")
-    parser.set_defaults(command=print_counts)
 
 
 def print_counts(options: argparse.Namespace) -> int:

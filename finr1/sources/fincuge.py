@@ -44,7 +44,6 @@ def read_files(files: Files) -> Results:
 
 
 def read(record: Any, file: str) -> Problem:
-    """A record of the task that the file's path names as a `Problem`."""
     name = re.search(r"(?<![a-z])(fin(?:cqa|ese|fe|na|ne|nl|nsp|qa|re))(?![a-z])", file.lower())
     require({"unknown task": name, "unknown schema": isinstance(record, list)})
     family, task = name[1], TASKS.get(name[1])

@@ -148,7 +148,6 @@ def _run(steps: list[Step], table: Table, digits: int | None = None) -> tuple[fl
 
 
 def _over_row(operation: str, name: str, table: Table, digits: int | None) -> tuple[float, str]:
-    """Result and telling of an operation over the row called `name`."""
     row = next((row for row in table if row and row[0].strip().lower() == name.strip().lower()), ())
     values = [to_number(cell) for cell in row[1:]]
     # A longer row does not make a short reasoning.

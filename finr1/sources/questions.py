@@ -31,7 +31,6 @@ _EXAM = re.compile(r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*分�
 
 
 def read_ant(record: dict, file: str) -> Problem:
-    """A row of one of the 33 task files as a `Problem`."""
     *folders, name = ["", *file.split("/")]
     require({"FinEval, the other part of Fin-Eva": "sufe" not in file.lower().split("/")})
     task = name.split(".")[0]
@@ -48,7 +47,6 @@ def read_ant(record: dict, file: str) -> Problem:
 
 
 def read_financeiq(record: dict, file: str) -> Problem:
-    """A row of an exam file as a `Problem`."""
     question, options = text_of(record["Question"]), options_of(record)
     *folders, name = file.split("/")
     fields = {"split": "dev" if "dev" in folders else "train", "family": name.split(".")[0]}
@@ -128,14 +126,12 @@ def _content(content: Any) -> str:
 
 
 def read_financeqt(record: dict, file: str) -> Problem:
-    """A row of trading questions as a `Problem`."""
     question, answer, context = (text_of(record[name]) for name in ("question", "answer", "context"))
     fields = {"context": context, "split": split_in_name(file) or "train", "capability": "code"}
     return _open("financeqt", key_of(context, question), question, answer, **fields)
 
 
 def _open(source: str, key: str, question: str, answer: str, **fields: Any) -> Problem:
-    """An open question as a `Problem`."""
     require({"no question": question, "no gold": answer})
     kind = "number" if re.fullmatch(r"[-+]?\$?\d[\d,]*(\.\d+)?", answer) else "text"
     language = "zh" if re.search(r"[\u4e00-\u9fff]", question) else "en"

@@ -35,7 +35,6 @@ def read_files(files: Files) -> Results:
 
 
 def read(record: dict, file: str) -> Problem:
-    """A tweet as a `Problem`."""
     tweet, gold = " ".join(record["text"].split()), LABELS.get(code_of(record["label"]))
     text = " ".join(re.sub(r"https?://\S+", " ", tweet.lower()).split())  # two tweets that share it are the same
     key, split = key_of(text), split_in_name(file) or split_in_name(text_of(record.get("split")))
