@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from finr1 import launch, pipeline, plan, progress, sources
 from finr1.evaluation import harness, regrade
 from finr1.generation import command as generation_command
-from finr1.paths import remedy
+from finr1.paths import MessageAlone, remedy
 
 COMMANDS = (pipeline, progress, launch, plan, sources, generation_command, regrade, harness)
 
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for module in COMMANDS:
         module.add_command(commands)
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a name of a file, or a terminal's encoding, must end no command
+        stream.reconfigure(errors="backslashreplace")
     try:
         return options.command(options)
     except KeyboardInterrupt:
@@ -30,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print("; ".join(filter(None, [what, remedy(error)])), file=sys.stderr)
         return 1
+    except Exception as error:
+        if not isinstance(error, MessageAlone):
+            raise
+        print(error, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from finr1 import grading
 from finr1.manifest import making
-from finr1.paths import replacing, shown
+from finr1.paths import Unreadable, replacing, shown
 
 AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", "code"]
 Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
@@ -135,7 +135,7 @@ def read_jsonl(path: Path, record: type[Record] | None = None, part: bool = Fals
                 row = read(line.removeprefix(b"\xef\xbb\xbf"))
             except ValidationError as error:
                 why = ": ".join(str(part) for part in [*error.errors()[0]["loc"], error.errors()[0]["msg"]])
-                raise ValueError(f"{shown(path)}, line {number}: {why}{making(path.parent, force=True)}") from None
+                raise Unreadable(f"{shown(path)}, line {number}: {why}{making(path.parent, force=True)}") from None
             yield row
 
 
