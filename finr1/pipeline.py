@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 import textwrap
@@ -56,6 +57,8 @@ def run_command(options: argparse.Namespace) -> int:
     default = f"{options.preset}-rehearsal" if options.rehearse else options.preset
     what = (options.preset, default if options.run is None else options.run, options.until, options.set, options.force)
     try:
+        if options.max_cost is not None and not 0 < options.max_cost < math.inf:
+            raise ParameterError("--max-cost", [f"{options.max_cost}: should be above 0, and finite"])
         if options.rehearse:
             from finr1.rehearse import rehearse  # it stands above this module
 

@@ -48,8 +48,8 @@ def answer_file(options: argparse.Namespace) -> int:
             raise ValueError(f"{options.output}: --output is the --input")
         store = AnswerStore(options.output.with_suffix(".answers.jsonl"))
         backend.check()
-    except (ValueError, GenerationError) as error:  # pydantic's error is a ValueError
-        tell(error)
+    except (ValueError, GenerationError) as error:
+        tell(_told(error))
         return 2
     with store.turn():
         answers = generate(requests, sampling, backend, store, on_progress=tell, on_error="none", budget=budget)
@@ -73,7 +73,12 @@ def read_requests(path: Path) -> list[Request]:
                 row = whole(json.dumps(json.loads(line), ensure_ascii=False))
                 requests.append(Request.model_validate_json(row))
         except ValueError as error:
-            told = error.errors()[0] if isinstance(error, ValidationError) else {"msg": f"Invalid JSON: {error}"}
-            where = ".".join(map(str, told.get("loc", ()))) or "row"
-            raise ValueError(f"{path}, line {number}: {where}: {told['msg']}") from None
+            told = _told(error) if isinstance(error, ValidationError) else f"row: Invalid JSON: {error}"
+            raise ValueError(f"{path}, line {number}: {told}") from None
     return requests
+
+
+def _told(error: Exception) -> str:
+    """An error in one line: of pydantic's, the first field that is wrong, and why."""
+    first = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error)}
+    return ": ".join(filter(None, [".".join(map(str, first.get("loc", ["row"]))), first["msg"]]))
