@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for option, how in command["options"].items():
             subparser.add_argument(option, **how | ({"type": _TYPES[how["type"]]} if "type" in how else {}))
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a name of a file, or a terminal's encoding, must end no command
+        stream.reconfigure(errors="backslashreplace")
     try:
         return resolve_name(options.does)(options)
     except KeyboardInterrupt:
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError) as error:  # what is wrong with the input, or has failed and says so
         if not isinstance(error, ValueError | MessageAlone):
             raise
-        print(error, file=sys.stderr)
+        from finr1.records import told
+
+        print(told(error), file=sys.stderr)
         return getattr(error, "exit_code", 2)
 
 

@@ -16,7 +16,6 @@ import re
 import signal
 import socket
 import subprocess
-import symtable
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from finr1.child import LAUNCHED, LOADED_FILE, first_gpu
 from finr1.manifest import changed_files, file_sha256, making, read_object, remove
+from finr1.models import why_unusable
 from finr1.params import STAGES, Params, did_you_mean
 from finr1.paths import MessageAlone, Stopped, repository_root, shown
 from finr1.progress import EARLY_FILE, METRICS_FILE, follow, newest_whole, read_metrics, stopped
@@ -70,11 +70,12 @@ def recipe_script(stage: str, params_class: type[Params], namespace: Mapping[str
 
 
 def unknown_rewards(params: Params) -> list[str]:
-    """A line for each of `reward_funcs` that the cells of the recipe neither define nor import."""
+    """A line for each of `reward_funcs` that is no function of completions in the cells of the recipe, nor TRL's."""
     if not (wanted := getattr(params, "reward_funcs", None)):
         return []
-    names = symtable.symtable(recipe_script(params.stage, type(params)), SCRIPT, "exec").get_symbols()
-    known = [name.get_name() for name in names if name.is_assigned() or name.is_imported()]
+    script = recipe_script(params.stage, type(params))
+    known = re.findall(r"^def (\w+)\(completions|^(\w+) = |^from trl\.rewards import (\w+)", script, re.MULTILINE)
+    known = ["".join(names) for names in known]
     told = "no such function in the cells of the recipe"
     return [f"reward_funcs, {name}: {told}{did_you_mean(name, known)}" for name in wanted if name not in known]
 
@@ -116,8 +117,10 @@ def launch(
     hashes = {SCRIPT: sha256(script.encode()).hexdigest(), **{name: file_sha256(run.dir / name) for name in reads}}
     _drop_outdated(run, hashes)
     (run.dir / SCRIPT).write_text(script, "utf8")
-    if (run.dir / MODEL_FOLDER).exists():
-        print(f"{shown(run.dir / MODEL_FOLDER)} is complete: no training")
+    if (model := run.dir / MODEL_FOLDER).exists():
+        if any(model.iterdir()) and (wrong := why_unusable(str(model))):
+            raise FileNotFoundError(f"{shown(model)}: {wrong}{making(run.dir, force=True)}")
+        print(f"{shown(model)} is complete: no training")
         if not (rows := read_metrics(run.dir)):
             raise FileNotFoundError(f"{shown(run.dir / METRICS_FILE)} is gone{making(run.dir, force=True)}")
         return rows

@@ -19,14 +19,15 @@ from typing import Any
 import psutil
 from pydantic_core import to_json
 
-from finr1.paths import replacing, repository_root, shown
+from finr1.paths import Unreadable, replacing, repository_root, shown
 
 MANIFEST_FILE = "manifest.json"
 
 LARGE = 64 * 2**20  # bytes; of a larger file some blocks are compared, while its size and time are the recorded ones
 _BLOCK = 2**20
 _KINDS = dict.fromkeys(("outputs", "parameters", "inputs", "code", "metrics"), dict)
-_KINDS |= {"seed": int, **dict.fromkeys(("outputs_sha256", "run", "finished"), str)}
+_KINDS |= {"seed": int, **dict.fromkeys(("outputs_sha256", "stage", "run", "finished"), str)}
+_LOADED = (".json", ".jinja", ".safetensors", ".bin", ".model", ".txt", ".parquet")  # what is read of a folder, by name
 _PACKAGE = Path(__file__).resolve().parent
 _PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".mplstyle", ".html", ".j2")
 # The packages whose version can change a result.
@@ -43,6 +44,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_object(path: Path, kinds: Mapping[str, type], absent: dict[str, Any] | None = None) -> dict[str, Any]:
     """The JSON object in `path`, of these kinds of values, or ValueError; without a file `absent`, or an OSError."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("a folder, a pipe or a device, not a file")
         value = json.loads(path.read_bytes())
         if isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items()):
             return value
@@ -52,21 +55,29 @@ def read_object(path: Path, kinds: Mapping[str, type], absent: dict[str, Any] | 
             raise
         return absent
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{shown(path)} can't be read ({error}){making(path.parent)}") from None
+        raise Unreadable(f"{shown(path)} can't be read ({error}){making(path.parent)}") from None
 
 
 def read_manifest(stage_dir: Path) -> dict[str, Any]:
     """The manifest of a complete stage; FileNotFoundError when there is none, ValueError when it can't be read."""
-    return read_object(Path(stage_dir) / MANIFEST_FILE, _KINDS)
+    record = read_object(path := Path(stage_dir) / MANIFEST_FILE, _KINDS)
+    outputs, code = record["outputs"], record["code"]
+    within = [Path(name).parts for name in outputs]  # a stage that is made again removes what it finds there
+    inner = [code.get("notebook", {}), code.get("files", {}), record.get("phases_s", {}), *outputs.values()]
+    if all(isinstance(part, dict) for part in inner) and all(at and not {"/", ".."} & {*at} for at in within):
+        if digest({name: entry.get("sha256") for name, entry in outputs.items()}) == record["outputs_sha256"]:
+            return record
+    raise Unreadable(f"{shown(path)} can't be read (its entries do not belong together){making(path.parent)}")
 
 
 def what_is_missing(stage_dir: Path) -> str | None:
     """Why `stage_dir` is not a complete stage, None when it is: each output is compared with its hash."""
     try:
-        changed = changed_outputs(stage_dir)
+        outputs, changed = read_manifest(stage_dir)["outputs"], changed_outputs(stage_dir)
     except (FileNotFoundError, ValueError) as error:
         return f"{MANIFEST_FILE} can't be read" if isinstance(error, ValueError) else f"no {MANIFEST_FILE}"
-    return f"{changed[0]} was removed or changed after the stage was complete" if changed else None
+    how = "was removed or changed" if changed and changed[0] in outputs else "was added, and would be read,"
+    return f"{changed[0]} {how} after the stage was complete" if changed else None
 
 
 def unfinished(stage_dir: Path) -> str | None:
@@ -85,9 +96,12 @@ def making(stage_dir: Path, force: bool = False) -> str:
 
 
 def changed_outputs(stage_dir: Path) -> list[str]:
-    """The outputs of a complete stage that are gone or no longer what `finish` has hashed."""
+    """The outputs of a complete stage that are not what `finish` has hashed, and what was added to a folder of them."""
     outputs = read_manifest(stage_dir)["outputs"]
-    return [name for name, entry in outputs.items() if not _is_as_described(stage_dir / name, entry)]
+    folders = {Path(name).parts[0] for name in outputs if len(Path(name).parts) > 1} - {"figures", "export"}
+    files = [path for folder in folders for path in (stage_dir / folder).glob("*") if path.suffix in _LOADED]
+    added = sorted({str(path.relative_to(stage_dir)) for path in files} - outputs.keys())
+    return [name for name, entry in outputs.items() if not _is_as_described(stage_dir / name, entry)] + added
 
 
 def remove(path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from jinja2 import TemplateError
 
 from finr1.cpu import attention_implementation
-from finr1.manifest import read_object
+from finr1.manifest import read_object, remove
 from finr1.paths import lock, resolve
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ def resolve_model(model_name_or_path: str, cache: Path) -> str:
         folder = resolve(model_name_or_path)  # from the repository's root, wherever the notebook runs
         return str(folder) if folder.is_dir() else model_name_or_path
     folder = cache / EMBEDDED_MODEL
-    if not folder.exists():
+    if why_unusable(str(folder)):  # not there, or a part of it
         with lock(cache / f"{EMBEDDED_MODEL}.lock", "converts the embedded model", wait=True):
-            if not folder.exists():  # still
+            if why_unusable(str(folder)):  # still
+                remove(folder)
                 _convert_embedded_model(folder)
     return str(folder)
 
@@ -48,11 +49,12 @@ def resolve_model(model_name_or_path: str, cache: Path) -> str:
 def why_unusable(model: str) -> str | None:
     """What is wrong with a folder or hub id, as far as it shows before loading; None where nothing is."""
     folder, name = resolve(model), "config.json"
-    if model == EMBEDDED_MODEL or is_adapter(folder):
+    if model == EMBEDDED_MODEL:
         return None
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.utils import HFValidationError, validate_repo_id
     from safetensors import SafetensorError, safe_open
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
     if not folder.is_dir():
         try:
@@ -63,13 +65,21 @@ def why_unusable(model: str) -> str | None:
             return f"no such folder, not in the hub's cache, and HF_HUB_OFFLINE is set: `hf download {model}` gets it"
         return None
     try:
-        read_object(folder / name, {"model_type": str})
-        names = [file.name for file in folder.glob("*.safetensors")]
-        for name in names or ["pytorch_model.bin"]:
+        if is_adapter(folder):
+            name = "adapter_config.json"
+            base = read_object(folder / name, {"base_model_name_or_path": str})["base_model_name_or_path"]
+            told = (wrong := why_unusable(base)) and f"an adapter to {base}: {wrong}"
+        else:
+            kind = read_object(folder / name, {"model_type": str})["model_type"]
+            told = None if kind in KNOWN else f"its model_type, {kind}, is no language model that transformers knows"
+        names = {file.name for file in folder.glob("*.safetensors")}
+        for name in [file.name for file in folder.glob("*.safetensors.index.json")]:
+            names |= {*read_object(folder / name, {"weight_map": dict})["weight_map"].values()}
+        for name in sorted(names) or ["pytorch_model.bin"]:
             _ = safe_open(folder / name, "numpy") if names else (folder / name).stat()
     except (OSError, ValueError, SafetensorError):
         return f"a folder without a model: {name} is missing or can't be read"
-    return None
+    return told
 
 
 def _convert_embedded_model(folder: Path) -> None:
@@ -129,13 +139,13 @@ def emulates_bf16() -> bool:
     return torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """Name of the first of `weights` in which a number is not finite; of a tensor in shards this process's is read."""
+def not_finite(weights: Iterable[tuple[str, torch.Tensor]], limit: float = math.inf) -> str | None:
+    """Name of the first of `weights` with a number not below `limit`; of a tensor in shards this process's is read."""
     import torch
 
     for name, weight in weights:
         weight = getattr(weight, "_local_tensor", weight).detach()
-        if weight.is_floating_point() and weight.numel() and not all(map(math.isfinite, torch.aminmax(weight))):
+        if weight.is_floating_point() and weight.numel() and not all(abs(end) < limit for end in torch.aminmax(weight)):
             return name
     return None
 

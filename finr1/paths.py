@@ -29,7 +29,7 @@ def repository_root() -> Path:
 
 def outputs_root() -> Path:
     """The folder that holds all runs: `outputs/` in the root; `$FINR1_OUTPUTS` overrides it."""
-    return repository_root() / os.environ.get("FINR1_OUTPUTS", "outputs")
+    return repository_root() / (os.environ.get("FINR1_OUTPUTS") or "outputs")
 
 
 def cache_dir() -> Path:
@@ -82,6 +82,10 @@ class MessageAlone:
 
 class Busy(MessageAlone, RuntimeError):
     """Another process is at work there."""
+
+
+class Unreadable(MessageAlone, ValueError):
+    """A file of a run that can't be read; the message names it, and the command that makes it."""
 
 
 class Stopped(MessageAlone, KeyboardInterrupt):

@@ -6,6 +6,7 @@ package file that it loaded differ from what its manifest says.
 
 import argparse
 import logging
+import math
 import os
 import sys
 import textwrap
@@ -36,6 +37,8 @@ def run_command(options: argparse.Namespace) -> int:
     """`python -m finr1 run`."""
     default = f"{options.preset}-rehearsal" if options.rehearse else options.preset
     what = (options.preset, default if options.run is None else options.run, options.until, options.set, options.force)
+    if options.max_cost is not None and not 0 < options.max_cost < math.inf:
+        raise ParameterError("--max-cost", [f"{options.max_cost}: should be above 0, and finite"])
     if options.rehearse:
         from finr1.rehearse import rehearse  # it stands above this module
 

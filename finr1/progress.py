@@ -111,7 +111,7 @@ def newest_whole(folder: Path, drop: bool = False) -> str | None:
 def _broken_file(checkpoint: Path) -> str | None:
     name = LISTED
     try:
-        for name, sha256 in read_object(checkpoint / LISTED, {}).items():
+        for name, sha256 in read_object(checkpoint / LISTED, {"trainer_state.json": str}).items():
             if sampled_sha256(checkpoint / name) != sha256:
                 return name
         name = "trainer_state.json"

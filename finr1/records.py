@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from finr1 import grading
 from finr1.manifest import making
-from finr1.paths import replacing, shown
+from finr1.paths import Unreadable, replacing, shown
 
 AnswerKind = Literal["number", "percent", "boolean", "choice", "label", "text", "code"]
 Capability = Literal["calculation", "code", "compliance", "risk", "esg", "multi_turn", "sentiment", "knowledge"]
@@ -134,9 +134,17 @@ def read_jsonl(path: Path, record: type[Record] | None = None, part: bool = Fals
             try:
                 row = read(line.removeprefix(b"\xef\xbb\xbf"))
             except ValidationError as error:
-                why = ": ".join(str(part) for part in [*error.errors()[0]["loc"], error.errors()[0]["msg"]])
-                raise ValueError(f"{shown(path)}, line {number}: {why}{making(path.parent, force=True)}") from None
+                where = f"{shown(path)}, line {number}: {told(error)}"
+                raise Unreadable(f"{where}{making(path.parent, force=True)}") from None
             yield row
+
+
+def told(error: Exception) -> str:
+    """An error in one line: of pydantic's, the first field that is wrong, and why."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
 
 def hash_share(key: str, seed: int) -> float:

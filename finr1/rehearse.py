@@ -161,7 +161,7 @@ def few_records(params: DataParams, folder: Path) -> tuple[dict[str, Any], dict[
     left = [name for name in params.source_names if name not in gone]
     gone |= {name: reason for name, reason in untested.items() if name in params.benchmark_names}
     if left and (tested := [name for name in params.benchmark_names if name not in gone]):
-        left += [] if {"train", "dev"} <= splits else ["synthetic"]
+        left += [] if {"train", "dev"} <= splits or "synthetic" in left else ["synthetic"]
         return {"source_names": left, "benchmark_names": tested, "data_dir": str(folder)}, gone
     names = {"source_names": ["synthetic", *SHIPPED], "benchmark_names": SHIPPED, "sampling": "balanced"}
     return names | {"data_dir": "finr1/sources/samples"}, gone

@@ -19,7 +19,7 @@ from typing import Any
 from finr1 import manifest
 from finr1.child import LOADED_FILE, stage_lock
 from finr1.launch import MODEL_FOLDER, PARAMS_FILE, launch, notebook_file  # noqa: F401
-from finr1.manifest import MANIFEST_FILE, read_manifest, read_object, remove
+from finr1.manifest import MANIFEST_FILE, making, read_manifest, read_object, remove
 from finr1.params import ParameterError, Params, quoted
 from finr1.paths import cache_dir, lock, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 
@@ -28,14 +28,20 @@ STATE_FILE = "state.json"
 REPLACES = "FINR1_REPLACES"  # "True" in the kernels of `finr1 run`: a complete stage may be replaced
 # Never removed: answers, and what papermill and the locks have open in this folder right now.
 _KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG, ".lock")
+KINDS = ("data", "distillation", "filtering", "sft", "grpo", "benchmark", "ablation")  # of stages that are inputs
 _SESSION = uuid.uuid4().hex  # of this process
 _AT_WORK: dict[Path, ExitStack] = {}  # the locks of stages that this process has begun and not finished
 
 
 def missing_inputs(params: Params) -> dict[Path, str]:
     """{folder: the line that names the parameter, its value, the notebook and the command} of incomplete inputs."""
-    named = {folder: f'{name} = "{params.input_names()[name]}"' for name, folder in params.inputs().items()}
-    return {at: f"{name}: {missing}" for at, name in named.items() if (missing := manifest.unfinished(at))}
+    lines = {}
+    for name, folder in params.inputs().items():
+        if not (wrong := manifest.unfinished(folder)):
+            stage, kind = read_manifest(folder)["stage"], name.removesuffix("_stage")
+            wrong = f"it is a stage {stage}" if kind in KINDS and not stage.endswith(kind) else ""
+        lines |= {folder: f'{name} = "{params.input_names()[name]}": {wrong}'} if wrong else {}
+    return lines
 
 
 def stage_folder(params: Params) -> Path:
@@ -78,11 +84,20 @@ def what_is_there(stage_dir: Path) -> tuple[dict[str, Any], str]:
     half = any((stage_dir / "checkpoints").glob("checkpoint-*"))
     done = "trained" if (stage_dir / MODEL_FOLDER).exists() else "half trained" * half
     try:
-        kinds = {"fingerprint": str, "started": str, "phases": dict, "launched": dict}
-        return read_object(stage_dir / STATE_FILE, kinds, absent={}), done
+        return _state(stage_dir), done
     except ValueError as error:
         print(error)
         return {}, done
+
+
+def _state(stage_dir: Path) -> dict[str, Any]:
+    """The state of a stage, an empty one where there is none; ValueError when it can't be read."""
+    kinds = {"fingerprint": str, "started": str, "phases": dict, "launched": dict}
+    state = read_object(path := stage_dir / STATE_FILE, kinds, absent={})
+    numbers = [state.get("phases", {}), state.get("peak_memory_gib", {})]
+    if not all(isinstance(part, dict) and {*map(type, part.values())} <= {int, float} for part in numbers):
+        raise ValueError(f"{shown(path)} can't be read (times or sizes are no numbers){making(stage_dir)}")
+    return state
 
 
 def refusal(params: Params, replaced: bool, changed: list[str] | None = None) -> list[str]:
@@ -171,7 +186,7 @@ class Run:
             described = manifest.describe_outputs(self.dir, outputs)
             sha256 = manifest.digest({name: file["sha256"] for name, file in described.items()})
             made = what_is_there(self.dir)[0]
-            code = made.get("code", {"notebook": None, "files": {}})
+            code = {"notebook": None, "files": {}} | made.get("code", {})
             same = code["notebook"] == self._code["notebook"] and code["files"].items() <= self._package.items()
             if not same or (made["fingerprint"], made["outputs_sha256"]) != (self.fingerprint, sha256):
                 self._write_manifest(metrics, described, sha256)  # else it was only looked at
@@ -220,13 +235,14 @@ class Run:
             remove_artefacts(self.dir)
             made = {}
         with suppress(OSError, ValueError):  # what was changed by other hands is made again, and not taken for ours
+            outputs = read_manifest(self.dir)["outputs"]
             for name in manifest.changed_outputs(self.dir):
-                remove(self.dir / Path(name).parts[0])
+                remove(self.dir / (Path(name).parts[0] if name in outputs else name))
         if done != "complete":
             remove(self.dir / MANIFEST_FILE)
         self.state = {"started": made.get("started", _now()), "phases": made.get("phases_s", {}), "launched": {}}
         with suppress(ValueError):
-            self.state |= read_object(self.dir / STATE_FILE, {}, absent={})
+            self.state |= _state(self.dir)
         code = manifest.digest([self._code["notebook"], self._package])
         if self.state.get("code_sha256", code) != code:
             remove(self.figures)  # the report would show one that is not drawn any more

@@ -20,7 +20,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, T
 from transformers.integrations import unset_hf_deepspeed_config
 
 from finr1.child import SHARDS_ON_A_CPU
-from finr1.manifest import peak_memory_gib
+from finr1.manifest import peak_memory_gib, remove
 from finr1.models import emulates_bf16, load_model, merge_adapter, not_finite, resolve_model
 from finr1.params import GRPOParams, SFTParams
 from finr1.paths import cache_dir
@@ -145,14 +145,19 @@ class Guard(TrainerCallback):
     """Ends a training at a loss, gradient or weight that is absurd or not finite; marks each checkpoint as whole."""
 
     def __init__(self, trainer: Trainer, params: SFTParams | GRPOParams):
-        self.trainer, self.params = trainer, params
+        self.trainer, self.params, self.limit = trainer, params, math.inf
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """No training multiplies its largest weight by ten: steps of Adam are about the learning rate."""
+        trained = [getattr(p, "_local_tensor", p).detach() for p in model.parameters() if p.requires_grad]
+        self.limit = 10 * max([1.0, *(float(weight.abs().max()) for weight in trained if weight.numel())])
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         if "loss" in logs:  # else it is the summary at the end, or a look
             checked = ("loss",) if args.fp16 else ("loss", "grad_norm")  # of fp16 the scaler skips such a step
             wrong = [name for name in checked if not math.isfinite(logs.get(name, 0.0))]
             trained = (pair for pair in model.named_parameters() if pair[1].requires_grad)
-            self.refuse(f"{wrong[0]} is {logs[wrong[0]]}" if wrong else self.absurd(state), trained)
+            self.refuse(f"{wrong[0]} is {logs[wrong[0]]}" if wrong else self.absurd(state), trained, self.limit)
 
     def absurd(self, state: TrainerState) -> str | None:
         """What no honest SFT does: a step far beyond any spike; at the end, a model that knows only common tokens."""
@@ -169,10 +174,11 @@ class Guard(TrainerCallback):
         if state.is_world_process_zero:
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
-    def refuse(self, wrong: str | None, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Raise `FloatingPointError` with what to change, where something is `wrong` or a weight is not finite."""
-        if not wrong and (name := not_finite(weights)):
-            wrong = f"the weight {name} is not finite"
+    def refuse(self, wrong: str | None, weights: Iterable[tuple[str, torch.Tensor]], limit: float = math.inf) -> None:
+        """Raise `FloatingPointError` with what to change, where something is `wrong` or a weight not below `limit`."""
+        if not wrong and (name := not_finite(weights, limit)):
+            above = f" or above {limit:.3g}, ten times those before" if limit < math.inf else ""
+            wrong = f"the weight {name} is not finite{above}"
         if wrong:
             raise FloatingPointError(
                 f"step {self.trainer.state.global_step}: {wrong}; no model is saved. Lower learning_rate (now "
@@ -224,7 +230,7 @@ def _save(trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state:
         model.peft_config["default"].base_model_name_or_path = start_model(params)
     Guard(trainer, params).refuse(None, (state or dict(model.named_parameters())).items())
     temporary = folder.with_name("model.tmp")  # renamed at the end: the folder `model` is complete or absent
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove(temporary)
     model.save_pretrained(temporary, state_dict=state)
     trainer.processing_class.save_pretrained(temporary)
     os.replace(temporary, folder)

@@ -28,7 +28,7 @@ from finr1.evaluation import (  # noqa: E402
     results_table,
 )
 from finr1.judge import Verdict, apply_verdicts  # noqa: E402
-from finr1.manifest import write_json  # noqa: E402
+from finr1.manifest import digest, write_json  # noqa: E402
 from finr1.params import STAGES as STAGE_PARAMS  # noqa: E402
 from finr1.records import write_jsonl  # noqa: E402
 from finr1.report import Page  # noqa: E402
@@ -59,7 +59,7 @@ def samples(rates: dict[str, tuple[float, float]], items: int = 60, text: str = 
 def manifest(stage: str, metrics: dict) -> dict:
     return {
         "stage": stage, "run": "demo", "seed": 3, "metrics": metrics, "inputs": {}, "outputs": {},
-        "outputs_sha256": stage[0] * 64, "started": "2026-01-01T10:00:00+00:00",
+        "outputs_sha256": digest({}), "started": "2026-01-01T10:00:00+00:00",
         "parameters": {"learning_rate": 3e-5, "note": ATTACK, "data_dir": None, "num_generations": 4, "track": "clean",
                        "decontaminate_ngram": 13, "benchmark_names": ["synthetic"], "model_name_or_path": "SmolLM2"},
         "code": {"commit": "0123456789abcdef-dirty"}, "versions": {"torch": "2.13.0"},

@@ -126,7 +126,9 @@ class AnswerStore:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait, with a message, until no other process asks for what the store lacks; then it is this one's turn."""
-        with lock(Path(f"{self.path}.lock"), f"asks for answers that go to {shown(self.path.absolute())}", wait=True):
+        with lock(
+            Path(f"{self.path.resolve()}.lock"), f"asks for answers that go to {shown(self.path.absolute())}", wait=True
+        ):
             self.asking = True
             try:
                 yield

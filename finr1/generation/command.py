@@ -23,7 +23,7 @@ from finr1 import generation
 from finr1.generation import AnswerStore, Budget, EndpointBackend, GenerationError, Request, SamplingParams, generate
 from finr1.generation.endpoint import same_model, whole
 from finr1.paths import data_beside
-from finr1.records import write_jsonl
+from finr1.records import told, write_jsonl
 
 _TEXTS = data_beside(__file__, "doctor.yaml")
 _QUESTION, _NUMBERS = _TEXTS["question"], " ".join(map(str, range(1000, 2200)))  # some three thousand tokens
@@ -63,9 +63,8 @@ def read_requests(path: Path) -> list[Request]:
                 row = whole(json.dumps(json.loads(line), ensure_ascii=False))
                 requests.append(Request.model_validate_json(row))
         except ValueError as error:
-            told = error.errors()[0] if isinstance(error, ValidationError) else {"msg": f"Invalid JSON: {error}"}
-            where = ".".join(map(str, told.get("loc", ()))) or "row"
-            raise ValueError(f"{path}, line {number}: {where}: {told['msg']}") from None
+            why = told(error) if isinstance(error, ValidationError) else f"row: Invalid JSON: {error}"
+            raise ValueError(f"{path}, line {number}: {why}") from None
     return requests
 
 

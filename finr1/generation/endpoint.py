@@ -26,7 +26,7 @@ from finr1.paths import data_beside
 
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
 _WORDS = data_beside(__file__, "endpoint.yaml")
-_MOST_TOKENS = 10**8  # of one request; a server that counts more lies
+_MOST_TOKENS = 10**7  # of one request; a server that counts more lies
 
 
 @dataclass
@@ -217,11 +217,13 @@ class EndpointBackend(Backend):
 
 def addresses(text: str, name: str = "") -> list[str]:
     """The bare URLs in `text`, with commas between; `ValueError`, which does not quote it, where one may hold a key."""
-    urls = [url.strip().rstrip("/") for url in text.split(",")]
+    text = re.sub(", +", ",", text)
     with suppress(ValueError):  # a port that is none
-        right = all(u.scheme in ("http", "https") and u.hostname and u.port != 0 for u in map(urlsplit, urls))
-        if right and not re.search(r"[@?#;\s]|(?<!/)/(sk|hf|key|token)[-_][\w-]{8}", ",".join(urls)):
-            return urls
+        urls = [urlsplit(url) for url in text.split(",")]
+        right = all(u.scheme in ("http", "https") and u.hostname and u.port != 0 for u in urls)
+        right &= not any(re.search(_WORDS["key_in_path"], url.path) for url in urls)
+        if right and not re.search(_WORDS["key"], text) and not re.search(r"[@?#;&=%\\]|[^!-~]", text):
+            return [url.rstrip("/") for url in text.split(",")]
     raise ValueError(f"{name}should hold a bare address such as https://api.deepseek.com/v1, without a key in it")
 
 
@@ -229,13 +231,15 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
     """More for each request's body, a mapping or its JSON; null removes a field. `ValueError` where it holds a key."""
     try:
         extra = dict((json.loads(extra or "{}") if isinstance(extra, str) else extra) or {})
-        text = json.dumps(extra)
+        text = json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError):
         raise ValueError('should be a JSON object such as {"max_tokens": null, "seed": 1}') from None
     keys = [key, *(value.strip() for name, value in os.environ.items() if re.match("(FINR1|OPENAI)_API_KEY", name))]
-    if re.search(_WORDS["secret"], text, re.I) or any(len(key) > 7 and key in text for key in keys):  # not quoted
+    found = re.search(_WORDS["secret"], text, re.I) or re.search(_WORDS["key"], text)
+    if found or any(len(key) > 7 and key in text for key in keys):  # not quoted
         raise ValueError("holds a key, which would be stored with every answer: keys come from the environment alone")
-    if fixed := {"model", "messages"} & extra.keys():
+    fixed = {"model", "messages"} & extra.keys() | {name for name in ("n",) if extra.get(name, 1) != 1}
+    if fixed:  # of several answers one would be read, and all be paid for
         raise ValueError(f"{min(fixed)} belongs to the request itself, so extra cannot change it")
     return extra
 
@@ -294,10 +298,11 @@ def read_reply(content: bytes) -> dict[str, Any]:
     begun = text or reasoning or finish
     if not reasoning and "</think>" in text and "<think>" not in text:
         text = f"<think>{text}"  # the chat template opened it, which no reply shows; `local.py` asks the template
-    if not begun or finish in _WORDS["broken_off"] or streamed and not finish and "[DONE]" not in streamed:
+    if not begun or str(finish).lower() in _WORDS["broken_off"] or streamed and not finish and "[DONE]" not in streamed:
         raise ValueError("the reply holds no answer, or not all of it")
-    if finish != "length" and not after_thought(text).strip():
-        finish = "thought" if reasoning or text.strip() else "empty"
+    said, begun = (any(char.isprintable() and char > " " for char in part) for part in (after_thought(text), text))
+    if finish != "length" and not said:
+        finish = "thought" if reasoning or begun else "empty"
     known = {"text": text, "reasoning": reasoning or None, "model": model if isinstance(model, str) else None}
     return known | {"finish_reason": str(finish or "unknown"), "usage": _usage(usage, text + reasoning)}
 

@@ -119,6 +119,12 @@ class DataParams(Params, stage="01_data"):
     max_context_chars: Count | None
     engine: Literal["local", "ray"]
 
+    def missing(self) -> Wrong:
+        yield from super().missing()
+        real = {*self.source_names, *self.benchmark_names} - {"synthetic"}
+        if real and self.data_dir is not None and not paths.resolve(self.data_dir).is_dir():
+            yield "data_dir", "no such folder"
+
     @field_validator("source_names", "benchmark_names")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
@@ -149,7 +155,7 @@ class DistillationParams(EndpointParams, stage="02_distillation", role="teacher"
     temperature: Annotated[float, Field(ge=0, le=100)]
     top_p: TopP
     max_tokens: Count
-    num_samples: Count
+    num_samples: Width
     max_cost: PositiveFloat | None
     prompt_price: NonNegativeFloat
     completion_price: NonNegativeFloat
@@ -167,8 +173,6 @@ class DistillationParams(EndpointParams, stage="02_distillation", role="teacher"
 
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
-        if 0 < self.temperature < 0.01:
-            yield "temperature", "0 (greedy), or at least 0.01, would work: below, logits overflow"
         if self.max_cost is not None and not (self.prompt_price or self.completion_price):
             yield "max_cost", "needs prompt_price or completion_price above 0"
 
@@ -235,6 +239,10 @@ class TrainingParams(Params):
         yield from super().missing()
         if gone := [name for name in self.report_to if importlib.util.find_spec(name) is None]:
             yield "report_to", f"not installed: `pip install {' '.join(gone)}`, or leave it out"
+        if self.num_processes > 1 and self.distributed == "zero3" and importlib.util.find_spec("deepspeed") is None:
+            yield "distributed", '`pip install deepspeed`, or "fsdp2", would work'
+        if self.num_processes > (cores := max(2, os.cpu_count() or 2)) * int(os.environ.get("NNODES") or 1):
+            yield "num_processes", f"{cores} processors are here, and each process needs one"
 
 
 class SFTParams(TrainingParams, stage="04_sft"):
@@ -335,7 +343,7 @@ class BenchmarkParams(EndpointParams, stage="06_benchmark", role="judge"):
     sampling: Literal["balanced", "paper"]
     num_items: AtLeastTwo  # an interval needs two
     suite_items: CountOrNone
-    num_samples: Count
+    num_samples: Width
     temperature: Temperature  # of the sampled answers; the greedy ones come besides
     top_p: TopP
     max_tokens: Count
@@ -356,7 +364,7 @@ class BenchmarkParams(EndpointParams, stage="06_benchmark", role="judge"):
     def conflicts(self) -> Wrong:
         yield from super().conflicts()
         named = len(self.others) == len(self.other_models) and not self.others.keys() & (RECIPE | CHANCE)
-        if not named or not all(name and place for name, place in self.others.items()):
+        if not named or not all(name and place and place[0] != "@" for name, place in self.others.items()):
             forms, taken = "NAME=FOLDER_OR_HUB_ID or NAME=MODEL@URL", ", ".join(RECIPE | CHANCE)
             yield "other_models", f"each should be {forms}, with a NAME of its own, none of {taken}"
         for place in self.others.values():

@@ -111,7 +111,8 @@ class Params(BaseModel):
 
     def conflicts(self) -> Wrong:
         """Parameters that are fine one by one and not together, each with values that would work."""
-        yield from ()
+        if 0 < getattr(self, "temperature", 1) < 0.01:
+            yield "temperature", "0 (greedy), or at least 0.01, would work: below, logits overflow"
 
     def missing(self) -> Wrong:
         """Parameters that need something outside of them: a package, a key in the environment, a folder of data."""
@@ -144,13 +145,15 @@ class Params(BaseModel):
                 raise ValueError("should be true or false")  # ... and 1 for True
             if isinstance(item, str) and info.field_name != "run":  # which is stricter
                 _check_text(item, info.field_name.endswith("_url"))
+        if info.field_name == "preset" and value and value not in (known := paths.preset_names()):
+            raise ValueError(f"no such preset{did_you_mean(str(value), known)}; there are: {', '.join(known)}")
         run = info.data.get("run", "{run}")  # the first field, so it is known by now
         return value.replace("{run}", run) if isinstance(value, str) else value
 
     @field_validator("run")
     @classmethod
     def _plain_folder_name(cls, run: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", run) or run == "cache":
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", run) or run.lower() == "cache":
             form = "letters, digits, '-', '_', '.', at most 100 of them (and not 'cache')"
             raise ValueError(f"should be a plain folder name: {form}")
         return run
@@ -166,10 +169,12 @@ def _check_text(text: str, is_url: bool) -> None:
     """Raise ValueError for what no file, model or server is called, and for an address that may hold a key."""
     if re.search("[\x00-\x1f\x7f\ud800-\udfff]", text) or any(len(part.encode()) > 255 for part in text.split("/")):
         raise ValueError("should be one line of text, with at most 255 bytes between two slashes")
-    text = text if is_url else text.partition(" {")[0]  # behind a model's address may stand its `extra`
-    address = "://" in text and text[re.search(r"[\w+.-]*://", text).start() :]
+    where = text if is_url else text.partition(" {")[0]  # behind a model's address may stand its `extra`
+    address = "://" in where and where[re.search(r"[\w+.-]*://", where).start() :]
     if is_url or address:
-        addresses(address or text)
+        addresses(address or where)  # several are replicas
+    if re.search(r"(api[-_]?key|secret|password|authorization|bearer)\W{0,2}[:=]", text, re.IGNORECASE):
+        raise ValueError("holds a key, which would be stored: keys come from the environment alone")
 
 
 def _of_the_demo(values: dict[str, Any]) -> dict[str, str]:
@@ -217,7 +222,7 @@ def _problems(error: ValidationError, known: Iterable[str]) -> list[str]:
             lines.append(f"{name}: missing; every parameter must be given a value")
         elif kind == "value_error" and not name:  # of a check across fields: it has named them already
             lines += advice.split("\n")
-        elif "bare address" in advice:  # the value may hold a key
+        elif "bare address" in advice or "holds a key" in advice:
             lines.append(f"{name}: {advice}")
         else:
             lines.append(f"{_shown(name, given)}: {advice}")

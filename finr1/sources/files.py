@@ -5,18 +5,18 @@ Python's own parser reads CSV: pandas takes the first cell of a row with a stray
 cell. The second half of the module holds functions that the readers share.
 """
 
+import ast
 import codecs
 import csv
 import gzip
 import hashlib
 import io
 import json
-import lzma
+import os
 import re
 import unicodedata
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -27,13 +27,12 @@ from finr1 import reported
 from finr1.paths import MessageAlone, remedy, replacing
 from finr1.records import Problem
 
-_TEXT = (".json", ".jsonl", ".csv", ".tsv")
+_TEXT = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 SUFFIXES = (*_TEXT, *(f"{suffix}.gz" for suffix in _TEXT), ".parquet", ".zip")
-OTHER_DATA = (".arrow", ".xlsx", ".xls")  # counted where they lie, not read
+# Counted where they lie, not read.
+OTHER_DATA = (*".arrow .feather .orc .avro .xlsx .xls .xlsm .xlsb .ods .pkl .pickle .db .sqlite".split(),
+              *".bz2 .xz .zst .7z .rar .tar .tar.gz .tgz".split())  # fmt: skip
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
-# What gzip, zip (encrypted, unknown method), codecs and parsers raise; an int has a limit of digits.
-DAMAGE = (EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, csv.Error, LookupError, ValueError,
-          RuntimeError)  # fmt: skip
 # Columns of records that CSV holds as JSON.
 _NESTED = ("messages prompt completion conversation conversations financial_report qa qa_0 qa_1 table pre_text "
            "post_text annotation answers extra_info").split()  # fmt: skip
@@ -71,7 +70,8 @@ def read_folder(folder: Path, chinese: bool = False) -> Files:
     files: Files = {}
     for path in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES + OTHER_DATA)):
         if not (path.is_dir() and any(path.glob("*"))):  # some tools write a folder `train.csv` with parts in it
-            files |= read_file(path, path.relative_to(folder).as_posix(), chinese)
+            name = os.fsencode(path.relative_to(folder)).decode("utf8", "replace")  # a name may be no text
+            files |= read_file(path, name, chinese)
     if not files:
         raise SourceError(f"{folder} holds no file that ends in one of {', '.join(SUFFIXES)}")
     return _some(files)
@@ -106,7 +106,7 @@ def _read(name: str, read: Callable[[], bytes], chinese: bool, archive: bool = F
             names = [m for m in members.namelist() if m.lower().endswith(SUFFIXES) and not m.startswith("__MACOSX")]
             files = [_read(f"{name}/{member}", partial(members.read, member), chinese) for member in names]
             return dict(entry for file in files for entry in file.items())
-    except DAMAGE as error:
+    except Exception as error:  # gzip, zip, codecs and parsers raise many kinds, and one file never stops a source
         return {name: [Broken(f"unreadable file, damaged, cut short or not what its name says: {error}")]}
 
 
@@ -131,8 +131,11 @@ def parse(name: str, data: bytes, chinese: bool = False) -> list:
         comma = stated[1] if stated else next((mark for mark in marks if mark in text.partition("\n")[0]), ",")
         # strict: an unclosed quote would swallow the rows behind it
         rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True, delimiter=comma)
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
         # cells behind the last column stand under None: such a row was torn, by a stray quote or comma
-        return [BROKEN if None in row else row for row in rows]
+        if not (rows := [BROKEN if None in row else row for row in rows]):
+            raise EOFError("there is no row below its first line")
+        return rows
     if name.endswith(".json"):
         try:
             content = json.loads(text)
@@ -161,7 +164,7 @@ def decode(data: bytes, chinese: bool = False) -> str:
 
 def _parse_line(line: str) -> object:
     try:
-        return json.loads(line)
+        return json.loads(line.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return BROKEN
 
@@ -230,8 +233,10 @@ def problem_of(source: str, key: str, **fields: Any) -> Problem:
 
 
 def text_of(value: object) -> str:
-    """`value` as text without white space around it; only None is empty, 0 is "0"."""
-    return "" if value is None else str(value).strip()
+    """`value` as text without white space around it; only None and NaN are empty, 0 is "0"."""
+    if isinstance(value, list | dict | bytes):
+        raise NoProblem("a cell that is no text")
+    return "" if value is None or value != value else str(value).strip()
 
 
 def key_of(*texts: str) -> str:
@@ -248,8 +253,10 @@ def unpacked(record: Any) -> Any:
     """`record` with its cells of JSON read as lists and objects; a cell that can't be read so stays as it is."""
     for name in _NESTED if isinstance(record, dict) else ():
         if isinstance(cell := record.get(name), str) and cell.lstrip()[:1] in ("[", "{"):
-            with suppress(ValueError, RecursionError):
-                record = record | {name: json.loads(cell)}
+            for read in (json.loads, ast.literal_eval):  # the second as pandas writes a list into CSV
+                with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                    record = record | {name: read(cell)}
+                    break
     return record
 
 

@@ -81,7 +81,8 @@ def options_of(record: dict) -> dict[str, str]:
 
 def _exam(source: str, key: str, question: str, options: dict[str, str], answer: object, **fields: Any) -> Problem:
     """An exam question as a `Problem`, by default a choice; the answer `["A","B"]` becomes AB."""
-    kind, gold = fields.setdefault("answer_kind", "choice"), text_of(answer)
+    kind = fields.setdefault("answer_kind", "choice")
+    gold = text_of(json.dumps(answer) if isinstance(answer, list) else answer)
     if gold.startswith("["):
         gold = "".join(sorted(json.loads(gold)))
     require({"no question": question, "no gold": gold, "no options": kind != "choice" or len(options) > 1})
@@ -121,8 +122,9 @@ def _content(content: Any) -> str:
     """The text of a chat's turn, which may be a list of typed parts; raises `NoProblem` for a part that is no text."""
     if not isinstance(content, list):
         return content.strip()
-    require({"a turn that is not all text": all(part["type"] == "text" for part in content)})
-    return "".join(part["text"] for part in content).strip()
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+    require({"a turn that is not all text": all(part["type"] == "text" for part in parts)})
+    return "".join(part["text"] for part in parts).strip()
 
 
 def read_financeqt(record: dict, file: str) -> Problem:

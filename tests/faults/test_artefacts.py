@@ -54,6 +54,24 @@ def folder(path: Path) -> None:
     (path / "within").touch()
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def within(*names: str, value: object):
+    """Damage that leaves JSON: one value of an object is another one."""
+
+    def damage(path: Path) -> None:
+        record = part = json.loads(path.read_text("utf8"))
+        for name in names[:-1]:
+            part = part[name]
+        part[names[-1]] = value
+        path.write_text(json.dumps(record), "utf8")
+
+    return damage
+
+
 # What a file of JSON is turned into; each is a kind of damage that was seen.
 DAMAGES = {
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-20]),
@@ -66,9 +84,21 @@ DAMAGES = {
     "bytes": lambda path: path.write_bytes(b"\xff\xfe\x00\x81"),
     "nested without end": lambda path: path.write_text("[" * 100_000),
     "a folder": folder,
+    "a pipe": pipe,
 }
 KEYS = ["outputs", "outputs_sha256", "parameters", "inputs", "code", "metrics", "seed"]
-OF_A_MANIFEST = DAMAGES | {f"no {name}": without(name) for name in KEYS}
+ENTRY = {"sha256": "0" * 64, "bytes": 1}
+OF_A_MANIFEST = DAMAGES | {f"no {name}": without(name) for name in KEYS} | {
+    "an output more": within("outputs", "more.jsonl", value=ENTRY),
+    "an output outside": within("outputs", "../../x", value=ENTRY),
+    "an output at the root": within("outputs", "/tmp", value=ENTRY),
+    "an output without a name": within("outputs", "", value=ENTRY),
+    "an output of no kind": within("outputs", "rows.jsonl", value=None),
+    "another hash of all": within("outputs_sha256", value="0" * 64),
+    "files that are a list": within("code", "files", value=[]),
+    "a notebook that is null": within("code", "notebook", value=None),
+    "times that are a list": within("phases_s", value=[1]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", OF_A_MANIFEST.values(), ids=OF_A_MANIFEST)
@@ -106,6 +136,32 @@ def test_an_output_that_was_edited_at_the_same_size_is_noticed_and_made_again(ou
     assert not (again.dir / Path(name).parts[0]).exists()
     kept = "rows.jsonl" if name.startswith("model") else "model/config.json"
     assert (again.dir / kept).exists()
+
+
+def test_a_manifest_removes_nothing_outside_its_stage(outputs):
+    """What was changed is removed when its stage is made again."""
+    (precious := outputs / "precious").touch()
+    for name in ("../../precious", str(precious)):
+        run = finished_data()
+        record = json.loads((run.dir / "manifest.json").read_text("utf8"))
+        record["outputs"][name] = ENTRY
+        hashes = {name: entry["sha256"] for name, entry in record["outputs"].items()}
+        manifest.write_json(run.dir / "manifest.json", record | {"outputs_sha256": manifest.digest(hashes)})
+        Run(DATA)
+        assert precious.exists()
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "chat_template.jinja", "more.safetensors"])
+def test_a_file_that_was_put_into_a_model_is_noticed_and_taken_out(outputs, name):
+    """Loading the model would read it: an adapter, another template, more weights."""
+    run = finished_data()
+    (run.dir / "model" / "model-f16.gguf").touch()  # which nobody reads from there
+    assert what_is_missing(run.dir) is None
+    (run.dir / "model" / name).write_text("{}")
+    with pytest.raises(ParameterError, match=f"model/{name} was added, .*--until 01_data`$"):
+        Run(DISTILLATION)
+    again = Run(DATA)
+    assert not (again.dir / "model" / name).exists() and (again.dir / "model" / "weights.bin").exists()
 
 
 @pytest.mark.parametrize("arguments", [["regrade", "demo"], ["export-harness", "--run", "demo", "--output", "tasks"]])
@@ -171,7 +227,10 @@ def test_a_broken_line_is_named_with_its_file_and_the_command(outputs, line, wor
     assert "\n" not in text and text.endswith("--run demo --until 01_data --force 01_data`")
 
 
-OF_A_STATE = DAMAGES | {f"no {name}": without(name) for name in ("fingerprint", "phases", "launched", "started")}
+OF_A_STATE = DAMAGES | {f"no {name}": without(name) for name in ("fingerprint", "phases", "launched", "started")} | {
+    "a time that is a text": within("phases", "a", value="1 s"),
+    "peaks that are a list": within("peak_memory_gib", value=[1]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", OF_A_STATE.values(), ids=OF_A_STATE)
@@ -189,8 +248,9 @@ def test_a_stage_whose_state_is_broken_starts_anew_and_says_so(outputs, capsys, 
 # Checkpoints.
 
 PARTS = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "files.json"]
-OF_A_PART = {name: DAMAGES[name] for name in ("cut off", "empty", "bytes", "a folder")} | {
+OF_A_PART = {name: DAMAGES[name] for name in ("cut off", "empty", "bytes", "a folder", "a pipe", "a list")} | {
     "gone": lambda path: path.unlink(),
+    "an object without keys": DAMAGES["an object without keys"],
     "one bit": lambda path: path.write_bytes(path.read_bytes()[:-3] + b"?" + path.read_bytes()[-2:]),
 }
 
@@ -312,3 +372,13 @@ def test_launch_names_what_it_drops_and_what_it_cannot_mend(sft, capsys, monkeyp
         shutil.rmtree(run.dir / "model", ignore_errors=True)
         launching.launch(run)
         assert not (run.dir / "train_files.json").exists() or damage is DAMAGES["an object without keys"]
+
+
+def test_a_trained_model_that_broke_before_its_stage_was_complete_is_named(sft):  # noqa: F811
+    run = Run(sft, overwrite=True)
+    run.path("metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "max_steps": 3}\n')
+    run.path("model/config.json").write_text('{"model_type": "llama"}')
+    for content in (b"", b"\0" * 40, b"{}"):
+        run.path("model/model.safetensors").write_bytes(content)
+        with pytest.raises(FileNotFoundError, match="model.safetensors is missing or can't be read.*--force 04_sft`"):
+            launching.launch(run)

@@ -90,8 +90,13 @@ def test_what_would_have_to_be_guessed_is_left_out_with_its_reason(tmp_path, sou
         ("tests of mine/train.csv", table(ROWS)),  # the file's own name counts first
         ("train.csv", "sep=;\n" + table(ROWS, ";")),  # Excel's first line
         ("train.csv", '"sep=|"\r\n' + table(ROWS, "|", "\r\n")),
+        ("train.ndjson", "\n".join(map(json.dumps, ROWS))),
+        ("train.jsonl", "\n".join("\ufeff" + json.dumps(row) for row in ROWS)),  # joined files, each with its mark
+        ("train.csv", table(ROWS, end="\r")),
+        ("train.csv", table(ROWS).replace("text,label", " text , label")),
+        ("train.jsonl", "\n".join(map(json.dumps, ROWS)).encode("utf-16")),
     ],
-    ids=range(16),  # what gzip and Parquet write differs from process to process
+    ids=range(21),  # what gzip and Parquet write differs from process to process
 )
 def test_a_file_of_another_kind_gives_the_same_problems(tmp_path, name, data):
     put(tmp_path / "expected" / "tfns", "train.csv", table(ROWS))
@@ -120,6 +125,9 @@ PICTURE = [CHAT[0] | {"content": [{"type": "image_url", "image_url": "x"}]}, CHA
         ({"messages": CHAT}, None),
         ({"messages": json.dumps(CHAT)}, None),
         ({"messages": IN_PARTS}, None),
+        ({"messages": [turn | {"content": [turn["content"]]} for turn in CHAT]}, None),
+        ({"messages": repr(CHAT)}, None),  # as pandas writes a list into CSV
+        ({"messages": "__import__('os').getcwd()"}, "malformed record"),
         ({"messages": json.dumps(IN_PARTS)}, None),
         ({"prompt": json.dumps(CHAT[:1]), "completion": json.dumps(CHAT[1:])}, None),
         ({"conversations": SHAREGPT}, None),
@@ -151,6 +159,33 @@ def test_a_table_in_the_cells_of_a_csv_is_read(tmp_path):
     assert problem.gold == "2" and "| revenue | 5 |" in problem.context
 
 
+@pytest.mark.parametrize(
+    ("record", "outcome"),
+    [
+        ('{"question": NaN, "answer": 5}', "no question"),
+        ('{"question": ["a", "b"], "answer": 5}', "a cell that is no text"),
+        ('{"question": {"text": "a"}, "answer": 5}', "a cell that is no text"),
+        ('{"question": "a", "answer": NaN}', "no gold"),
+        ('{"question": "a", "answer": {"value": 5}}', "a cell that is no text"),
+        ('{"question": "a", "A": "x", "B": "y", "C": NaN, "answer": ["B", "A"]}', "AB"),
+        ('{"question": "a", "answer": 5, "split": ["test"]}', "a cell that is no text"),
+    ],
+)
+def test_a_cell_that_is_no_text_is_no_question(tmp_path, record, outcome):
+    put(tmp_path, "finpee/a.jsonl", record)
+    loaded = load_source("finpee", tmp_path)
+    assert [p.gold for p in loaded.problems] == [outcome] or dropped(loaded) == {outcome: 1}
+
+
+def test_a_file_whose_name_is_no_text_is_told_in_any_terminal(tmp_path, capsys):
+    put(tmp_path, "tfns/train.csv", table(ROWS))
+    bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/tfns/\xff.parquet"))
+    bad.write_bytes(b"PAR1")
+    names = [row["file"] for row in load_source("tfns", tmp_path).rows]
+    assert json.dumps(names, ensure_ascii=False).encode() and len(names) == 2
+    assert main(["sources", "--data", str(tmp_path)]) == 1 and "unreadable file" in capsys.readouterr().err
+
+
 def pipe(path: Path) -> None:
     os.mkfifo(path)
 
@@ -178,6 +213,15 @@ def encrypted(path: Path) -> None:
     path.write_bytes(data)
 
 
+def far_off() -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    sink, days = pyarrow.BufferOutputStream(), pyarrow.array([2**30], pyarrow.int32()).cast(pyarrow.date32())
+    parquet.write_table(pyarrow.table({"text": ["a"], "label": [1], "day": days}), sink)
+    return sink.getvalue().to_pybytes()
+
+
 BAD = {
     "a pipe": ("b.csv", pipe),
     "a socket": ("b.jsonl", open_socket),
@@ -193,6 +237,11 @@ BAD = {
     "an archive in an archive": ("b.zip", nested),
     "an unclosed quote": ("b.csv", lambda path: path.write_text('text,label\n"up,1\nb,1\n')),
     "a workbook": ("b.xlsx", lambda path: path.write_bytes(b"PK")),
+    "a date beyond the calendar": ("b.parquet", lambda path: path.write_bytes(far_off())),
+    "a table of another program": ("b.feather", lambda path: path.write_bytes(b"ARROW1")),
+    "packed in a way that is not read": ("b.csv.zst", lambda path: path.write_bytes(b"x")),
+    "a tar": ("b.tar.gz", lambda path: path.write_bytes(b"x")),
+    "a page in place of a table": ("b.csv", lambda path: path.write_text("<!DOCTYPE html><p>404</p>")),
     "cut JSON": ("b.json", lambda path: path.write_text('[{"text": "a"')),
 }
 

@@ -35,13 +35,18 @@ NO_ANSWER = {
     "a number of 5,000 digits": b'{"usage": ' + b"9" * 5000 + b"}",
     "100,000 brackets": b"[" * 100_000,
     "an error in the choice": json.dumps({"choices": [{"message": {"content": "4"}, "error": {"code": 502}}]}).encode(),
-    "finished by an error": reply("4", "error"),
+    **{
+        f"finished by {word}": reply("4", word)
+        for word in ("error", "ERROR", "failed", "abort", "cancelled", "timeout")
+    },
+    "another protocol's answer": json.dumps({"content": parts("4"), "stop_reason": "end_turn"}).encode(),
+    "two replies in one": reply("4") * 2,
 }
 
 
 @pytest.mark.parametrize("oddity", NO_ANSWER)
 def test_a_reply_that_is_none_is_refused(oddity):
-    with pytest.raises(ValueError, match="reply|Expecting|digit|server (means|reports)"):
+    with pytest.raises(ValueError, match="reply|Expecting|Extra data|digit|server (means|reports)"):
         read_reply(NO_ANSWER[oddity])
 
 
@@ -52,6 +57,10 @@ NOTHING_SAID = {
     "an empty text of no tokens": (reply("", usage={"prompt_tokens": 7, "completion_tokens": 0}), "empty"),
     "an empty text that nobody counted": (reply("", usage=None), "empty"),
     "blanks": (reply(" \n"), "empty"),
+    "no-break spaces": (reply("\xa0\u3000"), "empty"),
+    "marks that nobody sees": (reply("\u200b\ufeff"), "empty"),
+    "NULs": (reply("\0\0"), "empty"),
+    "tags around nothing": (reply("<think>\n</think>\n\n"), "thought"),
     "an empty list of parts": (reply([]), "empty"),
     "a list of pictures": (reply(parts("a.png", kind="image_url")), "empty"),
     "parts without their text": (reply([{"type": "text"}]), "empty"),
@@ -109,7 +118,7 @@ def ask(*questions: str) -> list[Request]:
     return [Request(id=q, messages=[{"role": "user", "content": q}]) for q in questions]
 
 
-LIES = [-5, -1, 10**30, 1e30, 3.5, float("nan"), True, "3", None, [3], {}]
+LIES = [-5, -1, 10**30, 1e30, 10**8, 2**31, float("inf"), 3.5, float("nan"), True, "3", None, [3], {}]
 
 
 @pytest.mark.parametrize("lie", LIES, ids=repr)
@@ -148,12 +157,25 @@ def test_a_limit_or_a_price_that_is_none_is_refused(tmp_path, capsys, name, valu
         assert not server.requests and f"{name} = " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--temperature=inf", "--temperature=nan", "--top-p=nan"])
+@pytest.mark.parametrize(
+    "option",
+    ["--temperature=inf", "--temperature=nan", "--temperature=-1", "--top-p=nan", "--top-p=2", "--max-tokens=0"],
+)
 def test_decoding_is_finite(tmp_path, capsys, option):
     (tmp_path / "in.jsonl").write_text('{"id": "a", "messages": [{}]}')
     files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
     assert main(["generate", *files, "--base-url", "http://127.0.0.1:9", "--model", "m", option]) == 2
-    assert option[2:5] in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert option[2:].partition("=")[0].replace("-", "_") in line and "Input should be" in line
+
+
+@pytest.mark.parametrize("address", ["https://host/v1/sk-planted-0123456789", "https://host/v1;a", "http://[::1/v1"])
+def test_an_address_with_a_key_asks_nobody_and_is_not_shown(tmp_path, capsys, address):
+    (tmp_path / "in.jsonl").write_text('{"id": "a", "messages": [{}]}')
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    assert main(["generate", *files, "--base-url", address, "--model", "m"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "base_url should hold a bare address" in line and "planted" not in line
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,21 @@ def test_a_kernel_that_fails_gives_its_turn_away_and_ranks_take_none(tmp_path, m
         assert not thread.is_alive()
 
 
+def test_a_link_to_a_store_is_that_store(tmp_path):
+    store, link, asked = AnswerStore(tmp_path / "answers.jsonl"), tmp_path / "link.jsonl", []
+    link.symlink_to(store.path)
+    request = Request(id="q", messages=[{"role": "user", "content": "q"}])
+    backend = ScriptedBackend(lambda *_: asked.append(1) or "a", "linked")
+    thread = threading.Thread(target=generate, args=([request], SamplingParams(), backend, AnswerStore(link)))
+    with store.turn():
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive() and not asked
+        generate([request], SamplingParams(), backend, store)
+    thread.join(10)
+    assert asked == [1]
+
+
 # Two kernels on one stage, two `run`s, an ablation beside a `run`.
 
 KERNEL = """

@@ -10,13 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import demo_values
+from finished import finish
 from recipes import cells
 
-from finr1 import pipeline, synthetic, teacher
+from finr1 import models, pipeline, synthetic, teacher
 from finr1.__main__ import main
 from finr1.launch import unknown_rewards
 from finr1.models import why_unusable
 from finr1.params import NOTEBOOKS, GRPOParams, ParameterError, read_flat_yaml
+from finr1.run import Run
 
 KEY = "sk-planted-0123456789"
 LONG = "n" * 300
@@ -63,7 +65,6 @@ WRONG = [
     ("04_sft.warmup_steps", 2.5, "a whole number of steps"),
     ("04_sft.num_train_epochs", 1e300, "less than or equal to 1000000"),
     ("05_grpo.temperature", 1e-300, "greater than or equal to 0.01"),
-    ("02_distillation.temperature", 1e-300, "at least 0.01"),
     ("05_grpo.reward_weights", [True, True], "a number"),
     ("05_grpo.reward_weights", [math.nan, 1.0], "finite"),
     ("05_grpo.reward_weights", [0.0, 0.0], "not all 0"),
@@ -75,6 +76,11 @@ WRONG = [
     ("09_ablation.arms", ["a", "a"], "once"),
     ("06_benchmark.other_models", ["x=a", "x=b"], "a NAME of its own"),
     ("09_ablation.seed", 2**32 - 1, "num_seeds"),
+    *((f"{stage}.temperature", 1e-300, "at least 0.01") for stage in ("02_distillation", "08_use_the_model")),
+    *((f"{stage}.preset", no, "no such preset") for stage in stages_with("preset") for no in ("no", "../x", "Demo")),
+    ("01_data.run", "CACHE", "plain folder name"),
+    ("02_distillation.num_samples", 10**8, "less than or equal to 100000"),
+    ("06_benchmark.other_models", ["x=@http://host/v1"], "NAME=MODEL@URL"),
     ("02_distillation.prompt_price", -0.5, "greater than or equal to 0"),
     ("02_distillation.max_cost", math.nan, "finite"),
     ("02_distillation.max_cost", 0.0, "greater than 0"),
@@ -114,6 +120,12 @@ ADDRESSES = [
     "http://", "http:///v1", "http://host:port/v1", "http://host:99999/v1", "http://[::1/v1", "https://host/v 1",
     "file:///etc/passwd", "//host/v1", f"http://host/v1,{KEY}", f"http://host/v1,https://{KEY}@host/v1", "http://host/v1,",
     "http://host/v1,http://host:port/v1",
+    *(f"https://host/{key}/v1" for key in (
+        "AIzaSyD4planted-0123456789abc", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIi.abc", "gsk_planted0123456789",
+        "r8_planted0123456789", "xai-planted0123456789", "pplx-planted0123456789", "nvapi-planted0123456789",
+        "api-key-planted0123", "bot1:planted", "token=planted0123", "v1&a=planted0123", "%3Fa=planted0123",
+        "Bearer%20planted", "Planted0123456789PlantedKey")),
+    f"https://{KEY}.host/v1", "http://host/v1\u200b", "http://\uff48ost/v1", "https://host\\@evil/v1",
 ]  # fmt: skip
 
 
@@ -126,7 +138,9 @@ def test_an_address_that_is_none_or_holds_a_key_is_refused_without_being_shown(a
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/v1", "https://api.deepseek.com/v1", "http://[::1]:8000/v1",
-                                     "http://a:8000/v1,http://b:8000/v1", "http://a/v1, http://b/v1"])  # fmt: skip
+                                     "http://a:8000/v1,http://b:8000/v1", "http://a/v1, http://b/v1",
+                                     "https://token-gateway.corp/openai/deployments/DeepSeek-R1-0528-Premium",
+                                     "https://gateway.cloud/v1/0123456789abcdef0123456789abcdef/openai"])  # fmt: skip
 def test_a_bare_address_is_taken(address):
     for stage, role in ENDPOINTS.items():
         given = {f"{role}_backend": "endpoint", f"{role}_model": "m", f"{role}_base_url": address}
@@ -145,7 +159,25 @@ def test_a_key_in_an_address_reaches_no_file(outputs, monkeypatch, capsys):
             assert KEY not in said.out + said.err and "bare address" in said.err
     assert list(outputs.iterdir()) == []
     for stage in stages_with("changes"):
-        assert KEY not in refused(stage, changes=[f"teacher_base_url=https://{KEY}@host/v1"])
+        for change in (f"teacher_base_url=https://{KEY}@host/v1", f'teacher_extra={{"api_key": "{KEY}"}}',
+                       f"judge_extra={{password: {KEY}}}"):  # fmt: skip
+            assert KEY not in refused(stage, changes=[change])
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"a": ["hf_planted0123456789"]}, "holds a key"),
+        ({"extra_headers": {"X": "AIzaSyplanted0123456789"}}, "holds a key"),
+        ({"a": math.nan}, "a JSON object"),
+        ({"a": {"b": math.inf}}, "a JSON object"),
+        ({"n": 2}, "n belongs to the request itself"),  # two answers would be paid for, and one read
+    ],
+)
+def test_more_of_a_request_s_body_is_checked_without_being_shown(extra, words):
+    for stage, role in ENDPOINTS.items():
+        text = refused(stage, **{f"{role}_extra": extra})
+        assert text.startswith(f"{role}_extra: ") and words in text and "planted" not in text
 
 
 # The command line.
@@ -162,6 +194,15 @@ def test_a_key_in_an_address_reaches_no_file(outputs, monkeypatch, capsys):
         (["--set", "04_sft.learning_rate=2024-13-45"], 'learning_rate = "2024-13-45": should be a valid number'),
         (["--set", "seed=-1"], "01_data: seed = -1: should be"),
         (["--set", "05_grpo.num_generations=true"], "num_generations = True: should be a number"),
+        (
+            ["--set", "05_grpo.reward_funcs=[format_reward, make_trainer]"],
+            "reward_funcs, make_trainer: no such function",
+        ),
+        (["--set", "05_grpo.reward_funcs=[format_reward, Path]"], "reward_funcs, Path: no such function"),
+        (["--set", "num_processes=4096", "--set", "05_grpo.num_generations=8"], "num_processes = 4096: "),
+        (["--set", "01_data.benchmark_names=[tfns]", "--set", "data_dir=/no/such"], '"/no/such": no such folder'),
+        (["--rehearse", "--max-cost", "nan"], "--max-cost\n  nan: should be above 0"),
+        (["--rehearse", "--max-cost=-1"], "--max-cost\n  -1.0: should be above 0"),
         (["--set", "model_name_or_path=no/such/folder"], 'model_name_or_path = "no/such/folder": neither a folder nor'),
     ],
 )
@@ -224,7 +265,21 @@ def test_what_holds_no_model_is_named_before_anything_is_loaded(tmp_path, tiny):
         str(model_folder(tmp_path / "bare")): "pytorch_model.bin is missing",
         str(model_folder(tmp_path / "zero", weights=b"")): "model.safetensors is missing or can't be read",
         str(model_folder(tmp_path / "cut", weights=whole[:-1])): "model.safetensors is missing or can't be read",
+        str(model_folder(tmp_path / "t5", '{"model_type": "t5"}', whole)): "t5, is no language model",
+        str(model_folder(tmp_path / "new", '{"model_type": "no-such"}', whole)): "no-such, is no language model",
     }  # fmt: skip
+    parts = model_folder(tmp_path / "parts", weights=whole)
+    index = {"weight_map": {"w": "model.safetensors", "v": "model-00002-of-00002.safetensors"}}
+    (parts / "model.safetensors.index.json").write_text(json.dumps(index))
+    wrong[str(parts)] = "model-00002-of-00002.safetensors is missing or can't be read"
+    for name, base in {"of nothing": tmp_path / "gone", "of half": tmp_path / "cut"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(whole)
+        wrong[str(tmp_path / name)] = f"an adapter to {base}: "
+    (tmp_path / "no adapter").mkdir()
+    (tmp_path / "no adapter" / "adapter_config.json").write_text("{")
+    wrong[str(tmp_path / "no adapter")] = "adapter_config.json is missing or can't be read"
     for model, words in wrong.items():
         assert words in (why_unusable(model) or ""), model
     assert why_unusable(str(tiny)) is None and why_unusable("SmolLM2-135M-Instruct") is None
@@ -243,6 +298,32 @@ def test_each_parameter_that_names_a_model_is_checked_where_it_is_used(tmp_path,
         (line,) = NOTEBOOKS[stage](**demo_values(stage) | change).requirements()
         assert "neither a folder nor a hub id" in line
     assert NOTEBOOKS["05_grpo"](**demo_values("05_grpo", model_name_or_path=gone)).requirements() == [], "SFT's is used"
+
+
+def test_what_is_left_of_the_embedded_model_is_made_again(tmp_path, monkeypatch):
+    made = []
+
+    def convert(folder: Path) -> None:
+        assert not folder.exists()
+        made.append(model_folder(folder))
+        (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+
+    monkeypatch.setattr(models, "_convert_embedded_model", convert)
+    folder = tmp_path / models.EMBEDDED_MODEL
+    for leave in (lambda: None, (folder / "config.json").unlink, lambda: (folder / "model.safetensors").write_text("")):
+        leave()
+        models.resolve_model(models.EMBEDDED_MODEL, tmp_path)
+        models.resolve_model(models.EMBEDDED_MODEL, tmp_path)
+    assert len(made) == 3
+
+
+def test_an_input_that_is_another_stage_is_named(outputs):
+    for stage in ("01_data", "02_distillation"):
+        finish(outputs / "demo" / stage)
+    params = NOTEBOOKS["02_distillation"](**demo_values("02_distillation", data_stage="outputs/demo/02_distillation"))
+    told = 'data_stage = "outputs/demo/02_distillation": it is a stage 02_distillation'
+    with pytest.raises(ParameterError, match=told):
+        Run(params)
 
 
 # Rows.

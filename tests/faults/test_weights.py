@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import pickle
 import re
 import shutil
 import sys
@@ -37,10 +38,19 @@ def test_sft_that_diverges_ends_at_the_step_and_saves_nothing(sft_stage, tiny, l
     assert not (sft_stage / "model").exists() and not list((sft_stage / "checkpoints").glob("*"))
 
 
-@pytest.mark.parametrize(("change", "step"), [({"learning_rate": 1e3}, 2), ({"learning_rate": 1.0}, 4)])
+@pytest.mark.parametrize(
+    ("change", "step"),
+    [
+        ({"learning_rate": 1e3}, 1),
+        ({"learning_rate": 1.0}, 4),
+        ({"learning_rate": 10.0, "max_steps": 1}, 1),  # no loss would be seen after that step
+        ({"learning_rate": 1e3, "peft": "lora"}, 1),  # from random weights the loss only goes to a uniform guess's
+        ({"learning_rate": 30.0, "peft": "lora", "merge_adapter": False}, 1),
+    ],
+)
 def test_sft_that_is_finite_but_absurd_ends_and_saves_nothing(sft_stage, tiny, change, step):  # noqa: F811
-    """At 1e3 the loss is in the millions at step 2, and later that of a uniform guess: no weight is wrong then."""
-    told = f"step {step}: the loss went from 6.* to .* nats a token; no model is saved. Lower learning_rate"
+    why = "(the loss went from 6.* to .* nats a token|the weight .* is not finite or above 1.*, ten times those before)"
+    told = f"step {step}: {why}; no model is saved. Lower learning_rate"
     with pytest.raises(FloatingPointError, match=told):
         train(params(tiny, **{"max_steps": 4, "per_device_train_batch_size": 2} | change), sft_stage)
     assert not (sft_stage / "model").exists()
@@ -71,9 +81,10 @@ def test_no_honest_sft_is_taken_for_an_absurd_one(losses, absurd):
     assert not grpo.absurd(SimpleNamespace(log_history=log, global_step=step, max_steps=len(losses)))
 
 
-def test_grpo_that_diverges_ends_in_words_and_not_amid_sampling(grpo_stage, tiny):  # noqa: F811
-    with pytest.raises(FloatingPointError, match="step 1: the weight .* is not finite; no model is saved"):
-        train(short(tiny, learning_rate=1e300, max_steps=3, save_steps=1, bf16=False), grpo_stage)
+@pytest.mark.parametrize("learning_rate", [1e3, 1e300])
+def test_grpo_that_diverges_ends_in_words_and_not_amid_sampling(grpo_stage, tiny, learning_rate):  # noqa: F811
+    with pytest.raises(FloatingPointError, match="step 1: the weight .* is not finite or above 1.*; no model is saved"):
+        train(short(tiny, learning_rate=learning_rate, max_steps=3, save_steps=1, bf16=False), grpo_stage)
     assert not (grpo_stage / "model").exists() and not list((grpo_stage / "checkpoints").glob("checkpoint-*"))
 
 
@@ -82,6 +93,7 @@ def test_one_wrong_number_among_the_weights_is_found(wrong):
     weights = {"a": torch.ones(3), "whole numbers": torch.ones(2, dtype=torch.int64), "none": torch.ones(0),
                "b": torch.ones(2, 3, dtype=torch.bfloat16)}  # fmt: skip
     assert not_finite(weights.items()) is None
+    assert not_finite(weights.items(), limit=1.5) is None and not_finite(weights.items(), limit=1.0) == "a"
     weights["b"][1, 2] = wrong
     assert not_finite(weights.items()) == "b"
 
@@ -140,6 +152,24 @@ def test_code_in_a_models_folder_never_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
     assert shape_of(str(folder)) is None
     assert not ran.exists()
+
+
+def test_weights_are_read_as_tensors_and_not_as_objects_that_run(tmp_path, tiny):
+    ran = tmp_path / "ran"
+    folder = shutil.copytree(tiny, tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Runs(str(ran)), protocol=2))
+    with pytest.raises(Exception, match="(?i)weights_only|unsupported|corrupt|pickle"):
+        load_model(str(folder))
+    assert not ran.exists()
+
+
+class Runs:
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
 
 
 def test_every_call_that_could_run_it_says_no():

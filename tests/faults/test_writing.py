@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,31 @@ def test_an_input_that_is_not_there_is_one_line_too(tmp_path, capsys):
     arguments = ["--output", str(tmp_path / "o"), "--model", "m", "--base-url", "http://127.0.0.1:9"]
     assert main(["generate", "--input", str(tmp_path / "gone.jsonl"), *arguments]) == 1
     assert capsys.readouterr().err == f"{tmp_path / 'gone.jsonl'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("content", ['{"step": 1}\nnull\n', '{"step": 1}\n[2]\n', "\0\n"])
+def test_a_command_that_cannot_read_says_so_in_one_line(outputs, capsys, content):
+    stage = outputs / "r" / "04_sft"
+    stage.mkdir(parents=True)
+    (stage / "train.py").touch()
+    (stage / "metrics.jsonl").write_text(content)
+    assert main(["watch", "r"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "metrics.jsonl, line " in line and line.endswith("--force 04_sft`")
+
+
+@pytest.mark.parametrize("content", [b"run: \xff\n", b"", b"run: r\n"])
+def test_a_further_node_that_cannot_read_the_parameters_says_so(outputs, monkeypatch, capsys, content):
+    stage = outputs / "r" / "04_sft"
+    stage.mkdir(parents=True)
+    (stage / "params.yaml").write_bytes(content)
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(first.getsockname()[1])}
+        for name, value in ({"NNODES": "2", "NODE_RANK": "1"} | address).items():
+            monkeypatch.setenv(name, value)
+        assert main(["join", str(stage)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("wrong parameters for ") and "Traceback" not in told
 
 
 # Inside a notebook.
