@@ -27,6 +27,7 @@ from typing import Any
 from finr1.launch import recipe_script
 from finr1.params import GRPOParams, SFTParams, read_flat_yaml
 from finr1.paths import cache_dir, repository_root
+from finr1.watch import PhaseTimes
 
 STARTER = """
 import resource, subprocess, sys
@@ -127,7 +128,7 @@ def plain(stage: str, params: Any, folder: Path) -> Any:
         reward_funcs=[cells.format_reward, cells.accuracy_reward],
         args=config,
         train_dataset=load_dataset("json", data_files=str(folder / "train.jsonl"), split="train"),
-        callbacks=[cells.PhaseTimes()],
+        callbacks=[PhaseTimes()],
     )
 
 

@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,8 +16,17 @@ import psutil
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
+from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
-from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)  # fmt: skip
 from transformers.integrations import unset_hf_deepspeed_config
 
 from finr1.child import SHARDS_ON_A_CPU
@@ -116,6 +126,24 @@ class MetricsFile(TrainerCallback):
             row["num_tokens"] += self.tokens_before
         with self.path.open("a", encoding="utf8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def enough_memory(what: str, args: TrainingArguments) -> Iterator[None]:
+    """Turn a lack of memory in the block into a MemoryError that names the parameters to change."""
+    advice = (
+        f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
+        'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
+    )
+    # On a CPU the system may kill the process without a message: then this line is the last in the log.
+    print(f"memory probe: {what}; if the log ends here, {advice}", flush=True)
+    try:
+        yield
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        told = f"{what} does not fit in memory: {advice} ({str(error).splitlines()[0]})"
+        raise MemoryError(told) from error
 
 
 def memory_gib() -> dict[str, float]:

@@ -1,16 +1,20 @@
 """What watches a GRPO run: signs of reward hacking, warnings, and four rules that stop it.
 
 A sign proves nothing: it says where to look, and notebook 05 shows the texts. A run that a stop rule ends saves its
-model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest. The callbacks are in 05's recipe.
+model as it then is, and says why in metrics.jsonl ("stopped") and in the manifest.
 """
 
+import collections
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 import pandas as pd
 from scipy.stats import entropy
+from transformers import TrainerCallback
+from trl.extras.profiling import ProfilingContext
 from trl.rewards import get_repetition_penalty_reward
 
 from finr1 import grading
@@ -93,6 +97,57 @@ def _one_answer(steps: Sequence[Mapping], limit: float, window: int | None = Non
             family, since = name.removeprefix("one_answer/"), last[0][0]
             lines.append(f"{family}: one answer makes up {share:.0%} whatever is asked, since step {since} at least")
     return lines
+
+
+class PhaseTimes(TrainerCallback):
+    """Logs `time/<phase>`: seconds of one optimiser step, on the first process.
+
+    `generate` is sampling (and passing the weights to vLLM), `reward` the reward functions, `score` the rest of what
+    makes a batch, `update` forward, backward and optimiser. TRL measures all this, but sends it to W&B, MLflow and
+    Trackio only; so this listens to its `ProfilingContext`. A step that uses completions again has `generate` 0.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.seconds = collections.Counter()
+        self.undo = send = ProfilingContext._log_metrics
+
+        def log_metrics(context, duration):
+            self.seconds[context.name.rpartition(".")[2]] += duration  # "GRPOTrainer.transformers.generate"
+            send(context, duration)
+
+        ProfilingContext._log_metrics = log_metrics
+
+    def on_train_end(self, args, state, control, **kwargs):
+        ProfilingContext._log_metrics = self.undo
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.seconds.clear()
+        self.started = time.perf_counter()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "reward" not in logs:
+            return
+        generate = sum(self.seconds[part] for part in ("generate", "generate_batch", "sync_weights"))
+        reward, batch = self.seconds["_calculate_rewards"], self.seconds["_prepare_inputs"]
+        logs |= {"time/generate": generate, "time/score": batch - generate - reward, "time/reward": reward}
+        logs["time/update"] = time.perf_counter() - self.started - batch
+
+
+class StopRules(TrainerCallback):
+    """Ends a run that will not recover. Needs `logging_nan_inf_filter=False`, else the trainer hides what it sees."""
+
+    def __init__(self, params: GRPOParams):
+        self.params = params
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in logs:  # the summary at the end
+            return
+        reason = stop_reason(state.log_history, self.params)
+        if reason and state.global_step < state.max_steps:
+            logs["stopped"] = f"step {state.global_step}: {reason}"
+            control.should_training_stop = True
+            if state.is_world_process_zero:
+                print("STOPPED", logs["stopped"], flush=True)
 
 
 def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:

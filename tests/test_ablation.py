@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from conftest import demo_values
 from recipes import cells
 from scipy.stats import ttest_1samp
 
@@ -187,7 +188,11 @@ def test_every_arm_of_the_notebook_is_a_set_of_parameters_in_every_preset(preset
     ("changes", "arms", "message"),
     [
         ({"arms": ["base", "dappo"]}, ARMS, "{'dappo'} not in the table; there are base, zero, sft, grpo, paper_loss"),
-        ({"arms": ["base", "same"]}, {"same": {"05_grpo.max_steps": 18}}, "trains nothing else than preset demo"),
+        (
+            {"arms": ["base", "same"]},
+            {"same": {"05_grpo.max_steps": demo_values("05_grpo")["max_steps"]}},
+            "trains nothing else than preset demo",
+        ),
         ({"arms": ["base", "typo"]}, {"typo": {"05_grpo.max_stesp": 1}}, "did you mean 05_grpo.max_steps"),
         ({"arms": ["base", "a/b"]}, {"a/b": {"05_grpo.max_steps": 10}}, "plain folder name"),
         ({"preset": "dmeo"}, ARMS, "did you mean demo"),

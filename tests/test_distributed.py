@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_model import make_tiny_model
@@ -204,7 +205,7 @@ def test_a_node_that_joins_reads_the_parameters_when_the_trainer_is_there(monkey
     monkeypatch.setattr(launching.socket, "create_connection", connect)
     done = subprocess.CompletedProcess([], 7)
     monkeypatch.setattr(launching.subprocess, "run", lambda command, **_: started.append(command) or done)
-    assert launching.join(folder) == 7
+    assert launching.join(SimpleNamespace(stage_dir=folder)) == 7
     assert started[0][started[0].index("--num_processes") + 1] == "4"
 
 

@@ -224,7 +224,7 @@ def test_a_rule_stops_the_run_and_says_what_to_do(tiny, late, words, advice, cap
     assert watch.stop_reason(log, off) is None
     state, control = TrainerState(global_step=12, max_steps=20, log_history=log), TrainerControl()
     logs = {"loss": 0.1, **log[-1]}
-    recipe("05_grpo").StopRules(params).on_log(None, state, control, logs=logs)
+    watch.StopRules(params).on_log(None, state, control, logs=logs)
     assert control.should_training_stop and logs["stopped"].startswith("step 12: ")
     assert "STOPPED step 12" in capsys.readouterr().out
 
@@ -266,7 +266,7 @@ def test_each_second_of_a_step_belongs_to_one_phase(monkeypatch):
 
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    phases, logs = recipe("05_grpo").PhaseTimes(), []
+    phases, logs = watch.PhaseTimes(), []
 
     @contextmanager
     def part(name: str, seconds: int):

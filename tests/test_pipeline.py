@@ -26,7 +26,9 @@ from finr1.run import Run, read_manifest
 
 PRESET = {
     "00_overview": demo_values("00_overview", run="tiny", seed=1, preset="tiny"),
-    "01_data": demo_values("01_data", run="tiny", seed=1, num_train=8, num_dev=4, num_test=4),
+    "01_data": demo_values(
+        "01_data", run="tiny", seed=1, num_train=8, num_dev=4, num_test=4, benchmark_names=["synthetic"]
+    ),
     "02_distillation": demo_values("02_distillation", run="tiny", seed=1),
 }
 LAST = "02_distillation"
