@@ -184,13 +184,16 @@ def test_every_arm_of_the_notebook_is_a_set_of_parameters_in_every_preset(preset
     assert all(set(pair) <= {"base", "sft", "grpo", *ARMS} for pair in NOTEBOOK["STEPS"])
 
 
+SAME = {"05_grpo.max_steps": demo_values("05_grpo")["max_steps"]}
+
+
 @pytest.mark.parametrize(
     ("changes", "arms", "message"),
     [
         ({"arms": ["base", "dappo"]}, ARMS, "{'dappo'} not in the table; there are base, zero, sft, grpo, paper_loss"),
         (
             {"arms": ["base", "same"]},
-            {"same": {"05_grpo.max_steps": demo_values("05_grpo")["max_steps"]}},
+            {"same": SAME},
             "trains nothing else than preset demo",
         ),
         ({"arms": ["base", "typo"]}, {"typo": {"05_grpo.max_stesp": 1}}, "did you mean 05_grpo.max_steps"),
