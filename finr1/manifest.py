@@ -105,7 +105,9 @@ def changed_outputs(stage_dir: Path) -> list[str]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it, if it is there."""
+    """Remove a file, a link or a folder with all that is in it, if it is there; never one that holds the project."""
+    if repository_root().resolve().is_relative_to(path.resolve()):
+        raise ValueError(f"{path} holds the project and is not removed")
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
@@ -122,6 +124,8 @@ def file_sha256(path: Path) -> str:
 
 def sampled_sha256(path: Path) -> str:
     """SHA-256 of a file's size and of 64 blocks from its first to its last; of all of a file that is not `LARGE`."""
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError(f"{path}: not a file")
     size = path.stat().st_size
     hashed = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
@@ -134,7 +138,7 @@ def sampled_sha256(path: Path) -> str:
 def _is_as_described(path: Path, entry: Mapping[str, Any]) -> bool:
     """Whether an output is what `finish` has hashed; of a large one of the same time, a sample of it is compared."""
     try:
-        if (found := path.stat()).st_size != entry["bytes"]:
+        if not path.is_file() or (found := path.stat()).st_size != entry["bytes"]:
             return False
         if found.st_mtime_ns == entry.get("mtime_ns") and os.environ.get("FINR1_VERIFY") != "all":
             return sampled_sha256(path) == entry["sampled_sha256"]

@@ -184,6 +184,13 @@ class Person:
         self.page.wait_for_selector(
             ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator[data-status=idle]"
         )
+        # The indicator is idle before a kernel has answered, and JupyterLab drops what is run until then.
+        self.page.wait_for_function("() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel")
+        self.page.evaluate("""async () => {
+            const context = window.jupyterapp.shell.currentWidget.sessionContext;
+            await context.ready;
+            await context.session.kernel.info;
+        }""")
 
     def do(self, command: str, **arguments) -> None:
         """A command of the menus; returns when it is done."""

@@ -138,6 +138,15 @@ def test_an_output_that_was_edited_at_the_same_size_is_noticed_and_made_again(ou
     assert (again.dir / kept).exists()
 
 
+def test_nothing_that_holds_the_project_is_removed(monkeypatch, tmp_path):
+    (project := tmp_path / "above" / "project").mkdir(parents=True)
+    monkeypatch.setattr(manifest, "repository_root", lambda: project)
+    for path in (project, project.parent, project / ".."):
+        with pytest.raises(ValueError, match="holds the project"):
+            manifest.remove(path)
+    assert project.exists()
+
+
 def test_a_manifest_removes_nothing_outside_its_stage(outputs):
     """What was changed is removed when its stage is made again."""
     (precious := outputs / "precious").touch()
