@@ -313,9 +313,10 @@ def test_notebook_02_shows_one_problem_both_ways_and_counts_them(capsys):
     made = cells("02_distillation", "cell-11b", "cell-11d", "cell-12a", **names)
     at_once, by_parts = (made["steps"][way].dropna() for way in ("at once", "by parts"))
     assert len(at_once) < len(by_parts) and set(at_once) != set(by_parts)
-    assert f"Of 114 traces with a second way {sum(t.way == 'by_parts' for t in traces) / 114:.0%} are by parts" in (
-        capsys.readouterr().out
-    )
+    ways = [trace.way for trace in traces if trace.way]
+    share = ways.count("by_parts") / len(ways)
+    assert f"Of {len(ways)} traces with a second way {share:.0%} are by parts" in capsys.readouterr().out
+    assert 60 < len(ways) < 130
     names["traces"] = [trace for trace in traces if trace.way is None]
     cells("02_distillation", "cell-11d", **names)
     assert "Nothing that was asked has a second way." in capsys.readouterr().out
