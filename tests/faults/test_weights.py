@@ -81,10 +81,10 @@ def test_no_honest_sft_is_taken_for_an_absurd_one(losses, absurd):
     assert not grpo.absurd(SimpleNamespace(log_history=log, global_step=step, max_steps=len(losses)))
 
 
-@pytest.mark.parametrize("learning_rate", [1e3, 1e300])
-def test_grpo_that_diverges_ends_in_words_and_not_amid_sampling(grpo_stage, tiny, learning_rate):  # noqa: F811
+def test_grpo_that_diverges_ends_in_words_and_not_amid_sampling(grpo_stage, tiny):  # noqa: F811
+    """At 1e300, for no completion of this model is rewarded: gradients are zero, and 0 times infinity is no number."""
     with pytest.raises(FloatingPointError, match="step 1: the weight .* is not finite or above 1.*; no model is saved"):
-        train(short(tiny, learning_rate=learning_rate, max_steps=3, save_steps=1, bf16=False), grpo_stage)
+        train(short(tiny, learning_rate=1e300, max_steps=3, save_steps=1, bf16=False), grpo_stage)
     assert not (grpo_stage / "model").exists() and not list((grpo_stage / "checkpoints").glob("checkpoint-*"))
 
 
