@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -616,7 +617,8 @@ def test_the_command_is_interrupted_in_one_line(key, tmp_path, loading):
         address = ["--base-url", server.base_url, "--model", "teacher", "--concurrency", "2"]
         options = ["-X", "importtime"] if loading else []  # tells of each module on stderr
         command = [sys.executable, *options, "-m", "finr1", "generate", *files, *address]
-        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+        heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts behind "&" ignores it
+        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
         if loading:
             next(line for line in process.stderr if "pydantic" in line)
         while not loading and not ((tmp_path / "out.answers.jsonl").exists() and read_whole_lines(tmp_path)):
