@@ -39,10 +39,7 @@ LOCAL = SimpleNamespace(
 
 
 def tokens(text: str) -> list[str]:
-    """Words and numbers of `text` after NFKC, lower case, without links; every Chinese character is one token.
-
-    A sign or operator in front of a number counts: 7 - 2 is not 7 * 2.
-    """
+    """Words, Chinese characters, numbers and signs before them (7 - 2 is not 7 * 2); NFKC, lower case, no links."""
     text = unicodedata.normalize("NFKC", text).lower()
     text = re.sub(r"https?://[!-~]+", " ", text)  # no further: Chinese text may follow a link
     return re.findall(r"[\u4e00-\u9fff]|[-−+*/×÷<>=](?=\s?[$¥€]?\d)|[^\W_\u4e00-\u9fff]+(?:[.,]\d+)*", text)
@@ -186,7 +183,6 @@ def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
     """Conversational rows of prompt and completion. TRL computes the loss on the completion (`completion_only_loss`).
 
     A completion in another format is rewritten into ours: DeepSeek-R1, for one, returns reasoning and answer apart.
-    Raises `ValueError` for a trace without an answer.
     """
     rows = []
     for trace in traces:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
-from finr1.cpu import attention_implementation
 from finr1.manifest import read_object, remove
 from finr1.paths import lock, resolve
 
@@ -177,10 +176,7 @@ def opened_thought(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The special token with which the chat template ends an assistant's turn, at which a model has to learn to stop.
-
-    Raises `ValueError` for a template with which a model could not learn to answer.
-    """
+    """The special token that ends an assistant's turn; `ValueError` for a template with which no model could learn."""
     return after_an_answer(tokenizer).rstrip()
 
 
@@ -210,6 +206,8 @@ def load_model(path: str, dtype: str = "float32", attn_implementation: str | Non
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
+
+    from finr1.cpu import attention_implementation
 
     logging.disable_progress_bar()  # a bar for loading floods the output of a notebook
     if not is_adapter(path):

@@ -86,8 +86,7 @@ class EndpointBackend(Backend):
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                # The caller stores and counts these before it asks for more. So a kill loses at most `concurrency`
-                # answers, and a budget is exceeded by at most as many.
+                # The caller stores and counts these first: a kill or a spent budget costs `concurrency` answers at most.
                 yield [future.result() for future in done]
 
     def _client(self, url: str) -> Any:  # an AsyncOpenAI
@@ -245,10 +244,7 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
 
 
 def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What to change in `body` (as an `extra`) after a server refused one of our fields by name; else empty.
-
-    A field of `chosen` is the user's own. A server that answers only in a stream is given one.
-    """
+    """What to change in `body` (an `extra`) after a refusal: a field that it names, if not of `chosen`; or a stream."""
     text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
     says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
     ours = (body.keys() & _WORDS["ours"]) - chosen.keys()

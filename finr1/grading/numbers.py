@@ -1,7 +1,6 @@
 """Read what an answer states as numbers, whatever the form: equations, fractions, ratios, dates and years beside it.
 
-Then: is one number another, with percent freedom, scale words, sign, currency, tolerance and rounding as written? All
-in `Decimal`: 14.5 lies exactly half-way to 15.
+Then: is one number another, in its unit, tolerance and rounding as written? In `Decimal`: 14.5 is half-way to 15.
 """
 
 import re

@@ -11,7 +11,6 @@ from decimal import Decimal
 
 from finr1.paths import data_beside
 
-# The words, signs and patterns that the graders look for, by name.
 TABLES: dict = data_beside(__file__, "units.yaml") | data_beside(__file__, "words.yaml")
 _REWRITES = {name: [(re.compile(pattern), new) for pattern, new in TABLES[name]]
              for name in ("rewrites", "undress", "undress_rest")}  # fmt: skip
