@@ -38,6 +38,8 @@ _OTHER_HEADS = (
     "num_experts", "num_local_experts", "n_routed_experts",
 )  # fmt: skip
 
+Tree = dict[tuple[int, int], int]  # (place of the token before, token) -> place
+
 
 def speed_up(trainer: SFTTrainer | GRPOTrainer) -> None:
     """On a CPU, give the trainer's model and reference model the head below; sample long prompts in pieces anywhere."""
@@ -155,9 +157,6 @@ def _hidden_states(model: PreTrainedModel, scored: torch.Tensor, **inputs) -> to
     return hidden.index_select(0, torch.tensor(index, dtype=torch.long, device=mask.device))
 
 
-Tree = dict[tuple[int, int], int]  # (place of the token before, token) -> place
-
-
 def _as_trees(rows: list[list[int]], answers: list[int]) -> tuple[list[Tree], list[tuple[int, list[int]]]]:
     """Rows of token ids as trees of about one size, and for each row the number of its tree and its tokens' places.
 
@@ -221,9 +220,8 @@ def cpu_sampler(path: str, params: GRPOParams) -> CPUSampler | None:
 class CPUSampler:
     """TRL `rollout_func` that samples from a bf16 copy of the policy.
 
-    On the CPU, TRL samples from the fp32 master weights under bf16 autocast; a copy in bf16 with each prompt of a group
-    computed once writes 2.7 times the tokens a second (benchmarks/README.md). It is refreshed before every rollout, so
-    it differs from the policy by rounding alone; ratios are computed on the policy.
+    TRL samples from fp32 weights under autocast; this writes 2.7 times the tokens a second (benchmarks/README.md). The
+    copy is refreshed before every rollout: it differs by rounding alone, and ratios are computed on the policy.
     """
 
     def __init__(self, path: str):

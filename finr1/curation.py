@@ -196,14 +196,12 @@ def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
 
 
 def rl_rows(problems: Iterable[Problem]) -> list[dict[str, object]]:
-    """One row per problem for GRPO. TRL passes all columns but the prompt to the reward functions, by their names.
-
-    `choices` and `labels` are JSON strings, "" for none: `datasets` would merge dicts into one struct with every key.
-    """
+    """One row per problem for GRPO. TRL passes all columns but the prompt to the reward functions, by their names."""
     rows = []
     for problem in problems:
         against = problem.graded_against
         row = {"id": problem.id, "prompt": messages(problem), "solution": against.pop("gold")} | against
+        # `datasets` would merge dicts into one struct with every key.
         row |= {name: json.dumps(row[name], ensure_ascii=False) if row[name] else "" for name in ("choices", "labels")}
         rows.append(row | {name: getattr(problem, name) for name in ("family", "level", "language", "capability")})
     return rows

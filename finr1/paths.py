@@ -1,7 +1,4 @@
-"""Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab.
-
-Also how a file is replaced whole, and how one process at a time holds one.
-"""
+"""Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab."""
 
 import errno
 import fcntl

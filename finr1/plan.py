@@ -1,7 +1,6 @@
 """A preset before anything is spent: GiB in each process, tokens, FLOPs, hours and cost.
 
-A model of unknown shape has tokens and prices, but neither GiB nor hours. `benchmarks/plan_calibration.py` compares
-planned and measured memory; nothing is for fragmentation.
+A model of unknown shape has neither GiB nor hours. `benchmarks/plan_calibration.py` compares with measured memory.
 """
 
 import argparse

@@ -30,8 +30,7 @@ Reward = Callable[..., list[float | None]]
 def grade_completions(completions: Completions, **columns: Any) -> list[float | None]:
     """1.0 for each completion whose extracted answer is right, 0.0 for a wrong one, None where rules cannot tell.
 
-    `columns` has `solution` and `answer_kind`, and may have the rest of `GOLD` (`choices`, `labels`: JSON, or "").
-    An unreadable gold answer gives None, too. Code with unit tests runs in the sandbox, on all cores.
+    `columns` has `solution` and `answer_kind`, and may have the rest of `GOLD`. Code runs in the sandbox, on all cores.
     """
 
     def grade(i: int) -> float | None:

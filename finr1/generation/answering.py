@@ -1,7 +1,4 @@
-"""Requests, answers, the file that keeps the answers, and `generate`. So a killed run never pays twice.
-
-The file is JSONL, one line per answer, and not sqlite3, because users read, filter and share these files.
-"""
+"""Requests, answers, the JSONL file that keeps them (users read and share it), and `generate`: no run pays twice."""
 
 import codecs
 import fcntl
@@ -104,9 +101,8 @@ def request_key(request: Request, sampling: SamplingParams, fingerprint: str, sa
 class AnswerStore:
     """Append-only JSONL file of `Completion`s, keyed by `Completion.key`; the first answer to a key stays.
 
-    `put` returns when the operating system has its lines. They survive `kill -9` of this process, but not a power cut:
-    that would take an fsync for each answer. Writers hold `flock`, so several processes may share a store. A fragment
-    without a newline comes from a writer that died; the next writer drops it.
+    `put` returns when the operating system has its lines: they survive `kill -9`, but no power cut. Several processes
+    may share a store (`flock`). A fragment without a newline comes from a writer that died; the next one drops it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -179,8 +175,7 @@ class Backend(Protocol):
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` in any order, in groups as they get ready.
 
-        Once `stop()` is true, begin no further job and yield those under way. A job without an answer yields a
-        completion with `error` set. Closing the iterator gives up the jobs under way.
+        Once `stop()` is true, only jobs under way are yielded, and closing gives these up. A failed one has an `error`.
         """
 
     def unload(self) -> None:

@@ -86,7 +86,7 @@ class EndpointBackend(Backend):
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                # The caller stores and counts these first: a kill or a spent budget costs `concurrency` answers at most.
+                # The caller stores and counts these first: a kill or a budget costs `concurrency` answers at most.
                 yield [future.result() for future in done]
 
     def _client(self, url: str) -> Any:  # an AsyncOpenAI
@@ -273,8 +273,7 @@ def whole(text: str) -> str:
 def read_reply(content: bytes) -> dict[str, Any]:
     """Text, reasoning, finish reason, usage and model of a reply; raises `ValueError` for anything without an answer.
 
-    A reply is JSON or a stream of it (SSE), maybe after a BOM, comments or blank lines; it may be an error, or half an
-    answer. The finish reason of an empty answer is "empty"; that of an answer inside the thought alone is "thought".
+    A reply is JSON or a stream of it (SSE). An empty one's finish reason is "empty", that of a thought alone "thought".
     """
     text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith(":")]

@@ -13,6 +13,7 @@ from finr1.grading.numerals import Quantity, any_in, form, scan
 
 MAX_CHARS = 4000  # a longer "number" is an attack or an essay
 
+_ABOUT = re.compile(f"(?:{any_in('about')})*")
 _OPERATORS = frozenset("+-*/^~×÷·x")
 _AND_OR = frozenset(("or", "and", "&", "to", "或", "或者", "和", "与", "至", "到", "、", "vs"))
 
@@ -127,9 +128,6 @@ def _bound(text: str, number: Quantity) -> int:
         return 0
     least = (before or after)["least"] is not None
     return 1 if least != bool(before and before["not"]) else -1
-
-
-_ABOUT = re.compile(f"(?:{any_in('about')})*")
 
 
 def lone_quantity(text: str) -> tuple[Quantity, str] | None:

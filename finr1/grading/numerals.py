@@ -1,7 +1,4 @@
-"""Find the numbers of a lower-case plain text: digits, sign, brackets and units (`units.yaml`) of each.
-
-What several numbers say together (fractions, dates, results of equations) is read in `numbers`.
-"""
+"""Find the numbers of a lower-case plain text, one by one: digits, sign, brackets and units (`units.yaml`)."""
 
 import functools
 import re

@@ -96,8 +96,7 @@ def read_reasoned(reply: str) -> tuple[bool | None, str]:
 class Verifier:
     """The answer check behind a reward (in the paper Qwen2.5-Max): a backend, a store, an order of `CHECK_PROMPTS`.
 
-    The model is asked about each answer once: pass rates, training, a resumed training and all ranks share one store.
-    Only a failed call is tried again, when its answer comes up again.
+    Each answer is asked about once: pass rates, (resumed) training and all ranks share one store. No failure is kept.
     """
 
     backend: Backend

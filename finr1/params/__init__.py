@@ -36,10 +36,7 @@ def _own_key(name: str) -> str:
 
 
 def key_variable(name: str) -> str:
-    """Environment variable with the key of a model or role: its own where that is set, else that of all endpoints.
-
-    Its own is FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1": no provider sees another's key.
-    """
+    """FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1", where that is set; else FINR1_API_KEY."""
     return _own_key(name) if os.environ.get(_own_key(name)) else API_KEY
 
 
