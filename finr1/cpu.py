@@ -14,12 +14,17 @@ import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import GenerationConfig, PreTrainedModel
-    from trl import GRPOTrainer, SFTTrainer
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    from finr1.params import GRPOParams
+from finr1.models import load_model, merged_weights
+from finr1.params import GRPOParams
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer, SFTTrainer
 
 PREFILL_TOKENS = 512  # of each prompt that go through the policy at once where the policy itself samples
 PIECE = 16  # tokens that are written before rows that have ended leave the batch
@@ -33,10 +38,11 @@ _OTHER_HEADS = (
     "num_experts", "num_local_experts", "n_routed_experts",
 )  # fmt: skip
 
+Tree = dict[tuple[int, int], int]  # (place of the token before, token) -> place
+
 
 def speed_up(trainer: SFTTrainer | GRPOTrainer) -> None:
     """On a CPU, give the trainer's model and reference model the head below; sample long prompts in pieces anywhere."""
-    import torch
     from peft import PeftModel
 
     samples_itself = hasattr(trainer, "rollout_func") and trainer.rollout_func is None and not trainer.use_vllm
@@ -58,8 +64,7 @@ def attention_implementation(path: str) -> str:
     Measured with the embedded model in bf16 on two cores, 64 sequences: a decoding step takes 87 ms grouped, 134 eager,
     229 sdpa, whose CPU kernel is slow on short queries.
     """
-    import torch
-    from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig
+    from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask
 
     if torch.cuda.is_available():
@@ -76,9 +81,6 @@ def _grouped_attention(module, query, key, value, attention_mask, scaling, dropo
 
     query (B, heads, L, D), key and value (B, groups, K, D), mask (B or 1, 1, L, K) or None; returns (B, L, heads, D).
     """
-    import torch
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     rows, heads, length, size = query.shape
     if length > 1:  # training and prompts, where the scores would fill the memory
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal=False)
@@ -93,10 +95,9 @@ def _grouped_attention(module, query, key, value, attention_mask, scaling, dropo
 def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> None:
     """Replace the head that TRL's `add_fused_lm_head` has put on `model` by one for the CPU, with the same values.
 
-    TRL's head is made for the GPU. On a CPU it scores every position, prompts and padding too, computes the logits
-    twice and multiplies their gradients in fp32: half of a step and more with a vocabulary of 49k. This one scores the
-    labelled positions alone, in the dtype of autocast. With models of Llama's and Qwen's families, padding hardly goes
-    through the model, and the beginning that rows share (a system prompt, a GRPO group's prompt) goes through once.
+    On a CPU, TRL's scores every position, prompts and padding too, computes the logits twice and multiplies their
+    gradients in fp32: half of a step and more with a vocabulary of 49k. This one scores the labelled positions alone,
+    in the dtype of autocast, of the hidden states that `_hidden_states` computes without most padding and repetitions.
 
     `model(..., labels=labels, fused_lm_head=True)` gives `log_probs`, `entropy` (without gradient), `is_top1` and
     `label_mask`, each (B, L - 1) and zero where the label is -100. Models that scale or cap their logits, or route
@@ -128,12 +129,9 @@ def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> Non
 def _hidden_states(model: PreTrainedModel, scored: torch.Tensor, **inputs) -> torch.Tensor:
     """The last hidden state at each `scored` place (B, L - 1) of `input_ids` (B, L), in their order: (N, hidden size).
 
-    Rows that begin alike (with the system prompt, or with the whole prompt of a GRPO group) become branches of one
-    tree. A token sees the tokens that lead to it, so the numbers are the same without beginnings twice and with little
-    padding.
+    With models of Llama's and Qwen's families, rows that begin alike (with the system prompt, or a GRPO group's prompt)
+    become branches of one tree. A token sees those that lead to it, so the numbers are the same with little padding.
     """
-    import torch
-
     mask = inputs.get("attention_mask")
     plain = model.config.model_type in _PLAIN_ATTENTION and _attends_to_all(model)
     if not plain or mask is None or inputs.get("position_ids") is not None:
@@ -159,14 +157,10 @@ def _hidden_states(model: PreTrainedModel, scored: torch.Tensor, **inputs) -> to
     return hidden.index_select(0, torch.tensor(index, dtype=torch.long, device=mask.device))
 
 
-Tree = dict[tuple[int, int], int]  # (place of the token before, token) -> place
-
-
 def _as_trees(rows: list[list[int]], answers: list[int]) -> tuple[list[Tree], list[tuple[int, list[int]]]]:
     """Rows of token ids as trees of about one size, and for each row the number of its tree and its tokens' places.
 
-    `answers` says where each row's answer begins. Rows with one prompt stay together. The number of trees is the
-    cheapest one; attention costs as much as all else in a tree of `TREE` tokens.
+    `answers` says where each row's answer begins. Rows with one prompt stay together. The number of trees is cheapest.
     """
 
     def grow(numbers: list[int]) -> tuple[Tree, dict[int, list[int]]]:
@@ -202,8 +196,6 @@ def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
 
     More than `SCORED_AT_ONCE` are scored part by part, and each part's logits again in the backward pass.
     """
-    import torch
-    from torch.utils.checkpoint import checkpoint
     from trl.trainer.utils import selective_log_softmax_and_entropy
 
     def score(hidden, targets):
@@ -220,8 +212,6 @@ def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
 
 def cpu_sampler(path: str, params: GRPOParams) -> CPUSampler | None:
     """TRL `rollout_func` for a CPU; None where vLLM, a GPU, or a policy in fp32 or 4 bits samples by itself."""
-    import torch
-
     copies = not params.use_vllm and not torch.cuda.is_available() and params.bf16 and params.peft != "qlora"
     gathered = params.num_processes == 1 or params.distributed != "zero3"  # ZeRO-3's shards TRL gathers itself
     return CPUSampler(path) if copies and gathered else None
@@ -230,19 +220,15 @@ def cpu_sampler(path: str, params: GRPOParams) -> CPUSampler | None:
 class CPUSampler:
     """TRL `rollout_func` that samples from a bf16 copy of the policy.
 
-    On the CPU, TRL samples from the fp32 master weights under bf16 autocast; a copy in bf16 with each prompt of a group
-    computed once writes 2.7 times the tokens a second (benchmarks/README.md). It is refreshed before every rollout, so
-    it differs from the policy by rounding alone; ratios are computed on the policy.
+    TRL samples from fp32 weights under autocast; this writes 2.7 times the tokens a second (benchmarks/README.md). The
+    copy is refreshed before every rollout: it differs by rounding alone, and ratios are computed on the policy.
     """
 
     def __init__(self, path: str):
-        from finr1.models import load_model
-
         self.model = load_model(path, "bfloat16").eval()
 
     def __call__(self, prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
         """Token ids of B prompts (chats) and of their B completions, each up to its end token."""
-        import torch
         from trl.extras.profiling import profiling_context
 
         self._refresh(trainer.accelerator.unwrap_model(trainer.model))
@@ -254,19 +240,14 @@ class CPUSampler:
 
     def _refresh(self, policy) -> None:
         """Copy the policy's weights, an adapter folded in, into the bf16 copy."""
-        from finr1.models import merged_weights
-
         self.model.load_state_dict(dict(merged_weights(policy)))
 
 
 def complete(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:
     """Token ids of a completion of each of `prompts` (token ids), with its end token where it has one.
 
-    `generate` computes every row until the longest has ended, which is twice the work here: answers of a policy differ
-    in length. So rows that have ended leave the batch every `PIECE` tokens.
+    `generate` computes every row until the longest has ended, twice the work here: so ended ones leave in between.
     """
-    import torch
-
     inputs, ends = generation_inputs(model, prompts, config.pad_token_id), torch.tensor(config.eos_token_id)
     rows, completions, left = list(range(len(prompts))), [[] for _ in prompts], config.max_new_tokens
     while rows and left:
@@ -291,14 +272,9 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     """Inputs of `model.generate` for `prompts` of token ids: `input_ids` and `attention_mask` (B, longest prompt).
 
     With them comes `past_key_values`: keys and values of all but each prompt's last token. What all prompts begin with
-    (the system prompt) is computed for one of them, and equal prompts (a GRPO group, the samples of an item) are
-    computed once. So padding stands between the common beginning and the rest. Models whose layers do not all attend to
-    everything before (a sliding window, a state) or that `computable_in_pieces` excludes get padding on the left, and
-    no cache.
+    (the system prompt), and equal prompts (a GRPO group, the samples of an item), are computed once. So padding stands
+    behind the common beginning. Models that do not attend to everything before get it on the left, and no cache.
     """
-    import torch
-    from transformers import DynamicCache
-
     rows = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
     width = max(map(len, rows))
     cacheable = _attends_to_all(model)
@@ -324,10 +300,7 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
 
 
 def _attends_to_all(model: PreTrainedModel) -> bool:
-    """Whether each token sees all before it, wherever it stands in the batch: then prompts can be shared."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
+    """Whether each token sees all before it (no window, no state), wherever it stands: then prompts can be shared."""
     layers = DynamicCache(config=model.config).layers
     return computable_in_pieces(model) and all(type(layer) is DynamicLayer for layer in layers)
 

@@ -39,10 +39,7 @@ LOCAL = SimpleNamespace(
 
 
 def tokens(text: str) -> list[str]:
-    """Words and numbers of `text` after NFKC, lower case, without links; every Chinese character is one token.
-
-    A sign or operator in front of a number counts: 7 - 2 is not 7 * 2.
-    """
+    """Words, Chinese characters, numbers and signs before them (7 - 2 is not 7 * 2); NFKC, lower case, no links."""
     text = unicodedata.normalize("NFKC", text).lower()
     text = re.sub(r"https?://[!-~]+", " ", text)  # no further: Chinese text may follow a link
     return re.findall(r"[\u4e00-\u9fff]|[-−+*/×÷<>=](?=\s?[$¥€]?\d)|[^\W_\u4e00-\u9fff]+(?:[.,]\d+)*", text)
@@ -186,7 +183,6 @@ def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
     """Conversational rows of prompt and completion. TRL computes the loss on the completion (`completion_only_loss`).
 
     A completion in another format is rewritten into ours: DeepSeek-R1, for one, returns reasoning and answer apart.
-    Raises `ValueError` for a trace without an answer.
     """
     rows = []
     for trace in traces:
@@ -200,14 +196,12 @@ def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
 
 
 def rl_rows(problems: Iterable[Problem]) -> list[dict[str, object]]:
-    """One row per problem for GRPO. TRL passes all columns but the prompt to the reward functions, by their names.
-
-    `choices` and `labels` are JSON strings, "" for none: `datasets` would merge dicts into one struct with every key.
-    """
+    """One row per problem for GRPO. TRL passes all columns but the prompt to the reward functions, by their names."""
     rows = []
     for problem in problems:
         against = problem.graded_against
         row = {"id": problem.id, "prompt": messages(problem), "solution": against.pop("gold")} | against
+        # `datasets` would merge dicts into one struct with every key.
         row |= {name: json.dumps(row[name], ensure_ascii=False) if row[name] else "" for name in ("choices", "labels")}
         rows.append(row | {name: getattr(problem, name) for name in ("family", "level", "language", "capability")})
     return rows

@@ -41,7 +41,6 @@ MODEL_FOLDER = "model"
 JOIN_HOURS = 24  # a further node waits so long for the first one
 MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", "tensorboard",
                     METRICS_FILE, EARLY_FILE, LOG_FILE, LOADED_FILE)  # fmt: skip
-# The usual environment variables -> options of `accelerate launch`.
 _NODES = {"NNODES": "--num_machines", "NODE_RANK": "--machine_rank",
           "MASTER_ADDR": "--main_process_ip", "MASTER_PORT": "--main_process_port"}  # fmt: skip
 
@@ -107,9 +106,8 @@ def launch(
 
     `namespace` is the notebook's `globals()`, see `recipe_script`. Returns at once when `model/` is there; a child that
     was killed before resumes from its last checkpoint. Both hold only for the same recipe, package files and files
-    `reads` of the stage folder. `on_progress` gets all rows whenever there are new ones, at most once a second.
-    Raises TrainingFailed when the child dies, ParameterError as `Run` does; ends the child when interrupted, and raises
-    Stopped.
+    `reads` of the stage folder. `on_progress` gets all rows whenever there are new ones, at most once a second. Raises
+    TrainingFailed when the child dies, ParameterError as `Run` does, and Stopped after an interrupt, which ends it.
     """
     run.save_state()  # refuses where another kernel has begun this stage since
     params = run.params

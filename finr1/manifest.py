@@ -30,7 +30,6 @@ _KINDS |= {"seed": int, **dict.fromkeys(("outputs_sha256", "stage", "run", "fini
 _LOADED = (".json", ".jinja", ".safetensors", ".bin", ".model", ".txt", ".parquet")  # what is read of a folder, by name
 _PACKAGE = Path(__file__).resolve().parent
 _PACKAGE_SUFFIXES = (".py", ".yaml", ".json", ".mplstyle", ".html", ".j2")
-# The packages whose version can change a result.
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "vllm", "tokenizers",
               "safetensors", "numpy", "pandas", "scipy", "statsmodels", "openai", "pydantic", "papermill")  # fmt: skip
 
@@ -148,10 +147,7 @@ def _is_as_described(path: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """{file: bytes and sha256; of a large one its time and a sampled hash, too}; a folder counts file by file.
-
-    Raises FileNotFoundError for a name that the stage has not written.
-    """
+    """{file: bytes and sha256; of a large one its time and a sampled hash, too}; a folder counts file by file."""
     described: dict[str, dict[str, Any]] = {}
     for path in (stage_dir / name for name in names):
         if not path.exists():
@@ -236,7 +232,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Python and the libraries that matter, those that are installed."""
+    """Python and the installed libraries whose version can change a result."""
     installed = {package.name: package.version for package in importlib.metadata.distributions()}
     return {"python": platform.python_version()} | {name: installed[name] for name in _LIBRARIES if name in installed}
 

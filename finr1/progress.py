@@ -57,10 +57,7 @@ class ProgressLine:
 
 
 def follow(stage_dir: Path, ended: Callable[[], bool], on_progress: Callable[[list[dict]], object] | None = None):
-    """Show a line about a training, and give all rows to `on_progress` whenever there are new ones, until it `ended`.
-
-    `ended` waits for a second at most. The time left follows from the steps since the first look that saw one.
-    """
+    """Show a line, and give all rows to `on_progress` when there are new ones, until `ended`, which waits a second."""
     line, started, rows, seen, last = ProgressLine(), time.monotonic(), [], None, False
     while not last:
         last, now, before = ended(), time.monotonic(), rows

@@ -30,8 +30,7 @@ Reward = Callable[..., list[float | None]]
 def grade_completions(completions: Completions, **columns: Any) -> list[float | None]:
     """1.0 for each completion whose extracted answer is right, 0.0 for a wrong one, None where rules cannot tell.
 
-    `columns` has `solution` and `answer_kind`, and may have the rest of `GOLD` (`choices`, `labels`: JSON, or "").
-    An unreadable gold answer gives None, too. Code with unit tests runs in the sandbox, on all cores.
+    `columns` has `solution` and `answer_kind`, and may have the rest of `GOLD`. Code runs in the sandbox, on all cores.
     """
 
     def grade(i: int) -> float | None:
@@ -51,10 +50,7 @@ def _graded_against(columns: Mapping[str, Sequence], i: int) -> dict[str, Any]:
 
 
 def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[Reward]:
-    """The functions of `namespace` (a notebook's `globals()`) with these names, in this order.
-
-    Raises `ValueError` for a name without a function, and when two of them are marked `is_accuracy`.
-    """
+    """The functions of `namespace` (a notebook's `globals()`) with these names; one at most may be `is_accuracy`."""
     functions = {name: namespace.get(name) for name in names}
     if missing := ", ".join(name for name in names if not callable(functions[name])):
         known = ", ".join(name for name, value in namespace.items() if name.endswith("_reward") and callable(value))

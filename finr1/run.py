@@ -101,10 +101,7 @@ def _state(stage_dir: Path) -> dict[str, Any]:
 
 
 def refusal(params: Params, replaced: bool, changed: list[str] | None = None) -> list[str]:
-    """Why a stage that is complete or trained stays, and the ways on; nothing where it may be `replaced`.
-
-    `changed` says what is different; else it is found in the parameters.
-    """
+    """Why a complete or trained stage stays, and the ways on; `changed` says how it differs (None: its parameters)."""
     made, done = what_is_there(at := stage_folder(params))
     changed = changes(params, made, inputs=False) if changed is None else changed
     if not done or not changed or (done == "complete" and replaced):
@@ -177,10 +174,7 @@ class Run:
             self.save_state()
 
     def finish(self, metrics: dict[str, Any], outputs: list[str]) -> None:
-        """Write `manifest.json`, which makes the stage complete, and say so.
-
-        `outputs` names files and folders that later stages may read; FileNotFoundError when one was not written.
-        """
+        """Write `manifest.json`, which completes the stage; `outputs`: files and folders that later ones may read."""
         with kernel_lock(self.dir), _AT_WORK.pop(self.dir, nullcontext()):  # after an earlier finish, no lock is held
             self._check_that_it_is_ours()
             described = manifest.describe_outputs(self.dir, outputs)

@@ -32,10 +32,7 @@ def trace_of(problem: Problem, sample: int, teacher: str, text: str, reasoning: 
 
 
 def way_of(problem: Problem, text: str) -> Way | None:
-    """Which of the problem's two worked solutions `text` is like: the one whose number of steps is nearer.
-
-    None where the problem has one solution only. At a tie it is the shorter one.
-    """
+    """Which of the problem's two solutions (None: it has one) has about the steps of `text`; at a tie the shorter."""
     if not problem.reference_by_parts:
         return None
     at_once, by_parts = (len(split_steps(told)) for told in (problem.reference, problem.reference_by_parts))

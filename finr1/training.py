@@ -18,16 +18,9 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
-from transformers import (
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-)  # fmt: skip
+from transformers import BitsAndBytesConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
+from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerState
 
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.manifest import peak_memory_gib, remove
@@ -84,8 +77,7 @@ def load_policy(
     quantization_config.bnb_4bit_compute_dtype = getattr(torch, half)
     model = load_model(path, half, quantization_config=quantization_config, **kwargs)
     for layer in model.modules():
-        # On a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit layer at its first forward in eval mode, for good,
-        # into a form without gradients: an early look at answers would end the learning.
+        # With AVX512-BF16, bitsandbytes repacks it at the first forward in eval mode, for good: no gradients more.
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     return model
@@ -224,7 +216,11 @@ def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: 
         if weight.requires_grad:  # TRL puts a QLoRA adapter into bf16, whose gradients the scaler of fp16 does not take
             weight.data = weight.data.float()
     trainer.train(resume_from_checkpoint=newest_whole(checkpoints, drop=trainer.accelerator.is_main_process))
-    state = _gathered_state(trainer)
+    kind, state = trainer.accelerator.distributed_type, None
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):  # all processes gather what these have split
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if kind == DistributedType.DEEPSPEED:
+        unset_hf_deepspeed_config()  # else one process alone would load the base model for merging in shards
     if trainer.accelerator.is_main_process:
         if (checkpoints / "completions").exists():  # TRL's record of every sampled group
             shutil.copytree(checkpoints / "completions", stage_dir / "completions", dirs_exist_ok=True)
@@ -232,17 +228,6 @@ def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: 
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # ends the process group: its threads sometimes abort the exit
-
-
-def _gathered_state(trainer: Trainer) -> dict[str, torch.Tensor] | None:
-    """All tensors of the model on the first process, where FSDP2 or ZeRO-3 has split them; all processes call it."""
-    kind = trainer.accelerator.distributed_type
-    if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        return None
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if kind == DistributedType.DEEPSPEED:
-        unset_hf_deepspeed_config()  # else one process alone would load the base model for merging in shards
-    return state
 
 
 def _save(trainer: Trainer, params: SFTParams | GRPOParams, folder: Path, state: dict[str, torch.Tensor] | None):

@@ -151,10 +151,7 @@ class StopRules(TrainerCallback):
 
 
 def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
-    """Why a run with this log (rows of metrics.jsonl) should end, and what to do; None where it may continue.
-
-    Each rule looks at the last `stop_window` steps; one whose parameter is null is off.
-    """
+    """Why a run should end by the last `stop_window` steps of its log, and what to do; a rule that is null is off."""
 
     def windows(key: str) -> list[list[float]]:
         """Each `stop_window` steps in a row, oldest first."""

@@ -1,6 +1,4 @@
-"""The benchmark: `samples` asks and grades, and fills up suites; `statistics` has intervals and paired tests, `tables`
-rows, `rendering` their text, `regrade` other rules, and `harness` the items for lm-evaluation-harness.
-"""
+"""The benchmark: asking and grading, statistics, tables and their text, other rules, and lm-evaluation-harness."""
 
 # ruff: noqa: F401, I001
 # fmt: off

@@ -66,13 +66,10 @@ PROTOCOLS: dict[str, Callable[[Problem, str], bool | None]] = {
 def regrade_samples(
     samples: Sequence[Sample], problems: Sequence[Problem], verdicts: Sequence[Verdict] = ()
 ) -> dict[str, list[Sample]]:
-    """`samples` with `correct` by each of `PROTOCOLS`; "judge" is ours, with the `verdicts` where there are some.
-
-    Raises `ValueError` for a problem that differs from the one asked: generated ones of two seeds share their ids.
-    """
+    """`samples` with `correct` by each of `PROTOCOLS`; "judge" is ours, with the `verdicts` where there are some."""
     by_id = {problem.id: problem for problem in problems}
     asked = [by_id.get(sample.problem_id) for sample in samples]
-    for problem, sample in zip(asked, samples, strict=True):
+    for problem, sample in zip(asked, samples, strict=True):  # generated ones of two seeds share their ids
         if problem is None or (problem.question, problem.gold) != (sample.question, sample.gold):
             raise ValueError(f"{sample.problem_id} is not among the problems as it was asked")
     graded = {

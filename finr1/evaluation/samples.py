@@ -72,8 +72,7 @@ def evaluate(
 ) -> list[Sample]:
     """Ask `backend` every problem `sampling.num_samples` times and grade the answers; in the order of the problems.
 
-    `ask` makes the chat of a problem. Answers that `store` holds are not asked again. Temperature 0 is recorded as
-    greedy decoding. Raises `GenerationError` when a request fails for good, `ValueError` for an unreadable gold.
+    `ask` makes the chat of a problem. Temperature 0 is recorded as greedy decoding. Raises as `generate` does.
     """
     decoding = "greedy" if sampling.temperature == 0 else "sampled"
     requests = [Request(id=problem.id, messages=ask(problem)) for problem in problems]

@@ -1,7 +1,4 @@
-"""Requests, answers, the file that keeps the answers, and `generate`. So a killed run never pays twice.
-
-The file is JSONL, one line per answer, and not sqlite3, because users read, filter and share these files.
-"""
+"""Requests, answers, the JSONL file that keeps them (users read and share it), and `generate`: no run pays twice."""
 
 import codecs
 import fcntl
@@ -94,10 +91,7 @@ class Job(NamedTuple):
 
 
 def request_key(request: Request, sampling: SamplingParams, fingerprint: str, sample: int = 0) -> str:
-    """SHA-256 (hex) of everything that the answer depends on: chat, decoding, backend, and which sample it is.
-
-    `num_samples` is left out: a run that asks for more samples reuses those it has.
-    """
+    """SHA-256 (hex) of all that the answer depends on; not of `num_samples`: a run that asks for more reuses these."""
     question = {"messages": request.messages, "sampling": sampling.model_dump(exclude={"num_samples"})}
     question |= {"backend": fingerprint, "sample": sample}
     canonical = json.dumps(question, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
@@ -107,9 +101,8 @@ def request_key(request: Request, sampling: SamplingParams, fingerprint: str, sa
 class AnswerStore:
     """Append-only JSONL file of `Completion`s, keyed by `Completion.key`; the first answer to a key stays.
 
-    `put` returns when the operating system has its lines. They survive `kill -9` of this process, but not a power cut:
-    that would take an fsync for each answer. Writers hold `flock`, so several processes may share a store. A fragment
-    without a newline comes from a writer that died; the next writer drops it.
+    `put` returns when the operating system has its lines: they survive `kill -9`, but no power cut. Several processes
+    may share a store (`flock`). A fragment without a newline comes from a writer that died; the next one drops it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -136,10 +129,7 @@ class AnswerStore:
                 self.asking = False
 
     def put(self, completions: Iterable[Completion]) -> None:
-        """Append the answers with new keys, in one write, and read the lines that other processes have stored since.
-
-        Failures are left out. Raises `OSError` when the disk is full; the next writer drops the fragment.
-        """
+        """Append the answers (no failures) with new keys in one write, and read what other processes have stored."""
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
             self._read_new_lines()
@@ -185,8 +175,7 @@ class Backend(Protocol):
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
         """Answer `jobs` in any order, in groups as they get ready.
 
-        Once `stop()` is true, begin no further job and yield those under way. A job without an answer yields a
-        completion with `error` set. Closing the iterator gives up the jobs under way.
+        Once `stop()` is true, only jobs under way are yielded, and closing gives these up. A failed one has an `error`.
         """
 
     def unload(self) -> None:
@@ -239,16 +228,6 @@ class Progress:
         return f"{done}, {duration(left * self.seconds / self.answered)} left" if left and self.answered else done
 
 
-@contextmanager
-def stopping(progress: Progress) -> Iterator[None]:
-    """Turn an interrupt into `Stopped`, which says how far the asking has come."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        done = f"{progress.reused + progress.answered} of {progress.total} answers"
-        raise Stopped(f"stopped at {done}; run the cell again to ask for the rest") from None
-
-
 def generate(
     requests: Sequence[Request],
     sampling: SamplingParams,
@@ -264,10 +243,9 @@ def generate(
     anybody sees it. `on_progress` (such as `print`) is called at most once a second, and at the end; by default a line
     in a notebook shows it where more than a few are asked for.
 
-    Asking ends once `budget` is spent (or can't be kept, because the server counts no tokens), or once a request has
-    failed for good. Requests under way are answered and stored; then `GenerationError` is raised. With
-    `on_error="none"` failures end nothing: each gets a completion with `error` set, which is not stored, so a next run
-    asks again. Replies without an answer (`finish_reason` "empty" or "thought") raise where they exceed one in twenty.
+    Asking ends once `budget` is spent (or can't be kept), or once a request has failed for good. Requests under way are
+    answered and stored; then `GenerationError` is raised, also where more than one reply in twenty has no answer. With
+    `on_error="none"` failures end nothing: each gets a completion with `error` set, which a next run asks again.
     """
     if store is not None and not store.asking:
         with store.turn():  # whoever waited here finds the other's answers in the store, and pays for none twice
@@ -296,24 +274,28 @@ def generate(
     if on_progress is None:
         on_progress = ProgressLine(quiet=True).show if len(asked) > 8 else lambda _: None
         on_progress(progress)  # the first answers may take long
-    with stopping(progress), closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
-        for group in groups if asked else ():
-            if store is not None:  # where another process was first, its answer counts
-                store.put(group)
-                group = [completion if completion.error else store.answers[completion.key] for completion in group]
-            for completion in group:
-                answers[completion.key] = completion
-                cost, lost = budget.cost(completion.usage), completion.error is not None
-                broken |= completion.finish_reason == "error"
-                progress.failed += lost
-                progress.answered += not lost
-                progress.uncounted += cost is None and completion.finish_reason != "error"
-                progress.tokens += completion.usage.completion_tokens or 0
-                progress.cost += cost or 0.0
-            progress.seconds = time.monotonic() - started
-            if progress.seconds - told >= 1.0:
-                told = progress.seconds
-                on_progress(progress)
+    try:
+        with closing(backend.complete(asked, sampling, lambda: bool(why_stop()))) as groups:
+            for group in groups if asked else ():
+                if store is not None:  # where another process was first, its answer counts
+                    store.put(group)
+                    group = [completion if completion.error else store.answers[completion.key] for completion in group]
+                for completion in group:
+                    answers[completion.key] = completion
+                    cost, lost = budget.cost(completion.usage), completion.error is not None
+                    broken |= completion.finish_reason == "error"
+                    progress.failed += lost
+                    progress.answered += not lost
+                    progress.uncounted += cost is None and completion.finish_reason != "error"
+                    progress.tokens += completion.usage.completion_tokens or 0
+                    progress.cost += cost or 0.0
+                progress.seconds = time.monotonic() - started
+                if progress.seconds - told >= 1.0:
+                    told = progress.seconds
+                    on_progress(progress)
+    except KeyboardInterrupt:
+        done = f"{progress.reused + progress.answered} of {progress.total} answers"
+        raise Stopped(f"stopped at {done}; run the cell again to ask for the rest") from None
     on_progress(progress)
     unasked = {key: job.failure(f"not asked: {why_stop()}") for key, job in unique.items() if key not in answers}
     answers |= unasked

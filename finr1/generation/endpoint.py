@@ -86,8 +86,7 @@ class EndpointBackend(Backend):
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                # The caller stores and counts these before it asks for more. So a kill loses at most `concurrency`
-                # answers, and a budget is exceeded by at most as many.
+                # The caller stores and counts these first: a kill or a budget costs `concurrency` answers at most.
                 yield [future.result() for future in done]
 
     def _client(self, url: str) -> Any:  # an AsyncOpenAI
@@ -245,10 +244,7 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
 
 
 def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What to change in `body` (as an `extra`) after a server refused one of our fields by name; else empty.
-
-    A field of `chosen` is the user's own. A server that answers only in a stream is given one.
-    """
+    """What to change in `body` (an `extra`) after a refusal: a field that it names, if not of `chosen`; or a stream."""
     text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
     says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
     ours = (body.keys() & _WORDS["ours"]) - chosen.keys()
@@ -277,8 +273,7 @@ def whole(text: str) -> str:
 def read_reply(content: bytes) -> dict[str, Any]:
     """Text, reasoning, finish reason, usage and model of a reply; raises `ValueError` for anything without an answer.
 
-    A reply is JSON or a stream of it (SSE), maybe after a BOM, comments or blank lines; it may be an error, or half an
-    answer. The finish reason of an empty answer is "empty"; that of an answer inside the thought alone is "thought".
+    A reply is JSON or a stream of it (SSE). An empty one's finish reason is "empty", that of a thought alone "thought".
     """
     text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith(":")]

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from finr1.cpu import complete
 from finr1.generation.answering import Backend, Groups, Job, Request, SamplingParams
 from finr1.manifest import digest, sampled_sha256
 from finr1.models import OWN_CODE, emulates_bf16, end_tokens, load_model, load_tokenizer, opened_thought, whole_model
@@ -119,6 +118,8 @@ class TransformersBackend(_LocalBackend):
         import torch
         from transformers import GenerationConfig
 
+        from finr1.cpu import complete
+
         sampled = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         decoding = sampled if sampling.temperature > 0 else {"do_sample": False}
         model, tokenizer, _, ends = self._loaded
@@ -177,10 +178,7 @@ def _seed(jobs: Iterable[Job]) -> int:
 
 
 def model_fingerprint(model: str | Path) -> str:
-    """Hash of a model folder's content, without its place and time; a hub id stays as it is.
-
-    It reads blocks of a large file at even distances. Raises `FileNotFoundError` for a path that is no model folder.
-    """
+    """Hash of a model folder's content, without place and time; a hub id itself; `FileNotFoundError` for neither."""
     folder = Path(model)
     if not folder.is_dir() and not (folder.is_absolute() or str(model).startswith(".") or len(folder.parts) > 2):
         return str(model)

@@ -24,6 +24,8 @@ MAX_BLANKS = 50
 KINDS = ("number", "percent", "boolean", "choice", "label", "text", "code")
 # How else an alternative gold is read: FinQA mixes yes and no with numbers in the golds of one question.
 _ALSO_READ_AS = {"number": "boolean", "percent": "boolean", "boolean": "number"}
+_LABEL_LEAD = re.compile(f"(?:{any_in('label_lead')})*")
+_LABEL_TAIL = re.compile(rf"(?:{any_in('label_tail')})*\Z")
 
 
 def is_correct(completion: str, *, gold: str, answer_kind: str, **options) -> bool | None:
@@ -134,10 +136,6 @@ def _grade_closed(predicted: str, gold: str, kind: str, choices, labels, options
     if expected is None:
         raise ValueError(f"the gold answer {gold[:80]!r} is no {kind}; known: {list(labels or choices or [])[:9]}")
     return bool(predicted) and given == expected
-
-
-_LABEL_LEAD = re.compile(f"(?:{any_in('label_lead')})*")
-_LABEL_TAIL = re.compile(rf"(?:{any_in('label_tail')})*\Z")
 
 
 def listed_options(question: str, answer_kind: str, labels: Mapping[str, str] | None = None) -> list[str]:

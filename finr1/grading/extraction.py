@@ -18,6 +18,10 @@ MAX_CHARS = 100_000  # a box that begins further from the end is not looked for
 MAX_BRACES = 10_000  # with more of them than this only the last 20,000 characters are searched
 LENIENT_CHARS = 4000
 
+_SAME = str.maketrans(*TABLES["traditional"])
+_SAME |= str.maketrans({other: sign for sign, others in TABLES["signs"].items() for other in others})
+_COMMANDS = {name: meaning for meaning, names in TABLES["latex"].items() for name in names.split()}
+
 
 def after_thought(completion: str) -> str:
     """What follows the last `</think>` (or its like): all without a think block, nothing if a block is never closed."""
@@ -28,9 +32,8 @@ def after_thought(completion: str) -> str:
 def extract_answer(completion: str) -> str | None:
     """The answer that `completion` states, or None.
 
-    Only text after the last `</think>` (or its like) counts; all of it without a think block, none if a block is never
-    closed. There: the last complete answer block, in it the last balanced `\\boxed{}`, else the whole block.
-    Without an answer block: the last balanced `\\boxed{}`. An answer block that is never closed does not count.
+    Behind the thought (`after_thought`): the last complete answer block, in it the last balanced `\\boxed{}`, else the
+    whole block. Without an answer block, and one that is never closed is none: the last balanced `\\boxed{}`.
     """
     text = after_thought(completion)
     _, tag, block = text[: max(0, text.rfind(_END))].rpartition(_ANSWER)
@@ -99,12 +102,6 @@ def lenient_answer(
         if words := pattern.findall(text):
             return words[-1]
     return None
-
-
-_SAME = str.maketrans(*TABLES["traditional"])
-_SAME |= str.maketrans({other: sign for sign, others in TABLES["signs"].items() for other in others})
-
-_COMMANDS = {name: meaning for meaning, names in TABLES["latex"].items() for name in names.split()}
 
 
 def _command(match: re.Match[str]) -> str:

@@ -67,10 +67,7 @@ def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
 
 
 def read_letters(text: str, choices: Mapping[str, str] | None = None) -> frozenset[str]:
-    """The set of option letters that `text` names; empty when it names none, or one that is not on offer.
-
-    `choices` maps a letter to its option; without it the letters A to H are on offer and options have no text.
-    """
+    """The letters of `choices` (without them A to H) that `text` names; empty for none, or one that is not on offer."""
     stated = {letter.strip().upper(): option for letter, option in (choices or {}).items()}
     offered = frozenset(stated) or DEFAULT_LETTERS
     text = plain(text[:MAX_CHARS])[:MAX_CHARS]

@@ -1,7 +1,6 @@
 """Read what an answer states as numbers, whatever the form: equations, fractions, ratios, dates and years beside it.
 
-Then: is one number another, with percent freedom, scale words, sign, currency, tolerance and rounding as written? All
-in `Decimal`: 14.5 lies exactly half-way to 15.
+Then: is one number another, in its unit, tolerance and rounding as written? In `Decimal`: 14.5 is half-way to 15.
 """
 
 import re
@@ -14,6 +13,7 @@ from finr1.grading.numerals import Quantity, any_in, form, scan
 
 MAX_CHARS = 4000  # a longer "number" is an attack or an essay
 
+_ABOUT = re.compile(f"(?:{any_in('about')})*")
 _OPERATORS = frozenset("+-*/^~×÷·x")
 _AND_OR = frozenset(("or", "and", "&", "to", "或", "或者", "和", "与", "至", "到", "、", "vs"))
 
@@ -128,9 +128,6 @@ def _bound(text: str, number: Quantity) -> int:
         return 0
     least = (before or after)["least"] is not None
     return 1 if least != bool(before and before["not"]) else -1
-
-
-_ABOUT = re.compile(f"(?:{any_in('about')})*")
 
 
 def lone_quantity(text: str) -> tuple[Quantity, str] | None:

@@ -1,7 +1,4 @@
-"""Find the numbers of a lower-case plain text: digits, sign, brackets and units (`units.yaml`) of each.
-
-What several numbers say together (fractions, dates, results of equations) is read in `numbers`.
-"""
+"""Find the numbers of a lower-case plain text, one by one: digits, sign, brackets and units (`units.yaml`)."""
 
 import functools
 import re
@@ -11,7 +8,6 @@ from decimal import Decimal
 
 from finr1.paths import data_beside
 
-# The words, signs and patterns that the graders look for, by name.
 TABLES: dict = data_beside(__file__, "units.yaml") | data_beside(__file__, "words.yaml")
 _REWRITES = {name: [(re.compile(pattern), new) for pattern, new in TABLES[name]]
              for name in ("rewrites", "undress", "undress_rest")}  # fmt: skip

@@ -61,10 +61,7 @@ def _name(record: Record) -> str:
 
 
 def apply_verdicts(samples: Iterable[Record], verdicts: Iterable[Verdict]) -> list[Record]:
-    """`samples` with the judge's verdict where one counts, marked `graded_by="judge"`; the others stay as they are.
-
-    A reply that could not be read changes nothing: the verdict of the rules stays, which may be None.
-    """
+    """`samples`, with the judge's verdict and `graded_by="judge"` where one counts and its reply could be read."""
     counted = [v for v in verdicts if not v.study and v.verdict is not None]
     said = {_name(v): {"correct": v.verdict, "graded_by": "judge"} for v in counted}
     return [s.model_copy(update=said.get(_name(s), {})) for s in samples]

@@ -35,8 +35,7 @@ def check_answer(trace: Trace) -> bool | None:
 def make_backend(params: FilteringParams | BenchmarkParams) -> Backend | None:
     """The judge that `params` names: an endpoint or (in notebook 06) a local model. None: rules alone judge.
 
-    Raises `GenerationError` for a judge that does not answer or decides no plain case, and `FileNotFoundError` for a
-    path without a model.
+    Raises `GenerationError` for a judge that decides no plain case, `FileNotFoundError` for a path without a model.
     """
     if params.judge_backend == "rules":
         return None
@@ -60,8 +59,7 @@ def sampling_of(params: FilteringParams | BenchmarkParams | GRPOParams) -> gener
 def fenced(text: str) -> dict[str, str]:
     """`text` with a space inside each mark of a chat template, and as `fence` a line that does not occur in it.
 
-    Tokenizers and some servers obey `<|im_end|>`, `</s>` or `[INST]` inside a message, too. An answer could so end its
-    turn and speak as the judge.
+    Tokenizers and servers obey `<|im_end|>` or `[INST]` inside a message, too: an answer could speak as the judge.
     """
     harmless = re.sub(_TEXTS["control"], lambda match: match[0] + " ", text)
     digest = hashlib.sha256(harmless.encode("utf8", "surrogatepass")).hexdigest()
@@ -98,8 +96,7 @@ def read_reasoned(reply: str) -> tuple[bool | None, str]:
 class Verifier:
     """The answer check behind a reward (in the paper Qwen2.5-Max): a backend, a store, an order of `CHECK_PROMPTS`.
 
-    The model is asked about each answer once: pass rates, training, a resumed training and all ranks share one store.
-    Only a failed call is tried again, when its answer comes up again.
+    Each answer is asked about once: pass rates, (resumed) training and all ranks share one store. No failure is kept.
     """
 
     backend: Backend

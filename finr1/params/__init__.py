@@ -13,11 +13,10 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic.types import NonNegativeFloat, PositiveFloat
 
 from finr1 import paths
+from finr1.generation.endpoint import DEFAULT_KEY_ENV as API_KEY  # the key of every endpoint that has none of its own
 from finr1.generation.endpoint import read_extra, same_model
 from finr1.params.base import ParameterError, Params, Wrong, did_you_mean, quoted, read_flat_yaml  # noqa: F401
 from finr1.records import CHANCE, RECIPE
-
-API_KEY = "FINR1_API_KEY"  # environment variable with the key of every endpoint that has none of its own
 
 # The upper bounds are far above any use: they keep out what would hang, or end in a library's own words.
 Count = Annotated[int, Field(ge=1, le=10**8)]
@@ -37,10 +36,7 @@ def _own_key(name: str) -> str:
 
 
 def key_variable(name: str) -> str:
-    """Environment variable with the key of a model or role: its own where that is set, else that of all endpoints.
-
-    Its own is FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1": no provider sees another's key.
-    """
+    """FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1", where that is set; else FINR1_API_KEY."""
     return _own_key(name) if os.environ.get(_own_key(name)) else API_KEY
 
 
@@ -243,6 +239,8 @@ class TrainingParams(Params):
             yield "distributed", '`pip install deepspeed`, or "fsdp2", would work'
         if self.num_processes > (cores := max(2, os.cpu_count() or 2)) * int(os.environ.get("NNODES") or 1):
             yield "num_processes", f"{cores} processors are here, and each process needs one"
+        if getattr(self, "sft_stage", None) is None:
+            yield from _unusable("model_name_or_path", self.model_name_or_path)
 
 
 class SFTParams(TrainingParams, stage="04_sft"):
@@ -252,10 +250,6 @@ class SFTParams(TrainingParams, stage="04_sft"):
     num_train_epochs: Annotated[float, Field(gt=0, le=10**6)]
     max_length: Annotated[int, Field(ge=64, le=10**8)]  # tokens of prompt and completion; a prompt has 50 and more
     sample_steps: CountOrNone
-
-    def missing(self) -> Wrong:
-        yield from super().missing()
-        yield from _unusable("model_name_or_path", self.model_name_or_path)
 
 
 class GRPOParams(EndpointParams, TrainingParams, stage="05_grpo", role="verifier"):
@@ -324,11 +318,6 @@ class GRPOParams(EndpointParams, TrainingParams, stage="05_grpo", role="verifier
         if self.stop_kl is not None and not self.beta:
             yield "stop_kl", "with beta = 0 no KL is computed; null, or beta = 0.001 would work"
 
-    def missing(self) -> Wrong:
-        yield from super().missing()
-        if self.sft_stage is None:
-            yield from _unusable("model_name_or_path", self.model_name_or_path)
-
 
 class BenchmarkParams(EndpointParams, stage="06_benchmark", role="judge"):
     """06_benchmark: the recipe's models, and any others, on the same items with the same decoding."""
@@ -382,7 +371,6 @@ class BenchmarkParams(EndpointParams, stage="06_benchmark", role="judge"):
     def missing(self) -> Wrong:
         yield from super().missing()
         yield from _unusable("model_name_or_path", self.model_name_or_path)
-
         for name, place in self.others.items():
             if "@http" in place and (advice := missing_key(name)):
                 yield "other_models", f"{name}: {advice}"

@@ -1,7 +1,6 @@
 """The style sheet, and figures that two notebooks draw: plain rows that were read from files in, a figure out.
 
-`table` shows rows in a notebook. A figure of one notebook is drawn in its cell, with `dots`, `label_rows` and
-`legend_of` where they help.
+`table` shows rows in a notebook. A figure of one notebook is drawn in its cell, with the help of `dots`.
 """
 
 # ruff: noqa: F401, I001

@@ -57,8 +57,7 @@ def beside_the_paper(rows: Sequence[Mapping], reported: Sequence[Mapping], this_
     """This run (left) and the paper's own numbers (right): two panels, because a level alone compares nothing.
 
     `rows` of `results_table`, or means over seeds with "by_seed" and "seeds"; `reported` of `reported.recipe_rows`, or
-    empty; `this_run`: what was measured, and with which model; `apart`: why none of it may be compared, empty where
-    the ledger decides.
+    empty; `this_run`: what was measured, with which model; `apart`: why nothing compares, empty: the ledger decides.
     """
     fig, axs = plt.subplots(1, 2 if reported else 1, figsize=(WIDTH, 3.4), squeeze=False)
     seeds = max((row.get("seeds", 0) for row in rows), default=0)

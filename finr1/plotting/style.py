@@ -65,8 +65,7 @@ def dots(ax: Axes, rows: Sequence[Mapping]) -> None:
     """A horizontal plot of estimates in percent: one line for each label, on it a dot with its interval for each row.
 
     `rows`: {"label", "value", "low", "high", "look"}, numbers in [-1, 1]; "hollow" leaves the dot empty, "points" are
-    drawn small beside it. No interval where "low" is None, and nothing at all where "value" is. A look with the marker
-    "|" is a tick over the whole line.
+    drawn small beside it; a None is not drawn. A look with the marker "|" is a tick over the whole line.
     """
     labels = list(dict.fromkeys(row["label"] for row in rows))
     for place, label in enumerate(labels):

@@ -1,7 +1,4 @@
-"""Curves of `metrics.jsonl`, once a training has ended and while it runs.
-
-A raw curve stands faint under its trailing mean; a centred one, padded at the edge, draws a drop that never was.
-"""
+"""Curves of `metrics.jsonl` under their trailing mean: a centred one, padded, would draw a drop that never was."""
 
 import math
 import time

@@ -21,6 +21,11 @@ from finr1.sources import convfinqa, fincuge, finqa, questions, tfns
 from finr1.sources.files import PAPER, Files, Results, SourceError, download, load_hub, read_each, read_folder
 
 MAX_CHARS = 1_000_000  # of a problem as a model would read it; a longer text is a damaged file, not a question
+_READ = {"fincorpus": questions.read_fincorpus, "financeiq": questions.read_financeiq, "finpee": questions.read_finpee,
+         "ant_finance": questions.read_ant, "financeqt": questions.read_financeqt}  # fmt: skip
+_READ_FILES = {"finance_instruct_500k": questions.finance_instruct_files, "convfinqa": convfinqa.read_files,
+               "finqa": finqa.read_files, "tfns": tfns.read_files, "fincuge": fincuge.read_files}  # fmt: skip
+_HOMES = data_beside(__file__, "homes.yaml")
 
 
 class Source(NamedTuple):
@@ -54,13 +59,6 @@ class Source(NamedTuple):
         except SourceError as error:
             where = f"its files belong into {folder or 'a folder below data_dir'} and come from {self.home}"
             raise SourceError(f"{self.name}: {error}; {where}") from error
-
-
-_READ = {"fincorpus": questions.read_fincorpus, "financeiq": questions.read_financeiq, "finpee": questions.read_finpee,
-         "ant_finance": questions.read_ant, "financeqt": questions.read_financeqt}  # fmt: skip
-_READ_FILES = {"finance_instruct_500k": questions.finance_instruct_files, "convfinqa": convfinqa.read_files,
-               "finqa": finqa.read_files, "tfns": tfns.read_files, "fincuge": fincuge.read_files}  # fmt: skip
-_HOMES = data_beside(__file__, "homes.yaml")
 
 
 def _source(name: str, row: dict[str, Any]) -> Source:

@@ -1,8 +1,7 @@
 """From bytes to rows: JSON, JSONL, CSV, TSV, Parquet, and .gz or zip of them, from a folder, a download or the hub.
 
 A file becomes a list of raw records. A broken record becomes `BROKEN`, an unreadable file one `Broken` with the reason.
-Python's own parser reads CSV: pandas takes the first cell of a row with a stray comma for an index, and `"a"b` for a
-cell. The second half of the module holds functions that the readers share.
+Python's own parser reads CSV: pandas makes an index of the first cell of a torn row, and a cell of `"a"b`.
 """
 
 import ast
@@ -33,7 +32,6 @@ SUFFIXES = (*_TEXT, *(f"{suffix}.gz" for suffix in _TEXT), ".parquet", ".zip")
 OTHER_DATA = (*".arrow .feather .orc .avro .xlsx .xls .xlsm .xlsb .ods .pkl .pickle .db .sqlite".split(),
               *".bz2 .xz .zst .7z .rar .tar .tar.gz .tgz".split())  # fmt: skip
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
-# Columns of records that CSV holds as JSON.
 _NESTED = ("messages prompt completion conversation conversations financial_report qa qa_0 qa_1 table pre_text "
            "post_text annotation answers extra_info").split()  # fmt: skip
 # The rows of the paper's table by the names that the sources have here.
@@ -61,10 +59,7 @@ class NoProblem(Exception):
 
 
 def read_folder(folder: Path, chinese: bool = False) -> Files:
-    """The records of every data file below `folder`, in the order of their names. Raises `SourceError` without any.
-
-    Other files, such as a README, are ignored. `chinese` text that is not UTF-8 is read as GB18030.
-    """
+    """The records of each data file below `folder`, by name; `chinese` ones may be GB18030. `SourceError`: no file."""
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
     files: Files = {}
@@ -149,8 +144,7 @@ def parse(name: str, data: bytes, chinese: bool = False) -> list:
 def decode(data: bytes, chinese: bool = False) -> str:
     """The text of a file: UTF-16 by its mark, else UTF-8, else GB18030 if it is known to be `chinese`.
 
-    Raises `ValueError` for any other encoding, since we would have to guess. Big5 read as GB18030 shows itself by
-    characters of private use, UTF-16 without its mark by NULs.
+    Big5 read as GB18030 shows itself by characters of private use, UTF-16 without its mark by NULs: `ValueError`.
     """
     marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     for encoding in ["utf-16" if marked else "utf-8-sig", *["gb18030"] * chinese]:

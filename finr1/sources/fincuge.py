@@ -18,10 +18,7 @@ TASKS = data_beside(__file__, "fincuge.yaml")
 
 
 def read_files(files: Files) -> Results:
-    """The results. A question that occurs with several answers becomes one problem with alternatives.
-
-    A forum post with two sentiments is flawed. Training texts that also occur in an eval file are left out.
-    """
+    """The results: several answers to a question are alternatives (of sentiments: a flaw); train texts in eval go."""
     results = list(read_each(read, files))
     problems = [result for *_, result in results if isinstance(result, Problem)]
     tested = {problem.group for problem in problems if problem.split == "test"}

@@ -22,8 +22,7 @@ from finr1.paths import data_beside
 from finr1.records import Problem, Turn, hash_share
 from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name, text_of
 
-# Ant_Finance is both a source and a benchmark of the paper: of some 2,343 questions with an answer this leaves about
-# 940 for the benchmark, which wants 1,000.
+# Ant_Finance is both a source and a benchmark: of some 2,343 questions with an answer some 940 are for the latter.
 ANT_TEST_SHARE, ANT_DEV_SHARE, INSTRUCT_TEST_SHARE, SPLIT_SEED = 0.4, 0.1, 0.1, 0
 ANT = data_beside(__file__, "ant_finance.yaml")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
