@@ -223,8 +223,8 @@ def test_wheel_and_sdist_carry_the_real_records_and_their_licences(tmp_path):
     assert shipped <= {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
 
 
-# The package is thin, and stays so. Comments, docstrings and blank lines count. The aim is 10,000 lines; 169 are owed.
-MOST_LINES, MOST_FILES, MOST_LINES_OUTSIDE_TESTS = 10_200, 80, 12_500
+# The package is thin, and stays so. Comments, docstrings and blank lines count.
+MOST_LINES, MOST_FILES, MOST_LINES_OUTSIDE_TESTS = 10_000, 80, 12_500
 
 
 def test_the_package_stays_thin():
