@@ -183,6 +183,7 @@ def sft_rows(traces: Iterable[Trace]) -> list[dict[str, object]]:
     """Conversational rows of prompt and completion. TRL computes the loss on the completion (`completion_only_loss`).
 
     A completion in another format is rewritten into ours: DeepSeek-R1, for one, returns reasoning and answer apart.
+    Raises `ValueError` for a trace without an answer.
     """
     rows = []
     for trace in traces:

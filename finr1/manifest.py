@@ -147,7 +147,10 @@ def _is_as_described(path: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def describe_outputs(stage_dir: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """{file: bytes and sha256; of a large one its time and a sampled hash, too}; a folder counts file by file."""
+    """{file: bytes and sha256; of a large one its time and a sampled hash, too}; a folder counts file by file.
+
+    Raises `FileNotFoundError` for a name that the stage has not written.
+    """
     described: dict[str, dict[str, Any]] = {}
     for path in (stage_dir / name for name in names):
         if not path.exists():

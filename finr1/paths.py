@@ -14,7 +14,7 @@ import yaml
 
 
 def repository_root() -> Path:
-    """The folder of `pyproject.toml`, notebooks and presets above this package; `$FINR1_ROOT` overrides it."""
+    """The folder with notebooks and presets above this package, or `$FINR1_ROOT`; else `FileNotFoundError`."""
     root = Path(os.environ.get("FINR1_ROOT") or Path(__file__).parent.parent).resolve()
     if not (root / "pyproject.toml").exists():
         raise FileNotFoundError(f"no pyproject.toml in {root}: install finr1 from its clone (`pip install -e .`)")

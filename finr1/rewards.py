@@ -50,7 +50,7 @@ def _graded_against(columns: Mapping[str, Sequence], i: int) -> dict[str, Any]:
 
 
 def choose_rewards(names: Sequence[str], namespace: Mapping[str, Any]) -> list[Reward]:
-    """The functions of `namespace` (a notebook's `globals()`) with these names; one at most may be `is_accuracy`."""
+    """The functions of `namespace` (`globals()`) with these names; `ValueError` for none, or for two `is_accuracy`."""
     functions = {name: namespace.get(name) for name in names}
     if missing := ", ".join(name for name in names if not callable(functions[name])):
         known = ", ".join(name for name, value in namespace.items() if name.endswith("_reward") and callable(value))

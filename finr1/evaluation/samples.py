@@ -72,7 +72,8 @@ def evaluate(
 ) -> list[Sample]:
     """Ask `backend` every problem `sampling.num_samples` times and grade the answers; in the order of the problems.
 
-    `ask` makes the chat of a problem. Temperature 0 is recorded as greedy decoding. Raises as `generate` does.
+    `ask` makes the chat of a problem. Temperature 0 is recorded as greedy decoding. Raises as `generate` does,
+    and `ValueError` for an unreadable gold.
     """
     decoding = "greedy" if sampling.temperature == 0 else "sampled"
     requests = [Request(id=problem.id, messages=ask(problem)) for problem in problems]

@@ -37,6 +37,7 @@ def _own_key(name: str) -> str:
 
 def key_variable(name: str) -> str:
     """FINR1_API_KEY_TEACHER, or FINR1_API_KEY_DEEPSEEK_R1 of "DeepSeek-R1", where that is set; else FINR1_API_KEY."""
+    # With keys of their own, no provider sees another's.
     return _own_key(name) if os.environ.get(_own_key(name)) else API_KEY
 
 
