@@ -141,6 +141,7 @@ def test_a_thought_that_the_servers_template_has_opened_counts_for_the_format(te
 NOT_READ = {
     "no choices": b'{"choices": []}', "null": b'{"choices": null}', "missing": b'{"id": "x"}',
     "error": b'{"error": {"message": "busy"}}', "error as text": b'{"error": "busy"}',
+    "a status beside an answer": b'{"code": 429, "choices": [{"message": {"content": "busy"}}]}',
     "nothing": b"", "blanks": b"\n\n",
     "HTML": b"<html>", "cut": SAID[:-9], "a list": b"[1]", "null alone": b"null", "text as message": reply("x"),
     "broken off": reply({"content": "5"}, "insufficient_system_resource"),

@@ -231,8 +231,9 @@ def test_a_push_without_a_token_or_with_half_a_name_stops_before_any_work(monkey
     values = demo_values("08_use_the_model", push_to_hub="o/n")
     (line,) = UseParams(**values).requirements()
     assert "push_to_hub" in line and "HF_TOKEN" in line
-    with pytest.raises(ParameterError, match="push_to_hub"):
-        UseParams(**values | {"push_to_hub": "n"})
+    for name in ("n", "a--b/c", "a/b..c", "a/-b", "a/" + 96 * "b"):  # what the hub would refuse later
+        with pytest.raises(ParameterError, match="push_to_hub"):
+            UseParams(**values | {"push_to_hub": name})
     assert UseParams(**values | {"push_to_hub": None}).requirements() == []
 
 

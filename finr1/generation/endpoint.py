@@ -80,9 +80,8 @@ class EndpointBackend(Backend):
             clients = [(url, portal.wrap_async_context_manager(self._client(url))) for url in self.urls]
             busy = Counter({(url, stack.enter_context(client)): 0 for url, client in clients})  # requests under way
             while True:
-                if not stop():
-                    for job in islice(todo, self.concurrency - len(under_way)):
-                        under_way.add(portal.start_task_soon(self._ask, busy, job, sampling))
+                more = [] if stop() else islice(todo, self.concurrency - len(under_way))
+                under_way |= {portal.start_task_soon(self._ask, busy, job, sampling) for job in more}
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
@@ -219,7 +218,7 @@ def addresses(text: str, name: str = "") -> list[str]:
     text = re.sub(", +", ",", text)
     with suppress(ValueError):  # a port that is none
         urls = [urlsplit(url) for url in text.split(",")]
-        right = all(u.scheme in ("http", "https") and u.hostname and u.port != 0 for u in urls)
+        right = all(u.scheme in ("http", "https") and u.port != 0 and re.match(r"\w|:", u.hostname or "") for u in urls)
         right &= not any(re.search(_WORDS["key_in_path"], url.path) for url in urls)
         if right and not re.search(_WORDS["key"], text) and not re.search(r"[@?#;&=%\\]|[^!-~]", text):
             return [url.rstrip("/") for url in text.split(",")]
@@ -282,7 +281,7 @@ def read_reply(content: bytes) -> dict[str, Any]:
     try:
         for reply in map(json.loads, [line for line in streamed if line != "[DONE]"] or ["\n".join(lines)]):
             choice = next((c for c in reply.get("choices") or [] if not c.get("index")), {})
-            if reply.get("error") or choice.get("error"):
+            if reply.get("error") or choice.get("error") or re.match("[45]..$", str(reply.get("code"))):
                 raise ValueError("the server reports an error")
             said.append(_parts({**(choice.get("message") or {}), **(choice.get("delta") or {})}))
             finish, model = choice.get("finish_reason") or finish, reply.get("model") or model

@@ -405,7 +405,7 @@ class UseParams(ReportParams, stage="08_use_the_model"):
     export_dtype: Literal["bfloat16", "float16", "float32"]
     gguf_types: list[Literal["f16", "bf16", "q8_0", "q4_k_m"]]
     serve: list[Literal["vllm", "transformers"]]
-    push_to_hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None  # OWNER/NAME
+    push_to_hub: Annotated[str, Field(pattern=r"^\w+([.-]\w+)*/\w+([.-]\w+)*$", max_length=96)] | None  # OWNER/NAME
 
     def missing(self) -> Wrong:
         from huggingface_hub import get_token

@@ -69,7 +69,7 @@ WRONG = [
     ("05_grpo.reward_weights", [math.nan, 1.0], "finite"),
     ("05_grpo.reward_weights", [0.0, 0.0], "not all 0"),
     ("05_grpo.reward_funcs", ["format_reward", "format_reward"], "once"),
-    ("05_grpo.soft_punish_cache", 10**6, "max_completion_length = 116"),
+    ("05_grpo.soft_punish_cache", 10**6, "max_completion_length = 128"),
     ("05_grpo.num_generations", 7, "not divisible"),
     ("01_data.source_names", ["synthetic", "synthetic"], "once"),
     ("01_data.benchmark_names", ["tfns", "finqa", "tfns"], "once"),
@@ -119,7 +119,7 @@ ADDRESSES = [
     f"https://host/v1;{KEY}", f"https://host/v1/{KEY}", f"https://host/{KEY}/v1", "host/v1", "host:8000", "ftp://host/v1",
     "http://", "http:///v1", "http://host:port/v1", "http://host:99999/v1", "http://[::1/v1", "https://host/v 1",
     "file:///etc/passwd", "//host/v1", f"http://host/v1,{KEY}", f"http://host/v1,https://{KEY}@host/v1", "http://host/v1,",
-    "http://host/v1,http://host:port/v1",
+    "http://host/v1,http://host:port/v1", "http://-/v1",
     *(f"https://host/{key}/v1" for key in (
         "AIzaSyD4planted-0123456789abc", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIi.abc", "gsk_planted0123456789",
         "r8_planted0123456789", "xai-planted0123456789", "pplx-planted0123456789", "nvapi-planted0123456789",
