@@ -268,6 +268,7 @@ def test_a_notebook_runs_and_reads_well_and_a_typo_or_a_lost_stage_is_one_messag
     ):
         person.change(old, new)
         person.do("notebook:run-all-cells")
+        person.page.wait_for_selector(f"{ERROR} >> text={told}")  # it is drawn a moment later
         [error] = person.errors()
         assert told in error and "Traceback" not in error
     person.page.locator(ERROR).scroll_into_view_if_needed()

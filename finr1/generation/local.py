@@ -147,7 +147,7 @@ class VLLMBackend(_LocalBackend):
 
     def unload(self) -> None:
         if "_loaded" in self.__dict__:  # its process would stay, with all its memory
-            self._loaded[0].llm_engine.engine_core.shutdown()
+            self._loaded[0].llm_engine.engine_core.shutdown(timeout=60)  # seconds; then it is killed
         super().unload()
 
     def _at_once(self, sampling: SamplingParams) -> int:
