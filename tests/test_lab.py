@@ -25,15 +25,15 @@ from test_report_browser import browser  # noqa: F401  (a fixture)
 from test_rollouts import write
 from tiny_model import make_tiny_model
 
-# Its first complete run is still to come, so it runs only where somebody asks for it.
+# Three minutes, and a slow machine may not keep its waits: it runs where somebody asks for it.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("FINR1_LAB"), reason="its second test fails; FINR1_LAB=1 runs it"),
+    pytest.mark.skipif(not os.environ.get("FINR1_LAB"), reason="FINR1_LAB=1 runs it"),
 ]
 ROOT = Path(__file__).resolve().parent.parent
 DATA = {"num_train": 40, "num_dev": 20, "num_test": 20, "benchmark_names": ["synthetic"]}
 DESK = {"width": 1280, "height": 900}
-ERROR = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']"
+ERROR = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']"
 # Where a row of a table in sight is taller than one line, and where something stands beyond its output.
 WRAPPED = """() => [...document.querySelectorAll('.scroll > table tr')]
     .filter(row => !row.closest('details') && row.getBoundingClientRect().height > 36)
@@ -118,7 +118,8 @@ def explorer_notebook(folder: Path) -> None:
             if cell.id == "page-shown"
         ),
     ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}  # else it is asked
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel)
     nbformat.write(notebook, folder / "notebooks" / "explorer.ipynb")
 
 
@@ -268,7 +269,6 @@ def test_a_notebook_runs_and_reads_well_and_a_typo_or_a_lost_stage_is_one_messag
     ):
         person.change(old, new)
         person.do("notebook:run-all-cells")
-        person.page.wait_for_selector(f"{ERROR} >> text={told}")  # it is drawn a moment later
         [error] = person.errors()
         assert told in error and "Traceback" not in error
     person.page.locator(ERROR).scroll_into_view_if_needed()
@@ -350,6 +350,7 @@ def test_the_explorer_by_mouse_and_keyboard_and_without_a_kernel(person, project
     page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
     person.page.goto(f"{person.address}/lab/tree/notebooks/explorer.ipynb?reset")
     page.wait_for_selector(".rollouts")
+    page.wait_for_function("() => !document.body.innerText.includes('Loading widget')")  # until a kernel has answered
     page.wait_for_timeout(1500)
     assert page.locator(".rollouts:visible").count() == 1 and page.locator(".rollouts.static:visible").count() == 1
     assert "Error displaying widget" not in person.said() and "Loading widget" not in person.said()

@@ -186,9 +186,7 @@ def _grade_written(predicted: str, gold: str, code: bool) -> bool | None:
     given, expected = map(_code_lines if code else normalise, (predicted, gold))
     if not expected and not code:
         raise ValueError(f"the gold answer {gold[:80]!r} holds no letter and no digit")
-    if not given or given == expected:
-        return bool(given)
-    return _grade_quantities(predicted, gold)
+    return bool(given) if not given or given == expected else _grade_quantities(predicted, gold)
 
 
 def _grade_quantities(predicted: str, gold: str) -> bool | None:
