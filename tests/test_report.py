@@ -421,6 +421,11 @@ def test_no_difference_is_called_noise_and_no_gain_is_shared_out():
     assert "of the gain" not in told[3]
 
 
+def test_a_base_that_never_keeps_the_format_leaves_nothing_to_share_out():
+    told = sentences(GAIN | {"base": (0.0, 0.0)})
+    assert "cannot tell form from content" in told[3] and "of the gain" not in told[3]
+
+
 def test_a_clear_gain_is_not_called_noise():
     assert "noise" not in " ".join(sentences(GAIN)[1:3])
 
