@@ -112,7 +112,7 @@ def outputs(tmp_path_factory) -> Path:
     notebook = nbformat.read(ROOT / "notebooks" / "01_data.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     code[0].metadata["jupyter"] = {"source_hidden": True}
-    picture = {"image/png": b64encode((ROOT / "docs" / "benchmark.png").read_bytes()).decode()}
+    picture = {"image/png": b64encode((ROOT / "docs" / "ways.png").read_bytes()).decode()}
     wide = "".join(f"<th>column {n}</th>" for n in range(40))
     code[-1].outputs = [
         stored("display", picture | {"text/plain": "<Figure>"}, **{"image/png": {"alt": "SFT & GRPO; <chance>"}}),
