@@ -150,7 +150,8 @@ def test_an_adapter_reaches_vllm_and_its_base_stays_as_it_was(tiny):
     sampler._merge_beside(sync)
     for _ in range(3):
         given = {name: weight.clone() for name, weight in sync._iter_named_params()}
-    assert given.keys() == expected.keys()  # without the tied head, which vLLM would refuse
+    assert given.keys() == expected.keys()  # vLLM would refuse the tied head
+    assert models.load_model(str(tiny)).state_dict().keys() == given.keys() | {"lm_head.weight"}
     for name, weight in expected.items():
         assert torch.allclose(weight.float(), given[name].float(), atol=2e-2), name
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
