@@ -20,7 +20,7 @@ from transformers import AutoConfig, DynamicCache, GenerationConfig, PreTrainedM
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from finr1.models import load_model, merged_weights
+from finr1.models import load_model, merged_weights, native_dtype
 from finr1.params import GRPOParams
 
 if TYPE_CHECKING:
@@ -218,28 +218,27 @@ def cpu_sampler(path: str, params: GRPOParams) -> CPUSampler | None:
 
 
 class CPUSampler:
-    """TRL `rollout_func` that samples from a bf16 copy of the policy.
+    """TRL `rollout_func` that samples from a copy of the policy, in bf16 where the CPU has it.
 
     TRL samples from fp32 weights under autocast; this writes 2.7 times the tokens a second (benchmarks/README.md). The
     copy is refreshed before every rollout: it differs by rounding alone, and ratios are computed on the policy.
     """
 
     def __init__(self, path: str):
-        self.model = load_model(path, "bfloat16").eval()
+        self.model = load_model(path, native_dtype()).eval()
 
     def __call__(self, prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
         """Token ids of B prompts (chats) and of their B completions, each up to its end token."""
         from trl.extras.profiling import profiling_context
 
         self._refresh(trainer.accelerator.unwrap_model(trainer.model))
-        tokenizer = trainer.processing_class
-        prompt_ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True)["input_ids"]
+        prompt_ids = trainer.processing_class.apply_chat_template(prompts, add_generation_prompt=True)["input_ids"]
         with profiling_context(trainer, "generate"), torch.inference_mode():
             completion_ids = complete(self.model, prompt_ids, trainer.generation_config)
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     def _refresh(self, policy) -> None:
-        """Copy the policy's weights, an adapter folded in, into the bf16 copy."""
+        """Give the copy the policy's weights, an adapter folded in."""
         self.model.load_state_dict(dict(merged_weights(policy)))
 
 

@@ -128,11 +128,14 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def emulates_bf16() -> bool:
-    """Whether the GPU here has no bf16 of its own (T4, V100, P100): it would compute it slowly, and fp16 is for it."""
+def native_dtype() -> str:
+    """`bfloat16`; where torch would have to emulate it, slowly, `float16` on a GPU (T4) and `float32` on a CPU."""
     import torch
 
-    return torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    has = torch.cpu.get_capabilities()
+    return "bfloat16" if any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "float32"
 
 
 def not_finite(weights: Iterable[tuple[str, torch.Tensor]], limit: float = math.inf) -> str | None:

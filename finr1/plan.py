@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from finr1.models import resolve_model
+from finr1.models import native_dtype, resolve_model
 from finr1.params import STAGES, GRPOParams, Params, TrainingParams
 from finr1.paths import cache_dir, data_beside
 from finr1.pipeline import load_preset
@@ -77,7 +77,8 @@ def training_memory(shape: Shape, params: TrainingParams, prompt: float, length:
     """
     from finr1.cpu import PREFILL_TOKENS, SCORED_AT_ONCE
 
-    size, width = shape.parameters, 2 if params.bf16 else 4
+    bf16 = params.bf16 and (gpu_gib or native_dtype() == "bfloat16")
+    size, width = shape.parameters, 2 if bf16 else 4
     shards, full = 1 if params.distributed == "ddp" else params.num_processes, params.peft == "full"
     tokens = params.per_device_train_batch_size * length
     heads = 2 * (shape.heads + shape.kv_heads) * shape.head_size
@@ -85,10 +86,10 @@ def training_memory(shape: Shape, params: TrainingParams, prompt: float, length:
     nf4 = shape.linear_parameters * 0.516 + (size - shape.linear_parameters) * 2
     frozen = {"full": 0, "lora": size * (width if gpu_gib else 4), "qlora": nf4}[params.peft]
     weights = (frozen + 4 * trained) / shards
-    if full and params.bf16 and shards == 1:
+    if full and bf16 and shards == 1:
         weights += 2 * size  # autocast's copies, kept for the backward pass
 
-    block = shape.hidden * (16 + (9 if params.bf16 else 4) * width) + shape.intermediate * 4 * width
+    block = shape.hidden * (16 + (9 if bf16 else 4) * width) + shape.intermediate * 4 * width
     block += 0 if gpu_gib else shape.heads * length * (4 + width)  # attention without sdpa: in fp32 and again
     # With checkpointing each block's input, and one block computed again.
     blocks = shape.layers * shape.hidden * 4 + block if params.gradient_checkpointing else shape.layers * block
@@ -105,7 +106,7 @@ def training_memory(shape: Shape, params: TrainingParams, prompt: float, length:
         else:  # it samples first: keys and values of all rows, and the prompts in one block
             cache = 2 * shape.layers * shape.kv_heads * shape.head_size * width * length
             rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
-            copy = size * width if shards > 1 or not gpu_gib else 0  # whole weights; on a CPU our bf16 copy samples
+            copy = size * width if shards > 1 or not gpu_gib else 0  # whole weights; on a CPU our copy samples
             sampling = rows * (cache + min(prompt, PREFILL_TOKENS) * block) + copy
             activations = max(activations, sampling)
     parts = {"weights": weights, "gradients": 4 * trained / shards, "optimizer": 8 * trained / shards,

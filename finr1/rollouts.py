@@ -123,8 +123,7 @@ def html(table: pd.DataFrame, parts: Sequence[tuple[str, str, Sequence[int]]], s
     rewards, notes = table.filter(like="rewards/"), shown.filter(like="notes/").dropna(axis=1, how="all")
     frames = {"visits": visits(table), "completions": shown}
     rows = {name: frame.astype(object).where(frame.notna(), None).to_dict("records") for name, frame in frames.items()}
-    page = template("rollouts.html.j2")
-    return page.render(parts=parts, said=said, rewards=list(rewards), notes=list(notes), **rows)
+    return template("rollouts.html.j2").render(parts=parts, said=said, rewards=list(rewards), notes=list(notes), **rows)
 
 
 def static_html(table: pd.DataFrame, seed: int) -> str:

@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback, Trai
 
 from finr1.child import SHARDS_ON_A_CPU
 from finr1.manifest import peak_memory_gib, remove
-from finr1.models import emulates_bf16, load_model, merge_adapter, not_finite, resolve_model
+from finr1.models import load_model, merge_adapter, native_dtype, not_finite, resolve_model
 from finr1.params import GRPOParams, SFTParams
 from finr1.paths import cache_dir
 from finr1.progress import METRICS_FILE, newest_whole, read_metrics, rewind, seal
@@ -32,8 +32,6 @@ from finr1.progress import METRICS_FILE, newest_whole, read_metrics, rewind, sea
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
     """Arguments of `SFTConfig` and `GRPOConfig` that change no result: checkpoints, logs, looks, device."""
-    if params.bf16 and emulates_bf16():
-        raise ValueError("bf16 = true, but this GPU has none and would emulate it: with bf16 = false it trains in fp16")
     # TRL's default is a folder among the checkpoints, and these are deleted when the model is saved.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(stage_dir / "tensorboard"))
     looks, most = {}, min(params.eval_problems, params.batch_size // params.num_processes)
@@ -52,7 +50,7 @@ def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[
         "run_name": f"{params.run}/{params.stage}",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),  # bf16 autocast on a CPU has to be asked for
-        "fp16": emulates_bf16(),
+        "fp16": params.bf16 and native_dtype() == "float16",
     }
 
 
@@ -70,10 +68,10 @@ def load_policy(
     if os.environ.get(SHARDS_ON_A_CPU) and params.distributed == "fsdp2" and params.num_processes > 1:
         # accelerate splits models over GPUs only, so the processes on the CPU are said to be GPUs.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-    half = "float16" if emulates_bf16() else "bfloat16"
+    half = native_dtype()
     if params.peft != "qlora":
-        frozen_base = params.peft == "lora" and torch.cuda.is_available() and (params.bf16 or half == "float16")
-        return load_model(path, half if frozen_base else "float32", **kwargs)
+        frozen_base = params.peft == "lora" and torch.cuda.is_available()
+        return load_model(path, half if frozen_base and params.bf16 else "float32", **kwargs)
     quantization_config.bnb_4bit_compute_dtype = getattr(torch, half)
     model = load_model(path, half, quantization_config=quantization_config, **kwargs)
     for layer in model.modules():

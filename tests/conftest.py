@@ -78,6 +78,12 @@ def no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No result of this process depends on whether the CPU here has bf16; a child process sees the CPU as it is."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+
+
+@pytest.fixture(autouse=True)
 def no_figure_of_another_test() -> Iterator[None]:
     """pyplot keeps each figure until it is closed; only a test that has drawn one imports it here."""
     yield

@@ -490,24 +490,21 @@ def test_the_setup_cell_installs_everything_but_the_torch_that_is_there(tmp_path
 def t4(monkeypatch):
     """A GPU without bf16, as far as Python is asked."""
     for module in ("finr1.training", "finr1.generation.local"):
-        monkeypatch.setattr(f"{module}.emulates_bf16", lambda: True)
+        monkeypatch.setattr(f"{module}.native_dtype", lambda: "float16")
 
 
-@pytest.mark.parametrize(("major", "emulates"), [(7, True), (8, False), (9, False)])
-def test_native_bf16_is_asked_for_since_torch_emulates_it_on_a_t4(major, emulates, monkeypatch):
-    import torch
+@pytest.mark.parametrize(("major", "dtype"), [(7, "float16"), (8, "bfloat16"), (9, "bfloat16")])
+def test_native_bf16_is_asked_for_since_torch_emulates_it_on_a_t4(major, dtype, monkeypatch):
+    from finr1.models import native_dtype
 
-    from finr1.models import emulates_bf16
-
-    assert emulates_bf16() is False or torch.cuda.is_available()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(major=major))
     monkeypatch.setattr("torch.version.hip", None)
-    assert emulates_bf16() is emulates
+    assert native_dtype() == dtype
 
 
-def test_a_gpu_without_bf16_trains_in_fp16_and_refuses_bf16(t4, monkeypatch):
+def test_a_gpu_without_bf16_trains_in_fp16(t4, monkeypatch):
     import torch
 
     from finr1 import training
@@ -519,16 +516,39 @@ def test_a_gpu_without_bf16_trains_in_fp16_and_refuses_bf16(t4, monkeypatch):
     for stage, params_class in (("04_sft", SFTParams), ("05_grpo", GRPOParams)):
         params = params_class.from_yaml(ROOT / "params" / "free_gpu" / f"{stage}.yaml")
         training.load_policy("x", params, compute)
-        with pytest.raises(ValueError, match="bf16 = false"):
-            training.logging_and_saving(params.model_copy(update={"bf16": True}), Path("x"))
+        assert training.logging_and_saving(params, Path("x"))["fp16"] is True
+        in_fp32 = params.model_copy(update={"bf16": False})
+        assert training.logging_and_saving(in_fp32, Path("x"))["fp16"] is False
     assert loaded == ["float16", "float16"] and compute.bnb_4bit_compute_dtype == torch.float16
-    assert training.logging_and_saving(params, Path("x"))["fp16"] is True
 
 
 def test_answers_come_from_an_fp16_model_there_and_are_stored_as_such(t4, tiny):
     backend = TransformersBackend(tiny)
     assert backend.dtype == "float16" and backend.fingerprint.endswith(":float16")
     assert TransformersBackend(tiny, dtype="float32").dtype == "float32"
+
+
+@pytest.mark.parametrize("has", [{"avx512_bf16": False, "amx_bf16": False}, {"neon": True, "bf16": False}])
+def test_a_cpu_without_bf16_computes_in_fp32_whatever_the_preset_says(tiny, outputs, monkeypatch, has):
+    from recipes import make_trainer
+
+    from finr1 import curation, rewards, synthetic
+    from finr1.records import write_jsonl
+
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has)
+    write_jsonl(outputs / "05_grpo" / rewards.TRAIN_FILE, curation.rl_rows(synthetic.generate_problems(4, "train", 1)))
+    given = {"sft_stage": None, "model_name_or_path": str(tiny), "bf16": True, "eval_steps": 0}
+    trainer = make_trainer(GRPOParams(**demo_values("05_grpo", **given)), outputs / "05_grpo")
+    assert not trainer.args.bf16 and str(trainer.rollout_func.model.dtype) == "torch.float32"
+    assert TransformersBackend(tiny).dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_any_of_the_instructions_for_bf16_is_enough(name, monkeypatch):
+    from finr1.models import native_dtype
+
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": False, name: True})
+    assert native_dtype() == "bfloat16"
 
 
 def test_elsewhere_nothing_changes(tiny):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from finr1.generation.answering import Backend, Groups, Job, Request, SamplingParams
 from finr1.manifest import digest, sampled_sha256
-from finr1.models import OWN_CODE, emulates_bf16, end_tokens, load_model, load_tokenizer, opened_thought, whole_model
+from finr1.models import OWN_CODE, end_tokens, load_model, load_tokenizer, native_dtype, opened_thought, whole_model
 
 _ANSWER_TOKENS = 32_768  # of a batch: keys and values of 1.9 GB for a 7B model of the Qwen2.5 family, in bf16
 
@@ -49,8 +49,8 @@ class _LocalBackend(Backend):
     engine: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if self.dtype == "bfloat16" and self.engine == "transformers" and emulates_bf16():
-            self.dtype = "float16"
+        if self.dtype == "bfloat16" and self.engine == "transformers":
+            self.dtype = native_dtype()
         self.fingerprint = f"{self.engine}:{model_fingerprint(self.model_name_or_path)}:{self.dtype}"
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:

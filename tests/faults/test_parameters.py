@@ -17,7 +17,7 @@ from finr1 import models, pipeline, synthetic, teacher
 from finr1.__main__ import main
 from finr1.launch import unknown_rewards
 from finr1.models import why_unusable
-from finr1.params import NOTEBOOKS, GRPOParams, ParameterError, read_flat_yaml
+from finr1.params import NOTEBOOKS, GRPOParams, ParameterError, SFTParams, read_flat_yaml
 from finr1.run import Run
 
 KEY = "sk-planted-0123456789"
@@ -338,3 +338,18 @@ def test_fewer_rows_than_asked_for_are_said_and_kept(capsys, num_sft, num_rl, to
     lines = ["num_sft = 4, but only 3 rows are there", f"num_rl = {num_rl}, but only 2 rows are there"][:told]
     said = capsys.readouterr().out
     assert len(names["fewer"]) == told and all(line in said for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("warmup_steps", "max_steps", "epochs", "refused"),
+    [(5, -1, 1.0, True), (4, -1, 1.0, False), (5, -1, 1.5, False), (0.5, -1, 1.0, False), (5, 6, 1.0, False)],
+)
+def test_a_warm_up_longer_than_the_rows_last_is_refused_before_any_work(warmup_steps, max_steps, epochs, refused):
+    changes = {"warmup_steps": warmup_steps, "max_steps": max_steps, "num_train_epochs": epochs}
+    params = SFTParams(**demo_values("04_sft", **changes))
+    rows = range(4 * params.batch_size - 1)  # four steps
+    if not refused:
+        cells("04_sft", "cell-07c", params=params, rows=rows, lengths=[100] * len(rows))
+        return
+    with pytest.raises(AssertionError, match="31 rows give 4 steps, less than warmup_steps = 5: set a share below 1"):
+        cells("04_sft", "cell-07c", params=params, rows=rows, lengths=[100] * len(rows))

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import ROOT, demo_values
 from recipes import cell_of, cells, recipe, train
-from test_grpo_watch import short
+from test_grpo_watch import looking, short
 from test_grpo_watch import stage as grpo_stage  # noqa: F401
 from test_sft import params
 from test_sft import stage as sft_stage  # noqa: F401
@@ -85,6 +85,14 @@ def test_grpo_that_diverges_ends_in_words_and_not_amid_sampling(grpo_stage, tiny
     """At 1e300, for no completion of this model is rewarded: gradients are zero, and 0 times infinity is no number."""
     with pytest.raises(FloatingPointError, match="step 1: the weight .* is not finite or above 1.*; no model is saved"):
         train(short(tiny, learning_rate=1e300, max_steps=3, save_steps=1, bf16=False), grpo_stage)
+    assert not (grpo_stage / "model").exists() and not list((grpo_stage / "checkpoints").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("bf16", [True, False])  # a copy samples, or the policy itself
+@pytest.mark.parametrize("learning_rate", [1e3, 1e39, 1e300])
+def test_grpo_that_learns_from_every_batch_and_diverges_does_so_too(grpo_stage, tiny, learning_rate, bf16):  # noqa: F811
+    with pytest.raises(FloatingPointError, match="step [12]: .*; no model is saved. Lower learning_rate"):
+        looking(tiny, grpo_stage, learning_rate=learning_rate, save_steps=1, eval_steps=1, bf16=bf16)
     assert not (grpo_stage / "model").exists() and not list((grpo_stage / "checkpoints").glob("checkpoint-*"))
 
 
