@@ -21,9 +21,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from finished import finish
+from test_notebooks import SMALL
 from test_report_browser import browser  # noqa: F401  (a fixture)
 from test_rollouts import write
 from tiny_model import make_tiny_model
+
+from finr1.params import NOTEBOOKS
 
 # Three minutes, and a slow machine may not keep its waits: it runs where somebody asks for it.
 pytestmark = [
@@ -355,3 +358,21 @@ def test_the_explorer_by_mouse_and_keyboard_and_without_a_kernel(person, project
     assert page.locator(".rollouts:visible").count() == 1 and page.locator(".rollouts.static:visible").count() == 1
     assert "Error displaying widget" not in person.said() and "Loading widget" not in person.said()
     person.picture("reopened")
+
+
+def test_every_step_runs_and_reads_well_and_running_a_finished_one_again_changes_nothing(person, project):
+    given = SMALL | {"run": "whole", "08_use_the_model.num_items": 2, "serve": [], "gguf_types": []}
+    for stage in list(NOTEBOOKS)[:9]:  # 00 to 08
+        small = {name.removeprefix(f"{stage}."): value for name, value in given.items()}
+        small |= {"model_name_or_path": str(project / "tiny")}
+        known = NOTEBOOKS[stage].model_fields
+        set_parameters(project, stage, **{name: value for name, value in small.items() if name in known})
+        person.open(stage)
+        person.do("notebook:run-all-cells")
+        assert person.errors() == [], stage
+        person.picture(stage)
+        manifest = project / "outputs" / "whole" / stage / "manifest.json"
+        made = manifest.read_bytes()
+        person.do("notebook:run-all-cells")
+        assert person.errors() == [] and manifest.read_bytes() == made, stage
+        person.do("notebook:shutdown-kernel")

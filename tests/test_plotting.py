@@ -177,7 +177,7 @@ FIGURES = {
     "ways": lambda: drawn("06_benchmark", "ways", "ways-figure", head=[
         s.model_copy(update={"way": ["at_once", "by_parts"][n % 2]}) for n, s in enumerate(SAMPLES)]),
     "answers given": lambda: drawn("06_benchmark", "given-answers", "answers-map", samples=DECIDED, problems=DECISIONS),
-    "pass at k": lambda: drawn("06_benchmark", "pass-at", "cell-22d", "pass-figure", head=SAMPLES,
+    "pass at k": lambda: drawn("06_benchmark", "pass-at", "pass-figure", head=SAMPLES,
                                params=SimpleNamespace(num_samples=4)),
     "decomposition": lambda: drawn("06_benchmark", "cell-17", steps=STEPS),
     "beside the paper": lambda: plotting.beside_the_paper(RESULTS, reported.recipe_rows(), "synthetic, 135M", "x"),

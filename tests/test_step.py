@@ -129,7 +129,7 @@ def test_a_model_that_answers_one_thing_is_named_with_family_answer_and_share(ca
         made = cells("06_benchmark", "given-answers", "answers-map", "constant-answers", **fields)
     assert made["warnings"] == ["grpo answers 'high' to 100% of 6 questions of risk; 33% of the golds are that"]
     titles = [ax.get_title() for ax in made["fig"].axes]
-    assert titles == ["risk, SFT", "risk, SFT + GRPO"]
+    assert titles == ["risk, SFT: one answer 50%", "risk, SFT + GRPO: one answer 100%"]
     counts = [[text.get_text() for text in ax.texts] for ax in made["fig"].axes]
     assert counts[1] == ["2", "0", "0", "0"] * 3  # gold by row, in the columns high, low, medium, other
     plt.close("all")
@@ -156,7 +156,7 @@ def pass_at_k(right: dict[str, int], capsys, items: int = 40) -> str:
     }
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(plotting, "save_figure", lambda *_: None)
-        made = cells("06_benchmark", "pass-at", "cell-22d", "pass-figure", "pass-said", **fields)
+        made = cells("06_benchmark", "pass-at", "pass-figure", "pass-said", **fields)
     curve = pd.DataFrame(made["repeated"]).query("model == 'grpo'").set_index("k")
     assert curve.loc[1, "pass"] == pytest.approx(right["grpo"] / 16) and (curve["low"] < curve["pass"]).all()
     assert list(curve.index) == [1, 2, 4, 8]
@@ -176,7 +176,7 @@ def test_pass_at_k_tells_a_choice_from_a_new_ability(sft, grpo, told, capsys):
 
 def test_one_answer_an_item_has_no_curve(capsys):
     fields = {"head": [make_sample("sft", decoding="sampled")], "params": SimpleNamespace(num_samples=1)}
-    made = cells("06_benchmark", "pass-at", "cell-22d", "pass-figure", "pass-said", **fields)
+    made = cells("06_benchmark", "pass-at", "pass-figure", "pass-said", **fields)
     assert made["repeated"] == [] and "num_samples above 1" in capsys.readouterr().out
 
 
