@@ -184,9 +184,9 @@ def test_two_steps_are_too_few_to_say(capsys):
 
 LOOKS = [
     ([0.2, 0.3, 0.9], {}, "the last", "90% at step 10: better."),
-    ([0.5, 0.52, 0.51], {}, "step 10: the last", "inside the noise."),
+    ([0.5, 0.52, 0.51], {}, "step 10: the last", "inside the noise of two samples."),
     ([0.9, 0.5, 0.2], {}, "step 10", "worse."),
-    ([0.0, 0.0, 0.0], {}, "step 10", "inside the noise."),
+    ([0.0, 0.0, 0.0], {}, "step 10", "inside the noise of two samples."),
     ([0.9, 0.5, 0.2], {}, "step 10", "No look after the first is better"),
     ([0.2, 0.9, 0.3], {"load_best_model_at_end": True}, "step 5: the best look", "30% at step 10"),
     ([0.9, 0.5, 0.5], {"load_best_model_at_end": True}, "step 5: the best look", "No look after the first is better"),

@@ -26,7 +26,7 @@ sys.path.insert(0, str(LESSONS))
 
 import checks  # noqa: E402
 
-MINE = ("exercises_01", "exercises_02", "exercises_03", "exercises_04", "exercises_05", "exercises_06")
+MINE = tuple(f"exercises_0{number}" for number in range(10))
 NOTEBOOKS = [LESSONS / f"{name}.ipynb" for name in (*MINE, "grpo_from_scratch", "pooled_seeds")]
 
 
@@ -53,7 +53,15 @@ ONE_SEED = COSTS["04 SFT"] + 2 * (COSTS["05 GRPO samples"] + COSTS["05 GRPO upda
 CLAIM = {"preset": "paper", "arms": ["zero", "grpo"], "seeds": 3, "training_cost": ONE_SEED}
 
 # Exercise -> wrong answers, each with a part of the reason that has to be given.
+STEPS = pd.Series(checks.seed_steps())
+BY_NORMAL = 1.96 * STEPS.std() / len(STEPS) ** 0.5
 WRONG = {
+    "printed_means": [(set(), "68.80, and 69.2 is printed"), ({"Fin-R2"}, "no model"),
+                      ({"R1-Distill-Llama-70B", "Fin-R1-SFT"}, "that is rounding")],
+    "reasoning_share": [(0.4, "count records"), (101_000 / 870_760, "raw records"), (0.5, "all kept records")],
+    "splits": [(["train", "test", "dev", "train", "test"], "Place 2: a choice fits"),
+               (["train", "dev", "test", "train", "test"], "Place 3: the best of many looks"),
+               (["train", "dev", "dev", "test", "test"], "Place 4: a constant that knows")],
     "kept_copies": [({"b", "d"}, "another question"), ({"a", "b", "d", "e"}, "no tokens of their own")],
     "same_question": [(lambda a, b: a.lower() == b.lower(), "misses the copy"), (lambda a, b: True, "one instance")],
     "leaks": [({"a"}, "whatever else it asks"), ({"a", "b", "c"}, "longest run of words")],
@@ -84,6 +92,21 @@ WRONG = {
     "constant": [(21 / 35, "on the test golds"), (0.5, "commonest training gold")],
     "claim": [(CLAIM | {"arms": ["sft", "grpo"]}, "nothing to compare"), (CLAIM | {"seeds": 1}, "say nothing"),
               (CLAIM, "price of one seed"), (CLAIM | {"preset": "demo"}, "Qwen2.5-7B")],
+    "words": [(["better", "better", "worse", "noise"], "zero in its interval"),
+              (["better", "noise", "worse", "better"], "looks so by chance"), (["good"] * 4, "none of the words")],
+    "overlap": [(dict.fromkeys("ABC", "noise"), "overlap say nothing"),
+                ({"A": "better", "B": "better", "C": "worse"}, "60 items turned right and 48 wrong")],
+    "belongs": [({"05_grpo < 04_sft"}, "05_grpo was made from a 03_filtering"), (set(), "no longer there"),
+                ({"05_grpo < 03_filtering", "06_benchmark < 04_sft", "06_benchmark < 05_grpo"}, "no broken link")],
+    "edited": [([2, 1, 1, 1, 1], "no reward reads the thought"), ([1, 1, 1, 2, 1], "one number"),
+               ([2, 1, 2, 2, 1], "empty thought")],
+    "turn_two": [({"system", "question 1", "thought 1", "answer 1", "question 2"}, "fill the window"),
+                 ({"system", "question 2"}, "could not be understood")],
+    "sizes": [([15.2, 7.6], "16 more for the scale"), ([30.4, 8.1], "fp32"), ([14.16, 8.075], "GiB")],
+    "t_interval": [((STEPS.mean() - BY_NORMAL, STEPS.mean() + BY_NORMAL), "1.96 is for many seeds"),
+                   ((STEPS.mean() - 3, STEPS.mean() + 3), "t(0.975"), ((0, STEPS.max()), "middle of the interval")],
+    "seeds_needed": [(8, "1.96 in place of t"), (5, "5.0 is wanted"), (12, "one fewer")],
+    "best_of": [(0.05, "one arm"), (0.4, "do not add up"), (0.95**8, "none of them looks better")],
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import nbformat
 import pandas as pd
 import yaml
 
-from finr1 import curation, evaluation, grading, judge, plan, records, synthetic, teacher
+from finr1 import curation, evaluation, grading, judge, plan, records, reported, synthetic, teacher
 from finr1.paths import repository_root
 from finr1.records import Problem, Trace
 
@@ -69,6 +69,52 @@ def _differences(given: Sequence, right: Sequence, reasons: Sequence[str]) -> st
         return f"There are {len(right)} places, and the answer has {len(given)}."
     places = [place for place, pair in enumerate(zip(given, right, strict=True)) if pair[0] != pair[1]]
     return f"Place {places[0] + 1}: {reasons[places[0]]}" if places else ""
+
+
+# ---- 00 overview ----------------------------------------------------------------------------------------------------
+
+
+def _printed_means(answer: set) -> str:
+    rows = {row["model"]: row for row in reported.RESULTS}
+    if strange := sorted(set(answer) - rows.keys()):
+        return f"There is no model {strange[0]!r}; they are {', '.join(rows)}."
+    means = {name: sum(row["scores"].values()) / len(row["scores"]) for name, row in rows.items()}
+    wrong = {name for name, mean in means.items() if abs(mean - rows[name]["mean"]) > 0.0501}
+    for name in sorted(set(answer) ^ wrong):
+        told = f"the five scores of {name} have the mean {means[name]:.2f}, and {rows[name]['mean']} is printed"
+        return f"Something is missing: {told}." if name in wrong else f"{told[0].upper()}{told[1:]}: that is rounding."
+    return ""
+
+
+MODULE = "reasoning business knowledge"
+
+
+def _reasoning_share(answer: float) -> str:
+    own = [row for row in reported.SOURCES if row["module"] == MODULE]
+    shares = {key: sum(row[key] for row in own) / sum(row[key] for row in reported.SOURCES) for key in ("kept", "raw")}
+    if _close(answer, shares["kept"]):
+        return ""
+    if _close(answer, shares["raw"]):
+        return "That is a share of the raw records; the model is trained on those that were kept."
+    if _close(answer, len(own) / len(reported.SOURCES)):
+        return "That counts sources. FinCorpus alone has 29,288 records: count records."
+    return f"kept records of the module {MODULE!r} / all kept records, between 0 and 1."
+
+
+USES = {  # what somebody wants to do -> the split that it may look at, and why
+    "write teacher traces for SFT": ("train", "what a model learns is training data, whoever wrote it."),
+    "choose the learning rate": ("dev", "a choice fits the data that it looks at, so the test split would be spent."),
+    "keep the best checkpoint": (
+        "dev",
+        "the best of many looks is too good by luck; nobody may look so often at test.",
+    ),
+    "choose the best constant of a family": ("train", "a constant that knows the test golds would know the answer."),
+    "report an accuracy": ("test", "only what nobody has chosen by is worth a report."),
+}
+
+
+def _splits(answer: Sequence[str]) -> str:
+    return _differences(list(answer), [split for split, _ in USES.values()], [why for _, why in USES.values()])
 
 
 # ---- 01 data --------------------------------------------------------------------------------------------------------
@@ -574,11 +620,189 @@ def _claim(answer: dict) -> str:
     return ""
 
 
+# ---- 07 report ------------------------------------------------------------------------------------------------------
+
+STEPS_READ = [  # of a benchmark: the difference in points, its paired interval, and p after Holm's correction
+    {"difference": 6.1, "low": 2.0, "high": 10.2, "p_holm": 0.01},
+    {"difference": 9.0, "low": -1.5, "high": 19.0, "p_holm": 0.30},
+    {"difference": -3.2, "low": -5.9, "high": -0.4, "p_holm": 0.04},
+    {"difference": 2.4, "low": 0.2, "high": 4.6, "p_holm": 0.12},
+]
+
+
+def _words(answer: Sequence[str]) -> str:
+    if strange := [word for word in answer if word not in ("better", "worse", "noise")]:
+        return f"{strange[0]!r} is none of the words better, worse, noise."
+    right, reasons = [], []
+    for step in STEPS_READ:
+        remark = evaluation.remark(step | {"inside_noise": step["low"] <= 0 <= step["high"]})
+        right.append("noise" if remark else "better" if step["difference"] > 0 else "worse")
+        many = "several steps were tested, and Holm's p of 0.12 says that one of them looks so by chance."
+        zero = "a large difference with zero in its interval is compatible with no difference."
+        reasons.append({"inside the noise": zero}.get(remark, many if remark else "the whole interval is on one side."))
+    return _differences(list(answer), right, reasons)
+
+
+CHANGES = {"A": (14, 2), "B": (60, 48), "C": (2, 14)}  # pair of models -> items of 200 that turned right, turned wrong
+
+
+def pairs() -> dict[str, tuple[list[int], list[int]]]:
+    """By letter, what two models got on the same 200 items: 1 for right. The first model is right in 100."""
+    return {letter: ([0] * gained + [1] * lost + [0] * (100 - gained) + [1] * (100 - lost),
+                     [1] * gained + [0] * lost + [0] * (100 - gained) + [1] * (100 - lost))
+            for letter, (gained, lost) in CHANGES.items()}  # fmt: skip
+
+
+def _overlap(answer: dict) -> str:
+    for letter, (before, after) in pairs().items():
+        found = evaluation.paired_bootstrap(before, after, 0)
+        right = "noise" if found.inside_noise else "better" if found.difference > 0 else "worse"
+        if answer[letter] != right:
+            gained, lost = CHANGES[letter]
+            told = f"{letter}: {gained} items turned right and {lost} wrong, so the paired interval is"
+            why = f"{told} {100 * found.low:+.1f} to {100 * found.high:+.1f} points."
+            return f"{why} Two intervals that overlap say nothing about pairs." if answer[letter] == "noise" else why
+    return ""
+
+
+STAGES_MADE = {  # stage -> (what it was made from: stage and hash, the hash of what it wrote)
+    "01_data": ({}, "a1"),
+    "03_filtering": ({"01_data": "a1"}, "c7"),
+    "04_sft": ({"01_data": "a1", "03_filtering": "c7"}, "d2"),
+    "05_grpo": ({"01_data": "a1", "03_filtering": "c5", "04_sft": "d2"}, "e9"),
+    "06_benchmark": ({"01_data": "a1", "04_sft": "d1", "05_grpo": "e9"}, "f3"),
+}
+
+
+def _belongs(answer: set) -> str:
+    wrong = {f"{stage} < {name}" for stage, (inputs, _) in STAGES_MADE.items() for name, made in inputs.items()
+             if made != STAGES_MADE[name][1]}  # fmt: skip
+    for link in sorted(set(answer) ^ wrong):
+        if link in wrong:
+            stage, _, name = link.partition(" < ")
+            return f"{stage} was made from a {name} that is no longer there: the two hashes differ."
+        return f"{link!r} is no broken link. Compare what a stage was made from with what stands there now."
+    return ""
+
+
+# ---- 08 use the model -----------------------------------------------------------------------------------------------
+
+EDITED = [  # one answer after five edits; the gold is 1,250
+    "<think>25 * 50 = 1250.</think><answer>\\boxed{1,250}</answer>",
+    "<think>25 * 50 = 1250.</think>\\boxed{1250}",
+    "<think></think><answer>\\boxed{1250}</answer>",
+    "<think>25 * 50 = 1350.</think><answer>\\boxed{1250}</answer>",
+    "<think>25 * 50 = 1250.</think><answer>\\boxed{1250}</answer> I hope this helps!",
+]
+
+
+def _edited(answer: Sequence[float]) -> str:
+    right = [float(grading.has_format(text)) + bool(grading.is_correct(text, gold="1250", answer_kind="number"))
+             for text in EDITED]  # fmt: skip
+    reasons = [
+        "1,250 and 1250 are one number, and the format is there.",
+        "the answer is right, and the answer tags are missing: one reward of two.",
+        "an empty thought is no format: one reward of two.",
+        "no reward reads the thought: a false step costs nothing. That is how a policy learns to write nonsense.",
+        "text behind the last tag breaks the format; the box still holds the right answer.",
+    ]
+    return _differences([float(value) for value in answer], right, reasons)
+
+
+SAID = {"system": records.SYSTEM_PROMPT, "question 1": "What is 5 % of 200?", "thought 1": "5 / 100 * 200 = 10.",
+        "answer 1": "10", "question 2": "And of 300?", "thought 2": "5 / 100 * 300 = 15."}  # fmt: skip
+
+
+def _turn_two(answer: set) -> str:
+    earlier = [records.Turn(question=SAID["question 1"], answer=SAID["answer 1"])]
+    chat = records.messages(_problem(SAID["question 2"], "two", history=earlier))
+    inside = {name for name, text in SAID.items() if text in [turn["content"] for turn in chat]}
+    reasons = {"system": "each conversation begins with it.", "thought 2": "the model has yet to write it.",
+               "thought 1": "earlier thoughts are left out, as in training: they would fill the window."}  # fmt: skip
+    for name in sorted(set(answer) ^ inside):
+        known = reasons.get(name, "without it the second question could not be understood.")
+        return (
+            f"{name} is {'' if name in inside else 'not '}there: {known}" if name in SAID else f"There is no {name!r}."
+        )
+    return ""
+
+
+WEIGHTS = 7.6e9  # of a model of the size of Qwen2.5-7B
+
+
+def _sizes(answer: Sequence[float]) -> str:
+    in_q8 = WEIGHTS * (32 * 8 + 16) / 32 / 8 / 1e9
+    if _close(answer[0], WEIGHTS * 4 / 1e9):
+        return "That is fp32: bf16 has 16 bits, which are two bytes."
+    if _close(answer[1], WEIGHTS / 1e9):
+        return "q8_0 keeps 8 bits for a weight, and 16 more for the scale of each block of 32."
+    if _close(answer[0], WEIGHTS * 2 / 2**30):
+        return "That is in GiB (2**30 bytes); a GB has 1e9."
+    return "" if all(map(_close, answer, (WEIGHTS * 2 / 1e9, in_q8))) else "weights x bits / 8 / 1e9, for each type."
+
+
+# ---- 09 ablation ----------------------------------------------------------------------------------------------------
+
+
+def seed_steps() -> list[float]:
+    """The greedy step from SFT to GRPO of each seed that ships with the demo, in points."""
+    table = pd.read_csv(repository_root() / "params" / "demo" / "seeds.csv")
+    return (table["grpo_greedy"] - table["sft_greedy"]).round(1).tolist()
+
+
+def _half_width(spread: float, n: int, normal: bool = False) -> float:
+    from scipy.stats import norm, t
+
+    return (norm.ppf(0.975) if normal else t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+
+
+def _t_interval(answer: Sequence[float]) -> str:
+    steps = pd.Series(seed_steps())
+    n, mean, spread = len(steps), steps.mean(), steps.std()
+    half = (max(answer) - min(answer)) / 2
+    if not _close(sum(answer) / 2, mean):
+        return f"The middle of the interval is the mean of the {n} steps, {mean:.1f}."
+    if _close(half, _half_width(spread, n, normal=True)):
+        return (
+            f"1.96 is for many seeds. With {n}, the spread is itself a guess: take t with {n - 1} degrees of freedom."
+        )
+    if _close(half, _half_width(spread, n) * math.sqrt(n)):
+        return "That is where one more seed may fall. The mean is surer: divide by the root of n."
+    return "" if _close(half, _half_width(spread, n)) else "mean -/+ t(0.975, n - 1) x spread / sqrt(n)."
+
+
+SPREAD, WANTED = 7.0, 5.0  # points: of the steps of single seeds, and half the width that is wanted
+
+
+def _seeds_needed(answer: int) -> str:
+    right, by_normal = (next(n for n in range(2, 99) if _half_width(SPREAD, n, normal) <= WANTED)
+                        for normal in (False, True))  # fmt: skip
+    if answer == by_normal != right:
+        return "With 1.96 in place of t: a spread that comes from few seeds is itself unsure."
+    width = f"{answer} seeds give +-{_half_width(SPREAD, answer):.1f} points"
+    return "" if answer == right else f"{width}; {'one fewer would do' if answer > right else f'{WANTED} is wanted'}."
+
+
+ARMS, LEVEL = 8, 0.05  # arms that are all worth the same, and the level of each test
+
+
+def _best_of(answer: float) -> str:
+    wrong = {LEVEL: "That is for one arm; there are eight chances to be lucky.",
+             ARMS * LEVEL: "Chances that may come together do not add up: compute that none of them is lucky.",
+             (1 - LEVEL) ** ARMS: "That is the chance that none of them looks better."}  # fmt: skip
+    told = next((why for value, why in wrong.items() if _close(answer, value)), "1 - (1 - level) ** arms.")
+    return "" if _close(answer, 1 - (1 - LEVEL) ** ARMS) else told
+
+
 EXERCISES = {
+    "printed_means": _printed_means, "reasoning_share": _reasoning_share, "splits": _splits,
     "kept_copies": _kept_copies, "same_question": _same_question, "leaks": _leaks,
     "faults": _faults, "request": _request, "price": _price,
     "eighth": _eighth, "audit": _audit, "verdicts": _verdicts,
     "labels": _labels, "lora": _lora, "steps": _steps,
     "two_zeros": _two_zeros, "by_hand": _by_hand, "dead": _dead, "clipped": _clipped,
     "collapsed": _collapsed, "mcnemar": _mcnemar, "constant": _constant, "claim": _claim,
+    "words": _words, "overlap": _overlap, "belongs": _belongs,
+    "edited": _edited, "turn_two": _turn_two, "sizes": _sizes,
+    "t_interval": _t_interval, "seeds_needed": _seeds_needed, "best_of": _best_of,
 }  # fmt: skip
