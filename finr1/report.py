@@ -26,14 +26,14 @@ class Page:
     def add(self, heading: str, *parts, look: str = "section") -> HTML:
         """Append a heading with what stands below it; returns that, so that it may end a cell and be shown there.
 
-        A part is a paragraph (str), HTML (`Markup`), a list (of str), named values (dict), a table (list of dict), or
+        A part is a paragraph (str), HTML (`Markup`, a table), a list (of str), named values (dict), rows (of dict), or
         figures (list of PNG files). `look`: section, apart (in a frame), or, below a section, part or folded (closed).
         """
         section = {"heading": heading, "parts": parts, "look": look, "anchor": f"section-{len(self.sections)}"}
         self.sections.append(section)
         shown = template("report.html.j2").module.section(section)
         # The classes keep a notebook from taking two dollar amounts for a formula.
-        return HTML(f'<div class="mathjax_ignore tex2jax_ignore">{shown}</div>')
+        return HTML(f'<div class="mathjax_ignore tex2jax_ignore" style="overflow-wrap:break-word">{shown}</div>')
 
     def write(self, path: Path) -> None:
         path.write_text(template("report.html.j2").render(page=self, paper=reported.PAPER), encoding="utf8")

@@ -250,11 +250,12 @@ def test_a_part_is_shown_by_its_kind_and_in_the_notebook_as_on_the_page():
     shown = page.add(
         "Results", "A text.", rows, {"seed_of": 3}, ["one", "two"], [], Markup("<i>as it is</i>")
     )._repr_html_()
-    right, left = (f'<td style="text-align:{side}' for side in ("right;white-space:nowrap", "left;white-space:normal"))
+    right, left = (f'<td style="text-align:{side}' for side in ("right;white-space:nowrap", "left;white-space:nowrap"))
     assert f'{right}">25.0 [20.0, 31.0]</td>' in shown and f'{right}">1,200</td>' in shown
     assert f'{left}">&lt;b&gt;</td>' in shown
     for text in ("<p>A text.</p>", "<dt>seed of</dt><dd>3</dd>", "<li>two</li>", "<i>as it is</i>"):
         assert text in shown
+    assert 'left;white-space:normal">&lt;b&gt;</td>' in page.add("Results", rows, look="folded")._repr_html_()
 
 
 def test_open_questions_that_nobody_graded_still_give_a_page_and_figures(tmp_path):

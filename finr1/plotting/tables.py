@@ -21,7 +21,7 @@ def template(name: str) -> Template:
     """A page or a part of one: texts are escaped, and an unknown name is an error."""
     strictly = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     jinja = Environment(loader=FileSystemLoader(Path(__file__).parent.parent), **strictly)
-    jinja.filters |= {"cell": cell_text, "columns": columns_of, "base64": base64.b64encode}
+    jinja.filters |= {"cell": cell_text, "columns": columns_of, "base64": base64.b64encode, "table": table}
     return jinja.get_template(name)
 
 
