@@ -54,8 +54,7 @@ def drop_duplicates(problems: Sequence[Problem], engine: Any = LOCAL) -> tuple[l
     """
     if not problems:
         return [], {"exact duplicate": 0, "near duplicate": 0}
-    prints = engine.batches(fingerprints, problems).assign(place=range(len(problems)))
-    unique = prints.drop_duplicates("exact")
+    unique = engine.batches(fingerprints, problems).assign(place=range(len(problems))).drop_duplicates("exact")
     near = _near_duplicates(problems, unique, engine)
     kept = [problems[place] for place in unique["place"] if place not in near]
     return kept, {"exact duplicate": len(problems) - len(unique), "near duplicate": len(near)}

@@ -241,11 +241,12 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """{cpu, cores, memory_gib, gpus}. GPUs are asked of the driver: torch would take up memory on them for it."""
+    """{cpu, cpu_bf16, cores, memory_gib, gpus}. torch would take up memory on GPUs, so their driver is asked."""
     cpus = Path("/proc/cpuinfo").read_text("utf8") if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"^model name\s*:\s*(.*)", cpus, re.MULTILINE)
     return {
         "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cpu_bf16": bool(re.search(r"\b(avx512_|amx_)?bf16\b", cpus)),  # else it computes in fp32: models.native_dtype
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": (_told("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader") or "").splitlines(),

