@@ -49,7 +49,7 @@ def read_object(path: Path, kinds: Mapping[str, type], absent: dict[str, Any] | 
         if isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items()):
             return value
         raise ValueError("entries are missing or of another kind")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if absent is None:
             raise
         return absent

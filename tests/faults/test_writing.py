@@ -168,8 +168,9 @@ def test_a_command_that_cannot_write_says_so_in_one_line(
     with Loopback() as server:
         arguments += ["--base-url", server.base_url] if command is ask else []
         assert main(arguments) == 1
-    told = [line for line in capsys.readouterr().err.splitlines() if "answers, " not in line]
-    assert len(told) == 1 and path in told[0] and advice in told[0], told
+    said = capsys.readouterr()
+    told = [line for line in said.err.splitlines() if "answers, " not in line]
+    assert "can't be read" not in said.out and len(told) == 1 and path in told[0] and advice in told[0], told
     left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.tmp")}
     assert left <= {name}
 
