@@ -211,7 +211,7 @@ def _score(head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
 
 
 def cpu_sampler(path: str, params: GRPOParams) -> CPUSampler | None:
-    """TRL `rollout_func` for a CPU; None where vLLM, a GPU, or a policy in fp32 or 4 bits samples by itself."""
+    """TRL `rollout_func` for a CPU; None where vLLM, a GPU, or a policy of `bf16: false` or in 4 bits samples."""
     copies = not params.use_vllm and not torch.cuda.is_available() and params.bf16 and params.peft != "qlora"
     gathered = params.num_processes == 1 or params.distributed != "zero3"  # ZeRO-3's shards TRL gathers itself
     return CPUSampler(path) if copies and gathered else None

@@ -246,7 +246,7 @@ def hardware() -> dict[str, Any]:
     model = re.search(r"^model name\s*:\s*(.*)", cpus, re.MULTILINE)
     return {
         "cpu": model[1] if model else platform.processor() or platform.machine(),
-        "cpu_bf16": bool(re.search(r"\b(avx512_|amx_)?bf16\b", cpus)),  # else it computes in fp32: models.native_dtype
+        "cpu_bf16": bool(re.search(r"\b(avx512_|amx_)?bf16\b", cpus)) if cpus else None,  # as models.native_dtype asks
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": (_told("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader") or "").splitlines(),
