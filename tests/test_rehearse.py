@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, demo_values
 from recipes import cells, read_scores, score_prompt, score_reasoning
+from test_distributed import free_port
 from tiny_model import make_tiny_model, tiny_tokenizer
 
 from finr1 import judge, pipeline, rehearse, synthetic, teacher
 from finr1.__main__ import main
+from finr1.child import SHARDS_ON_A_CPU
 from finr1.generation import EndpointBackend, Request, SamplingParams, generate
 from finr1.params import STAGES, DataParams, GRPOParams, SFTParams, missing_key
 from finr1.records import Problem, messages, write_jsonl
@@ -232,8 +234,16 @@ def test_a_large_preset_is_rehearsed_from_data_to_report(preset, outputs, embedd
     records = ROOT / "finr1" / "sources" / "samples"  # of three sources, and no dev problem among them
     records = request.getfixturevalue("real_data") if preset == "paper" else records
     env = os.environ | {"OMP_NUM_THREADS": "1", "FINR1_DATA": str(records)}
+    if preset == "paper":  # two nodes of one process each; both of them are this machine
+        env |= {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        stages = [str(outputs / "paper-rehearsal" / stage) for stage in ("04_sft", "05_grpo")]
+        join = f"from finr1.__main__ import main; exit(any(main(['join', stage]) for stage in {stages}))"
+        second = {"NODE_RANK": "1", SHARDS_ON_A_CPU: "1"}  # the first one sets the latter itself
+        further = subprocess.Popen([sys.executable, "-c", join], cwd=ROOT, env=env | second)
+        request.addfinalizer(further.kill)
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert preset != "paper" or further.wait(60) == 0
     kept = json.loads((outputs / f"{preset}-rehearsal" / "rehearsal.json").read_text("utf8"))
     replaced = {what for state, what, _ in kept["rows"] if state == "replaced"}
     known = {what for what in replaced if any(word in what for word in REPLACED[preset])}

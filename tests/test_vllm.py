@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import nbformat
 import pytest
 from tiny_model import make_tiny_model
 
@@ -21,7 +23,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: make install GPU=1, o
 import torch  # noqa: E402
 from test_distributed import grpo_run  # noqa: E402
 
-from finr1 import evaluation, launch, sampler, synthetic  # noqa: E402
+from finr1 import evaluation, judge, launch, manifest, sampler, synthetic  # noqa: E402
 from finr1.generation import (  # noqa: E402
     AnswerStore,
     EndpointBackend,
@@ -34,6 +36,7 @@ from finr1.generation import (  # noqa: E402
     request_key,
 )
 from finr1.judge import Verifier  # noqa: E402
+from finr1.models import EMBEDDED_MODEL  # noqa: E402
 from finr1.params import GRPOParams  # noqa: E402
 from finr1.paths import repository_root  # noqa: E402
 from finr1.progress import read_metrics  # noqa: E402
@@ -202,6 +205,104 @@ def test_a_served_model_teaches_is_benchmarked_and_may_die_on_the_way(model, tmp
     finally:
         with suppress(ProcessLookupError):
             server.kill()
+
+
+# So small a model keeps no form by itself: the server's grammar gives its thoughts, answers and verdicts theirs.
+THOUGHT = (
+    r"<think>[A-Za-z ,]{20,60}\. [A-Za-z ,]{20,60}\. [A-Za-z ,]{20,60}\.</think><answer>\\boxed\{(yes|no)\}</answer>"
+)
+VERDICT = r"[01]\nIt does\.|\{" + ", ".join(f'"{name}": 1' for name in judge.CRITERIA) + r"\}"
+SMALL = {
+    "num_train": 90, "num_dev": 20, "num_test": 20, "num_sft": 16, "num_rl": 24, "code_problems": 0,
+    "02_distillation.max_tokens": 96, "eval_problems": 2, "eval_max_tokens": 8, "04_sft.max_steps": 2,
+    "max_completion_length": 8, "num_generations": 4, "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1, "05_grpo.max_steps": 40, "05_grpo.save_steps": 10, "pass_rate_candidates": 0,
+    "mask_truncated_completions": False, "06_benchmark.num_items": 6, "06_benchmark.max_tokens": 8,
+    "06_benchmark.num_samples": 2, "06_benchmark.suite_items": 2,
+}  # fmt: skip
+
+
+def asks(stage: str, role: str, url: str, form: str) -> dict[str, object]:
+    """The parameters with which `stage` asks the served model as its `role`."""
+    extra = json.dumps({"structured_outputs": {"regex": form}})
+    where = {"backend": "endpoint", "base_url": url, "model": "tiny", "extra": extra}
+    return {f"{stage}.{role}_{name}": value for name, value in where.items()}
+
+
+def test_notebooks_02_03_and_06_resume_when_their_server_has_died(model, embedded, tmp_path):
+    """The embedded model behind vLLM's server teaches, judges and is benchmarked; a tiny one is trained between."""
+    server = Server(embedded / EMBEDDED_MODEL, tmp_path)
+    (tmp_path / "cache").symlink_to(embedded)
+    env = environment(tmp_path) | {"FINR1_API_KEY": "any", "OMP_NUM_THREADS": "1"}
+    values = SMALL | asks("02_distillation", "teacher", server.url, THOUGHT)
+    values |= asks("03_filtering", "judge", server.url, VERDICT) | asks("06_benchmark", "judge", server.url, VERDICT)
+    values |= {"model_name_or_path": model, "06_benchmark.other_models": f"[served=tiny@{server.url}]",
+               "06_benchmark.judge_scope": "all"}  # fmt: skip
+    command = [sys.executable, "-m", "finr1", "run", "--run", "v", *(f"--set={k}={v}" for k, v in values.items())]
+    server.start()
+    try:
+        for stage, who in (("02_distillation", "teacher"), ("03_filtering", "judge"), ("06_benchmark", "benchmark")):
+            answers = tmp_path / "v" / stage / f"{who}.answers.jsonl"
+            process = subprocess.Popen([*command, "--until", stage], env=env, stderr=subprocess.PIPE, text=True)
+            kept = killed_under(process, server, answers)
+            server.start()
+            again = subprocess.run([*command, "--until", stage], env=env, capture_output=True, text=True)
+            assert again.returncode == 0, again.stderr[-3000:]
+            assert answers.read_text("utf8").startswith(kept) and len(answers.read_text("utf8")) > len(kept)
+        rows = verified_training(tmp_path, env, server)
+    finally:
+        with suppress(ProcessLookupError):
+            server.kill()
+    failed = [row["verifier/failed"] for row in rows]
+    assert failed[0] == 0 and max(failed) == 1 and failed[-1] == 0, failed
+    metrics = manifest.read_manifest(tmp_path / "v" / "03_filtering")["metrics"]
+    assert metrics["traces"] == 90 and metrics["good"] > 0
+    rows = manifest.read_manifest(tmp_path / "v" / "06_benchmark")["metrics"]["judge"]
+    assert "served" in {row["model"] for row in rows}
+
+
+def verified_training(outputs: Path, env: dict[str, str], server: Server) -> list[dict]:
+    """The logged steps of 05 where each answer is left to the served verifier, which dies and comes back meanwhile."""
+    notebook = nbformat.read(repository_root() / "notebooks" / "05_grpo.ipynb", as_version=4)
+    cell = next(cell for cell in notebook.cells if "def accuracy_reward" in cell.source)
+    cell.source = cell.source.replace(
+        "return grade_completions(completions, **columns)", "return [None] * len(completions)"
+    )
+    nbformat.write(notebook, outputs / "05_grpo.ipynb")
+    values = asks("05_grpo", "verifier", server.url, VERDICT)
+    values = {name.removeprefix("05_grpo."): value for name, value in values.items()} | {"run": "w"}
+    values |= {f"{part}_stage": f"outputs/v/{stage}" for part, stage in
+               {"data": "01_data", "filtering": "03_filtering", "sft": "04_sft"}.items()}  # fmt: skip
+    command = [sys.executable, "-m", "papermill", outputs / "05_grpo.ipynb", outputs / "out.ipynb", "-f",
+               outputs / "v" / "05_grpo" / "params.yaml", "-y", json.dumps(values)]  # fmt: skip
+    env = env | {"JPY_SESSION_NAME": str(outputs / "05_grpo.ipynb")}  # as JupyterLab names the notebook
+    process = subprocess.Popen(command, cwd=outputs, env=env, stderr=subprocess.PIPE, text=True)
+
+    def wait_for(wanted) -> None:
+        end = time.monotonic() + 60 * MINUTES
+        while not wanted([row for row in read_metrics(outputs / "w" / "05_grpo") if "verifier/failed" in row]):
+            assert process.poll() is None and time.monotonic() < end, process.stderr.read()[-3000:]
+            time.sleep(0.1)
+
+    wait_for(lambda rows: len(rows) >= 2)
+    server.kill()
+    wait_for(lambda rows: rows[-1]["verifier/failed"] == 1)
+    server.start()
+    told = process.communicate(timeout=60 * MINUTES)[1]
+    assert process.returncode == 0, told[-3000:]
+    return [row for row in read_metrics(outputs / "w" / "05_grpo") if "verifier/failed" in row]
+
+
+def killed_under(process: subprocess.Popen, server: Server, answers: Path) -> str:
+    """Kill `server` once `answers` holds three lines; `process` has to fail and say where it asked. What was stored."""
+    end = time.monotonic() + 60 * MINUTES
+    while not (answers.exists() and len(re.findall('"model": ?"tiny"', answers.read_text("utf8"))) >= 3):
+        assert process.poll() is None and time.monotonic() < end, process.stderr.read()[-3000:]
+        time.sleep(0.02)
+    server.kill()
+    told = process.communicate(timeout=60 * MINUTES)[1]
+    assert process.returncode != 0 and str(server.port) in told, told[-3000:]
+    return answers.read_text("utf8")
 
 
 @torch.no_grad()
