@@ -250,8 +250,7 @@ def complete(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: G
     inputs, ends = generation_inputs(model, prompts, config.pad_token_id), torch.tensor(config.eos_token_id)
     rows, completions, left = list(range(len(prompts))), [[] for _ in prompts], config.max_new_tokens
     while rows and left:
-        width = inputs["input_ids"].size(1)
-        piece = copy.deepcopy(config)
+        width, piece = inputs["input_ids"].size(1), copy.deepcopy(config)
         piece.max_new_tokens = min(left, PIECE) if "past_key_values" in inputs else left
         ids = model.generate(**inputs, generation_config=piece)
         stop = torch.isin(ids[:, width:], ends.to(ids.device))
@@ -275,8 +274,7 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
     behind the common beginning. Models that do not attend to everything before get it on the left, and no cache.
     """
     rows = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
-    width = max(map(len, rows))
-    cacheable = _attends_to_all(model)
+    width, cacheable = max(map(len, rows)), _attends_to_all(model)
     common = len(os.path.commonprefix([row[:-1] for row in rows])) if cacheable else 0
     padding = [width - len(row) for row in rows]
     ids = [[*row[:common], *[pad] * gap, *row[common:]] for row, gap in zip(rows, padding, strict=True)]

@@ -152,8 +152,7 @@ def decontaminate(
 
 def _ngrams(problem: Problem, ngram: int) -> list[str]:
     size = NGRAM_ZH if problem.language == "zh" else ngram
-    rests_on_page = problem.source in SHARED_PAGES
-    grams: list[str] = []
+    rests_on_page, grams = problem.source in SHARED_PAGES, []
     for text in [problem.question] if rests_on_page else [problem.context, problem.question]:
         words = tokens(text)
         if len(words) >= size or words and not rests_on_page:

@@ -34,10 +34,8 @@ from finr1.progress import EARLY_FILE, METRICS_FILE, follow, newest_whole, read_
 if TYPE_CHECKING:
     from finr1.run import Run
 
-PARAMS_FILE = "params.yaml"
-SCRIPT = "train.py"
-LOG_FILE = "train.log"
-MODEL_FOLDER = "model"
+PARAMS_FILE, SCRIPT = "params.yaml", "train.py"
+LOG_FILE, MODEL_FOLDER = "train.log", "model"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"  # memory comes in larger pieces: a step on a CPU takes a twelfth less time
 JOIN_HOURS = 24  # a further node waits so long for the first one
 MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", "tensorboard",

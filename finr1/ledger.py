@@ -122,9 +122,8 @@ def _equal(value: Any, expected: Any) -> bool:
     """Equal; names of models by their last part, lists as sets."""
     if isinstance(value, str) and isinstance(expected, str):
         return value.rpartition("/")[2].casefold() == expected.rpartition("/")[2].casefold()
-    if isinstance(value, list) and isinstance(expected, list):
-        return set(value) == set(expected)
-    return value == expected
+    both = isinstance(value, list) and isinstance(expected, list)
+    return set(value) == set(expected) if both else value == expected
 
 
 def _text(value: Any) -> str:

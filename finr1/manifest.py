@@ -191,7 +191,7 @@ def loaded_files(hashes: dict[str, str]) -> dict[str, str]:
 def changed_files(recorded: dict[str, str]) -> list[str]:
     """The files of `recorded` whose content on disk is another one by now, or that are gone."""
     paths = {name: _PACKAGE.parent / name for name in recorded}
-    return [name for name, path in paths.items() if not path.exists() or file_sha256(path) != recorded[name]]
+    return [name for name, path in paths.items() if not path.is_file() or file_sha256(path) != recorded[name]]
 
 
 def notebook_code(notebook: Path | str) -> dict[str, str]:

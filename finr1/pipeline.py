@@ -90,16 +90,17 @@ def load_preset(preset: str, run: str, stages: Sequence[str], changes: Sequence[
 def _parse_changes(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`STAGE.NAME=VALUE` or `NAME=VALUE` -> {stage: {name: value}}; values are read as YAML."""
     overrides: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
-    known = [(stage, name) for stage in STAGES for name in STAGES[stage].model_fields if name != "run"]
+    known = [(stage, name) for stage in STAGES for name in STAGES[stage].model_fields if name not in ("run", "preset")]
     for change in changes:
         target, equals, text = change.partition("=")
         places = [(stage, name) for stage, name in known if target in (name, f"{stage}.{name}")]
         if not equals or not places:  # the value is left out: it may be a key that somebody put there
             words = {word for stage, name in known for word in (name, f"{stage}.{name}")}
             problem = f"unknown parameter{did_you_mean(target, words)}" if equals else "no value"
-            raise ParameterError("--set", [f"{target}: {problem}; as 05_grpo.max_steps=2 (--run NAME names the run)"])
+            name, more = target.partition(":")[0], "as 05_grpo.max_steps=2 (--run NAME names the run)"
+            raise ParameterError("--set", [f"{name}: {problem}; {more}"])
         value = text
-        with suppress(yaml.YAMLError, ValueError):  # a date that is none; text that is no YAML stays as it is
+        with suppress(yaml.YAMLError, ValueError, RecursionError):  # a date that is none; what is no YAML stays text
             value = yaml.safe_load(text)
         for stage, name in places:
             overrides[stage][name] = value

@@ -185,8 +185,7 @@ def make_plan(preset: str, changes: Sequence[str] = ()) -> dict[str, Any]:
     if PAGES & set(data.source_names):
         page = (data.max_context_chars or PAGE_CHARS) / CHARS_PER_TOKEN
         longest = CHAT + page * (1 if data.max_context_chars else 3)
-    answer = 6 * SOLUTION if teacher.teacher_backend in SCRIPTED else teacher.max_tokens
-    memory = {}
+    answer, memory = (6 * SOLUTION if teacher.teacher_backend in SCRIPTED else teacher.max_tokens), {}
     if shape:
         memory = {"04 SFT": training_memory(shape, sft, longest, min(sft.max_length, longest + answer), gpu_gib)}
         memory["05 GRPO"] = training_memory(shape, grpo, longest, longest + grpo.max_completion_length, gpu_gib)

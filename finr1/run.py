@@ -23,8 +23,7 @@ from finr1.manifest import MANIFEST_FILE, making, read_manifest, read_object, re
 from finr1.params import ParameterError, Params, quoted
 from finr1.paths import cache_dir, lock, outputs_root, shown  # noqa: F401  (notebooks import it and `launch` from here)
 
-KERNEL_LOG = "kernel.log"
-STATE_FILE = "state.json"
+KERNEL_LOG, STATE_FILE = "kernel.log", "state.json"
 REPLACES = "FINR1_REPLACES"  # "True" in the kernels of `finr1 run`: a complete stage may be replaced
 # Never removed: answers, and what papermill and the locks have open in this folder right now.
 _KEPT_SUFFIXES = (".answers.jsonl", ".ipynb", KERNEL_LOG, ".lock")
@@ -92,7 +91,7 @@ def what_is_there(stage_dir: Path) -> tuple[dict[str, Any], str]:
 
 def _state(stage_dir: Path) -> dict[str, Any]:
     """The state of a stage, an empty one where there is none; ValueError when it can't be read."""
-    kinds = {"fingerprint": str, "started": str, "phases": dict, "launched": dict}
+    kinds = {"fingerprint": str, "started": str, "phases": dict, "launched": dict, "parameters": dict, "inputs": dict}
     state = read_object(path := stage_dir / STATE_FILE, kinds, absent={})
     numbers = [state.get("phases", {}), state.get("peak_memory_gib", {})]
     if not all(isinstance(part, dict) and {*map(type, part.values())} <= {int, float} for part in numbers):

@@ -74,8 +74,7 @@ def answers_by_family(columns: Mapping[str, Sequence], texts: Sequence[str]) -> 
 
 def run_warnings(log: Sequence[Mapping]) -> list[str]:
     """What in `log` (rows of metrics.jsonl) deserves a look, each with what to do about it."""
-    steps = [row for row in log if "reward" in row]
-    lines = []
+    steps, lines = ([row for row in log if "reward" in row]), []
     for rule in _TABLE["warnings"]:
         # TRL logs None for a mean of nothing.
         if values := [row[rule["key"]] for row in steps if row.get(rule["key"]) is not None]:

@@ -64,6 +64,13 @@ def parts(*content) -> bytes:
 
 SAID = reply({"content": "5"})
 TEXT = {"type": "text", "text": "5"}
+
+
+def sse(*choices: dict) -> bytes:
+    """A stream of events with a choice each."""
+    return "".join(f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices).encode()
+
+
 READ = {  # body -> text, reasoning, finish reason
     "nested parts": (parts({"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}, TEXT), "5", "t", "stop"),
     "flat parts": (parts({"type": "thinking", "thinking": "t", "signature": "s"}, TEXT), "5", "t", "stop"),
@@ -103,6 +110,15 @@ READ = {  # body -> text, reasoning, finish reason
     "stream": (events({"reasoning": "a thought", "content": "12345"}).encode(), "12345", "a thought", "stop"),
     "stream without DONE": (events({"content": "12345"}).encode().replace(b"data: [DONE]", b""), "12345", None, "stop"),
     "stream of windows": (events({"content": "12345"}).encode().replace(b"\n", b"\r\n"), "12345", None, "stop"),
+    "all of it once more": (sse({"delta": {"content": "4"}}, {"delta": {"content": "2"}},
+                                {"message": {"content": "42"}, "finish_reason": "stop"}), "42", None, "stop"),
+    "events without data": (b"data:\n\ndata: null\n\n" + events({"content": "12345"}).replace("DONE", "done").encode(),
+                            "12345", None, "stop"),
+    "a raw line end": (SAID.replace(b'"5"', b'"5\n6"'), "5\n6", None, "stop"),
+    "another index": (SAID.replace(b'"index": 0', b'"index": "0"'), "5", None, "stop"),
+    "a thought by another name": (reply({"content": "5", "thinking_blocks": [{"thinking": "t"}]}), "5", "t", "stop"),
+    "a text with a value": (parts({"type": "text", "text": {"value": "5"}}), "5", None, "stop"),
+    "cut off in other words": (reply({"content": "5"}, "MAX_TOKENS"), "5", None, "length"),
     "halves in two pieces": (b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n'
                              b'data: {"choices":[{"delta":{"content":"\\ude00"},"finish_reason":"stop"}]}\n',
                              "\U0001f600", None, "stop"),
@@ -146,6 +162,8 @@ NOT_READ = {
     "HTML": b"<html>", "cut": SAID[:-9], "a list": b"[1]", "null alone": b"null", "text as message": reply("x"),
     "broken off": reply({"content": "5"}, "insufficient_system_resource"),
     "network": reply({"content": ""}, "network_error"),
+    "engine": reply({"content": "5"}, "engine_error"), "incomplete": reply({"content": "5"}, "incomplete"),
+    "an event of an error": sse({"delta": {"content": "h"}}) + b"event: error\ndata: {}\n\ndata: [DONE]\n\n",
     "cut stream": b'data: {"choices":[{"delta":{"content":"half"}}]}\n\n', "empty stream": b"data: [DONE]\n\n",
     "error in a stream": b'data: {"choices":[{"delta":{"content":"h"}}]}\n\ndata: {"error":{"message":"busy"}}\n\n',
 }  # fmt: skip
@@ -162,6 +180,7 @@ USAGE = [  # what the server says, prompt and completion tokens as they are paid
     ({"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81,
       "completion_tokens_details": {"reasoning_tokens": 60}}, 21, 60),
     ({"prompt_tokens": 21, "completion_tokens": 5, "total_tokens": 86}, 21, 65),
+    ({"prompt_tokens": 21, "completion_tokens": 5, "reasoning_tokens": 60}, 21, 65),
     ({"prompt_tokens": 21, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 60}}, 21, 65),
     ({"prompt_tokens": 21, "completion_tokens": 65, "completion_tokens_details": {"reasoning_tokens": 60}}, 21, 65),
     ({"input_tokens": 21, "output_tokens": 9}, 21, 9),
@@ -328,6 +347,16 @@ REFUSALS = [
     ("This model only takes max_tokens up to 4096", {}),
     ("`temperature` must be strictly positive", {}),
     ("Invalid 'temperature': decimal above maximum value. Expected a value <= 2", {}),
+    ("max_tokens must not be larger than 4096", {}),
+    ("max_tokens limit is 4096", {}),
+    ("Unsupported value: max_tokens = 8192; the maximum is 4096", {}),
+    ("max_tokens exceeds the limit, use 4096 instead", {}),
+    ("max_tokens: must be 1-4096", {}),
+    ("参数max_tokens必须在 [1, 4096] 之间", {}),
+    (json.dumps("max_tokens 超出范围 [1, 8192]"), {}),
+    ("temperature cannot be 0", {}),
+    ("temperature must be non-zero", {}),
+    (json.dumps("参数seed不支持"), {"seed": None}),
     ("too long", {}),
     ("upstream busy", {}),
 ]
@@ -372,6 +401,8 @@ def test_extra_reaches_the_body_and_is_part_of_the_answers_key(tmp_path):
 @pytest.mark.parametrize("extra", [
     "{", "[1]", "5", '"text"', {"api_key": "x"}, {"headers": {"Authorization": "y"}}, {"token": "z"},
     {"a": "sk-abcdef"},
+    "[" * 50_000, {"access_token": "z"}, {"passwd": "z"}, {"Ocp-Apim-Subscription-Key": "z"}, {"Cookie": "z"},
+    {"a": "ghp_0123456789abcdef"}, {"a": "AKIA0123456789AB"}, {"a": "https://user:pw@host/v1"}, {"a": "https://h/?token=z"},
     {"a": ["Bearer abc"]}, {"note": f"it is {KEY}"}, {"model": "other"}, {"messages": []}, {"a": object()},
 ])  # fmt: skip
 def test_an_extra_that_can_not_be_is_refused_and_no_key_is_shown(extra):
@@ -380,6 +411,8 @@ def test_an_extra_that_can_not_be_is_refused_and_no_key_is_shown(extra):
             make(extra)
         assert not [word for word in (KEY, "sk-abcdef", "Bearer abc", "{'") if word in str(caught.value)]
     assert read_extra(None) == read_extra("") == read_extra({}) == {}
+    schema = {"response_format": {"properties": {"key": {"type": "string"}}}}  # a key of JSON, not of a server
+    assert read_extra(schema) == schema
 
 
 # ---- who answered ----------------------------------------------------------------------------------------------------

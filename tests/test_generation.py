@@ -692,6 +692,11 @@ def test_the_key_goes_into_the_authorization_header_and_nowhere_else(key, tmp_pa
         assert headers.pop("authorization") == f"Bearer {KEY}"
         assert KEY not in f"{path} {headers} {body}"
         assert "org-planted" not in str(headers)  # the account at OpenAI is nobody else's business
+    with Loopback(
+        message=lambda question: {"content": f"You sent {KEY}"}, fields=lambda body: {"model": KEY}
+    ) as server:
+        [answer] = generate(ask("q"), GREEDY, EndpointBackend(server.base_url, "teacher"), store)
+    assert (answer.text, answer.model) == ("You sent ***", "***")
     seen = [str(caught.value), str(caught.value.__cause__), str(caught.value.__context__)]
     seen += [repr(backend), str(vars(backend)), backend.fingerprint, store.path.read_text(), caplog.text]
     assert [text for text in seen if KEY in text] == []

@@ -287,6 +287,20 @@ BOOLEANS = [
     ("non-compliant", "compliant", WRONG, "contains the gold"),
     ("not fully compliant", "compliant", WRONG, "negated"),
     ("该做法不合规", "不合规", RIGHT, "in a sentence"),
+    *[
+        (said, "合规", WRONG, "negated or not whole")
+        for said in "不属于合规|不能认定为合规|不一定合规|未必合规|部分合规|没有合规|不算合规".split("|")
+    ],
+    *[
+        (said, "compliant", WRONG, "negated or not whole")
+        for said in ("cannot be considered compliant", "does not appear to be compliant", "hardly compliant")
+    ],
+    *[(said, "违规", WRONG, "negated") for said in "没有违规|不构成违规|未发现违规|无违规".split("|")],
+    *[(said, "合规", RIGHT, "negated twice") for said in "没有违规|未发现违规|合规，没有违规".split("|")],
+    ("没有错误", "错误", WRONG, "negated"),
+    ("不完全正确", "正确", WRONG, "not whole"),
+    ("违规行为", "违规", RIGHT, "a noun behind"),
+    ("这句话是对的", "对", RIGHT, "in a sentence"),
     ("The transaction is compliant with the rules", "compliant", RIGHT, "in a sentence"),
     ("This statement is not correct.", "no", RIGHT, "in a sentence"),
     ("Yes, because there is no violation", "yes", RIGHT, "a reason behind"),
@@ -388,8 +402,22 @@ ONE_LETTER = (
     ),
     *("B、Total assets", "B) Total assets", "The correct answer is (B).", "B because A is wrong", "B项正确"),
 )
-THREE_LETTERS = ("ABD", "A, B and D", "D,B,A", "A、B、D", "A B D", "(A)(B)(D)", '["A","B","D"]', "选择：A、B、D。")
+THREE_LETTERS = (
+    "A、B、D均正确",
+    "ABD三项",
+    "ABD",
+    "A、B以及D",
+    "A, B and D",
+    "D,B,A",
+    "A、B、D",
+    "A B D",
+    "(A)(B)(D)",
+    '["A","B","D"]',
+    "选择：A、B、D。",
+)
 LETTERS = [
+    ("B项错误", "B", WRONG, "said of B"),
+    ("A或者B", "A", WRONG, "two letters"),
     *[(dress, "B", RIGHT, "dress of one letter") for dress in ONE_LETTER],
     *[(dress, "ABD", RIGHT, "dress of several letters") for dress in THREE_LETTERS],
     ("AB", "A", WRONG, "more letters than the gold"),

@@ -162,12 +162,13 @@ def test_a_synthetic_number_is_exact_in_filter_reward_and_benchmark():
 LEAST = (
     "at least {}|more than {}|no less than {}|not below {}|over {}|above {}|greater than {}|> {}|>{}|≥{}|"
     "{} or more|{}+|{} plus|{} and above|exceeds {}|in excess of {}|upwards of {}|至少{}|不少于{}|不低于{}|"
-    "超过{}|大于{}|高于{}|{}以上|{}及以上|{}多|{}余"
+    "超过{}|大于{}|高于{}|{}以上|{}及以上|{}多|{}余|greater than or equal to {}|大于等于{}|大于或等于{}|超{}|突破{}|"
+    "不止{}|{}（含）以上|{}, or more|{} (or more)|{} or better|north of {}|surpassing {}|{} onwards"
 ).split("|")
 MOST = (
     "at most {}|less than {}|no more than {}|not over {}|under {}|below {}|fewer than {}|up to {}|<{}|≤ {}|"
     "{} or less|{} at most|{} or fewer|不超过{}|至多{}|最多{}|少于{}|低于{}|小于{}|不足{}|不到{}|{}以下|{}以内|"
-    "不高于{}"
+    "不高于{}|less than or equal to {}|小于等于{}|低于或等于{}|未达到{}|{}（含）以下|within {}|{} max"
 ).split("|")
 
 
@@ -193,6 +194,8 @@ def test_a_range_is_no_value(range_, gold):
     ("predicted", "gold"),
     [("5% more than last year", "5%"), ("higher by 5%", "5%"), ("over 5 years", "5 years"), ("5% over 3 years", "5%"),
      ("exceeds the plan by 5", "5"), ("超过预算5万元", "5万元"), ("高于去年5%", "5%"), ("about 5", "5"), ("大约5", "5"),
+     ("top 5", "5"), ("5 min", "5"), ("5起", "5"), ("利润为5亿元，以上为计算结果", "5亿元"),
+     ("the answer is 5. - Note", "5"), ("2022年半导体行业收入为5亿元", "5亿元"), ("起征点5000元", "5000元"),
      ("down to 5", "5"), ("a maximum of 5", "5"), ("5 under the new rule", "5")],
 )  # fmt: skip
 def test_words_of_comparison_that_bound_nothing_stay(predicted, gold):
@@ -219,12 +222,15 @@ CHINESE = [
         "5元2角5分 -> 5.25; 12元5分 -> 12.05; 伍元贰角 -> 5.2元; 0.5个亿 -> 50000000; 负三点五 -> -3.5; "
         "两倍 -> 2; 二十五个百分点 -> 25%; 五个基点 -> 0.05%; 净利润为一亿二千万元 -> 1.2亿元; "
         "2023年净利润为一亿二千万元 -> 1.2亿元; 一年期利率为5% -> 5%; 第一季度为5亿 -> 5亿; 參佰 -> 300; "
-        "廿五 -> 25",
+        "廿五 -> 25; 3年半 -> 3.5年; 3个半月 -> 3.5; 三成半 -> 35%; 2倍半 -> 2.5; "
+        "人民币壹佰万元整（¥1,000,000.00） -> 100万元; 10年期国债收益率为4.5% -> 4.5%; 近3年复合增长率20% -> 20%; "
+        "2014年12月31日: 94亿元 -> 94亿元; -5%（下降5%） -> -5%",
     ),
     *rows(
         WRONG,
         "一百三十 -> 120; 一百二十 -> 1200000; 十 -> 11; 五六百 -> 560; 五六 -> 56; 数十亿 -> 10亿; 几百 -> 100; "
-        "十几 -> 10; 一百多 -> 100; 百分之五 -> 6%; 三分之一 -> 3; 五成 -> 5%; 万 -> 10000; 一亿 -> 1万",
+        "十几 -> 10; 一百多 -> 100; 百分之五 -> 6%; 三分之一 -> 3; 五成 -> 5%; 万 -> 10000; 一亿 -> 1万; "
+        "3年半 -> 3年; 三成半 -> 30%",
     ),
 ]
 SEPARATORS = [
@@ -262,11 +268,14 @@ OTHERS = [
         "\u0661\u066c\u0662\u0663\u0664\u066b\u0665 -> 1234.5; １２．５％ -> 12.5%; \\tfrac12 -> 0.5; "
         "5\\,\\% -> 5%; USD 5 -> $5; 5 US dollars -> $5; 5 Mrd. EUR -> 5 billion; 5 percentage points -> 5%; "
         "twenty-five percent -> 25%; one hundred and twenty -> 120; minus five -> -5; "
-        "five million dollars -> 5000000; one point five -> 1.5; 11 5/6 -> 71/6",
+        "five million dollars -> 5000000; one point five -> 1.5; 11 5/6 -> 71/6; two and a half -> 2.5; "
+        "2 and 2/3 -> 2.667; Rs.500 -> 500; Rs.1,50,000/- -> 150000; 12,345.- -> 12345; -5% (down 5%) -> -5%; "
+        "decrease of 5% (-5%) -> -5%; December 31, 2014: 94 -> 94; 31 Dec 2014: 5 -> 5; 5% in FY14 -> 5%",
     ),
     *rows(
         WRONG,
-        "5 bps -> 5%; $5M -> $5 billion; 2 2/3 -> 2; five -> 6; one of five -> 1; \u0664\u0661 -> 14; USD 5 -> €5",
+        "5 bps -> 5%; $5M -> $5 billion; 2 2/3 -> 2; five -> 6; one of five -> 1; \u0664\u0661 -> 14; USD 5 -> €5; "
+        "two thirds -> 2; three and a quarter -> 3; Rs.500 -> 0.5; 5 pesos -> $5; 5瑞郎 -> 5欧元; -5% (up 5%) -> -5%",
     ),
 ]
 

@@ -766,7 +766,7 @@ def test_an_eleventh_source_is_one_function_and_one_entry(tmp_path, monkeypatch)
         ("fincorpus", "news.jsonl", [{"text": "Shares rose."}], "plain text, no question"),
         ("fincorpus", "exam.jsonl", [{"text": "问？\nA、\nB、对\nC、错\n答案：A"}], "no options"),
         ("finpee", "a.jsonl", [{"question": None, "answer": 5}], "no question"),
-        ("finpee", "a.jsonl", [{"question": "q", "answer": "[" * 100_000}], "malformed record"),
+        ("finpee", "a.jsonl", [{"question": "q", "answer": "[" * 100_000}], "unreadable gold"),
         ("fincuge", "x_train.jsonl", [["text", "gold"]], "unknown task"),
         ("finpee", "a.jsonl", [{"question": "q", "answer": "about ten"}], "unreadable gold"),
         ("financeqt", "a.jsonl", [{"context": "", "question": "q"}], "missing column answer"),

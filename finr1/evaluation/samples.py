@@ -79,8 +79,7 @@ def evaluate(
     requests = [Request(id=problem.id, messages=ask(problem)) for problem in problems]
     line = ProgressLine(f"{model}, {decoding}: ", quiet=True)
     line.show(f"{len(requests)} problems")  # the first answers may take long
-    completions = iter(generate(requests, sampling, backend, store, on_progress=line.show))
-    samples = []
+    completions, samples = iter(generate(requests, sampling, backend, store, on_progress=line.show)), []
     for problem, request in zip(problems, requests, strict=True):
         known = about(problem, request.messages) | {"model": model, "decoding": decoding}
         for completion in itertools.islice(completions, sampling.num_samples):

@@ -150,9 +150,13 @@ class AnswerStore:
             for line in file:
                 size = len(line)
                 # Under the lock nobody else is in the middle of a line.
-                if not line.endswith(b"\n") and _LINE_START.startswith(line[: len(_LINE_START)]):
-                    os.ftruncate(self._fd, self._end)
-                    break
+                if not line.endswith(b"\n") and b"\r" not in line and _LINE_START.startswith(line[: len(_LINE_START)]):
+                    try:
+                        Completion.model_validate_json(line)
+                    except ValueError:
+                        os.ftruncate(self._fd, self._end)
+                        break
+                    size += os.write(self._fd, b"\n")  # the line is whole: an editor took its end
                 try:  # an editor may have left a byte order mark or an empty line
                     if line := line.removeprefix(codecs.BOM_UTF8).strip():
                         answer = Completion.model_validate_json(line)

@@ -31,8 +31,7 @@ _QUESTION, _NUMBERS = _TEXTS["question"], " ".join(map(str, range(1000, 2200))) 
 
 def answer_file(options: argparse.Namespace) -> int:
     """Returns 0 when all is answered, 1 when some requests are not."""
-    tell = partial(print, file=sys.stderr, flush=True)
-    requests = read_requests(options.input)
+    tell, requests = partial(print, file=sys.stderr, flush=True), read_requests(options.input)
     sampling = SamplingParams(**{name: getattr(options, name) for name in SamplingParams.model_fields})
     where = (options.base_url, options.model, options.api_key_env, options.concurrency)
     backend = EndpointBackend(*where, extra=options.extra)
@@ -62,7 +61,7 @@ def read_requests(path: Path) -> list[Request]:
             if line := line.removeprefix(codecs.BOM_UTF8).strip():  # joined files have several
                 row = whole(json.dumps(json.loads(line), ensure_ascii=False))
                 requests.append(Request.model_validate_json(row))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             why = told(error) if isinstance(error, ValidationError) else f"row: Invalid JSON: {error}"
             raise ValueError(f"{path}, line {number}: {why}") from None
     return requests

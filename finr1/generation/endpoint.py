@@ -95,6 +95,8 @@ class EndpointBackend(Backend):
             """A success without an answer counts as a failed attempt, so that `openai` tries again."""
             if response.is_success:
                 content = await response.aread()
+                if len(key := self._key().encode()) > 7:  # a server may quote it
+                    content = content.replace(key, b"***")
                 try:
                     response.extensions["reply"] = read_reply(content)
                 except ValueError:
@@ -204,6 +206,8 @@ class EndpointBackend(Backend):
         return text.replace(self._key(), "***")[:500]
 
     def _key(self) -> str:
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env):  # it may be the key itself: not quoted
+            raise ValueError("the key comes from an environment variable, and this is no name of one")
         names = [self.api_key_env] + ["OPENAI_API_KEY"] * (self.api_key_env == DEFAULT_KEY_ENV)
         key = next(filter(None, (os.environ.get(name, "").strip() for name in names)), "")
         if not (key.isascii() and key.isprintable()):
@@ -230,7 +234,7 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
     try:
         extra = dict((json.loads(extra or "{}") if isinstance(extra, str) else extra) or {})
         text = json.dumps(extra, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise ValueError('should be a JSON object such as {"max_tokens": null, "seed": 1}') from None
     keys = [key, *(value.strip() for name, value in os.environ.items() if re.match("(FINR1|OPENAI)_API_KEY", name))]
     found = re.search(_WORDS["secret"], text, re.I) or re.search(_WORDS["key"], text)
@@ -245,12 +249,14 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
 def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What to change in `body` (an `extra`) after a refusal: a field that it names, if not of `chosen`; or a stream."""
     text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)  # Chinese, as JSON may spell it
     says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
     ours = (body.keys() & _WORDS["ours"]) - chosen.keys()
     named = [name for name in re.findall("[a-z_]+", text) if name in ours]
     if named:  # of temperature and top_p, which may not go together, top_p
         name = "top_p" if {"top_p", "temperature"} <= {*named} else named[0]
-        is_field = says["field"] or says["choice"] and "max" not in name or not says["value"]
+        limit = "max" in name and "max_completion_tokens" not in text  # a lower one may do: leaving it out would cost
+        is_field = not says["value"] or (says["field"] and not limit) or (says["choice"] and "max" not in name)
         if is_field or name == "top_p" and body[name] == 1:
             renamed = name == "max_tokens" and "max_completion_tokens" in text
             return {name: None} | ({"max_completion_tokens": body[name]} if renamed else {})
@@ -279,11 +285,15 @@ def read_reply(content: bytes) -> dict[str, Any]:
     streamed = [line[5:].strip() for line in lines if line.startswith("data:")]
     said, finish, usage, model = [], None, {}, None
     try:
-        for reply in map(json.loads, [line for line in streamed if line != "[DONE]"] or ["\n".join(lines)]):
-            choice = next((c for c in reply.get("choices") or [] if not c.get("index")), {})
+        events = [line for line in streamed if line.lower() not in ("", "null", "[done]")]
+        for reply in map(json.JSONDecoder(strict=False).decode, events or ["\n".join(lines)]):
+            choices = reply.get("choices") or [{}]
+            choice = next((c for c in choices if str(c.get("index") or 0) == "0"), choices[0])
             if reply.get("error") or choice.get("error") or re.match("[45]..$", str(reply.get("code"))):
                 raise ValueError("the server reports an error")
-            said.append(_parts({**(choice.get("message") or {}), **(choice.get("delta") or {})}))
+            message, so_far = choice.get("message") or {}, "".join(text for text, _ in said)
+            message = {} if so_far and so_far == message.get("content") else message  # all of it once more, at the end
+            said.append(_parts({**message, **(choice.get("delta") or {})}))
             finish, model = choice.get("finish_reason") or finish, reply.get("model") or model
             usage = reply.get("usage") or choice.get("usage") or usage
     except (LookupError, TypeError, AttributeError, RecursionError):
@@ -292,7 +302,9 @@ def read_reply(content: bytes) -> dict[str, Any]:
     begun = text or reasoning or finish
     if not reasoning and "</think>" in text and "<think>" not in text:
         text = f"<think>{text}"  # the chat template opened it, which no reply shows; `local.py` asks the template
-    if not begun or str(finish).lower() in _WORDS["broken_off"] or streamed and not finish and "[DONE]" not in streamed:
+    finish = "length" if re.search(_WORDS["cut_off"], str(finish), re.I) else finish
+    broken = re.search(_WORDS["broken_off"], str(finish), re.I) or any(re.match("event: *error", s) for s in lines)
+    if not begun or broken or (streamed and not finish and "[DONE]" not in streamed):
         raise ValueError("the reply holds no answer, or not all of it")
     said, begun = (any(char.isprintable() and char > " " for char in part) for part in (after_thought(text), text))
     if finish != "length" and not said:
@@ -332,7 +344,7 @@ def _usage(usage: Any, written: str) -> dict[str, int | None]:
     prompt, total = count("prompt_tokens", "input_tokens"), count("total_tokens")
     counted, rest = count("completion_tokens", "output_tokens"), None if None in (prompt, total) else total - prompt
     if counted is not None or rest is not None:
-        details = [usage.get(f"{name}_tokens_details") for name in ("completion", "output")]
+        details = [usage, *(usage.get(f"{name}_tokens_details") for name in ("completion", "output"))]
         thought = max(count("reasoning_tokens", of=part) or 0 for part in details)
         counted = max(counted or 0, rest or 0)
         counted += thought if thought > counted else 0

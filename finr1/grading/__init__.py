@@ -172,18 +172,17 @@ def _read_label(text: str, labels: Mapping[str, str] | None, options: Sequence[s
     return None
 
 
-def _code_lines(text: str) -> list[str]:
-    lines = form("code_fence").sub("", text[: MAX_TEXT + 1].strip()).strip().splitlines()
-    return [line.rstrip() for line in lines if line.strip()]
-
-
 def _grade_written(predicted: str, gold: str, code: bool) -> bool | None:
     """Texts as normalised; code by the gold's unit tests if it is some, else without white space at line ends."""
     if code and (tests := sandbox.read_tests(gold)) is not None:
         return bool(predicted) and not sandbox.first_failure(predicted, tests)
     if not code and max(len(predicted), len(gold)) > MAX_TEXT:
         return None if predicted else False
-    given, expected = map(_code_lines if code else normalise, (predicted, gold))
+    if code:
+        texts = [form("code_fence").sub("", text[: MAX_TEXT + 1].strip()).strip() for text in (predicted, gold)]
+        given, expected = ([line.rstrip() for line in text.splitlines() if line.strip()] for text in texts)
+    else:
+        given, expected = map(normalise, (predicted, gold))
     if not expected and not code:
         raise ValueError(f"the gold answer {gold[:80]!r} holds no letter and no digit")
     return bool(given) if not given or given == expected else _grade_quantities(predicted, gold)

@@ -29,7 +29,7 @@ _LEAD = re.compile(f"(?:{any_in('boolean_lead')})*")
 def _polarity(match: re.Match[str]) -> tuple[str, bool]:
     """Family and polarity of a match; every negation in front of the word turns it round."""
     family, polarity = _READ[match["word"]]
-    negations = re.findall(r"n't|not|never|no longer|non|不是|并非|并不|不|非|未|没", match["not"])
+    negations = re.findall(r"n't|not|never|no longer|non|不|非|未|没|无", match["not"])
     return family, polarity ^ (len(negations) % 2 == 1)
 
 
@@ -61,7 +61,8 @@ def read_boolean(text: str, family: str | None = None, options: Sequence[str] = 
         match
         for clause in clauses
         for match in _PREDICATE.finditer(clause)
-        if match["copula"] or form("boolean_tail").fullmatch(clause, match.end())
+        if (match["copula"] or form("boolean_tail").fullmatch(clause, match.end()))
+        and not form("undercut").search(clause, 0, match.start())
     ]
     of_family = [match for match in finals if _polarity(match)[0] == family]
     if head:

@@ -44,8 +44,7 @@ def _spelled(text: str, options: Mapping[str, str]) -> frozenset[str]:
 
 def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
     """The letters of one segment of an answer, whatever their dress; explanations behind them do not count."""
-    known = DEFAULT_LETTERS | options.keys()
-    rest = text[_LEAD.match(text).end() :] or text
+    known, rest = DEFAULT_LETTERS | options.keys(), text[_LEAD.match(text).end() :] or text
     for part in (text, rest):
         bare = _bare(part, known)
         if len(bare) == 1 and bare <= options.keys():
@@ -69,8 +68,7 @@ def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
 def read_letters(text: str, choices: Mapping[str, str] | None = None) -> frozenset[str]:
     """The letters of `choices` (without them A to H) that `text` names; empty for none, or one that is not on offer."""
     stated = {letter.strip().upper(): option for letter, option in (choices or {}).items()}
-    offered = frozenset(stated) or DEFAULT_LETTERS
-    text = plain(text[:MAX_CHARS])[:MAX_CHARS]
+    offered, text = frozenset(stated) or DEFAULT_LETTERS, plain(text[:MAX_CHARS])[:MAX_CHARS]
     bare = _bare(text, offered)
     if len(bare) == 1:
         return bare

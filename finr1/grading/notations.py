@@ -14,14 +14,15 @@ _TOKEN = re.compile(f"{_SIGNS}|{_WORDS}")
 _CHINESE = re.compile(rf"(?P<whole>(?![百佰千仟万亿])(?:{_SIGNS})+)(?:[点點](?P<part>[零〇一二三四五六七八九]+))?")
 _ENGLISH = re.compile(
     rf"(?:(?:minus|negative)\s)?(?P<whole>(?:{_WORDS})(?:(?:\s|-|\sand\s)(?:{_WORDS})){{0,20}})"
-    rf"(?:\spoint(?P<part>(?:\s(?:{_WORDS})){{1,20}}))?(?!\s(?:of|in|out)\b)"
+    rf"(?:\spoint(?P<part>(?:\s(?:{_WORDS})){{1,20}}))?"
+    r"(?![\s-](?:of|in|out|half|halves|thirds?|fourths?|fifths?|tenths?)\b)"
 )
 BOUND_BEFORE = re.compile(
     rf"(?P<not>\b(?:not?|never)\s|[不未]|没有)?(?<![a-z])(?:(?P<least>{any_in('least')})|{any_in('most')})"
     r"(?:\s|[:约]|(?:about|approximately|around|roughly)\b)*\Z"
 )
 BOUND_AFTER = re.compile(  # with one word between: 5 shares or more
-    r"(?:\s?[a-z]{1,12}(?=\s(?:or|and)\s)|\s?[个家人股次项名户天只笔件](?=[及或]?以))?\s?"
+    r"(?:\s?[a-z]{1,12}(?=\s(?:or|and)\s)|\s?[个家人股次项名户天只笔件位](?=[及或]?以))?(?:,?\s)?\(?"
     rf"(?:(?P<least>{any_in('least_after')})|{any_in('most_after')})"
 )
 

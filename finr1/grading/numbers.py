@@ -29,7 +29,7 @@ def _sum(first: Quantity, second: Quantity, factor: Decimal, decimals: int | Non
 def _joined(text: str, last: Quantity, number: Quantity) -> Quantity | None | bool:
     """`last` and `number` as one; False when they stay two, None when they are an unworked formula."""
     gap, raw = text[last.end : number.start].strip(), text[last.end : number.core].strip(" ()$€£¥")
-    if last.is_year and (number.is_year or len(number.literal) == 2) and raw in ("-", "/"):
+    if last.is_year and (raw == ":" or (number.is_year or len(number.literal) == 2) and raw in ("-", "/")):
         return False  # 2014-2015, 2014/15
     if gap == "比" and last.is_year and number.is_year:
         return False  # 2015年比2014年
@@ -66,7 +66,7 @@ def _merge(text: str, numbers: list[Quantity]) -> list[Quantity]:
             merged[-1] = joined
             continue
         between = text[merged[-1].end : number.core]
-        if number.bracketed and between.strip(" $€£¥") == "(":  # `-8.7 ( 8.7 )` says one thing twice
+        if number.bracketed and between.rstrip(" $€£¥").endswith("("):  # `-8.7 ( 8.7 )` says one thing twice
             number = replace(number, value=abs(number.value).copy_sign(merged[-1].value))
         merged.append(replace(number, listed=bool(form("listed").search(between))))
     return merged
@@ -177,11 +177,8 @@ def _rounds_to(value: Decimal, gold: Decimal, decimals: int | None) -> bool:
     """Whether `value` rounds to `gold` at its last written digit, half up or half to even."""
     if decimals is None:
         return value == gold
-    half = Decimal(5).scaleb(-decimals - 1)
-    distance = abs(value - gold)
-    if distance != half:
-        return distance < half
-    return abs(value) < abs(gold) or int(gold.scaleb(decimals)) % 2 == 0
+    half, distance = Decimal(5).scaleb(-decimals - 1), abs(value - gold)
+    return distance < half or distance == half and (abs(value) < abs(gold) or int(gold.scaleb(decimals)) % 2 == 0)
 
 
 def matches(prediction: Quantity, gold: Quantity, percent: bool, rel_tol: float = 0.01) -> bool:
@@ -219,8 +216,10 @@ def agreed(numbers: list[Quantity]) -> list[Quantity]:
         pair = numbers[0], number
         another_form = None in [n.decimals for n in pair] or len({(n.scale, n.rate) for n in pair}) > 1
         rounding = another_form or not number.listed
+        size = abs if min(n.direction for n in pair) < 0 else lambda value: value  # `-5% (down 5%)`
         if _conflict(*pair) or not any(
-            value == other.value or rounding and other.value and _rounds_to(value, other.value, other.decimals)
+            size(value) == size(other.value)
+            or (rounding and other.value and _rounds_to(value, other.value, other.decimals))
             for one, other in (pair, pair[::-1])
             for value in _readings(one, other, False)
         ):

@@ -106,8 +106,7 @@ def _prefix(text: str, core: int) -> tuple[str, int, str | None]:
     if not match:
         return "", core, None
     start, signs = core - len(match[0]), match[0]
-    names = PREFIX_CURRENCY.findall(signs)
-    dash = signs.find("-")
+    names, dash = PREFIX_CURRENCY.findall(signs), signs.find("-")
     minus = "负" in signs or "negative" in signs or "minus" in signs
     if dash >= 0:  # behind a currency a dash can only be a sign
         minus = minus or bool(signs[:dash].strip(" (+")) or _is_minus(text, start + dash)
@@ -150,8 +149,7 @@ def scan(text: str) -> list[Quantity]:
         units, end, closed = _suffix(text, match.end())
         if currency and units.get("currency", "CNY") == "CNY":  # 港币5.2亿元 is in 港币
             units["currency"] = currency
-        bracketed = sign == "(" and closed > 0
-        value = Decimal(digits).scaleb(int(exponent))
+        bracketed, value = sign == "(" and closed > 0, Decimal(digits).scaleb(int(exponent))
         value = -value if sign == "-" or bracketed else value
         decimals = len(digits.partition(".")[2]) - int(exponent)
         numbers.append(Quantity(value, decimals, start, end, core, match[0], bracketed=bracketed, **units))

@@ -47,8 +47,7 @@ def judge_samples(
         decided = sorted((s for s in given if s.correct is right), key=lambda s: hash_share(_name(s), params.seed))
         asked += [(s, True) for s in decided[: STUDY // 2]]
     by_id = {problem.id: problem for problem in problems}
-    requests = [check_request(_name(s), by_id[s.problem_id], s.answer) for s, _ in asked]
-    verdicts = []
+    requests, verdicts = [check_request(_name(s), by_id[s.problem_id], s.answer) for s, _ in asked], []
     for (s, study), reply in zip(asked, generate(requests, sampling_of(params), judge, store), strict=True):
         said = {"judge": params.judge_model, "verdict": read_check(reply.text), "rules": s.correct, "study": study}
         verdicts.append(Verdict(**s.model_dump(include=set(_KEY)), **said))
@@ -85,8 +84,7 @@ def with_judge_error(rows: Sequence[dict], samples: Sequence[Record], verdicts: 
     no wrong answer, or shows a judge no better than a coin. Accuracy and interval then stay as judged.
     """
     rates = _agreement(v for v in verdicts if v.study)
-    measured = all(n for _, n in rates.values()) and sum(k / n for k, n in rates.values()) > 1
-    corrected = []
+    measured, corrected = all(n for _, n in rates.values()) and sum(k / n for k, n in rates.values()) > 1, []
     for row in rows:
         names = [(key, str(row[key])) for key in ("model", "decoding", *GROUPS) if key in row]
         own = [s for s in samples if s.correct is not None and all(str(getattr(s, key)) == v for key, v in names)]

@@ -49,7 +49,7 @@ def read_tests(gold: str) -> Tests | None:
     None for any other gold: that is code to compare with. Raises `ValueError` for a function without valid tests.
     """
     data = None
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         data = json.loads(gold) if gold.lstrip().startswith("{") else None
     if not isinstance(data, dict) or "function" not in data:
         return None

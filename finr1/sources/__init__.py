@@ -91,8 +91,7 @@ def load_source(name: str, data_dir: Path | None = None, cache_dir: Path | None 
     Downloads stay in `cache_dir` (default `~/.cache/finr1`). Every record is kept, or counted under a reason. Of
     several records with one id, one is kept. Raises `KeyError` for an unknown name, `SourceError` without any file.
     """
-    source = SOURCES[name]
-    cache = (cache_dir or Path.home() / ".cache/finr1") / name
+    source, cache = SOURCES[name], (cache_dir or Path.home() / ".cache/finr1") / name
     files = source.files(source.folder_in(data_dir) if data_dir else None, cache)
     outcomes = {file: [[] for _ in records] for file, records in files.items()}  # of each question of each record
     kept: dict[str, tuple[str, Problem]] = {}  # id -> (file, problem)

@@ -26,11 +26,11 @@ from finr1 import reported
 from finr1.paths import MessageAlone, remedy, replacing
 from finr1.records import Problem
 
-_TEXT = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
+_TEXT = (".json", ".jsonl", ".jsonlines", ".ndjson", ".csv", ".tsv")
 SUFFIXES = (*_TEXT, *(f"{suffix}.gz" for suffix in _TEXT), ".parquet", ".zip")
 # Counted where they lie, not read.
 OTHER_DATA = (*".arrow .feather .orc .avro .xlsx .xls .xlsm .xlsb .ods .pkl .pickle .db .sqlite".split(),
-              *".bz2 .xz .zst .7z .rar .tar .tar.gz .tgz".split())  # fmt: skip
+              *".gz .bz2 .xz .zst .7z .rar .tar .tar.gz .tgz".split())  # fmt: skip
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
 _NESTED = ("messages prompt completion conversation conversations financial_report qa qa_0 qa_1 table pre_text "
            "post_text annotation answers extra_info").split()  # fmt: skip
@@ -98,7 +98,9 @@ def _read(name: str, read: Callable[[], bytes], chinese: bool, archive: bool = F
         if not archive:
             return {name: [unpacked(record) for record in parse(name, data, chinese)]}
         with zipfile.ZipFile(io.BytesIO(data)) as members:
-            names = [m for m in members.namelist() if m.lower().endswith(SUFFIXES) and not m.startswith("__MACOSX")]
+            names = [m for m in members.namelist() if m.lower().endswith(SUFFIXES + OTHER_DATA) and "__MACOSX" not in m]
+            if not names:
+                raise ValueError("no file of data is in it")
             files = [_read(f"{name}/{member}", partial(members.read, member), chinese) for member in names]
             return dict(entry for file in files for entry in file.items())
     except Exception as error:  # gzip, zip, codecs and parsers raise many kinds, and one file never stops a source
@@ -116,7 +118,7 @@ def parse(name: str, data: bytes, chinese: bool = False) -> list:
         return parquet.read_table(io.BytesIO(data)).to_pylist()
     if name.endswith((*OTHER_DATA, ".zip")):  # an archive in an archive
         raise ValueError(f"convert it to one of {', '.join(SUFFIXES)}")
-    text = decode(data, chinese)
+    text = decode(data, chinese).lstrip("\ufeff\r\n")
     if not text.strip():
         raise EOFError("the file is empty")
     if name.endswith((".csv", ".tsv")):
@@ -127,11 +129,13 @@ def parse(name: str, data: bytes, chinese: bool = False) -> list:
         # strict: an unclosed quote would swallow the rows behind it
         rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True, delimiter=comma)
         rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        if len(named := [name for name in rows.fieldnames if name]) > len(set(named)):
+            raise ValueError("two of its columns have one name")
         # cells behind the last column stand under None: such a row was torn, by a stray quote or comma
-        if not (rows := [BROKEN if None in row else row for row in rows]):
+        if not (rows := [BROKEN if any(row.pop(None, ())) else row for row in rows]):
             raise EOFError("there is no row below its first line")
         return rows
-    if name.endswith(".json"):
+    if name.endswith(".json") or re.match(r"\s*\[\s*\{", text):
         try:
             content = json.loads(text)
             return content if isinstance(content, list) else [content]
@@ -147,6 +151,8 @@ def decode(data: bytes, chinese: bool = False) -> str:
     Big5 read as GB18030 shows itself by characters of private use, UTF-16 without its mark by NULs: `ValueError`.
     """
     marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    sizes = [len(part.translate(None, bytes(range(128)))) for part in (data.decode("utf8", "ignore").encode(), data)]
+    chinese &= 2 * sizes[0] <= sizes[1]  # else it is UTF-8 that has lost a byte
     for encoding in ["utf-16" if marked else "utf-8-sig", *["gb18030"] * chinese]:
         with suppress(UnicodeDecodeError):
             text = data.decode(encoding)

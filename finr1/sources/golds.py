@@ -102,8 +102,7 @@ def to_number(text: str) -> float | None:
     """A program's literal or a table's cell as FinQA's evaluator reads it: `3.5%` is 0.035, `const_m1` is -1."""
     text = text.split("(")[0].replace("$", "").replace(",", "").strip()
     text = text.replace("const_m", "-").removeprefix("const_")
-    factor = 100.0 if text.endswith("%") else 1.0
-    text = text.removesuffix("%").replace("- ", "-").strip()
+    factor, text = (100.0 if text.endswith("%") else 1.0), text.removesuffix("%").replace("- ", "-").strip()
     return float(text) / factor if re.fullmatch(r"-?(\d+\.?\d*|\.\d+)", text) else None
 
 
@@ -207,8 +206,7 @@ def worked_reasoning(program: str, gold: str, executed: object, page: Page, ques
             continue
         near = shown == exact or (isinstance(exact, float) and math.isclose(shown, exact, rel_tol=5e-4))
         if near and (ending := _ending(shown, gold)):
-            lines = "\n".join([*where, *told, *ending]).splitlines()
-            line = _run(steps, page.table)[2]
+            lines, line = "\n".join([*where, *told, *ending]).splitlines(), _run(steps, page.table)[2]
             if isinstance(exact, float):  # a percentage where `ending` turns it into one
                 value = show(rounded(exact, digits)) if len(ending) == 1 else f"{show(rounded(exact * 100, 5))}%"
                 line = f"It is {line} = {value}" if line else f"It is {value}"

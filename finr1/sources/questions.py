@@ -14,19 +14,18 @@
 Open answers are `text`, which a judge grades, unless they are one number, which rules can grade.
 """
 
-import json
 import re
 from typing import Any
 
 from finr1.paths import data_beside
 from finr1.records import Problem, Turn, hash_share
-from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name, text_of
+from finr1.sources.files import Files, Results, key_of, problem_of, read_each, require, split_in_name, text_of, unpacked
 
 # Ant_Finance is both a source and a benchmark: of some 2,343 questions with an answer some 940 are for the latter.
 ANT_TEST_SHARE, ANT_DEV_SHARE, INSTRUCT_TEST_SHARE, SPLIT_SEED = 0.4, 0.1, 0.1, 0
 ANT = data_beside(__file__, "ant_finance.yaml")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
-_EXAM = re.compile(r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*分析解释[:：](.*))?", re.DOTALL)
+_EXAM = re.compile(r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*(?:分析解释|解析|分析)[:：](.*))?", re.DOTALL)
 
 
 def read_ant(record: dict, file: str) -> Problem:
@@ -47,8 +46,8 @@ def read_ant(record: dict, file: str) -> Problem:
 
 def read_financeiq(record: dict, file: str) -> Problem:
     question, options = text_of(record["Question"]), options_of(record)
-    *folders, name = file.split("/")
-    fields = {"split": "dev" if "dev" in folders else "train", "family": name.split(".")[0]}
+    split = "dev" if split_in_name(file) == "dev" else "train"
+    fields = {"split": split, "family": file.rpartition("/")[2].split(".")[0]}
     return _exam("financeiq", key_of(question, *options.values()), question, options, record["Answer"], **fields)
 
 
@@ -57,7 +56,7 @@ def read_fincorpus(record: dict, file: str) -> Problem:
     parts = _EXAM.fullmatch(record["text"].strip())
     require({"plain text, no question": parts})
     question, listed, answer, why = parts.groups("")
-    options = dict(re.findall(r"^[ \t]*([A-H])[ \t]*[、.．][ \t]*(.*?)[ \t]*$", listed, re.MULTILINE))
+    options = dict(re.findall(r"^[ \t]*([A-H])[ \t]*[、.．][ \t]*(.*?)[ \t\r]*$", listed, re.MULTILINE))
     require({"no options": all(options.values())})  # they were images
     key, split = key_of(question, *options.values()), split_in_name(file) or "train"
     return _exam("fincorpus", key, question.strip(), options, answer, split=split, reference=why.strip())
@@ -66,7 +65,8 @@ def read_fincorpus(record: dict, file: str) -> Problem:
 def read_finpee(record: dict, file: str) -> Problem:
     """A question of one's own folder as a `Problem`; columns as in the module's text."""
     question, context, options = text_of(record["question"]), text_of(record.get("context")), options_of(record)
-    kind, stated = record.get("kind") or ("choice" if options else "number"), text_of(record.get("split")) or "train"
+    kind = text_of(record.get("kind")).lower() or ("choice" if options else "number")
+    stated = text_of(record.get("split")) or split_in_name(file) or "train"
     fields = {"context": context, "answer_kind": kind, "split": split_in_name(stated)}
     require({"unknown split": fields["split"]})
     key = key_of(context, question, *options.values())
@@ -81,9 +81,9 @@ def options_of(record: dict) -> dict[str, str]:
 def _exam(source: str, key: str, question: str, options: dict[str, str], answer: object, **fields: Any) -> Problem:
     """An exam question as a `Problem`, by default a choice; the answer `["A","B"]` becomes AB."""
     kind = fields.setdefault("answer_kind", "choice")
-    gold = text_of(json.dumps(answer) if isinstance(answer, list) else answer)
-    if gold.startswith("["):
-        gold = "".join(sorted(json.loads(gold)))
+    several = unpacked({"answers": answer})["answers"]  # a list, or the text of one
+    parts = [text_of(part) for part in (several if isinstance(several, list) else [answer])]
+    gold = "".join(sorted(parts)) if kind == "choice" else ";".join(parts)
     require({"no question": question, "no gold": gold, "no options": kind != "choice" or len(options) > 1})
     fields = {"capability": "knowledge"} | fields
     return problem_of(source, key, question=question, choices=options or None, gold=gold, **fields)
@@ -97,9 +97,13 @@ def finance_instruct_files(files: Files) -> Results:
 
 def read_finance_instruct(record: dict, file: str) -> Problem:
     """A conversation as a `Problem` whose gold is the last answer."""
+    record = {"system": ""} | record
     if "conversations" in record:
-        turns = [{"from": "system", "value": record.get("system") or ""}, *record["conversations"]]
-        chat = [{"role": _SHAREGPT.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in turns]
+        turns = [{"from": "system", "value": record["system"] or ""}, *record["conversations"]]
+        turns = [turn if "role" in turn else {"role": turn["from"], "content": turn["value"]} for turn in turns]
+        chat = [turn | {"role": _SHAREGPT.get(turn["role"], turn["role"])} for turn in turns]
+    elif isinstance(record.get("prompt"), str) and "messages" not in record:
+        chat = [{"role": "user", "content": record["prompt"]}, {"role": "assistant", "content": record["completion"]}]
     elif "messages" in record or "prompt" in record:
         chat = record["messages"] if "messages" in record else [*record["prompt"], *record["completion"]]
     else:
@@ -127,6 +131,7 @@ def _content(content: Any) -> str:
 
 
 def read_financeqt(record: dict, file: str) -> Problem:
+    record = {"context": ""} | record
     question, answer, context = (text_of(record[name]) for name in ("question", "answer", "context"))
     fields = {"context": context, "split": split_in_name(file) or "train", "capability": "code"}
     return _open("financeqt", key_of(context, question), question, answer, **fields)

@@ -122,11 +122,6 @@ def _returns(rng: Random, count: int, shortest: int, longest: int) -> list[list]
     return [[[rng.randrange(-90, 110) / 1000 for _ in range(rng.choice(lengths))]] for _ in range(count)]
 
 
-def compound(rng: Random, *_) -> dict[str, Any]:
-    calls = [[rng.randrange(500, 9000), rng.randrange(5, 120) / 1000, rng.randrange(1, 25)] for _ in range(5)]
-    return {"times": rng.choice([2, 4, 12]), "fee": rng.randrange(200), "tax": rng.randrange(1, 40), "calls": calls}
-
-
 def npv(rng: Random, *_) -> dict[str, Any]:
     flows = [[rng.randrange(-200, 900) for _ in range(rng.randrange(1, 7))] for _ in range(5)]
     return {"cost": rng.randrange(50, 2000), "calls": [[rng.randrange(1, 200) / 1000, paid] for paid in flows]}
@@ -138,28 +133,27 @@ def loan_payment(rng: Random, *_) -> dict[str, Any]:
     return {"fee": rng.randrange(1, 300), "calls": calls}
 
 
-def sharpe(rng: Random, *_) -> dict[str, Any]:
-    riskless, periods = rng.randrange(1, 60) / 1000, rng.choice([4, 12, 52, 252])
-    return {"riskless": riskless, "periods": periods, "calls": _returns(rng, 5, 4, 12)}
-
-
-def drawdown(rng: Random, *_) -> dict[str, Any]:
-    return {"start": rng.randrange(20, 900), "calls": [*_returns(rng, 4, 3, 11), [[0.01, 0.02]]]}
-
-
-def bond_price(rng: Random, *_) -> dict[str, Any]:
-    calls = [[rng.randrange(90) / 1000, rng.randrange(5, 110) / 1000, rng.randrange(1, 20)] for _ in range(5)]
-    return {"face": rng.randrange(100, 6000, 100), "times": rng.choice([1, 2, 4]), "calls": calls}
-
-
 def moving_average_zh(rng: Random, *_) -> dict[str, Any]:
     window, lengths = rng.randrange(2, 8), [rng.randrange(12, 20) for _ in range(4)]
     calls = [[[rng.randrange(8000, 12000) / 100 for _ in range(length)]] for length in lengths]
     return {"window": window, "limit": rng.randrange(1, 60) / 10, "calls": [*calls, [[100.5]]]}
 
 
-DRAWS = {draw.__name__: draw for draw in (product, product_and_sum, table, position, ratio, compound, npv, loan_payment,
-                                          sharpe, drawdown, bond_price, moving_average_zh)}  # fmt: skip
+DRAWS: dict[str, Draw] = {draw.__name__: draw for draw in (product, product_and_sum, table, position, ratio, npv,
+                                                           loan_payment, moving_average_zh)}  # fmt: skip
+DRAWS |= {
+    "sharpe": lambda rng, *_: {
+        "riskless": rng.randrange(1, 60) / 1000, "periods": rng.choice([4, 12, 52, 252]),
+        "calls": _returns(rng, 5, 4, 12)},
+    "drawdown": lambda rng, *_: {
+        "start": rng.randrange(20, 900), "calls": [*_returns(rng, 4, 3, 11), [[0.01, 0.02]]]},
+    "compound": lambda rng, *_: {
+        "calls": [[rng.randrange(500, 9000), rng.randrange(5, 120) / 1000, rng.randrange(1, 25)] for _ in range(5)],
+        "times": rng.choice([2, 4, 12]), "fee": rng.randrange(200), "tax": rng.randrange(1, 40)},
+    "bond_price": lambda rng, *_: {
+        "calls": [[rng.randrange(90) / 1000, rng.randrange(5, 110) / 1000, rng.randrange(1, 20)] for _ in range(5)],
+        "face": rng.randrange(100, 6000, 100), "times": rng.choice([1, 2, 4])},
+}  # fmt: skip
 DRAWS |= {kind: partial(clauses, kind=kind) for kind in ("clauses", "clauses_zh")}
 DRAWS |= {kind: partial(event, kind=kind) for kind in ("incidents", "news")}
 FAMILIES, CODE_FAMILIES = (

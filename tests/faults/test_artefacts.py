@@ -236,7 +236,8 @@ def test_a_broken_line_is_named_with_its_file_and_the_command(outputs, line, wor
     assert "\n" not in text and text.endswith("--run demo --until 01_data --force 01_data`")
 
 
-OF_A_STATE = DAMAGES | {f"no {name}": without(name) for name in ("fingerprint", "phases", "launched", "started")} | {
+_PARTS = ("fingerprint", "phases", "launched", "started", "parameters", "inputs")
+OF_A_STATE = DAMAGES | {f"no {name}": without(name) for name in _PARTS} | {
     "a time that is a text": within("phases", "a", value="1 s"),
     "peaks that are a list": within("peak_memory_gib", value=[1]),
 }  # fmt: skip

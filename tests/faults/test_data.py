@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from finr1.__main__ import main
-from finr1.generation import AnswerStore
+from finr1.generation import AnswerStore, Completion
 from finr1.generation.command import read_requests
 from finr1.sources import SourceError, load_source
+from finr1.sources.files import decode
 
 ROWS = [{"text": "Harbor Foods up 5%", "label": "1"}, {"text": "Granite cut to sell", "label": "0"}]
 EXAM = {"Question": "下列哪项是资产？", "A": "现金", "B": "负债", "Answer": "A"}
@@ -93,16 +94,41 @@ def test_what_would_have_to_be_guessed_is_left_out_with_its_reason(tmp_path, sou
         ("train.ndjson", "\n".join(map(json.dumps, ROWS))),
         ("train.jsonl", "\n".join("\ufeff" + json.dumps(row) for row in ROWS)),  # joined files, each with its mark
         ("train.csv", table(ROWS, end="\r")),
+        ("train.csv", "\n\r\n" + table(ROWS)),
+        ("train.csv", "\ufeff\ufeff" + table(ROWS)),
+        ("train.csv", "text,label\n" + "".join(f"{row['text']},{row['label']},\n" for row in ROWS)),
+        ("train.jsonl", json.dumps(ROWS)),
+        ("train.jsonlines", "\n".join(map(json.dumps, ROWS))),
         ("train.csv", table(ROWS).replace("text,label", " text , label")),
         ("train.jsonl", "\n".join(map(json.dumps, ROWS)).encode("utf-16")),
     ],
-    ids=range(21),  # what gzip and Parquet write differs from process to process
+    ids=range(26),  # what gzip and Parquet write differs from process to process
 )
 def test_a_file_of_another_kind_gives_the_same_problems(tmp_path, name, data):
     put(tmp_path / "expected" / "tfns", "train.csv", table(ROWS))
     put(tmp_path / "found" / "tfns", name, data)
     expected, found = (load_source("tfns", tmp_path / folder).problems for folder in ("expected", "found"))
     assert [p.gold for p in expected] == ["bullish", "bearish"] and found == expected
+
+
+def test_utf8_that_has_lost_a_byte_is_not_read_as_gb18030():
+    data = table([{"Question": "下列哪项是资产？请选出一项。", "A": "现金", "B": "应付账款", "Answer": "A"}]).encode()
+    for place in (place for place, byte in enumerate(data) if byte > 127):
+        with pytest.raises(ValueError, match="UTF-8"):
+            decode(data[:place] + data[place + 1 :], chinese=True)
+    assert decode(data.decode().encode("gb18030"), chinese=True) == decode(data, chinese=True)
+
+
+@pytest.mark.parametrize(
+    ("record", "gold"),
+    [({"answer": ["10000", "-8000"]}, "10000;-8000"), ({"answer": "[5, 6]"}, "5;6"), ({"answer": "['A', 'B']"}, "AB"),
+     ({"answer": ["B", "A"]}, "AB"), ({"answer": "[2023]5号文", "kind": "text"}, "[2023]5号文")],
+)  # fmt: skip
+def test_an_answer_that_is_a_list_is_several_letters_or_several_blanks(tmp_path, record, gold):
+    letters = {"A": "现金", "B": "负债"} if gold == "AB" else {}
+    put(tmp_path, "finpee/dev/a.jsonl", json.dumps({"question": "q", "kind": None} | letters | record))
+    [problem] = load_source("finpee", tmp_path).problems
+    assert (problem.gold, problem.split) == (gold, "dev")
 
 
 @pytest.mark.parametrize(("split", "expected"), [("validation", "dev"), ("val", "dev"), ("Test", "test"), ("", "train"),
@@ -240,6 +266,8 @@ BAD = {
     "a date beyond the calendar": ("b.parquet", lambda path: path.write_bytes(far_off())),
     "a table of another program": ("b.feather", lambda path: path.write_bytes(b"ARROW1")),
     "packed in a way that is not read": ("b.csv.zst", lambda path: path.write_bytes(b"x")),
+    "an archive without data": ("b.zip", lambda path: zipfile.ZipFile(path, "w").writestr("a.txt", "x")),
+    "two columns of one name": ("b.csv", lambda path: path.write_text("text,label,label\nup,1,0\n")),
     "a tar": ("b.tar.gz", lambda path: path.write_bytes(b"x")),
     "a page in place of a table": ("b.csv", lambda path: path.write_text("<!DOCTYPE html><p>404</p>")),
     "cut JSON": ("b.json", lambda path: path.write_text('[{"text": "a"')),
@@ -283,6 +311,22 @@ LINE = '{"key":"k","id":"a","sample":0,"text":"4"}'
 def test_a_store_that_an_editor_has_touched_is_read(tmp_path, content):
     path = put(tmp_path, "a.answers.jsonl", content)
     assert list(AnswerStore(path).answers) == ["k"] and path.read_bytes() == content.encode()
+
+
+def test_a_whole_last_line_without_its_end_is_kept_and_a_cut_one_is_not(tmp_path):
+    other = LINE.replace('"k"', '"l"')
+    path = put(tmp_path, "a.answers.jsonl", f"{LINE}\n{other}")
+    store = AnswerStore(path)
+    assert list(store.answers) == ["k", "l"] and path.read_bytes().endswith(b"}\n")
+    store.put([Completion(key="m", id="c", sample=0, text="5")])
+    assert list(AnswerStore(path).answers) == ["k", "l", "m"]
+    with path.open("a") as file:
+        file.write(LINE[:-1])
+    assert list(AnswerStore(path).answers) == ["k", "l", "m"] and path.read_bytes().count(b"\n") == 3
+    path.write_text("\r".join([LINE, LINE]))  # line ends of an old Mac: nothing is cut off
+    with pytest.raises(ValueError, match="no stored answer"):
+        AnswerStore(path)
+    assert path.read_bytes().count(b"k") == 4
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ ADDRESSES = [
         "AIzaSyD4planted-0123456789abc", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIi.abc", "gsk_planted0123456789",
         "r8_planted0123456789", "xai-planted0123456789", "pplx-planted0123456789", "nvapi-planted0123456789",
         "api-key-planted0123", "bot1:planted", "token=planted0123", "v1&a=planted0123", "%3Fa=planted0123",
+        "SK-planted-0123456789", "glpat-planted0123456789", "token/planted0123", "apikey/planted0123",
         "Bearer%20planted", "Planted0123456789PlantedKey")),
     f"https://{KEY}.host/v1", "http://host/v1\u200b", "http://\uff48ost/v1", "https://host\\@evil/v1",
 ]  # fmt: skip
@@ -140,6 +141,7 @@ def test_an_address_that_is_none_or_holds_a_key_is_refused_without_being_shown(a
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/v1", "https://api.deepseek.com/v1", "http://[::1]:8000/v1",
                                      "http://a:8000/v1,http://b:8000/v1", "http://a/v1, http://b/v1",
                                      "https://token-gateway.corp/openai/deployments/DeepSeek-R1-0528-Premium",
+                                     "https://router.huggingface.co/hf-inference/v1",
                                      "https://gateway.cloud/v1/0123456789abcdef0123456789abcdef/openai"])  # fmt: skip
 def test_a_bare_address_is_taken(address):
     for stage, role in ENDPOINTS.items():
@@ -147,6 +149,14 @@ def test_a_bare_address_is_taken(address):
         assert getattr(NOTEBOOKS[stage](**demo_values(stage) | given), f"{role}_base_url") == address
     other = {"other_models": [f"m=DeepSeek-R1@{address}"]}
     assert NOTEBOOKS["06_benchmark"](**demo_values("06_benchmark") | other).others == {"m": f"DeepSeek-R1@{address}"}
+
+
+def test_a_key_that_stands_where_a_name_belongs_is_not_shown(capsys):
+    for command in (["run", "--set", f"teacher_key: {KEY}"], ["run", "--set", f"teacher_key: {KEY}=1"],
+                    ["doctor", "--base-url", "http://host/v1", "--model", "m", "--api-key-env", KEY]):  # fmt: skip
+        assert main(command) == 2
+        said = capsys.readouterr()
+        assert KEY not in said.out + said.err and said.err
 
 
 def test_a_key_in_an_address_reaches_no_file(outputs, monkeypatch, capsys):
@@ -192,6 +202,8 @@ def test_more_of_a_request_s_body_is_checked_without_being_shown(extra, words):
         (["--until", "03_filtering", "--set", "05_grpo.max_steps=many"], '05_grpo: max_steps = "many": should be'),
         (["--until", "03_filtering", "--set", "05_grpo.x=1"], "05_grpo.x: unknown parameter; did you mean 05_grpo."),
         (["--set", "04_sft.learning_rate=2024-13-45"], 'learning_rate = "2024-13-45": should be a valid number'),
+        (["--set", "preset=paper"], "preset: unknown parameter"),
+        (["--set", "02_distillation.teacher_extra=" + "[" * 50_000], "teacher_extra"),
         (["--set", "seed=-1"], "01_data: seed = -1: should be"),
         (["--set", "05_grpo.num_generations=true"], "num_generations = True: should be a number"),
         (
