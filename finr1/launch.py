@@ -73,8 +73,7 @@ def unknown_rewards(params: Params) -> list[str]:
         return []
     script = recipe_script(params.stage, type(params))
     known = re.findall(r"^def (\w+)\(completions|^(\w+) = |^from trl\.rewards import (\w+)", script, re.MULTILINE)
-    known = ["".join(names) for names in known]
-    told = "no such function in the cells of the recipe"
+    known, told = ["".join(names) for names in known], "no such function in the cells of the recipe"
     return [f"reward_funcs, {name}: {told}{did_you_mean(name, known)}" for name in wanted if name not in known]
 
 

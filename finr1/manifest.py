@@ -24,8 +24,7 @@ from finr1.paths import Unreadable, replacing, repository_root, shown
 MANIFEST_FILE = "manifest.json"
 
 LARGE = 64 * 2**20  # bytes; of a larger file some blocks are compared, while its size and time are the recorded ones
-_BLOCK = 2**20
-_KINDS = dict.fromkeys(("outputs", "parameters", "inputs", "code", "metrics"), dict)
+_BLOCK, _KINDS = 2**20, dict.fromkeys(("outputs", "parameters", "inputs", "code", "metrics"), dict)
 _KINDS |= {"seed": int, **dict.fromkeys(("outputs_sha256", "stage", "run", "finished"), str)}
 _LOADED = (".json", ".jinja", ".safetensors", ".bin", ".model", ".txt", ".parquet")  # what is read of a folder, by name
 _PACKAGE = Path(__file__).resolve().parent

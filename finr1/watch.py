@@ -87,8 +87,7 @@ def run_warnings(log: Sequence[Mapping]) -> list[str]:
 
 def _one_answer(steps: Sequence[Mapping], limit: float, window: int | None = None) -> list[str]:
     """A line for each family whose answers are one and the same to more than `limit`, in the last steps that tell."""
-    names = dict.fromkeys(key for row in steps for key in row if key.startswith("one_answer/"))
-    lines = []
+    names, lines = dict.fromkeys(key for row in steps for key in row if key.startswith("one_answer/")), []
     for name in names:
         told = [(row["step"], row[name]) for row in steps if row.get(name) is not None]
         last = told[-(window or max(START, len(told) // 4)) :]
@@ -157,8 +156,7 @@ def stop_reason(log: Sequence[Mapping], params: GRPOParams) -> str | None:
         values = [row[key] for row in log if row.get(key) is not None]
         return [values[end - params.stop_window : end] for end in range(params.stop_window, len(values) + 1)]
 
-    over = f"of the last {params.stop_window} steps"
-    rewards = [fmean(window) for window in windows("reward")]
+    over, rewards = f"of the last {params.stop_window} steps", [fmean(window) for window in windows("reward")]
     if params.stop_reward is not None and rewards and rewards[-1] < params.stop_reward * max(rewards) > 0:
         return _TABLE["collapse"].format(best=max(rewards), now=rewards[-1], over=over, limit=params.stop_reward)
     for rule in _TABLE["stops"]:

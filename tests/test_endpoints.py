@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing
 
+import httpx2
 import pytest
 from conftest import ROOT, demo_values
 from loopback import Loopback, events
@@ -747,6 +748,22 @@ def test_replicas_that_are_all_gone_are_an_error_that_names_the_last(mortal):
         both.check()
     with pytest.warns(UserWarning, match="is gone"), pytest.raises(GenerationError, match="have no answer"):
         generate(ask("q"), SAMPLING, both)
+
+
+def test_a_server_that_is_gone_is_waited_for_once_and_again_after_it_has_answered(monkeypatch):
+    seen = []
+
+    async def try_once(self, client, job, sampling, seed):
+        seen.append(client.max_retries)
+        if job.request.messages[0]["content"] == "back":
+            return job.completion("x")
+        raise RuntimeError from httpx2.ConnectError("refused")
+
+    monkeypatch.setattr(EndpointBackend, "_try", try_once)
+    backend = EndpointBackend("http://127.0.0.1:9/v1", "m", concurrency=1, max_retries=14)
+    for name in ("a", "b", "back", "c"):
+        generate(ask(name), SAMPLING, backend, on_error="none")
+    assert seen == [14, 2, 2, 14]
 
 
 def test_a_fault_of_the_request_leaves_no_replica_out():

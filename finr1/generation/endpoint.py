@@ -48,6 +48,7 @@ class EndpointBackend(Backend):
     only_model: bool = False  # a reply from another model is a failure; else it is noted
     notes: dict[str, str] = field(default_factory=dict)  # what is not as asked, each told once as a warning
     changes: dict[str, Any] = field(default_factory=dict)  # an extra, too: what the server was found to want
+    gone: bool = False  # whether the last request could not reach it; the next ones then wait for less long
 
     def __post_init__(self) -> None:
         self.urls = addresses(self.base_url, "base_url ")
@@ -122,16 +123,20 @@ class EndpointBackend(Backend):
         url, client = replica = min(busy, key=busy.get)
         busy[replica] += 1
         alone = len(busy) == 1
-        client.max_retries = self.max_retries if alone else min(2, self.max_retries)  # then another is asked
+        patient = alone and not self.gone  # else another is asked, or all would wait in vain, one after the other
+        client.max_retries = self.max_retries if patient else min(2, self.max_retries)
         try:
             answer = await self._try(client, job, sampling, 0)
             if answer.finish_reason in _WORDS["no_answer"]:  # once more, with another seed, or it may say the same
                 first, answer = answer, await self._try(client, job, sampling, 2**20)
                 paid = {name: n + (getattr(first.usage, name) or 0) for name, n in answer.usage if n is not None}
                 answer.usage = answer.usage.model_copy(update=paid)
+            self.gone = False
             return answer
         except Exception as error:  # one request must not end all others
-            if alone or not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
+            gone = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
+            if alone or not gone:
+                self.gone = gone
                 return job.failure(self._reason(error, url))
             if len(busy) > 1 and busy.pop(replica, None) is not None:
                 self._note(url, f"{url} is gone and is left out; requests go to {len(busy)} other")

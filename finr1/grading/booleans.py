@@ -101,8 +101,7 @@ def boolean_options(question: str) -> list[str]:
 def read_predicate(text: str, options: Sequence[str]) -> bool | None:
     """Whether `text` affirms or denies a predicate of `options`: 不符合 where the question asks 是否符合."""
     text = plain(text[:MAX_CHARS]).lower()
-    text = text[_LEAD.match(text).end() :]
-    negation = form("predicate_negation")
+    text, negation = text[_LEAD.match(text).end() :], form("predicate_negation")
     negated = negation.match(text)
     bare = normalise(text[negated.end() :] if negated else text)
     known = [option for option in options if not _BOOLEAN.fullmatch(option) and not negation.match(option)]
