@@ -403,6 +403,7 @@ def test_extra_reaches_the_body_and_is_part_of_the_answers_key(tmp_path):
     "{", "[1]", "5", '"text"', {"api_key": "x"}, {"headers": {"Authorization": "y"}}, {"token": "z"},
     {"a": "sk-abcdef"},
     "[" * 50_000, {"access_token": "z"}, {"passwd": "z"}, {"Ocp-Apim-Subscription-Key": "z"}, {"Cookie": "z"},
+    {"a": "Basic dXNlcjpwYXNzd29yZA=="},
     {"a": "ghp_0123456789abcdef"}, {"a": "AKIA0123456789AB"}, {"a": "https://user:pw@host/v1"}, {"a": "https://h/?token=z"},
     {"a": ["Bearer abc"]}, {"note": f"it is {KEY}"}, {"model": "other"}, {"messages": []}, {"a": object()},
 ])  # fmt: skip
@@ -413,7 +414,8 @@ def test_an_extra_that_can_not_be_is_refused_and_no_key_is_shown(extra):
         assert not [word for word in (KEY, "sk-abcdef", "Bearer abc", "{'") if word in str(caught.value)]
     assert read_extra(None) == read_extra("") == read_extra({}) == {}
     schema = {"response_format": {"properties": {"key": {"type": "string"}}}}  # a key of JSON, not of a server
-    assert read_extra(schema) == schema
+    for plain in (schema, {"a": "Basic rules of accounting"}, {"max_tokens": 5, "stop_token_ids": [2]}):
+        assert read_extra(plain) == plain
 
 
 # ---- who answered ----------------------------------------------------------------------------------------------------
