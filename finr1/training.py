@@ -213,6 +213,8 @@ def train_and_save(trainer: Trainer, params: SFTParams | GRPOParams, stage_dir: 
     for weight in trainer.model.parameters() if trainer.args.fp16 else ():
         if weight.requires_grad:  # TRL puts a QLoRA adapter into bf16, whose gradients the scaler of fp16 does not take
             weight.data = weight.data.float()
+    if trainer.args.device.type == "cpu":  # of several processes accelerate names it cpu:0, which torch.load refuses
+        trainer.args.__dict__["_setup_devices"] = torch.device("cpu")
     trainer.train(resume_from_checkpoint=newest_whole(checkpoints, drop=trainer.accelerator.is_main_process))
     kind, state = trainer.accelerator.distributed_type, None
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):  # all processes gather what these have split

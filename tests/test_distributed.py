@@ -143,6 +143,24 @@ def test_grpo_in_two_processes_is_grpo_in_one(base, monkeypatch):
 
 
 @pytest.mark.slow
+def test_two_processes_of_which_one_dies_resume_and_end_as_two_unbroken_ones(base, monkeypatch):
+    """GRPO with LoRA; each process samples on its own, from the random state that its checkpoint holds."""
+    more = {"peft": "lora", "max_steps": 5, "max_completion_length": 8, "mask_truncated_completions": False} | TWO
+    unbroken, broken = (grpo_run(base, name, **more) for name in ("unbroken", "broken"))
+    edited(monkeypatch, ("    lora = ", "    lora = "), "import one_rank_dies")
+    (unbroken.dir / "died").touch()
+    rows = [launch(unbroken, reads=[rewards.TRAIN_FILE])]
+    with pytest.raises(TrainingFailed):
+        launch(broken, reads=[rewards.TRAIN_FILE])
+    assert (broken.dir / "died").exists() and not (broken.dir / "model").exists()
+    rows.append(launch(broken, reads=[rewards.TRAIN_FILE]))
+    one, two = ([row for row in numbers(part) if "reward" in row] for part in rows)
+    assert one == two and [row["step"] for row in one] == [1, 2, 3, 4, 5]
+    first, second = weights(unbroken), weights(broken)
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("peft", ["full", "lora"])
 def test_fsdp2_trains_as_one_process_and_saves_the_whole_model(base, peft, monkeypatch):
     runs = [sft_run(base, "one", peft=peft), sft_run(base, "two", peft=peft, distributed="fsdp2", **TWO)]

@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections import Counter
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 from finished import finish
 from loopback import Loopback
-from recipes import cells, read_scores, score_prompt, score_reasoning
+from recipes import cells, read_scores, rules_judge, score_prompt, score_reasoning
 from test_evaluation import BENCHMARK, make_sample, many, problem
 from tiny_model import make_tiny_model
 
@@ -26,6 +28,7 @@ from finr1.generation import (
 )
 from finr1.judge.error import STUDY
 from finr1.judge.model import CHECK_PROMPTS, check_request, fenced, read_reasoned
+from finr1.launch import notebook_file
 from finr1.params import BenchmarkParams, ParameterError
 from finr1.params.base import read_flat_yaml
 from finr1.paths import repository_root
@@ -358,6 +361,19 @@ def test_model_scores_need_all_seven_criteria():
     for reply, expected in cases.items():
         scores = read_scores(reply)
         assert (scores and scores.total) == expected, reply
+
+
+def test_a_judge_whose_replies_hold_no_points_is_told_and_no_figure_fails_later():
+    [trace] = teacher.derived_traces(synthetic.generate_problems(1, "train", seed=1))
+    made = dict(rules_judge()) | {"run": SimpleNamespace(phase=lambda name: nullcontext()), "traces": [trace]}
+    made |= {"backend": "b", "how": None, "store": None, "params": SimpleNamespace(judge_model="small")}
+    notebook = nbformat.read(notebook_file("03_filtering"), 4)
+    [cell] = [cell.source for cell in notebook.cells if cell.id == "cell-11"]
+    for reply, readable in (("1", False), (json.dumps(dict.fromkeys(judge.CRITERIA, 1)), True)):
+        made["generate"] = lambda *_, reply=reply: [SimpleNamespace(text=reply)]
+        with nullcontext() if readable else pytest.raises(GenerationError, match="none of the 1 replies of small.*'1'"):
+            exec(cell, made)
+    assert [scores.total for scores in made["readable"]] == [7]
 
 
 def test_a_judge_behind_a_real_http_endpoint(monkeypatch):

@@ -211,7 +211,7 @@ def test_a_served_model_teaches_is_benchmarked_and_may_die_on_the_way(model, tmp
 THOUGHT = (
     r"<think>[A-Za-z ,]{20,60}\. [A-Za-z ,]{20,60}\. [A-Za-z ,]{20,60}\.</think><answer>\\boxed\{(yes|no)\}</answer>"
 )
-VERDICT = r"[01]\nIt does\.|\{" + ", ".join(f'"{name}": 1' for name in judge.CRITERIA) + r"\}"
+VERDICT = r"[01]\n\{" + ", ".join(f'"{name}": [01]' for name in judge.CRITERIA) + r"\}"  # for both of its prompts
 SMALL = {
     "num_train": 90, "num_dev": 20, "num_test": 20, "num_sft": 16, "num_rl": 24, "code_problems": 0,
     "02_distillation.max_tokens": 96, "eval_problems": 2, "eval_max_tokens": 8, "04_sft.max_steps": 2,

@@ -22,8 +22,7 @@ _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # <linux/bpf_common.h>: LD|W|ABS, JMP
 
 def main() -> None:
     """Read the task as one JSON object, write a line for each call: {"value": ...}, or {"error": "..."} and no more."""
-    task, answers = json.loads(sys.stdin.buffer.read()), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDWR)
+    task, answers, nothing = json.loads(sys.stdin.buffer.read()), os.dup(1), os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):  # what the code prints is not its answer
         os.dup2(nothing, descriptor)
     for name in task["modules"]:

@@ -23,8 +23,7 @@ from finr1.sources.files import Files, Results, key_of, problem_of, read_each, r
 
 # Ant_Finance is both a source and a benchmark: of some 2,343 questions with an answer some 940 are for the latter.
 ANT_TEST_SHARE, ANT_DEV_SHARE, INSTRUCT_TEST_SHARE, SPLIT_SEED = 0.4, 0.1, 0.1, 0
-ANT = data_beside(__file__, "ant_finance.yaml")
-_SHAREGPT = {"human": "user", "gpt": "assistant"}
+ANT, _SHAREGPT = data_beside(__file__, "ant_finance.yaml"), {"human": "user", "gpt": "assistant"}
 _EXAM = re.compile(r"(.*?)\n(A\s*[、.．].*?)\n\s*答案[:：](.*?)(?:\n\s*(?:分析解释|解析|分析)[:：](.*))?", re.DOTALL)
 
 
