@@ -424,6 +424,7 @@ NAMES = [
     ("gpt-4o", "gpt-4o-2024-08-06", True), ("deepseek-ai/DeepSeek-R1", "deepseek-r1", True),
     ("deepseek-r1", "deepseek-r1-250120", True), ("DeepSeek-R1", "deepseek/deepseek-r1:free", True),
     ("claude-3-5-sonnet-latest", "claude-3-5-sonnet-20241022", True),
+    ("DeepSeek-R1", "DeepSeek-R1.gguf", True), ("deepseek-r1", "deepseek/deepseek-r1:nitro", True),
     ("claude-3-5-sonnet", "claude-3-5-sonnet@20240620", True),
     ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct@main", True),
     ("gemini-2.0-flash", "models/gemini-2.0-flash-001", True),
