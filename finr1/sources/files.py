@@ -151,13 +151,13 @@ def decode(data: bytes, chinese: bool = False) -> str:
     Big5 read as GB18030 shows itself by characters of private use, UTF-16 without its mark by NULs: `ValueError`.
     """
     marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    sizes = [len(part.translate(None, bytes(range(128)))) for part in (data.decode("utf8", "ignore").encode(), data)]
-    chinese &= 2 * sizes[0] <= sizes[1]  # else it is UTF-8 that has lost a byte
     for encoding in ["utf-16" if marked else "utf-8-sig", *["gb18030"] * chinese]:
         with suppress(UnicodeDecodeError):
             text = data.decode(encoding)
             kinds = {unicodedata.category(character) for character in set(text)} if encoding == "gb18030" else set()
-            if "\0" not in text and not kinds & {"Co", "Cn"}:
+            parts = (data, data.decode("utf8", "ignore").encode()) if kinds else ()  # alike: UTF-8 that has lost a byte
+            whole, kept = [len(part.translate(None, bytes(range(128)))) for part in parts] or (0, 0)
+            if "\0" not in text and not kinds & {"Co", "Cn"} and 2 * kept <= whole:
                 return text
     raise ValueError("it is neither UTF-8 nor, in a Chinese source, GB18030; save it as UTF-8")
 
