@@ -265,9 +265,8 @@ def verified_training(outputs: Path, env: dict[str, str], server: Server) -> lis
     """The logged steps of 05 where each answer is left to the served verifier, which dies and comes back meanwhile."""
     notebook = nbformat.read(repository_root() / "notebooks" / "05_grpo.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if "def accuracy_reward" in cell.source)
-    cell.source = cell.source.replace(
-        "return grade_completions(completions, **columns)", "return [None] * len(completions)"
-    )
+    graded = "grade_completions(completions, **columns)"  # the cell that shows rewards gives no prompts
+    cell.source = cell.source.replace(graded, f'[None] * len(completions) if "prompts" in columns else {graded}')
     nbformat.write(notebook, outputs / "05_grpo.ipynb")
     values = asks("05_grpo", "verifier", server.url, VERDICT)
     values = {name.removeprefix("05_grpo."): value for name, value in values.items()} | {"run": "w"}
