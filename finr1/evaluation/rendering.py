@@ -35,8 +35,9 @@ def change_text(row: Mapping) -> str:
 
 def remark(row: Mapping) -> str:
     """The reason why a row shows no difference (zero is in its interval, or Holm's p is 0.05 or more); else empty."""
-    many = "noise among so many" if row["p_holm"] >= 0.05 else ""
-    return "inside the noise" if row["inside_noise"] else many
+    if row["inside_noise"]:
+        return "inside the noise"
+    return "noise among so many" if row["p_holm"] >= 0.05 else ""
 
 
 def result_cells(rows: Sequence[Mapping]) -> list[dict]:

@@ -149,22 +149,20 @@ class AnswerStore:
             file.seek(self._end)
             for line in file:
                 size = len(line)
-                # Under the lock nobody else is in the middle of a line.
-                if not line.endswith(b"\n") and b"\r" not in line and _LINE_START.startswith(line[: len(_LINE_START)]):
-                    try:
-                        Completion.model_validate_json(line)
-                    except ValueError:
-                        os.ftruncate(self._fd, self._end)
-                        break
-                    size += os.write(self._fd, b"\n")  # the line is whole: an editor took its end
+                endless = b"\n" not in line and b"\r" not in line and _LINE_START.startswith(line[: len(_LINE_START)])
                 try:  # an editor may have left a byte order mark or an empty line
                     if line := line.removeprefix(codecs.BOM_UTF8).strip():
                         answer = Completion.model_validate_json(line)
                         self.answers.setdefault(answer.key, answer)
                 except ValueError:
+                    if endless:  # under the lock nobody else is in the middle of a line
+                        os.ftruncate(self._fd, self._end)
+                        break
                     where = f"line {self.path.read_bytes()[: self._end].count(10) + 1}, {line[:80]!r}"
                     advice = "repair or remove the line; without it, its request is asked again"
                     raise ValueError(f"{self.path}: this line is no stored answer: {where}; {advice}") from None
+                if endless:  # the line is whole: an editor took its end
+                    size += os.write(self._fd, b"\n")
                 self._end += size
 
 

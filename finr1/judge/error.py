@@ -84,7 +84,8 @@ def with_judge_error(rows: Sequence[dict], samples: Sequence[Record], verdicts: 
     no wrong answer, or shows a judge no better than a coin. Accuracy and interval then stay as judged.
     """
     rates = _agreement(v for v in verdicts if v.study)
-    measured, corrected = all(n for _, n in rates.values()) and sum(k / n for k, n in rates.values()) > 1, []
+    measured = all(n for _, n in rates.values()) and sum(k / n for k, n in rates.values()) > 1
+    corrected = []
     for row in rows:
         names = [(key, str(row[key])) for key in ("model", "decoding", *GROUPS) if key in row]
         own = [s for s in samples if s.correct is not None and all(str(getattr(s, key)) == v for key, v in names)]
