@@ -584,8 +584,8 @@ def test_a_qlora_adapter_is_trained_in_fp32_under_fp16(fp16, dtype, tmp_path):
 
     model, ignored = torch.nn.Linear(2, 2, dtype=torch.bfloat16), lambda *_: None
     model.bias.requires_grad = False  # the base stays as it is
-    trainer = SimpleNamespace(model=model, args=SimpleNamespace(fp16=fp16, output_dir=str(tmp_path / "checkpoints")))
-    vars(trainer).update(train=train, add_callback=ignored, remove_callback=ignored)
+    args = SimpleNamespace(fp16=fp16, output_dir=str(tmp_path / "checkpoints"), device=torch.device("cpu"))
+    trainer = SimpleNamespace(model=model, args=args, train=train, add_callback=ignored, remove_callback=ignored)
     trainer.accelerator = SimpleNamespace(is_main_process=True)
     with pytest.raises(Reached):
         training.train_and_save(trainer, GRPOParams(**demo_values("05_grpo")), tmp_path)
