@@ -33,10 +33,8 @@ SCORED_AT_ONCE = 1024  # tokens; their logits take 16 bytes for each entry of th
 # Attention without softcap, sinks or other additions, for which `_grouped_attention` would be wrong.
 _PLAIN_ATTENTION = ("llama", "mistral", "qwen2", "qwen3")
 # Settings with which logits or loss are more than the head's product; TRL's `add_fused_lm_head` has the same list.
-_OTHER_HEADS = (
-    "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
-    "num_experts", "num_local_experts", "n_routed_experts",
-)  # fmt: skip
+_OTHER_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
+                "num_experts", "num_local_experts", "n_routed_experts")  # fmt: skip
 
 Tree = dict[tuple[int, int], int]  # (place of the token before, token) -> place
 
@@ -298,8 +296,7 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
 
 def _attends_to_all(model: PreTrainedModel) -> bool:
     """Whether each token sees all before it (no window, no state), wherever it stands: then prompts can be shared."""
-    layers = DynamicCache(config=model.config).layers
-    return computable_in_pieces(model) and all(type(layer) is DynamicLayer for layer in layers)
+    return computable_in_pieces(model) and {*map(type, DynamicCache(config=model.config).layers)} <= {DynamicLayer}
 
 
 def computable_in_pieces(model: PreTrainedModel) -> bool:

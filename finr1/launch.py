@@ -29,13 +29,13 @@ from finr1.manifest import changed_files, file_sha256, making, read_object, remo
 from finr1.models import why_unusable
 from finr1.params import STAGES, Params, did_you_mean
 from finr1.paths import MessageAlone, Stopped, repository_root, shown
-from finr1.progress import EARLY_FILE, METRICS_FILE, follow, newest_whole, read_metrics, stopped
+from finr1.progress import EARLY_FILE, LOG_FILE, METRICS_FILE, follow, newest_whole, read_metrics, stopped
 
 if TYPE_CHECKING:
     from finr1.run import Run
 
 PARAMS_FILE, SCRIPT = "params.yaml", "train.py"
-LOG_FILE, MODEL_FOLDER = "train.log", "model"
+MODEL_FOLDER = "model"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"  # memory comes in larger pieces: a step on a CPU takes a twelfth less time
 JOIN_HOURS = 24  # a further node waits so long for the first one
 MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", "tensorboard",

@@ -22,7 +22,6 @@ from pydantic_core import to_json
 from finr1.paths import Unreadable, replacing, repository_root, shown
 
 MANIFEST_FILE = "manifest.json"
-
 LARGE = 64 * 2**20  # bytes; of a larger file some blocks are compared, while its size and time are the recorded ones
 _BLOCK, _KINDS = 2**20, dict.fromkeys(("outputs", "parameters", "inputs", "code", "metrics"), dict)
 _KINDS |= {"seed": int, **dict.fromkeys(("outputs_sha256", "stage", "run", "finished"), str)}

@@ -171,8 +171,7 @@ def end_tokens(path: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def opened_thought(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the chat template itself writes of each answer: "<think>\n" (DeepSeek-R1, Qwen3.5), or nothing."""
-    opened = re.search(r"<think>\s*\Z", _rendered(tokenizer, ("user", "?")))
-    return opened[0] if opened else ""
+    return "".join(re.findall(r"<think>\s*\Z", _rendered(tokenizer, ("user", "?"))))
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,7 +1,4 @@
-"""A preset before anything is spent: GiB in each process, tokens, FLOPs, hours and cost.
-
-A model of unknown shape has neither GiB nor hours. `benchmarks/plan_calibration.py` compares with measured memory.
-"""
+"""A preset before anything is spent: GiB by process (benchmarks/plan_calibration.py), tokens, FLOPs, hours, cost."""
 
 import argparse
 import math

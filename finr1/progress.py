@@ -15,6 +15,7 @@ from finr1.records import read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
 EARLY_FILE = "early_answers.jsonl"  # of the model in training, see notebook 04
+LOG_FILE, FIRST_STEP = "train.log", "first step: "  # what the trainer prints, and how its lines on that step begin
 LISTED = "files.json"  # of a checkpoint, written last: a kill leaves it out
 
 
@@ -29,10 +30,10 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def describe(rows: list[dict], seconds: float, pace: float | None = None) -> str:
-    """`step 3/12, loss 0.123, reward 1.5, 0:02:05`, and with `pace` (seconds a step) `0:06:15 left`."""
+def describe(rows: list[dict], seconds: float, pace: float | None = None, start: str = "starting") -> str:
+    """`step 3/12, loss 0.123, reward 1.5, 0:02:05`, and with `pace` (seconds a step) `0:06:15 left`; or `start`."""
     row = rows[-1] if rows else {}
-    told = [f"step {row['step']}/{row.get('max_steps', '?')}" if row else "starting"]
+    told = [f"step {row['step']}/{row.get('max_steps', '?')}" if row else start]
     told += [f"{key} {row[key]:.4g}" for key in ("loss", "reward", "mean_token_accuracy") if row.get(key) is not None]
     left = [f"{duration(pace * (row['max_steps'] - row['step']))} left"] if pace and "max_steps" in row else []
     return ", ".join([*told, duration(seconds), *left])
@@ -65,9 +66,15 @@ def follow(stage_dir: Path, ended: Callable[[], bool], on_progress: Callable[[li
             rows = read_metrics(stage_dir)
         seen = seen or rows and (now, rows[-1]["step"])
         steps = rows[-1]["step"] - seen[1] if rows else 0
-        line.show(describe(rows, now - started, (now - seen[0]) / steps if steps > 0 else None), last)
+        pace = (now - seen[0]) / steps if steps > 0 else None
+        line.show(describe(rows, now - started, pace, "" if rows else _first_step(stage_dir / LOG_FILE)), last)
         if on_progress and rows != before:
             on_progress(rows)
+
+
+def _first_step(log: Path) -> str:
+    lines = log.read_text("utf8", "replace").splitlines() if log.exists() else []
+    return next((line for line in reversed(lines) if line.startswith(FIRST_STEP)), "starting")
 
 
 def stopped(stage_dir: Path) -> str:

@@ -27,7 +27,7 @@ from finr1.manifest import peak_memory_gib, remove
 from finr1.models import load_model, merge_adapter, native_dtype, not_finite, resolve_model
 from finr1.params import GRPOParams, SFTParams
 from finr1.paths import cache_dir
-from finr1.progress import METRICS_FILE, newest_whole, read_metrics, rewind, seal
+from finr1.progress import FIRST_STEP, METRICS_FILE, duration, newest_whole, read_metrics, rewind, seal
 
 
 def logging_and_saving(params: SFTParams | GRPOParams, stage_dir: Path) -> dict[str, Any]:
@@ -97,10 +97,18 @@ class MetricsFile(TrainerCallback):
             rewind(self.path, Path(args.output_dir) / f"checkpoint-{state.global_step}")
             logged = max((row.get("num_tokens", 0) for row in read_metrics(self.path.parent)), default=0)
             self.tokens_before = logged - state.num_input_tokens_seen  # GRPO's count resumes, SFT's does not
-        self.step_s, self.tokens = 0.0, state.num_input_tokens_seen
+            print(f"{FIRST_STEP}0/{args.gradient_accumulation_steps} micro-batches", flush=True)
+        self.step_s, self.tokens, self.first = 0.0, state.num_input_tokens_seen, state.global_step
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.step_started = time.monotonic()
+        self.step_started, self.parts = time.monotonic(), 0
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.parts += 1  # micro-batches of this step; the first one's time holds the sampling, too
+        if state.global_step == self.first and state.is_world_process_zero:
+            left = (time.monotonic() - self.step_started) * (args.gradient_accumulation_steps / self.parts - 1)
+            done = f"{self.parts}/{args.gradient_accumulation_steps} micro-batches"
+            print(f"{FIRST_STEP}{done}, at most {duration(left)} to its end", flush=True)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.step_s += time.monotonic() - self.step_started
@@ -121,10 +129,8 @@ class MetricsFile(TrainerCallback):
 @contextmanager
 def enough_memory(what: str, args: TrainingArguments) -> Iterator[None]:
     """Turn a lack of memory in the block into a MemoryError that names the parameters to change."""
-    advice = (
-        f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
-        'gradient_accumulation_steps, set gradient_checkpointing = True, or set peft = "lora" or "qlora"'
-    )
+    advice = (f"lower max_length (now {args.max_length}), lower per_device_train_batch_size and raise "
+              'gradient_accumulation_steps, set gradient_checkpointing = True or peft = "lora" or "qlora"')  # fmt: skip
     # On a CPU the system may kill the process without a message: then this line is the last in the log.
     print(f"memory probe: {what}; if the log ends here, {advice}", flush=True)
     try:

@@ -23,7 +23,7 @@ from finr1.launch import TrainingFailed, clean_lines, last_error, launch
 from finr1.manifest import read_manifest
 from finr1.params import STAGES, DataParams, DistillationParams, ParameterError, SFTParams
 from finr1.paths import Busy, Stopped
-from finr1.progress import describe, duration, seal, stopped
+from finr1.progress import describe, duration, follow, seal, stopped
 from finr1.run import Run
 
 DATA = DataParams(**demo_values("01_data"))
@@ -566,6 +566,14 @@ def test_a_stopped_training_names_the_checkpoint_that_it_resumes_from(tmp_path):
     assert stopped(tmp_path) == "stopped at step 4; run the cell again to resume from checkpoint 3"
 
 
+def test_a_first_step_is_followed_by_its_micro_batches(tmp_path, capsys):
+    follow(tmp_path, lambda: True)
+    (tmp_path / "train.log").write_text("first step: 0/4\nfirst step: 1/4 micro-batches, at most 0:01:00\nmore\n")
+    follow(tmp_path, lambda: True)
+    lines = ["starting, 0:00:00", "first step: 1/4 micro-batches, at most 0:01:00, 0:00:00"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
 def test_a_training_that_another_process_has_started_can_be_watched(outputs, capsys):
     folder = outputs / "theirs" / "04_sft"
     folder.mkdir(parents=True)
@@ -681,6 +689,7 @@ def test_the_last_error_of_a_log_is_found(log, expected, reason):
 
 def test_progress_reads_as_a_person_would_say_it():
     assert describe([], 3) == "starting, 0:00:03"
+    assert describe([], 3, start="first step: 1/4 micro-batches") == "first step: 1/4 micro-batches, 0:00:03"
     row = {"step": 2, "max_steps": 9, "loss": 0.12345}
     assert describe([row], 61) == "step 2/9, loss 0.1235, 0:01:01"
     assert describe([row], 61, pace=30) == "step 2/9, loss 0.1235, 0:01:01, 0:03:30 left"

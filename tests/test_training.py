@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -108,11 +109,15 @@ def test_long_prompts_are_sampled_in_pieces_with_the_same_result(folders, monkey
     assert trainer.generation_config.prefill_chunk_size is None
 
 
-def test_zero_starts_from_the_base_model(folders, tiny):
-    params = demo(GRPOParams, num_generations=4, sft_stage=None, model_name_or_path=str(tiny), bf16=False)
+def test_zero_starts_from_the_base_model_and_its_first_step_is_told_by_micro_batches(folders, tiny, capsys):
+    params = demo(GRPOParams, num_generations=4, sft_stage=None, model_name_or_path=str(tiny), bf16=False,
+                  per_device_train_batch_size=2, gradient_accumulation_steps=4)  # fmt: skip
     assert training.start_model(params) == str(tiny) and "sft_stage" not in params.inputs()
     (folders / "04_sft" / "model").unlink()
     train(params, folders / "05_grpo")
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("first step: ")]
+    assert told[0] == "first step: 0/4 micro-batches" and len(told) == 4, told  # the fourth is in the row of the step
+    assert re.fullmatch(r"first step: 3/4 micro-batches, at most \d:\d\d:\d\d to its end", told[3])
     assert (folders / "05_grpo" / "model" / "model.safetensors").exists()
     given = demo(GRPOParams, num_generations=4)
     assert training.start_model(given) == str(folders / "04_sft" / "model")

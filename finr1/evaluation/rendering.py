@@ -35,9 +35,7 @@ def change_text(row: Mapping) -> str:
 
 def remark(row: Mapping) -> str:
     """The reason why a row shows no difference (zero is in its interval, or Holm's p is 0.05 or more); else empty."""
-    if row["inside_noise"]:
-        return "inside the noise"
-    return "noise among so many" if row["p_holm"] >= 0.05 else ""
+    return "inside the noise" if row["inside_noise"] else "noise among so many" if row["p_holm"] >= 0.05 else ""
 
 
 def result_cells(rows: Sequence[Mapping]) -> list[dict]:

@@ -269,8 +269,7 @@ def generate(
         return "another request failed" if on_error == "raise" and failing() else ""
 
     def failing() -> bool:  # few replies without an answer are the model's, many the server's
-        most = max(min(8, progress.total / 20), (progress.reused + progress.answered) / 20)
-        return broken or progress.failed > most
+        return broken or progress.failed > max(min(8, progress.total / 20), (progress.reused + progress.answered) / 20)
 
     started, told, broken = time.monotonic(), 0.0, False
     if on_progress is None:

@@ -154,11 +154,13 @@ class VLLMBackend(_LocalBackend):
         return 1024  # requests that vLLM gets, and that are stored, at once
 
     def _load(self, path: str) -> tuple[Any, float]:
-        import vllm
+        import vllm.platforms
 
         with tempfile.TemporaryDirectory() as merged:
             # The folder's own decoding settings are ignored; a beginning that prompts share is computed once.
             given = {"generation_config": "vllm", "enable_prefix_caching": True} | OWN_CODE
+            if vllm.platforms.current_platform.is_cpu():  # whose default, 92 % of all memory, is seldom free
+                given["kv_cache_memory_bytes"] = 2 * 2**30  # unless VLLM_CPU_KVCACHE_SPACE says how many GiB
             llm = vllm.LLM(whole_model(path, Path(merged)), dtype=self.dtype, **given)
         return llm, llm.model_config.max_model_len
 
