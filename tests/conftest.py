@@ -30,6 +30,10 @@ LONGEST = (
     "test_resume",
     "test_sources",
     "test_pipeline",
+    "test_use",
+    "test_failures",
+    "test_lessons",
+    "test_report",
 )
 
 

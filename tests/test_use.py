@@ -38,7 +38,7 @@ def finished_run(outputs: Path, model: Path) -> Path:
     (run / "01_data").mkdir(parents=True)
     write_jsonl(run / "01_data" / "problems.jsonl", problems)
     for stage, seed in (("04_sft", 1), ("05_grpo", 2)):
-        make_tiny_model(run / stage / "model", seed=seed)
+        make_tiny_model(run / stage / "model", seed=seed, heads=2)  # 08 tries vLLM where it is; it wants 32 a head
     (run / "05_grpo" / "train.py").write_text(launch.recipe_script("05_grpo", GRPOParams), "utf8")
     test = [problem for problem in problems if problem.split == "test"]
     sampling, samples = evaluation_sampling(), []
@@ -136,7 +136,7 @@ TOKEN = "hf_planted7f3aToken"
 def used(tmp_path_factory) -> SimpleNamespace:
     """Notebook 08 over a finished run, by papermill, and pushed to a hub on this machine."""
     root = tmp_path_factory.mktemp("use")
-    run = finished_run(root / "outputs", make_tiny_model(root / "base", heads=2))  # for vLLM, where it is installed
+    run = finished_run(root / "outputs", make_tiny_model(root / "base", heads=2))
     hub = type("Hub", (_Hub,), {"kept": {}, "asked": [], "objects": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
