@@ -38,8 +38,9 @@ from finr1.generation import (  # noqa: E402
 )
 from finr1.judge import Verifier  # noqa: E402
 from finr1.models import EMBEDDED_MODEL  # noqa: E402
-from finr1.params import GRPOParams  # noqa: E402
+from finr1.params import STAGES, GRPOParams  # noqa: E402
 from finr1.paths import repository_root  # noqa: E402
+from finr1.pipeline import load_preset  # noqa: E402
 from finr1.progress import read_metrics  # noqa: E402
 from finr1.records import messages  # noqa: E402
 
@@ -235,7 +236,7 @@ def test_notebooks_02_03_and_06_resume_when_their_server_has_died(model, embedde
     values |= asks("03_filtering", "judge", server.url, VERDICT) | asks("06_benchmark", "judge", server.url, VERDICT)
     values |= {"model_name_or_path": model, "06_benchmark.other_models": f"[served=tiny@{server.url}]",
                "06_benchmark.judge_scope": "all"}  # fmt: skip
-    command = [sys.executable, "-m", "finr1", "run", "--run", "v", *(f"--set={k}={v}" for k, v in values.items())]
+    command = run_of(values)
     server.start()
     try:
         for stage, who in (("02_distillation", "teacher"), ("03_filtering", "judge"), ("06_benchmark", "benchmark")):
@@ -246,16 +247,36 @@ def test_notebooks_02_03_and_06_resume_when_their_server_has_died(model, embedde
             again = subprocess.run([*command, "--until", stage], env=env, capture_output=True, text=True)
             assert again.returncode == 0, again.stderr[-3000:]
             assert answers.read_text("utf8").startswith(kept) and len(answers.read_text("utf8")) > len(kept)
+    finally:
+        with suppress(ProcessLookupError):
+            server.kill()
+    metrics = manifest.read_manifest(tmp_path / "v" / "03_filtering")["metrics"]
+    assert metrics["traces"] == 90 and metrics["good"] > 0
+    rows = manifest.read_manifest(tmp_path / "v" / "06_benchmark")["metrics"]["judge"]
+    assert "served" in {row["model"] for row in rows}
+
+
+def run_of(values: dict[str, object]) -> list[str]:
+    return [sys.executable, "-m", "finr1", "run", "--run", "v", *(f"--set={k}={v}" for k, v in values.items())]
+
+
+def test_notebook_05_trains_on_while_its_verifier_is_away(model, embedded, tmp_path):
+    server = Server(embedded / EMBEDDED_MODEL, tmp_path)
+    (tmp_path / "cache").symlink_to(embedded)
+    env = environment(tmp_path) | {"FINR1_API_KEY": "any", "OMP_NUM_THREADS": "1"}
+    values = SMALL | {"model_name_or_path": model}
+    before = subprocess.run([*run_of(values), "--until", "04_sft"], env=env, capture_output=True, text=True)
+    assert before.returncode == 0, before.stderr[-3000:]
+    changes = [f"{name}={value}" for name, value in values.items()]
+    load_preset("demo", "v", list(STAGES), changes)["05_grpo"].to_yaml(tmp_path / "05_grpo.yaml")
+    server.start()
+    try:
         rows = verified_training(tmp_path, env, server)
     finally:
         with suppress(ProcessLookupError):
             server.kill()
     failed = [row["verifier/failed"] for row in rows]
     assert failed[0] == 0 and max(failed) == 1 and failed[-1] == 0, failed
-    metrics = manifest.read_manifest(tmp_path / "v" / "03_filtering")["metrics"]
-    assert metrics["traces"] == 90 and metrics["good"] > 0
-    rows = manifest.read_manifest(tmp_path / "v" / "06_benchmark")["metrics"]["judge"]
-    assert "served" in {row["model"] for row in rows}
 
 
 def verified_training(outputs: Path, env: dict[str, str], server: Server) -> list[dict]:
@@ -270,7 +291,7 @@ def verified_training(outputs: Path, env: dict[str, str], server: Server) -> lis
     values |= {f"{part}_stage": f"outputs/v/{stage}" for part, stage in
                {"data": "01_data", "filtering": "03_filtering", "sft": "04_sft"}.items()}  # fmt: skip
     command = [sys.executable, "-m", "papermill", outputs / "05_grpo.ipynb", outputs / "out.ipynb", "-f",
-               outputs / "v" / "05_grpo" / "params.yaml", "-y", json.dumps(values)]  # fmt: skip
+               outputs / "05_grpo.yaml", "-y", json.dumps(values)]  # fmt: skip
     env = env | {"JPY_SESSION_NAME": str(outputs / "05_grpo.ipynb")}  # as JupyterLab names the notebook
     process = subprocess.Popen(command, cwd=outputs, env=env, stderr=subprocess.PIPE, text=True)
 
