@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -218,6 +218,32 @@ def test_each_variant_is_the_loss_of_its_paper(batch, name, ours):
     by_hand, by_trl = (gradient(trainer.model, loss) for loss in (expected, found))
     assert by_hand.norm() > 1e-3
     assert torch.allclose(by_trl, by_hand, atol=1e-5, rtol=1e-3)
+
+
+def pull(shares: tuple[float, ...], size: int, divided: bool) -> list[float]:
+    """By label: what a group adds to its logit on average, for a policy that says labels by `shares` whatever is asked.
+
+    Each label is right equally often. Exact: over all groups of `size`. `divided`: advantages by the group's spread.
+    """
+    total = [0.0] * len(shares)
+    for gold, said in product(range(len(shares)), product(range(size + 1), repeat=len(shares))):
+        if sum(said) == size:
+            chance = math.prod(share**n / math.factorial(n) for share, n in zip(shares, said, strict=True))
+            rewards = [1.0] * said[gold] + [0.0] * (size - said[gold])
+            spread = statistics.stdev(rewards) + 1e-4 if divided else 1.0
+            for label, n in enumerate(said):
+                gain = ((label == gold) - said[gold] / size) / spread
+                total[label] += chance * math.factorial(size) / len(shares) * n / size * gain
+    return total
+
+
+@pytest.mark.parametrize(("size", "most"), [(4, 0.0015), (8, 0.0097)])
+def test_only_advantages_divided_by_the_spread_pull_to_the_rare_label(size, most):
+    """docs/when-grpo-teaches.md: on balanced labels no constant earns more than another, yet GRPO moves to one."""
+    shares = (0.22, 0.45, 0.33)  # of 240 sampled answers: bearish, bullish, neutral
+    rare, common, _ = pull(shares, size, divided=True)
+    assert rare == pytest.approx(most, abs=5e-5) and common == pytest.approx(-most, abs=5e-5)
+    assert pull(shares, size, divided=False) == pytest.approx([0, 0, 0], abs=1e-12)
 
 
 def gradient(model, loss) -> torch.Tensor:

@@ -185,7 +185,7 @@ def test_make_and_ci_start_what_they_say():
         ["make", "-n", "demo", "test"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert "-m finr1 run --preset demo --run demo" in dry_run
-    assert "-m pytest -n 2 --dist loadfile --no-loadscope-reorder\n" in dry_run
+    assert "-m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25\n" in dry_run
     assert all((ROOT / "tests" / f"{name}.py").exists() for name in LONGEST)  # or a file would lose its place
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111 and "make test" in script.read_text("utf8")
