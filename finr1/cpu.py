@@ -296,7 +296,8 @@ def generation_inputs(model: PreTrainedModel, prompts: Sequence[Sequence[int]], 
 
 def _attends_to_all(model: PreTrainedModel) -> bool:
     """Whether each token sees all before it (no window, no state), wherever it stands: then prompts can be shared."""
-    return computable_in_pieces(model) and {*map(type, DynamicCache(config=model.config).layers)} <= {DynamicLayer}
+    layers = DynamicCache(config=model.config).layers
+    return computable_in_pieces(model) and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def computable_in_pieces(model: PreTrainedModel) -> bool:

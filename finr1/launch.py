@@ -34,8 +34,7 @@ from finr1.progress import EARLY_FILE, LOG_FILE, METRICS_FILE, follow, newest_wh
 if TYPE_CHECKING:
     from finr1.run import Run
 
-PARAMS_FILE, SCRIPT = "params.yaml", "train.py"
-MODEL_FOLDER = "model"
+PARAMS_FILE, SCRIPT, MODEL_FOLDER = "params.yaml", "train.py", "model"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"  # memory comes in larger pieces: a step on a CPU takes a twelfth less time
 JOIN_HOURS = 24  # a further node waits so long for the first one
 MADE_BY_TRAINING = (MODEL_FOLDER, "model.tmp", "checkpoints", "completions", "tensorboard",

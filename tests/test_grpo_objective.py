@@ -230,9 +230,10 @@ def pull(shares: tuple[float, ...], size: int, divided: bool) -> list[float]:
         if sum(said) == size:
             chance = math.prod(share**n / math.factorial(n) for share, n in zip(shares, said, strict=True))
             rewards = [1.0] * said[gold] + [0.0] * (size - said[gold])
-            spread = statistics.stdev(rewards) + 1e-4 if divided else 1.0
+            mean = statistics.mean(rewards)
+            advantages = standardised(rewards) if divided else [reward - mean for reward in rewards]
             for label, n in enumerate(said):
-                gain = ((label == gold) - said[gold] / size) / spread
+                gain = advantages[0] if label == gold else advantages[-1]
                 total[label] += chance * math.factorial(size) / len(shares) * n / size * gain
     return total
 
