@@ -442,6 +442,14 @@ LETTERS = [
     ("not B", "B", WRONG, "negated"),
     ("不选B", "B", WRONG, "negated"),
     ("不是B", "B", WRONG, "negated"),
+    *[
+        (denied, "B", WRONG, "negated")
+        for denied in ("not option B", "I would not choose B", "anything but B", "it isn't B", "all but B", "除了B")
+    ],
+    *[
+        (named, "B", RIGHT, "the other one is negated")
+        for named in ("It is not A but B", "The answer is B, not A", "不是A，是B", "I do not know; I say B")
+    ],
     ("Class B shares", "B", WRONG, "a letter in a sentence"),
     ("A bond", "A", WRONG, "an article"),
     ("bad", "ABD", WRONG, "a word"),

@@ -60,6 +60,27 @@ LISTED = [  # question, gold, right answers, wrong ones
     ("Answer yes or no: did revenue rise?", "yes", "yes", "true|rise|no"),
     ("Answer yes, no or unknown.", "no", "no", "false|unknown|yes"),
     ("违规、合规，选一个。", "违规", "违规|不合规", "否|错误|合规"),
+    *[(question, "compliant", "compliant|Compliant.", "true|yes|是|non-compliant") for question in (
+        "Options: (A) compliant (B) non-compliant", "Choose:\n- compliant\n- non-compliant",
+        "Choose one: compliant; non-compliant.",
+        'Reply "compliant" if the form is complete and "non-compliant" otherwise.')],
+    *[(question, "合规", "合规|合规。", "true|yes|是|不合规") for question in (
+        "选项：\n合规\n不合规", "选项：1. 合规 2. 不合规", "如果合规，请回答“合规”，否则回答“不合规”。")],
+    ("Reply yes if it rose, no if it fell", "yes", "yes|Yes.", "true|是|no"),
+    ("若符合请答是，不符合请答否", "是", "是|是的", "true|yes|对|否"),
+    # a question that asks for a word of no: that word is its yes
+    ("该行为是否违规？请回答是或否。", "否", "否|不违规|没有违规|合规", "是|违规"),
+    ("该行为是否违规？", "是", "是|违规|是，违规", "合规|不违规|否"),
+    ("该行为是否违规？", "违规", "违规|是|不合规", "合规|不违规|否"),
+    ("该行为是否构成违规？", "是", "违规|是", "不违规|不构成违规"),
+    ("该说法是否有误？", "否", "没有错误|否|正确", "有误|错误"),
+    ("Is the trade non-compliant?", "no", "no|compliant|No, it is compliant", "non-compliant|yes|not compliant"),
+    ("Is the statement false?", "yes", "false|yes|Yes, it is false", "true|not false|no"),
+    ("Is the statement false?", "false", "false|yes", "true|no"),
+    ("Is the statement true or false?", "false", "false", "true"),
+    ("该行为是否合规？", "是", "是|合规", "违规|否|不合规"),
+    ("是否属于金融问题？", "是", "属于|属于金融问题|是", "不属于|否"),
+    ("Is the purchase permitted?", "no", "not permitted|no", "permitted|yes"),
 ]  # fmt: skip
 
 
@@ -163,12 +184,15 @@ LEAST = (
     "at least {}|more than {}|no less than {}|not below {}|over {}|above {}|greater than {}|> {}|>{}|≥{}|"
     "{} or more|{}+|{} plus|{} and above|exceeds {}|in excess of {}|upwards of {}|至少{}|不少于{}|不低于{}|"
     "超过{}|大于{}|高于{}|{}以上|{}及以上|{}多|{}余|greater than or equal to {}|大于等于{}|大于或等于{}|超{}|突破{}|"
-    "不止{}|{}（含）以上|{}, or more|{} (or more)|{} or better|north of {}|surpassing {}|{} onwards"
+    "不止{}|{}（含）以上|{}, or more|{} (or more)|{} or better|north of {}|surpassing {}|{} onwards|"
+    "至少为{}|至少有{}|至少需要{}|最少是{}|高于等于{}|{}级以上|{}起步|greater or equal to {}|at the very least {}|"
+    "at least a {}|(at least) {}|more than a total of {}|{} & up|≳{}|≫{}|≮{}|$\\geqq {}$"
 ).split("|")
 MOST = (
     "at most {}|less than {}|no more than {}|not over {}|under {}|below {}|fewer than {}|up to {}|<{}|≤ {}|"
     "{} or less|{} at most|{} or fewer|不超过{}|至多{}|最多{}|少于{}|低于{}|小于{}|不足{}|不到{}|{}以下|{}以内|"
-    "不高于{}|less than or equal to {}|小于等于{}|低于或等于{}|未达到{}|{}（含）以下|within {}|{} max"
+    "不高于{}|less than or equal to {}|小于等于{}|低于或等于{}|未达到{}|{}（含）以下|within {}|{} max|"
+    "最多为{}|低于等于{}|less or equal to {}|{}岁以下|{}吨以内|{}封顶|以{}为限|≲{}"
 ).split("|")
 
 
@@ -196,10 +220,35 @@ def test_a_range_is_no_value(range_, gold):
      ("exceeds the plan by 5", "5"), ("超过预算5万元", "5万元"), ("高于去年5%", "5%"), ("about 5", "5"), ("大约5", "5"),
      ("top 5", "5"), ("5 min", "5"), ("5起", "5"), ("利润为5亿元，以上为计算结果", "5亿元"),
      ("the answer is 5. - Note", "5"), ("2022年半导体行业收入为5亿元", "5亿元"), ("起征点5000元", "5000元"),
-     ("down to 5", "5"), ("a maximum of 5", "5"), ("5 under the new rule", "5")],
+     ("down to 5", "5"), ("a maximum of 5", "5"), ("5 under the new rule", "5"), ("天数为5", "5"), ("总数是120", "120"),
+     ("5 years later", "5"), ("5年以后", "5"), ("more than 5 (5.2)", "5.2")],
 )  # fmt: skip
 def test_words_of_comparison_that_bound_nothing_stay(predicted, gold):
     assert grade(predicted, gold, "percent" if "%" in gold else "number") is RIGHT
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "at least 5 (5)",
+        "more than 5; 5",
+        "5以上（含5）",
+        "5个工作日内",
+        "5不足",
+        "5份以上",
+        "5手以上",
+        "5; or more",
+        "&gt;5",
+        "&lt; 5",
+    ],
+)
+def test_a_bound_stays_one_beside_its_own_number_and_behind_any_measure_word(stated):
+    assert grade(stated, "5", "number") is WRONG
+
+
+@pytest.mark.parametrize("stated", ["2014 or later", "2014年以后", "2014年之前", "2014 or earlier"])
+def test_a_time_before_or_after_a_year_is_not_the_year(stated):
+    assert grade(stated, "2014", "number") is WRONG
 
 
 # ---- notations -------------------------------------------------------------------------------------------------------
@@ -253,11 +302,11 @@ MINUS = [
         RIGHT,
         "△5 -> -5; ▲5 -> -5; △ 5.2% -> -5.2%; net loss △5 -> -5; ▲1,234百万 -> -1234百万; 5- -> -5; "
         "1,234.50- -> -1234.50; 5.2%- -> -5.2%; 1.234,56- -> -1234.56; $5- -> -5; ($5) -> -5; ▼5% -> -5%; "
-        "↓5% -> -5%; -5 -> △5",
+        "↓5% -> -5%; -5 -> △5; 負5 -> -5; 負五 -> -5",
     ),
     *rows(
         WRONG,
-        "△5 -> 5; ▲5 -> 5; 5- -> 5; 5-7 -> -5; 5-year -> -5; 10-5 -> -10",
+        "△5 -> 5; ▲5 -> 5; 5- -> 5; 5-7 -> -5; 5-year -> -5; 10-5 -> -10; 負5 -> 5",
     ),
 ]
 OTHERS = [
@@ -270,12 +319,16 @@ OTHERS = [
         "twenty-five percent -> 25%; one hundred and twenty -> 120; minus five -> -5; "
         "five million dollars -> 5000000; one point five -> 1.5; 11 5/6 -> 71/6; two and a half -> 2.5; "
         "2 and 2/3 -> 2.667; Rs.500 -> 500; Rs.1,50,000/- -> 150000; 12,345.- -> 12345; -5% (down 5%) -> -5%; "
-        "decrease of 5% (-5%) -> -5%; December 31, 2014: 94 -> 94; 31 Dec 2014: 5 -> 5; 5% in FY14 -> 5%",
+        "decrease of 5% (-5%) -> -5%; December 31, 2014: 94 -> 94; 31 Dec 2014: 5 -> 5; 5% in FY14 -> 5%; "
+        "31 December 2014 -> 2014; Sept. 5, 2014 -> 2014; 05.03.2014 -> 2014; "
+        "2014/03/05 -> 2014; 2014 -> 2014.0; 1,5 Mio. EUR -> 1500000; 1,5 Mrd. € -> 1500000000; NZ$5 -> NZD 5",
     ),
     *rows(
         WRONG,
         "5 bps -> 5%; $5M -> $5 billion; 2 2/3 -> 2; five -> 6; one of five -> 1; \u0664\u0661 -> 14; USD 5 -> €5; "
-        "two thirds -> 2; three and a quarter -> 3; Rs.500 -> 0.5; 5 pesos -> $5; 5瑞郎 -> 5欧元; -5% (up 5%) -> -5%",
+        "two thirds -> 2; three and a quarter -> 3; Rs.500 -> 0.5; 5 pesos -> $5; 5瑞郎 -> 5欧元; -5% (up 5%) -> -5%; "
+        "5, maybe 6 -> 5; decreased 20 from 120 -> 120; 5 margin 12 -> 5; 2034 -> 2014.0; NZ$5 -> $5; MX$5 -> $5; "
+        "5 zł -> $5; PLN 5 -> $5; 5丹麦克朗 -> 5元; ₺5 -> $5",
     ),
 ]
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from finr1 import sandbox
-from finr1.grading.booleans import boolean_options, read_boolean, read_predicate
+from finr1.grading.booleans import ASKS_WRONG, boolean_options, read_boolean, read_predicate
 from finr1.grading.extraction import extract_answer, has_format, lenient_answer, normalise, plain
 from finr1.grading.letters import read_letters
 from finr1.grading.numbers import agreed, exactly, lone_quantity, matches, read_numbers
@@ -119,15 +119,19 @@ def _grade_number(predicted: str, gold: str, percent: bool, in_blank: bool, rel_
     # `69,07` is 69.07 where decimals are asked for; elsewhere `5,6` is two numbers, and a hedge
     comma = in_blank or any((number.decimals or 0) > 0 for number in golds)
     numbers = agreed(read_numbers(predicted, decimal_comma=comma)) if predicted else []
-    return any(matches(number, gold, percent, rel_tol) for number in numbers for gold in golds)
+    bounds = {number.value for number in numbers if number.bound}  # `at least 5 (5)` is no value either
+    read = [number for number in numbers if number.bound or number.value not in bounds]
+    return any(matches(number, gold, percent, rel_tol) for number in read for gold in golds)
 
 
 def _grade_closed(predicted: str, gold: str, kind: str, choices, labels, options) -> bool:
     """Yes or no, letters of options, a label: both answers are read, and have to be read alike."""
     if kind == "boolean":
         family, expected = read_boolean(gold) or (None, None)
-        said = read_predicate(predicted, options)
-        given = said if said is not None else (read_boolean(predicted, family, options) or (None, None))[1]
+        given = read_predicate(predicted, options)
+        if given is None and (said := read_boolean(predicted, family, options)):
+            asks_wrong = any(option.startswith(ASKS_WRONG) for option in options)  # 是否违规: 违规 is a yes
+            given = said[1] != (asks_wrong and (said[0] == "yes") != (family == "yes"))
     elif kind == "choice":
         expected, given = read_letters(gold, choices) or None, read_letters(predicted, choices)
     else:

@@ -24,6 +24,9 @@ _BOOLEAN = re.compile(f"{_NEGATION}(?P<word>{any_of(_READ, **_ALONE)})")
 _STRONG = any_of(" ".join(TABLES["strong"]).split(), **_ALONE)
 _PREDICATE = re.compile(f"(?P<copula>{any_in('copulas')})?{_NEGATION}(?P<word>{_STRONG})")
 _LEAD = re.compile(f"(?:{any_in('boolean_lead')})*")
+_VERDICT = any_of((word for word, (family, _) in _READ.items() if family != "yes"), **_ALONE)
+_ASKED_WRONG = re.compile(rf"(?:{any_in('asked_wrong')}){_NEGATION}(?P<word>{_VERDICT})(?=\s*(?:的|行为|请|[?,.。]|$))")
+ASKS_WRONG = "asked: "  # in front of an option: the question asks for a word of no, so that word is its yes
 
 
 def _polarity(match: re.Match[str]) -> tuple[str, bool]:
@@ -82,31 +85,39 @@ def boolean_options(question: str) -> list[str]:
 
     The predicates are those of the paragraph that lists a yes and a no, where one does: others quote somebody.
     """
-    listed, asked = [], []
+    listed, asked, wrong = [], [], []
     for part in plain(question[:MAX_QUESTION].replace("×", "✗")).lower().split("\n\n"):
         predicates = [word for match in form("predicates").finditer(part) for word in match.groups() if word]
         predicates += ["可以", "能"] if {"能否", "可否", "能不能", "可不可以"} & {*predicates} else []
+        wrong += [match[0] for match in _ASKED_WRONG.finditer(part) if _polarity(match)[1] is False]
         said = list(_BOOLEAN.finditer(part := form("or").sub("/", part)))
         pairs = [
             (one[0], other[0])
             for one, other in zip(said, said[1:], strict=False)
-            if form("or_alone").fullmatch(part, one.end(), other.start())
+            if (form("or_alone").fullmatch(part, one.end(), other.start()) or _offered(one) and _offered(other))
             and (_polarity(one)[0], not _polarity(one)[1]) == _polarity(other)
         ]
         asked += predicates
         listed += [*(word for pair in pairs for word in pair), *predicates] if pairs else []
-    return list(dict.fromkeys(listed or asked))
+    return [*dict.fromkeys(listed or asked), *(f"{ASKS_WRONG}{asks}" for asks in wrong)]
+
+
+def _offered(word: re.Match[str]) -> bool:
+    """Whether a question asks to reply with this `word`: answer "compliant" if it is kept."""
+    before, after = word.string[max(0, word.start() - 20) : word.start()], word.string[word.end() :]
+    return bool(form("offered_by").search(before) or form("offered_if").match(after))
 
 
 def read_predicate(text: str, options: Sequence[str]) -> bool | None:
     """Whether `text` affirms or denies a predicate of `options`: 不符合 where the question asks 是否符合."""
-    text = plain(text[:MAX_CHARS]).lower()
-    text, negation = text[_LEAD.match(text).end() :], form("predicate_negation")
-    negated = negation.match(text)
-    bare = normalise(text[negated.end() :] if negated else text)
+    text, negation = plain(text[:MAX_CHARS]).lower(), form("predicate_negation")
     known = [option for option in options if not _BOOLEAN.fullmatch(option) and not negation.match(option)]
-    said = bare and any(option == bare or not bare.isascii() and option.startswith(bare) for option in known)
-    return not negated if said else None
+    for start in (0, _LEAD.match(text).end()):  # 属于 leads, or is what the question asks: 是否属于
+        negated = negation.match(text, start)
+        bare = normalise(text[negated.end() if negated else start :])
+        if bare and any(option == bare or not bare.isascii() and option.startswith(bare) for option in known):
+            return not negated
+    return None
 
 
 def _names_both(text: str) -> bool:

@@ -61,7 +61,8 @@ def _segment(text: str, options: Mapping[str, str]) -> frozenset[str]:
         letter, explained = frozenset(first[1].upper()), first[2]
         claimed = _by_text(explained, options) | frozenset(form("further_letter").findall(reason.split(explained)[0]))
         return letter | claimed
-    runs = _ALONE.findall(claim)
+    spans = ((run["letters"], run.start("letters")) for run in _ALONE.finditer(claim))
+    runs = [run for run, at in spans if not form("letter_denied").search(claim, max(0, at - 40), at)]
     return frozenset("".join(run for run in runs if len(set(run)) == len(run)))
 
 

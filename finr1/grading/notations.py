@@ -19,10 +19,11 @@ _ENGLISH = re.compile(
 )
 BOUND_BEFORE = re.compile(
     rf"(?P<not>\b(?:not?|never)\s|[不未]|没有)?(?<![a-z])(?:(?P<least>{any_in('least')})|{any_in('most')})"
-    r"(?:\s|[:约]|(?:about|approximately|around|roughly)\b)*\Z"
+    r"(?:[\s:约为是有需要达)]|(?:about|approximately|around|roughly|an?|the|total|of)\b)*\Z"
 )
 BOUND_AFTER = re.compile(  # with one word between: 5 shares or more
-    r"(?:\s?[a-z]{1,12}(?=\s(?:or|and)\s)|\s?[个家人股次项名户天只笔件位](?=[及或]?以))?(?:,?\s)?\(?"
+    r"(?:\s?[a-z]{1,12}(?=\s(?:or|and)\s)|\s?[\u4e00-\u9fff]{1,3}?(?=[及或]?以[上下内])"
+    r"|个工作日(?=内))?(?:[,;]?\s)?\(?"
     rf"(?:(?P<least>{any_in('least_after')})|{any_in('most_after')})"
 )
 

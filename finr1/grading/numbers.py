@@ -106,7 +106,7 @@ def read_numbers(text: str, decimal_comma: bool = False) -> list[Quantity]:
         return []
     numbers = scan(text)
     if len(numbers) > 1:
-        undated = form("dates").sub(lambda date: f" {date[1] or date[2] or date[3] or date[6] or ''} ", text)
+        undated = form("dates").sub(lambda date: f" {date[1] or date[2] or date[3] or date[4] or date[7] or ''} ", text)
         undated = form("asides").sub(" ", undated)
         if undated != text and (left := scan(undated)):
             text, numbers = undated, left

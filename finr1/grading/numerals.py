@@ -84,7 +84,8 @@ class Quantity:
     @property
     def is_year(self) -> bool:
         """An integer of four digits from 1900 to 2099 with nothing beside it but perhaps 年."""
-        looks = len(self.literal) == 4 and self.literal[:2] in ("19", "20") and self.literal.isdigit()
+        digits = self.literal.removesuffix(".0")  # of a float column
+        looks = len(digits) == 4 and digits[:2] in ("19", "20") and digits.isdigit()
         return looks and not (self.rate or self.scale or self.currency or self.times)
 
 
