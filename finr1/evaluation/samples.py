@@ -98,8 +98,8 @@ def about(problem: Problem, chat: list[dict]) -> dict:
 
 def grade_text(problem: Problem, text: str) -> dict:
     """Every verdict on an answer, by the names of `Sample`'s fields; raises `ValueError` for an unreadable gold."""
-    answer, thought = grading.extract_answer(text), text.partition("</think>")[0]
-    steps = checked_steps(thought, " ".join(turn["content"] for turn in messages(problem, "")))
+    answer = grading.extract_answer(text)
+    steps = checked_steps(text, " ".join(turn["content"] for turn in messages(problem, "")))
     lenient = grading.lenient_answer(text, answer_kind=problem.answer_kind, labels=problem.labels)
     return {
         "answer": answer,

@@ -2,6 +2,7 @@
 
 import ast
 import bisect
+import contextlib
 import operator
 import re
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ from collections.abc import Sequence
 from finr1.paths import data_beside
 
 _TEXTS = data_beside(__file__, "steps.yaml")
-_SCALES = _TEXTS.pop("scales")
+_SCALES, _SIGNS, _SAME = _TEXTS.pop("scales"), _TEXTS.pop("same_sign"), str.maketrans(*_TEXTS.pop("same_letter"))
 _FORMS = {name: re.compile(form) for name, form in _TEXTS.items()}
 _numbers = _FORMS["number"].findall
 _SIDE = 200  # characters of one side of an equation that are read
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-_CONSTANTS = (0, 1, 4, 12, 100, 360, 365, 1000, 1e6)  # quarters, months and days of a year; percent and scales
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+              ast.Pow: operator.pow}  # fmt: skip
+_NO_ARITHMETIC = (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
+_CONSTANTS = (0, 1, 4, 12, 52, 60, 100, 360, 365, 1000, 1e6)  # quarters to days of a year; percent and scales
 _WHOLES = 100  # numbers of which parts are looked for
 
 
@@ -24,59 +27,73 @@ def split_steps(text: str) -> list[str]:
 
 
 def checked_steps(text: str, given: str | None = None) -> dict[str, bool]:
-    """{step of `text`: whether it is true}. Equal steps count once, and trivial ones (0 + 5 = 5) do not count.
+    """{step of the thought in `text`: whether it is true}. Equal steps count once, trivial ones (0 + 5 = 5) not at all.
 
-    A step is an equation `a op b ... = c`. It is true at the precision in which c is written; `≈` may be off by 1 %.
-    With `given` (question and page) each number has to come from there or from an earlier equation, or be a part of
-    such a number (20 and 4 of 24). A number from nowhere in a sentence is a false step. A number that is copied rightly
-    is no step, nor is a true equation whose result is never used. The time is nearly linear in the length.
+    A step is an equation `a op b ... = c`. It is true at the precision in which c is written; behind `≈` final zeros
+    may be rounded, by 1 % at most. With `given` (question and page) each number has to come from there or from an
+    earlier equation, or be a part of such a number (20 and 4 of 24). A number from nowhere is a false step. A number
+    that is copied rightly is no step, nor is a true equation whose result no later equation, no last sentence and no
+    answer uses. The thought ends at `</think>`. The time is nearly linear in the length.
     """
-    plain, place = _plain(text), 0
-    parts, told = re.split("([=≈])", plain), []  # (where it ends, equation, its numbers, result, computed rightly)
+    thought, _, answer = text.partition("</think>")
+    plain, place = _plain(thought), 0
+    parts, told = re.split("([=≈])", plain), []  # (where it ends, starts, equation, its numbers, result, true)
     for before, sign, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
         place += len(before) + len(sign)
         left, right = _left_side(before[-_SIDE:]), _FORMS["result"].match(after[:_SIDE])
-        if left and right:
-            written, tolerance = right[1].strip(), 0.01 if sign == "≈" else 1e-9
-            # A word of scale may stand on one side only, as in "2 million + 3 million = 5".
-            bare = [re.sub(r"e\d+", "", side) for side in (left, written)]
-            true = _is_true(left, written, tolerance) or _is_true(*bare, tolerance)
-            told.append((place + right.end(), f"{left} {sign} {written}", _numbers(left), written, true))
+        if not (left and right):
+            continue
+        written, start = right[1].strip(), place - len(sign) - len(before) + before.rindex(left)
+        # A word of scale may stand on one side only, as in "2 million + 3 million = 5".
+        both = (left, written), [re.sub(r"e\d+", "", side) for side in (left, written)]
+        with contextlib.suppress(*_NO_ARITHMETIC):  # then it is read as a sentence
+            true = any(_is_true(*sides, sign == "≈") for sides in both)
+            told.append((place + right.end(), start, f"{left} {sign} {written}", _numbers(left), written, true))
     if given is None:
-        return {said: true for _, said, numbers, _, true in told if not true or _is_work(numbers)}
-    return _from_somewhere(plain, told, _numbers(_plain(given)))
+        return {said: true for *_, said, numbers, result, true in told if not true or _work(numbers, result)}
+    return _from_somewhere(plain, told, _numbers(_plain(given)), _numbers(_plain(answer)))
 
 
 def _plain(text: str) -> str:
-    """`text` with scale words as powers of ten, and "1% of 2400 is 24" as an equation."""
+    """`text` with one sign for each operation, scale words as powers of ten, and "1% of 2400 is 24" as an equation."""
+    text = _FORMS["signs"].sub(lambda sign: _SIGNS[sign[1] or "=="], text.translate(_SAME))
     text = _FORMS["share"].sub(r"\1 * \2 = \3", _FORMS["share_zh"].sub(r"\2 * \1 = \3", text))
-    return _FORMS["scale_word"].sub(lambda word: f"e{_SCALES[word[1].lower()]}", text)
+    return _FORMS["unit"].sub("", _FORMS["scale_word"].sub(lambda word: f"e{_SCALES[word[1].lower()]}", text))
 
 
-def _from_somewhere(plain: str, equations: list[tuple], given: list[str]) -> dict[str, bool]:
-    sentences = [part for part in _FORMS["sentence"].finditer(plain) if "=" not in part[0] and "≈" not in part[0]]
-    told = [*equations, *((part.end(), "", _FORMS["stated"].findall(part[0]), "", True) for part in sentences)]
-    results = {end for end, *_ in equations}  # a copy of an equation makes no use of its result
-    said_later = [number for number in _FORMS["number"].finditer(plain) if number.end() not in results]
-    last_said = {value: number.end() for number in said_later for value in _readings(number[0])}
-    known, wholes, steps = sorted(_CONSTANTS), [], {}
-    for end, said, numbers, result, true in [(0, "", given, "", True), *sorted(told)]:
+def _from_somewhere(plain: str, equations: list[tuple], given: list[str], answer: list[str]) -> dict[str, bool]:
+    pieces, place = [], 0  # what is no equation, each where it stood
+    for end, start, *_ in equations:
+        pieces += [plain[place:start], " " * (end - max(place, start))]
+        place = end
+    sentences = list(_FORMS["sentence"].finditer("".join([*pieces, plain[place:]])))
+    told = [(part.end(), 0, "", _FORMS["stated"].findall(part[0]), "", True) for part in sentences]
+    final = next((numbers for part in sentences[::-1] if (numbers := _numbers(part[0]))), [])
+    used = {value: len(plain) for number in [*final, *answer] for value in _readings(number)}
+    for end, _, _, numbers, _, _ in equations:
+        for value in (value for number in numbers for value in _readings(number)):
+            used[value] = max(end, used.get(value, 0))
+    known, wholes, steps, done = sorted(_CONSTANTS), [], {}, set()
+    for end, _, said, numbers, result, true in [(0, 0, "", given, "", True), *sorted([*equations, *told])]:
         strange = [number for number in numbers if end and not _is_known(number, known, wholes if said else ())]
         if not said:
             steps |= {f"{number} from nowhere": False for number in strange}
         elif strange or not true:
             steps[f"{said} ({strange[0]} from nowhere)" if strange else said] = False
-        elif _is_work(numbers) and any(last_said.get(value, 0) > end for value in _readings(result)):
-            steps.setdefault(said, True)
+        elif (work := _work(numbers, result)) and any(used.get(value, 0) > end for value in _readings(result)):
+            steps |= {} if work in done else {said: True}
+            done.add(work)
         for value in [value for number in [*numbers, *[result] * bool(said)] for value in _readings(number)]:
             bisect.insort(known, value)  # a fault counts once, not again where it is carried on
             wholes += [value] * (len(wholes) < _WHOLES)
     return steps
 
 
-def _is_work(numbers: list[str]) -> bool:
-    """Whether an equation computes something: 0 + 5, 5 * 1 and 1 + 1 do not."""
-    return sum(_readings(number)[0] not in (0, 1) for number in numbers) > 1
+def _work(numbers: list[str], result: str) -> frozenset[float]:
+    """What an equation computes from what, however it is written; empty where it finds nothing (0 + 5, 5 + 7 - 7)."""
+    values = [value for number in numbers if (value := _readings(number)[0]) not in (0, 1)]
+    found = _readings(result)[0]
+    return frozenset() if len(values) < 2 or found in (0, 1, *values) else frozenset([*values, -1 - found])
 
 
 def _readings(number: str) -> list[float]:
@@ -113,19 +130,23 @@ def _left_side(text: str) -> str:
     return left if _FORMS["operation"].search(left) and left.count("(") == left.count(")") else ""
 
 
-def _is_true(left: str, right: str, tolerance: float) -> bool:
-    """Whether `left` equals `right` to half a unit of its last digit; true where nothing can be computed."""
+def _is_true(left: str, right: str, about: bool) -> bool:
+    """Whether `left` equals `right` to half a unit of its last digit; `about`: final zeros of an integer are rounded.
+
+    Raises one of `_NO_ARITHMETIC` where nothing can be computed.
+    """
     digits, _, exponent = re.sub(r"[^\d.e\-]", "", right.replace("−", "-")).partition("e")
-    arithmetic = re.sub(r"[$¥€,\s]", "", left).translate(str.maketrans("×÷x−", "*/*-"))
-    arithmetic = re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", arithmetic)
-    try:
-        scale = 10.0 ** int(exponent or 0)
-        stated, unit = float(digits) * scale, 10.0 ** -len(digits.partition(".")[2]) * scale
-        computed = _compute(ast.parse(arithmetic, mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
-        return True
+    arithmetic = re.sub(r"[$¥€,\s]|(?<![\d.])0+(?=\d)", "", left).translate(str.maketrans("×÷x−", "*/*-"))
+    arithmetic = re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", arithmetic).replace("^", "**")
+    zeros = len(digits) - len(digits.rstrip("0")) if about and "." not in digits else 0
+    scale = 10.0 ** int(exponent or 0)
+    stated, unit = float(digits) * scale, 10.0 ** (zeros - len(digits.partition(".")[2])) * scale
+    computed = _compute(ast.parse(arithmetic, mode="eval").body)
     values = [computed, computed * 100] if "%" in right else [computed]  # a ratio may be stated as a percentage
-    return any(abs(value - stated) <= 0.5001 * unit + tolerance * abs(value) for value in values)
+    margin = [0.5001 * unit + 1e-9 * abs(value) for value in values]
+    if zeros:
+        margin = [min(most, 0.01 * abs(value)) for most, value in zip(margin, values, strict=True)]
+    return any(abs(value - stated) <= most for value, most in zip(values, margin, strict=True))
 
 
 def _compute(node: ast.expr) -> float:
@@ -135,5 +156,5 @@ def _compute(node: ast.expr) -> float:
     if isinstance(node, ast.UnaryOp) and type(node.op) is ast.USub:
         return -_compute(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_compute(node.left), _compute(node.right))
+        return float(_OPERATORS[type(node.op)](_compute(node.left), _compute(node.right)))
     raise ValueError(f"not arithmetic: {ast.dump(node)}")
