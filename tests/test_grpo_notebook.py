@@ -247,8 +247,20 @@ def test_a_family_with_one_answer_is_shown_with_a_completion(capsys, tmp_path, m
     )
     made = cells("05_grpo", log=log, problems=[problem], run=SimpleNamespace(dir=tmp_path), params=params())
     monkeypatch.setattr(made["rollouts"], "read_rollouts", lambda folder, size: sampled)
-    cells("05_grpo", "cell-22", **{name: made[name] for name in ("log", "problems", "run", "params")})
+    made = cells("05_grpo", "cell-22", **{name: made[name] for name in ("log", "problems", "run", "params")})
+    cells("05_grpo", "one-answer", **{name: made[name] for name in ("sampled", "problems", "warned")})
     printed = capsys.readouterr().out
     assert f"WARNING {problem.family}: one answer makes up 100%" in printed
-    assert f"{problem.family}, step 8: What is 10%?\n  {RIGHT}" in printed
+    assert f"{problem.family}: one answer whatever is asked, as at step 8: What is 10%?\n  {RIGHT}" in printed
+
+
+def test_a_constant_that_no_batch_shows_is_found_over_many_batches(capsys):
+    # One problem of the family in each batch: alone its answers say nothing of other golds.
+    rows = [p for p in synthetic.generate_problems(150, "train", seed=1) if p.family == "position_rule"][:4]
+    texts = [render_completion("x", answer) for answer in ("yes", "no")]
+    kept = {"step": range(1, 9), "id": [row.id for row in rows] * 2, "question": "Q"}
+    for constant, warned in ((True, True), (False, False)):
+        said = [texts[0] if constant else texts[row.gold == "no"] for row in rows] * 2
+        cells("05_grpo", "one-answer", sampled=pd.DataFrame(kept | {"completion": said}), problems=rows, warned=[])
+        assert ("WARNING position_rule: one answer" in capsys.readouterr().out) is warned
     assert watch.ONE_ANSWER == 0.8

@@ -15,9 +15,9 @@ ORDER = {name: rank for rank, name in enumerate((*CHANCE, *RECIPE, "greedy", "sa
 STEPS = (("base", "sft"), ("sft", "grpo"), ("base", "grpo"), ("base", "zero"), ("zero", "grpo"))
 DETECTABLE = 1.959963984540054 + 0.8416212335729143  # z(0.975) + z(0.8): found with 80 % power at the 5 % level
 PARTS = {  # of a difference, in words
-    "format_part": "more answers in the format",
-    "given_format_part": "better answers in the format",
-    "without_format_part": "better answers outside it",
+    "format_part": "more or fewer answers in the format",
+    "given_format_part": "right answers among these",
+    "without_format_part": "right answers outside the format",
 }
 
 
