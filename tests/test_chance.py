@@ -144,9 +144,11 @@ def test_a_right_answer_is_needed_for_a_share_of_right_ones():
 
 
 def test_the_headline_is_of_the_main_source_and_of_problems_with_two_ways():
-    one_way, twice = make_sample(item="a"), make_sample(item="b", way="by_parts")
+    one_way, twice = make_sample(item="a"), make_sample(item="b", family="sums", way="by_parts")
     real = make_sample(item="c", source="finqa")
     assert headline_samples([one_way, twice, real], "synthetic") == [twice]
     assert headline_samples([one_way, real], "synthetic") == [one_way]
     assert headline_samples([one_way, twice, real], "finqa") == [real]
     assert headline_samples([real], "synthetic") == [real]
+    some = make_sample(item="d", source="tfns", way="at_once"), make_sample(item="e", source="tfns")
+    assert headline_samples(some, "tfns") == [*some], "a family of which some items have two ways stays whole"

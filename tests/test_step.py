@@ -91,7 +91,7 @@ def test_the_move_to_a_way_is_said_with_what_the_way_was_worth(capsys):
     better = {("sft", "by_parts"): 8, ("sft", "at_once"): 3}
     said = ways({"sft": 10, "grpo": 38}, better, capsys)
     assert "answers by parts change by +70.0" in said and "right more often after SFT, 80.0 % against 30.0 %" in said
-    assert "right not more often after SFT" in ways({"sft": 30, "grpo": 10}, better, capsys)
+    assert "not surely right more often after SFT" in ways({"sft": 30, "grpo": 10}, better, capsys)
     assert "inside the noise" in ways({"sft": 20, "grpo": 21}, better, capsys)
 
 

@@ -30,9 +30,13 @@ def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]
 
 
 def headline_samples(samples: Sequence[Sample], source: str) -> list[Sample]:
-    """The headline's samples: those of `source` (else all), and of these the ones with two ways if there are any."""
+    """The headline's samples: those of `source` (else all), and of these the families with two ways if there are any.
+
+    A family counts where each item has two. Of tweets some have: their gold decides, so it would be a choice by gold.
+    """
     own = [sample for sample in samples if sample.source == source] or list(samples)
-    return [sample for sample in own if sample.way] or own
+    one_way = {sample.family for sample in own if not sample.way}
+    return [sample for sample in own if sample.family not in one_way] or own
 
 
 def item_scores(samples: Iterable[Sample], field: str = "correct") -> pd.DataFrame:
