@@ -120,6 +120,14 @@ READ = {  # body -> text, reasoning, finish reason
     "a thought by another name": (reply({"content": "5", "thinking_blocks": [{"thinking": "t"}]}), "5", "t", "stop"),
     "a text with a value": (parts({"type": "text", "text": {"value": "5"}}), "5", None, "stop"),
     "cut off in other words": (reply({"content": "5"}, "MAX_TOKENS"), "5", None, "length"),
+    "cut off by a server's own word": (reply({"content": "5"}, "token_limit"), "5", None, "length"),
+    "filtered": (reply({"content": "5"}, "content_filter"), "5", None, "filtered"),
+    "a stop behind the cut": (sse({"delta": {"content": "5"}, "finish_reason": "length"},
+                                  {"delta": {}, "finish_reason": "stop"}), "5", None, "length"),
+    "a stream that grows": (sse({"delta": {"content": "4"}}, {"delta": {"content": "42"}},
+                                {"delta": {"content": "42!"}, "finish_reason": "stop"}), "42!", None, "stop"),
+    "another answer beside": (sse({"index": 1, "delta": {"content": "X"}}, {"delta": {"content": "42"},
+                                  "finish_reason": "stop"}), "42", None, "stop"),
     "halves in two pieces": (b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n'
                              b'data: {"choices":[{"delta":{"content":"\\ude00"},"finish_reason":"stop"}]}\n',
                              "\U0001f600", None, "stop"),
@@ -132,6 +140,11 @@ def test_a_reply_is_read_as_it_is(case):
     read = read_reply(body)
     assert (read["text"], read["reasoning"], read["finish_reason"]) == (text, reasoning, finish)
     json.dumps(read, ensure_ascii=False).encode()  # a file can hold it
+
+
+def test_a_reply_is_decoded_as_its_header_says():
+    said = SAID.replace(b'"5"', '"净利润下降"'.encode("gbk"))
+    assert read_reply(said, "GBK")["text"] == "净利润下降"
 
 
 WRITTEN = {  # what a server sends, and whether it is in the format
@@ -159,7 +172,7 @@ NOT_READ = {
     "no choices": b'{"choices": []}', "null": b'{"choices": null}', "missing": b'{"id": "x"}',
     "error": b'{"error": {"message": "busy"}}', "error as text": b'{"error": "busy"}',
     "a status beside an answer": b'{"code": 429, "choices": [{"message": {"content": "busy"}}]}',
-    "nothing": b"", "blanks": b"\n\n",
+    "nothing": b"", "blanks": b"\n\n", "no encoding": SAID.replace(b'"5"', '"净利润下降"'.encode("gbk")),
     "HTML": b"<html>", "cut": SAID[:-9], "a list": b"[1]", "null alone": b"null", "text as message": reply("x"),
     "broken off": reply({"content": "5"}, "insufficient_system_resource"),
     "network": reply({"content": ""}, "network_error"),
@@ -360,7 +373,25 @@ REFUSALS = [
     (json.dumps("参数seed不支持"), {"seed": None}),
     ("too long", {}),
     ("upstream busy", {}),
+    # Without a limit an answer may be endless, so only a refusal of the field itself takes it away.
+    ("max_tokens should be in [1, 4096]", {}),
+    ("Invalid max_tokens: 8192", {}),
+    ("'max_tokens' : Input should be 4096 or fewer", {}),
+    ("max_tokens 参数非法", {}),
+    # How else a field is spelled.
+    ("Temperature is not supported by this model", {"temperature": None}),
+    ("topP is not supported", {"top_p": None}),
+    ("unsupported: top-p", {"top_p": None}),
+    ("Unknown field maxTokens", {"max_tokens": None}),
 ]
+GREEDY = ["temperature should be in (0.0, 2.0]", "temperature must be float and in (0, 2)", "temperature 参数非法",
+          "Invalid value for temperature: 0", "temperature: 0"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", GREEDY)
+def test_a_refused_zero_never_turns_greedy_into_sampled(text):
+    error = type("Status", (), {"status_code": 400, "response": type("Response", (), {"text": text})})
+    assert refusal(error, BODY | {"temperature": 0.0}, {}) == {}
 
 
 @pytest.mark.parametrize("text, change", REFUSALS)
@@ -599,7 +630,7 @@ VERDICTS = [
     ("◁think▷0◁/think▷1", True), ("<|channel|>analysis<|message|>0<|channel|>final<|message|>1", True),
     ("<think>1", None), ("<think>\n1", None), ("", None), ("10", None), ("1.5", None), ("-1", None), ("1 0", None),
     ("1 or 0", None), ("maybe", None), ("0/1", None), ("1\nThey agree.", True),
-    ("1\n0", False), ("2", None), ("第1", None),
+    ("1\n0", None), ("2", None), ("第1", None),
 ]  # fmt: skip
 
 
@@ -775,3 +806,31 @@ def test_a_fault_of_the_request_leaves_no_replica_out():
         both = EndpointBackend(f"{first.base_url},{second.base_url}", "m")
         bad, good = generate(ask("bad", "good"), SAMPLING, both, on_error="none")
     assert "too long" in bad.error and good.error is None and not both.notes
+
+
+def test_a_busy_replica_stays_and_the_other_one_is_asked(tmp_path):
+    busy = {f"q{n}": [(503, {}, "busy")] * 9 for n in range(8)}
+    with Loopback(faults=busy) as slow, Loopback() as quick:
+        backend = EndpointBackend(f"{slow.base_url},{quick.base_url}", "m", max_retries=0)
+        answers = generate(ask(*busy), SAMPLING, backend)
+    assert [answer.error for answer in answers] == [None] * 8 and not backend.notes
+    assert slow.asked and quick.asked
+
+
+def test_a_question_that_is_refused_for_good_costs_one_request(tmp_path):
+    refused = {"q3": [(400, {}, '{"error": {"code": "data_inspection_failed"}}')] * 9}
+    with Loopback(faults=refused) as server:
+        answers = generate(ask(*(f"q{n}" for n in range(40))), SAMPLING, EndpointBackend(server.base_url, "m"))
+    [failure] = [answer for answer in answers if answer.error]
+    assert failure.finish_reason == "refused" and "data_inspection_failed" in failure.error
+    assert server.asked["q3"] == 1
+
+
+def test_a_refusal_that_comes_as_a_success_is_read(tmp_path):
+    told = '{"error": {"message": "Unsupported parameter: max_tokens"}}'
+    with Loopback(
+        refuse=lambda body: (200, "Unsupported parameter: max_tokens") if "max_tokens" in body else None
+    ) as server:
+        with pytest.warns(UserWarning, match="max_tokens is left out"):
+            [answer] = generate(ask("q"), SAMPLING, EndpointBackend(server.base_url, "m"))
+    assert answer.error is None and told

@@ -422,7 +422,7 @@ REFUSED = (400, {}, '{"error": {"message": "too long"}}')
 def test_a_failure_is_raised_after_the_answers_under_way_are_stored(key, tmp_path):
     questions = ["bad", *(f"q{number}" for number in range(20))]
     store = AnswerStore(tmp_path / "answers.jsonl")
-    with Loopback({"bad": [REFUSED]}, delay=0.2) as server:
+    with Loopback({"bad": [(403, {}, REFUSED[2])]}, delay=0.2) as server:
         backend = EndpointBackend(server.base_url, "teacher", concurrency=4)
         with pytest.raises(GenerationError, match="of 21 requests have no answer; the first, 'id bad': .*too long"):
             generate(ask(*questions), GREEDY, backend, store)
@@ -439,7 +439,7 @@ def test_failures_can_be_left_in_place_and_are_asked_again(key, tmp_path):
         backend = EndpointBackend(server.base_url, "teacher", concurrency=1)
         first = generate(ask("a", "bad", "b"), GREEDY, backend, store, on_error="none")
         second = generate(ask("a", "bad", "b"), GREEDY, backend, store, on_error="none")
-    assert [answer.finish_reason for answer in first] == ["stop", "error", "stop"]
+    assert [answer.finish_reason for answer in first] == ["stop", "refused", "stop"]
     assert "too long" in first[1].error
     assert [answer.finish_reason for answer in second] == ["stop", "stop", "stop"]
     assert server.asked == {"a": 1, "bad": 2, "b": 1}

@@ -364,9 +364,29 @@ def test_rules_leave_free_text_open_and_the_model_never_sees_the_question():
     assert "weaker demand" in prompt and "What do 12 shares" not in prompt
 
 
-@pytest.mark.parametrize("reply", ["", "maybe", "1 or 0", "10", '{"verdict": 1}'])
+UNCLEAR = ["", "maybe", "1 or 0", "10", "1,000", "1.5", "1 million", "0 (correct)", "1 (incorrect)", "1 (not the same)",
+           "1. The given answer says 12", "0\nCorrect would be:\n1", "not 1", "不是1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", UNCLEAR)
 def test_an_unclear_reply_is_no_verdict(reply):
     assert judge.read_check(reply) is None
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{}", "**{}**", "{}.", "答案：{}", "The verdict: {}.", "{}，因为意思如此", "{}。理由：略", '{{"verdict": {}}}', "输出：{}",
+     "```\n{}\n```", "```json\n{{\"verdict\": {}}}\n```", "所以答案是：{}", "核对结果：{}", "得分：{}", "{}分", "「{}」", "{}.0",
+     "First line: {}", "第一行：{}", "<verdict>{}</verdict>", "\\boxed{{\\text{{{}}}}}", "<|begin_of_box|>{}<|end_of_box|>",
+     "{}\u200b", "{}</s>", "{}, because of the sign", "<think>0 or 1? 1\n0</think>{}"],
+)  # fmt: skip
+def test_a_verdict_is_read_in_the_forms_that_models_write(form):
+    assert judge.read_check(form.format(1)) is True and judge.read_check(form.format(0)) is False
+
+
+def test_a_verdict_may_have_its_meaning_behind_it():
+    assert judge.read_check("Verdict: 1 (same)") is True and judge.read_check("0 (different)") is False
+    assert judge.read_check("0, because the correct answer is 15") is False
 
 
 def test_model_scores_need_all_seven_criteria():

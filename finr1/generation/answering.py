@@ -69,6 +69,9 @@ class Completion(BaseModel):
         return f"<think>{self.reasoning}</think>{self.text}"
 
 
+FAILED = ("error", "refused")  # finish reasons without an answer: of the server, and of one request that it refuses
+
+
 class Job(NamedTuple):
     """One answer for a backend to fetch."""
 
@@ -287,7 +290,7 @@ def generate(
                     broken |= completion.finish_reason == "error"
                     progress.failed += lost
                     progress.answered += not lost
-                    progress.uncounted += cost is None and completion.finish_reason != "error"
+                    progress.uncounted += cost is None and completion.finish_reason not in FAILED
                     progress.tokens += completion.usage.completion_tokens or 0
                     progress.cost += cost or 0.0
                 progress.seconds = time.monotonic() - started

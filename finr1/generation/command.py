@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from finr1 import generation
 from finr1.generation import AnswerStore, Budget, EndpointBackend, GenerationError, Request, SamplingParams, generate
+from finr1.generation.answering import FAILED
 from finr1.generation.endpoint import same_model, whole
 from finr1.paths import data_beside
 from finr1.records import told, write_jsonl
@@ -111,15 +112,15 @@ class Doctor:
 
     def answer(self) -> str:
         first, told = self.ask(), ""
-        if first.finish_reason == "error":
+        if first.finish_reason in FAILED:
             # Refused without naming a field: try one field more, then the smallest body, alone and with one more.
             needs = [less | need for less in ({}, _TEXTS["fields"]) for need in _TEXTS["needs"]][1:]
             refused = re.search("HTTP 4(00|22)", first.error)
-            found = next((need for need in needs if refused and self.ask(**need).finish_reason != "error"), None)
+            found = next((need for need in needs if refused and self.ask(**need).finish_reason not in FAILED), None)
             if found is None:
                 raise GenerationError(first.error)
             longest = found | ({"max_completion_tokens": self.sampling.max_tokens} if "max_tokens" in found else {})
-            self.backend.extra |= longest if self.ask(**longest).finish_reason != "error" else found
+            self.backend.extra |= longest if self.ask(**longest).finish_reason not in FAILED else found
             first, told = self.ask(), f", with the extra below; without it {first.error}"
         self.extra = {**self.backend.changes, **self.backend.extra}  # found to be needed, beside what the user gave
         self.first, self.came = first, re.sub(r"\s", "", self.backend.last.text)  # as the server wrote it
@@ -138,7 +139,9 @@ class Doctor:
     def window(self) -> str:
         stated = next((self.listed[name] for name in _TEXTS["windows"] if self.listed.get(name)), "not")
         answer, notes = self.ask(f"{_NUMBERS}\n\n{_QUESTION}"), self.backend.notes
-        cut = answer.error or notes.get("prompt") or notes.get("window") or "nothing is cut"
+        read, least = answer.usage.prompt_tokens, len(_NUMBERS.split())  # a token for each number, or more
+        fewer = f"fewer than the {least} numbers: the server cuts prompts" if read and read < least else ""
+        cut = answer.error or notes.get("prompt") or notes.get("window") or fewer or "nothing is cut"
         return f"{stated} stated; {len(_NUMBERS)} bytes are read as {answer.usage.prompt_tokens} tokens: {cut}"
 
 

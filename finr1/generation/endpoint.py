@@ -20,13 +20,16 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from finr1.generation.answering import Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams
+from finr1.generation.answering import (
+    FAILED, Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams,
+)  # fmt: skip
 from finr1.grading.extraction import after_thought
 from finr1.paths import data_beside
 
 DEFAULT_KEY_ENV = "FINR1_API_KEY"
 _WORDS = data_beside(__file__, "endpoint.yaml")
 _MOST_TOKENS = 10**7  # of one request; a server that counts more lies
+_UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
 @dataclass
@@ -67,7 +70,7 @@ class EndpointBackend(Backend):
         for impatient in [replace(self, base_url=url, **patience) for url in self.urls]:
             # Few tokens, at the one temperature that all servers take; that they hold no answer yet is no fault.
             [[answer]] = impatient.complete([job], SamplingParams(temperature=1.0, max_tokens=16), lambda: False)
-            if answer.finish_reason == "error":
+            if answer.finish_reason in FAILED:
                 raise GenerationError(f"model {self.model!r} at {answer.error}")
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:
@@ -99,8 +102,11 @@ class EndpointBackend(Backend):
                 if len(key := self._key().encode()) > 7:  # a server may quote it
                     content = content.replace(key, b"***")
                 try:
-                    response.extensions["reply"] = read_reply(content)
+                    response.extensions["reply"] = read_reply(content, response.charset_encoding)
                 except ValueError:
+                    if re.search(_WORDS["refusal"]["field"], response.text, re.I):
+                        response.status_code = 400  # a refusal that came as a success: `refusal` reads it
+                        return
                     raise httpx2.RemoteProtocolError(f"the server's reply makes no sense: {content[:1000]!r}") from None
 
         client = openai.AsyncOpenAI(
@@ -134,10 +140,13 @@ class EndpointBackend(Backend):
             self.gone = False
             return answer
         except Exception as error:  # one request must not end all others
-            gone = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
-            if alone or not gone:
+            gone, status = isinstance(error.__cause__, _UNREACHABLE), getattr(error, "status_code", 0)
+            if alone or not (gone or status == 429 or status >= 500):
                 self.gone = gone
-                return job.failure(self._reason(error, url))
+                refused = "refused" if status in (400, 413, 422) else "error"
+                return job.failure(self._reason(error, url)).model_copy(update={"finish_reason": refused})
+            if not gone:  # it is busy: another one is asked, and it stays
+                return await self._ask(Counter({r: n for r, n in busy.items() if r != replica}), job, sampling)
             if len(busy) > 1 and busy.pop(replica, None) is not None:
                 self._note(url, f"{url} is gone and is left out; requests go to {len(busy)} other")
         finally:
@@ -253,15 +262,18 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
 
 def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What to change in `body` (an `extra`) after a refusal: a field that it names, if not of `chosen`; or a stream."""
-    text = error.response.text if getattr(error, "status_code", 0) in (400, 422) else ""
+    text = error.response.text if getattr(error, "status_code", 0) in _WORDS["refused_by"] else ""
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)  # Chinese, as JSON may spell it
+    text = re.sub(r"(?<=[a-z])([-_]?)(?=[A-Z])|(?<=max|top)-", "_", text).lower()  # maxTokens, top-p, Temperature
     says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
     ours = (body.keys() & _WORDS["ours"]) - chosen.keys()
     named = [name for name in re.findall("[a-z_]+", text) if name in ours]
     if named:  # of temperature and top_p, which may not go together, top_p
         name = "top_p" if {"top_p", "temperature"} <= {*named} else named[0]
         limit = "max" in name and "max_completion_tokens" not in text  # a lower one may do: leaving it out would cost
-        is_field = not says["value"] or (says["field"] and not limit) or (says["choice"] and "max" not in name)
+        costs = "max" in name or not body[name]  # without it the answer may be endless, or no longer greedy
+        is_field = not (says["value"] or costs) or (says["field"] and not (limit and says["value"]))
+        is_field = is_field or says["choice"] and "max" not in name
         if is_field or name == "top_p" and body[name] == 1:
             renamed = name == "max_tokens" and "max_completion_tokens" in text
             return {name: None} | ({"max_completion_tokens": body[name]} if renamed else {})
@@ -280,12 +292,16 @@ def whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def read_reply(content: bytes) -> dict[str, Any]:
+def read_reply(content: bytes, charset: str | None = None) -> dict[str, Any]:
     """Text, reasoning, finish reason, usage and model of a reply; raises `ValueError` for anything without an answer.
 
-    A reply is JSON or a stream of it (SSE). An empty one's finish reason is "empty", that of a thought alone "thought".
+    A reply is JSON or a stream of it (SSE). An empty one's finish reason is "empty", that of a thought alone "thought",
+    and that of an answer which a filter has cut "filtered".
     """
-    text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff \t\r\n")
+    own = charset if charset and charset.lower().startswith("gb") else json.detect_encoding(content)
+    text = content.decode(own, "replace").lstrip("\ufeff \t\r\n")
+    if text.count("\ufffd") > content.count("\ufffd".encode()) + 3:  # more than a cut character
+        raise ValueError("the reply is in no encoding that is known")
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if not line.startswith(":")]
     streamed = [line[5:].strip() for line in lines if line.startswith("data:")]
     said, finish, usage, model = [], None, {}, None
@@ -293,17 +309,18 @@ def read_reply(content: bytes) -> dict[str, Any]:
         events = [line for line in streamed if line.lower() not in ("", "null", "[done]")]
         for reply in map(json.JSONDecoder(strict=False).decode, events or ["\n".join(lines)]):
             choices = reply.get("choices") or [{}]
-            choice = next((c for c in choices if str(c.get("index") or 0) == "0"), choices[0])
+            choice = next((c for c in choices if str(c.get("index") or 0) == "0"), {} if events else choices[0])
             if reply.get("error") or choice.get("error") or re.match("[45]..$", str(reply.get("code"))):
                 raise ValueError("the server reports an error")
             message, so_far = choice.get("message") or {}, "".join(text for text, _ in said)
             message = {} if so_far and so_far == message.get("content") else message  # all of it once more, at the end
             said.append(_parts({**message, **(choice.get("delta") or {})}))
-            finish, model = choice.get("finish_reason") or finish, reply.get("model") or model
+            cut = re.search(_WORDS["cut_off"], str(finish), re.I)  # a "stop" behind it does not undo it
+            finish, model = (not cut and choice.get("finish_reason")) or finish, reply.get("model") or model
             usage = reply.get("usage") or choice.get("usage") or usage
     except (LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError("the reply has no message") from None
-    text, reasoning = (whole("".join(pieces)) for pieces in zip(*said, strict=True))
+    text, reasoning = (whole("".join(_last_of_growing(pieces))) for pieces in zip(*said, strict=True))
     begun = text or reasoning or finish
     if not reasoning and "</think>" in text and "<think>" not in text:
         text = f"<think>{text}"  # the chat template opened it, which no reply shows; `local.py` asks the template
@@ -314,8 +331,17 @@ def read_reply(content: bytes) -> dict[str, Any]:
     said, begun = (any(char.isprintable() and char > " " for char in part) for part in (after_thought(text), text))
     if finish != "length" and not said:
         finish = "thought" if reasoning or begun else "empty"
+    elif re.search(_WORDS["filtered"], str(finish), re.I):
+        finish = "filtered"
     known = {"text": text, "reasoning": reasoning or None, "model": model if isinstance(model, str) else None}
     return known | {"finish_reason": str(finish or "unknown"), "usage": _usage(usage, text + reasoning)}
+
+
+def _last_of_growing(pieces: Sequence[str]) -> Sequence[str]:
+    """The last piece where each of three and more holds the one before: some servers send all so far each time."""
+    pieces = [piece for piece in pieces if piece]
+    grows = all(len(a) < len(b) and b.startswith(a) for a, b in zip(pieces, pieces[1:], strict=False))
+    return pieces[-1:] if len(pieces) > 2 and grows else pieces
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, str]:

@@ -80,15 +80,16 @@ def check_prompt(question: str, gold: str, answer: str, order: str = "standard",
 
 
 def read_check(reply: str) -> bool | None:
-    """The verdict in a reply to the answer check: the last line behind the thought that is 1 or 0; else None."""
+    """The verdict in a reply to the answer check: its lines behind the thought that are 1 or 0, if they agree."""
     lines = unicodedata.normalize("NFKC", after_thought(reply)).splitlines()
     said = [re.fullmatch(_TEXTS["verdict"], re.sub(_TEXTS["marks"], "", line)) for line in lines]
-    return next((found[1] == "1" for found in reversed(said) if found), None)
+    verdicts = {found[1] == "1" for found in said if found}
+    return verdicts.pop() if len(verdicts) == 1 else None
 
 
 def read_reasoned(reply: str) -> tuple[bool | None, str]:
     """The verdict in the first line behind a thought (None: neither 1 nor 0), and the text below it."""
-    first, _, reason = after_thought(reply).strip().partition("\n")
+    first, _, reason = after_thought(reply).strip("`~ \n").partition("\n")  # perhaps in a code block
     return read_check(first), reason.strip()
 
 
