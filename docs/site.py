@@ -25,7 +25,8 @@ RUN = ROOT / os.environ.get("FINR1_OUTPUTS", "outputs") / os.environ.get("RUN", 
 REPO_URL = os.environ.get("REPO_URL")  # of the hosted clone: files that are no page are linked there
 # Pages whose Markdown lies outside docs/: place in the clone -> place on the site.
 ELSEWHERE = {"README.md": "index.md", "README.zh.md": "zh.md", "benchmarks/README.md": "speed.md",
-             "outputs/README.md": "outputs.md", "finr1/grading/README.md": "grading-rules.md"}  # fmt: skip
+             "outputs/README.md": "outputs.md", "finr1/grading/README.md": "grading-rules.md",
+             "finr1/sources/README.md": "sources.md"}  # fmt: skip
 CODE = r"```.*?```|`[^`\n]+`"
 CODE_OR_LINK = re.compile(CODE + r"|(?P<head>!?\[[^]\n]*\])\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)", re.S)
 # CommonMark lets a list or a table follow its sentence; Python-Markdown wants an empty line between.

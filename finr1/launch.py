@@ -57,12 +57,11 @@ def recipe_script(stage: str, params_class: type[Params], namespace: Mapping[str
     recipe = ["".join(cell["source"]) for cell in cells if "recipe" in cell["metadata"].get("tags", [])]
     recipe = [_as_run(source, namespace or {}).strip() for source in recipe]
     about = f'"""The cells tagged `recipe` of {path.name}, as they ran; `python {SCRIPT}` trains this stage."""'
-    name = params_class.__name__
     main = f"""if __name__ == "__main__":
     from finr1.child import child_main
-    from finr1.params import {name}
+    from finr1.params import {params_class.__name__}
 
-    child_main(make_trainer, {name})"""
+    child_main(make_trainer, {params_class.__name__})"""
     return "\n\n\n".join([about, *recipe, main]) + "\n"
 
 

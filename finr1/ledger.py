@@ -1,9 +1,8 @@
 """The replication ledger: each claim of the paper, what a run did about it, what it got, and a finding by rule.
 
-- a score is *reproduced* when it lies in this run's 95 % interval and *not reproduced* when it lies outside. It is
-  *not attempted* when the run could not have met it whatever it found: other questions, another base model, too few
-  items for an interval of at most `WIDEST` to either side, open questions that nobody graded.
-- a setting is *followed* or *departed from*; what the paper leaves open is *open*.
+A score is *reproduced* when it lies in this run's 95 % interval, *not reproduced* outside it, and *not attempted* where
+the run could not have met it: other questions, another base model, an interval wider than `WIDEST` to either side, open
+questions that nobody graded. A setting is *followed* or *departed from*; what the paper leaves open is *open*.
 """
 
 from collections.abc import Mapping, Sequence

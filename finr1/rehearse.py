@@ -1,8 +1,7 @@
 """A dress rehearsal before money is spent: a preset with every switch as it is written, and only its sizes cut.
 
-`python -m finr1 run --preset paper --rehearse` trains a random tiny model of the preset's own architecture for two
-steps on a few of its records, in as many processes as there are GPUs (without one: cores, over gloo). Teacher, judge
-and verifier are a server here that knows the golds; with `--max-cost` those that have a URL and a key are asked.
+It trains a random tiny model of the preset's own architecture for two steps, in as many processes as there are GPUs
+(else cores, over gloo). A server here that knows the golds stands in for teacher, judge and verifier.
 """
 
 import functools

@@ -1,8 +1,7 @@
 """The page of notebook 07: one HTML file that says what a run found, how sure that is, and how it was made.
 
-`Page.add` shows each table and figure in the notebook and keeps it for the page, which is self-contained (figures
-inlined, no script, nothing fetched); its template escapes every text of a model or a data set. nbconvert was tried: it
-exports a notebook that has ended, while 07 writes its page as it runs, and its templates fetch MathJax and require.js.
+`Page.add` shows each table and figure in the notebook and keeps it for the page, which fetches nothing; its template
+escapes every text. nbconvert exports a notebook that has ended, while 07 writes its page as it runs.
 """
 
 from collections.abc import Mapping, Sequence

@@ -27,8 +27,7 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
     Columns: group (counted over the run), step, question (the prompt without its system turn), completion,
     "rewards/NAME" (missing: it could not be judged), reward (their weighted sum; missing where none could), advantage,
     "notes/NAME" for what a reward function logged with TRL's `log_extra` (a verifier's reason), answer (read out of the
-    completion), gold and kind (of the answer; missing without the stage's RL rows).
-    Of a batch that is used for several steps (`num_iterations`), and logged at each, only the first step is taken.
+    completion), gold and kind (missing without the stage's RL rows). Of `num_iterations` steps the first is taken.
     """
     path = stage_dir / "params.yaml"
     values = read_flat_yaml(path).values if path.exists() else {}

@@ -1,9 +1,8 @@
 """The folder of one stage of one run: what went in, what came out, and whether it is complete.
 
 `manifest.json` is written last and atomically: the stage is complete where it exists and its hashes hold. With the same
-parameters and inputs a killed stage resumes, and a complete one keeps its manifest when its cells make the same again.
-With others the stage starts afresh, and its artefacts are removed; but a complete or trained one is only replaced where
-somebody has said so. Answers always stay (`*.answers.jsonl`, keyed by request and paid for).
+parameters and inputs a killed stage resumes; with others it starts afresh, but a complete or trained one is replaced
+only where somebody has said so. Answers always stay (`*.answers.jsonl`, keyed by request and paid for).
 """
 
 import os

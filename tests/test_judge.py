@@ -375,10 +375,13 @@ def test_an_unclear_reply_is_no_verdict(reply):
 
 @pytest.mark.parametrize(
     "form",
-    ["{}", "**{}**", "{}.", "答案：{}", "The verdict: {}.", "{}，因为意思如此", "{}。理由：略", '{{"verdict": {}}}', "输出：{}",
-     "```\n{}\n```", "```json\n{{\"verdict\": {}}}\n```", "所以答案是：{}", "核对结果：{}", "得分：{}", "{}分", "「{}」", "{}.0",
-     "First line: {}", "第一行：{}", "<verdict>{}</verdict>", "\\boxed{{\\text{{{}}}}}", "<|begin_of_box|>{}<|end_of_box|>",
-     "{}\u200b", "{}</s>", "{}, because of the sign", "<think>0 or 1? 1\n0</think>{}"],
+    [
+        "{}", "**{}**", "{}.", "答案：{}", "The verdict: {}.", "{}，因为意思如此", "{}。理由：略",
+        '{{"verdict": {}}}', "输出：{}", "```\n{}\n```", '```json\n{{"verdict": {}}}\n```', "所以答案是：{}",
+        "核对结果：{}", "得分：{}", "{}分", "「{}」", "{}.0", "First line: {}", "第一行：{}",
+        "<verdict>{}</verdict>", "\\boxed{{\\text{{{}}}}}", "<|begin_of_box|>{}<|end_of_box|>", "{}\u200b",
+        "{}</s>", "{}, because of the sign", "<think>0 or 1? 1\n0</think>{}",
+    ],
 )  # fmt: skip
 def test_a_verdict_is_read_in_the_forms_that_models_write(form):
     assert judge.read_check(form.format(1)) is True and judge.read_check(form.format(0)) is False

@@ -1,9 +1,7 @@
-"""The benchmarks as tasks of lm-evaluation-harness, so that others can score their models on the same items.
+"""The benchmarks as tasks of lm-evaluation-harness: others can score their models on the same items.
 
-    python -m finr1 export-harness --run demo --output tasks
-    lm_eval run --model hf --model_args pretrained=MODEL --include_path tasks --tasks finr1 --apply_chat_template
-
-Install finr1 where the harness runs, because it grades there. With one dtype and batch size both give the same texts.
+`python -m finr1 export-harness` writes them; `lm_eval run --include_path DIR --tasks finr1 --apply_chat_template` runs
+them. Install finr1 there, because it grades. With one dtype and batch size both give the same texts.
 """
 
 import argparse

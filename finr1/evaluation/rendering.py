@@ -64,19 +64,13 @@ def step_cells(steps: Sequence[Mapping]) -> list[dict]:
     """`paired_table` in the same way, in percentage points; the intervals of the parts are in its rows alone."""
     names = dict(zip(PARTS, ("by format", "in format", "outside"), strict=True))
     return [
-        {
-            "step": f"{row['before']} -> {row['after']}",
-            "decoding": row["decoding"],
-            "items": row["n"] if row["n"] == row["asked"] else f"{row['n']} of {row['asked']}",
-            "accuracy [95 %]": change_text(row),
-            **{name: points(row[part]) for part, name in names.items()},
-            "lenient": points(row["lenient_difference"]),
-            "p": f"{row['p']:.3g}",
-            "Holm": f"{row['p_holm']:.3g}",
-            "": remark(row),
-        }
+        {"step": f"{row['before']} -> {row['after']}", "decoding": row["decoding"],
+         "items": row["n"] if row["n"] == row["asked"] else f"{row['n']} of {row['asked']}",
+         "accuracy [95 %]": change_text(row), **{name: points(row[part]) for part, name in names.items()},
+         "lenient": points(row["lenient_difference"]), "p": f"{row['p']:.3g}", "Holm": f"{row['p_holm']:.3g}",
+         "": remark(row)}
         for row in steps
-    ]
+    ]  # fmt: skip
 
 
 def render_table(rows: Sequence[Mapping], steps: Sequence[Mapping] = ()) -> str:

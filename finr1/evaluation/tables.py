@@ -30,11 +30,9 @@ def by_values(samples: Iterable[Sample], *keys: str) -> dict[tuple, list[Sample]
 
 
 def headline_samples(samples: Sequence[Sample], source: str) -> list[Sample]:
-    """The headline's samples: those of `source` (else all), and of these the families with two ways if there are any.
-
-    A family counts where each item has two. Of tweets some have: their gold decides, so it would be a choice by gold.
-    """
+    """The headline's samples: of `source` (else all), the families of which each item has two ways if there are any."""
     own = [sample for sample in samples if sample.source == source] or list(samples)
+    # Of tweets some have two ways and some not. Their gold decides it, so to take these would be a choice by gold.
     one_way = {sample.family for sample in own if not sample.way}
     return [sample for sample in own if sample.family not in one_way] or own
 
@@ -60,16 +58,13 @@ def results_table(samples: Iterable[Sample], by: str | None = None) -> list[dict
         right = [s.false_steps > 0 for s in group if s.correct]
         tokens = [s.tokens for s in group if s.tokens is not None]
         counts = {
-            "n": len(correct),
-            "samples": len(group),
-            "undecided": sum(s.correct is None for s in group),
-            "in_format": int(in_format["size"].sum()),
+            "n": len(correct), "samples": len(group), "undecided": sum(s.correct is None for s in group),
+            "in_format": int(in_format["size"].sum()), "right": len(right),
             "truncated": sum(s.finish_reason == "length" for s in group) / len(group),
             "missing": sum(s.answer is None for s in group) / len(group),
             "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
-            "right": len(right),
             "false_step": sum(right) / len(right) if right else None,
-        }
+        }  # fmt: skip
         shares = {
             **_share(correct, "accuracy", "low", "high"),
             **_share(item_scores(group, "format"), "format", "format_low", "format_high"),

@@ -62,14 +62,16 @@ class Completion(BaseModel):
     model: str | None = None  # the name of the model that answered, where the endpoint says it
 
     @property
+    def failed(self) -> bool:
+        """Whether nothing came: the server failed ("error"), or it refuses this one request ("refused")."""
+        return self.finish_reason in ("error", "refused")
+
+    @property
     def tagged(self) -> str:
         """`text` with its reasoning in a think block, wherever the backend put it."""
         if self.reasoning is None or "<think>" in self.text or "</think>" in self.text:
             return self.text
         return f"<think>{self.reasoning}</think>{self.text}"
-
-
-FAILED = ("error", "refused")  # finish reasons without an answer: of the server, and of one request that it refuses
 
 
 class Job(NamedTuple):
@@ -290,7 +292,7 @@ def generate(
                     broken |= completion.finish_reason == "error"
                     progress.failed += lost
                     progress.answered += not lost
-                    progress.uncounted += cost is None and completion.finish_reason not in FAILED
+                    progress.uncounted += cost is None and not completion.failed
                     progress.tokens += completion.usage.completion_tokens or 0
                     progress.cost += cost or 0.0
                 progress.seconds = time.monotonic() - started

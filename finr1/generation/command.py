@@ -2,7 +2,6 @@
 
 Input is JSONL, one row `{"id", "messages"}` per request; output has one row per answer, in the same order. Answers lie
 beside it, in `NAME.answers.jsonl`, as soon as they arrive: the same command again asks only for the missing ones.
-`doctor` sends a dozen cheap requests; it prints the endpoint's ways and the `extra` to use.
 """
 
 import argparse
@@ -21,7 +20,6 @@ from pydantic import ValidationError
 
 from finr1 import generation
 from finr1.generation import AnswerStore, Budget, EndpointBackend, GenerationError, Request, SamplingParams, generate
-from finr1.generation.answering import FAILED
 from finr1.generation.endpoint import same_model, whole
 from finr1.paths import data_beside
 from finr1.records import told, write_jsonl
@@ -112,15 +110,15 @@ class Doctor:
 
     def answer(self) -> str:
         first, told = self.ask(), ""
-        if first.finish_reason in FAILED:
+        if first.failed:
             # Refused without naming a field: try one field more, then the smallest body, alone and with one more.
             needs = [less | need for less in ({}, _TEXTS["fields"]) for need in _TEXTS["needs"]][1:]
             refused = re.search("HTTP 4(00|22)", first.error)
-            found = next((need for need in needs if refused and self.ask(**need).finish_reason not in FAILED), None)
+            found = next((need for need in needs if refused and not self.ask(**need).failed), None)
             if found is None:
                 raise GenerationError(first.error)
             longest = found | ({"max_completion_tokens": self.sampling.max_tokens} if "max_tokens" in found else {})
-            self.backend.extra |= longest if self.ask(**longest).finish_reason not in FAILED else found
+            self.backend.extra |= found if self.ask(**longest).failed else longest
             first, told = self.ask(), f", with the extra below; without it {first.error}"
         self.extra = {**self.backend.changes, **self.backend.extra}  # found to be needed, beside what the user gave
         self.first, self.came = first, re.sub(r"\s", "", self.backend.last.text)  # as the server wrote it

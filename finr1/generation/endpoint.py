@@ -1,8 +1,7 @@
 """Answers from any server that speaks OpenAI's chat completions: DeepSeek, vLLM, OpenAI, `transformers serve`.
 
 The `openai` package asks. It retries lost connections, time-outs, 408, 409, 429 and 5xx, after the server's Retry-After
-(if that is at most two minutes) or after 0.5, 1, 2, 4, 8, 8 ... s; here, a success without an answer in it, too.
-Servers differ in the fields that they take, in where they put the thought, and in what they count: `docs/endpoints.md`.
+(up to two minutes) or after 0.5, 1, 2, 4, 8, 8 ... s; so it does a success without an answer (`docs/endpoints.md`).
 """
 
 import json
@@ -20,9 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from finr1.generation.answering import (
-    FAILED, Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams,
-)  # fmt: skip
+from finr1.generation.answering import Backend, Completion, GenerationError, Groups, Job, Request, SamplingParams
 from finr1.grading.extraction import after_thought
 from finr1.paths import data_beside
 
@@ -70,7 +67,7 @@ class EndpointBackend(Backend):
         for impatient in [replace(self, base_url=url, **patience) for url in self.urls]:
             # Few tokens, at the one temperature that all servers take; that they hold no answer yet is no fault.
             [[answer]] = impatient.complete([job], SamplingParams(temperature=1.0, max_tokens=16), lambda: False)
-            if answer.finish_reason in FAILED:
+            if answer.failed:
                 raise GenerationError(f"model {self.model!r} at {answer.error}")
 
     def complete(self, jobs: Sequence[Job], sampling: SamplingParams, stop: Callable[[], bool]) -> Groups:

@@ -104,8 +104,8 @@ def boolean_options(question: str) -> list[str]:
 
 def _offered(word: re.Match[str]) -> bool:
     """Whether a question asks to reply with this `word`: answer "compliant" if it is kept."""
-    before, after = word.string[max(0, word.start() - 20) : word.start()], word.string[word.end() :]
-    return bool(form("offered_by").search(before) or form("offered_if").match(after))
+    before = word.string[max(0, word.start() - 20) : word.start()]
+    return bool(form("offered_by").search(before) or form("offered_if").match(word.string, word.end()))
 
 
 def read_predicate(text: str, options: Sequence[str]) -> bool | None:

@@ -1,8 +1,7 @@
 """The answer check and Fin-R1's seven criteria of reasoning: rules decide where they can, else a model does.
 
-In the paper Qwen2.5-72B-Instruct gives one point for each criterion, and only traces with 7 of 7 stay. Our rules are in
-notebook 03. The answer check hides the question: of the paper's five prompts this one made the fewest errors. The
-wording is ours. A text to be judged stands between two lines that it can't contain, without a chat template's marks.
+In the paper Qwen2.5-72B-Instruct gives a point for each criterion, and traces with 7 of 7 stay. Our rules are in 03.
+The answer check hides the question: of the paper's five prompts this one made the fewest errors. The wording is ours.
 """
 
 import hashlib

@@ -142,11 +142,11 @@ def _is_true(left: str, right: str, about: bool) -> bool:
     scale = 10.0 ** int(exponent or 0)
     stated, unit = float(digits) * scale, 10.0 ** (zeros - len(digits.partition(".")[2])) * scale
     computed = _compute(ast.parse(arithmetic, mode="eval").body)
-    values = [computed, computed * 100] if "%" in right else [computed]  # a ratio may be stated as a percentage
-    margin = [0.5001 * unit + 1e-9 * abs(value) for value in values]
-    if zeros:
-        margin = [min(most, 0.01 * abs(value)) for most, value in zip(margin, values, strict=True)]
-    return any(abs(value - stated) <= most for value, most in zip(values, margin, strict=True))
+    for value in [computed, computed * 100] if "%" in right else [computed]:  # a ratio may be stated as a percentage
+        off = abs(value - stated)
+        if off <= 0.5001 * unit + 1e-9 * abs(value) and not (zeros and off > 0.01 * abs(value)):
+            return True
+    return False
 
 
 def _compute(node: ast.expr) -> float:

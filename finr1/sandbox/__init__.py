@@ -1,9 +1,8 @@
 """Code that a model has written, run where it can do no harm, and graded by unit tests where it can't cheat.
 
-Its process (`inside`) may only compute: a seccomp filter and resource limits hold it, for root, too, without namespaces
-or packages. Answers are judged out here: arguments go in, return values come out as JSON, expected values stay here, so
-there is no checker to patch and no exit code to fake. Not stopped: bugs in the kernel's code for the calls let through,
-side channels (timing, caches), and a table of returns for arguments that the prompt shows.
+Its process (`inside`) may only compute: seccomp and resource limits hold it, for root, too. Return values come out as
+JSON and are judged out here, so there is no checker to patch and no exit code to fake. Not stopped: bugs in the
+kernel's code for the calls let through, side channels, and a table of returns for arguments that the prompt shows.
 """
 
 import contextlib

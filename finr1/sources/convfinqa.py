@@ -1,9 +1,4 @@
-"""ConvFinQA: FinQA's questions asked step by step, as a conversation over one page.
-
-Chen et al. 2022, https://github.com/czyssrs/ConvFinQA. A record of the official `train.json` is a conversation, made
-from one FinQA question (`qa`) or two about one page (`qa_0`, `qa_1`); a record of `train_turn.json` is one turn. Every
-turn becomes a problem; its history holds the earlier questions with their golds. The page is its group, as in FinQA.
-"""
+"""ConvFinQA: FinQA's questions asked step by step, as a conversation over one page (README.md)."""
 
 import re
 from typing import Any

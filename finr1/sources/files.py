@@ -1,7 +1,7 @@
 """From bytes to rows: JSON, JSONL, CSV, TSV, Parquet, and .gz or zip of them, from a folder, a download or the hub.
 
-A file becomes a list of raw records. A broken record becomes `BROKEN`, an unreadable file one `Broken` with the reason.
-Python's own parser reads CSV: pandas makes an index of the first cell of a torn row, and a cell of `"a"b`.
+A broken record becomes `BROKEN`, an unreadable file one `Broken` with the reason. Python's own parser reads CSV: pandas
+makes an index of the first cell of a torn row, and a cell of `"a"b`.
 """
 
 import ast

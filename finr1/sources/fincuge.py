@@ -1,9 +1,4 @@
-"""FinCUGE: Chinese financial news and forum tasks of BBT-CFLEB, https://github.com/ssymmetry/BBT-FinCUGE-Applications.
-
-Each file is one task. Its records are lists whose places `TASKS` names. The text "NaN" means that there is nothing.
-`finne` is left out: its three values have no published meaning. The files `*_eval` are `test`. Labels are closed sets,
-and rules grade them. Entities and short answers are `text`: right when equal, else a judge has to decide.
-"""
+"""FinCUGE: Chinese financial news and forum tasks of BBT-CFLEB; `TASKS` names the places of a record (README.md)."""
 
 import re
 from collections import defaultdict

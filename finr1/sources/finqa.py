@@ -1,9 +1,4 @@
-"""FinQA: questions over a page of an annual report (text and a table), with a gold program.
-
-Chen et al. 2021, https://github.com/czyssrs/FinQA. Re-uploads hold the same questions in other shapes (`_read`), and
-each lacks something. The other files of the folder supply it: golds and program by id and question, text and table by
-page. Each id is used once, from its most complete copy.
-"""
+"""FinQA: questions over a page of an annual report, with a gold program; files complete each other (README.md)."""
 
 import re
 from collections import defaultdict

@@ -1,10 +1,4 @@
-"""The golds of FinQA and ConvFinQA: one of two answers is chosen, and a program becomes reasoning in words.
-
-A question carries the annotator's text answer and the result of the gold program; some 6 % contradict each other
-(https://github.com/czyssrs/FinQA/issues/15). In a program such as `subtract(5829, 5735), divide(#0, 5735)`, `#0` is the
-result of step 0 and `const_100` a constant (Chen et al. 2021, section 4). Told step by step it gives short reasoning
-without a teacher: every equation holds for the numbers as printed, and the last word is the gold.
-"""
+"""The golds of FinQA and ConvFinQA: one of two is chosen, and a program becomes reasoning in words (README.md)."""
 
 import math
 import operator

@@ -1,9 +1,4 @@
-"""The pages of annual reports that FinQA and ConvFinQA ask about: cleaned, as text with a markdown table.
-
-The published text is lower-cased, tokenised and damaged. Negative numbers and percentages occur twice (`-8.7 ( 8.7 )`,
-`23.6% ( 23.6 % )`), and quotation marks became their code points (`2019s`, `201c`). A `Page` holds the parts;
-`context()` renders them, one sentence or table row per line.
-"""
+"""The pages of annual reports that FinQA and ConvFinQA ask about: cleaned, as text with a markdown table."""
 
 import re
 from typing import NamedTuple, Self

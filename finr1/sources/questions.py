@@ -1,18 +1,4 @@
-"""Sources whose records are a question with its answer: exams in Chinese, and open questions.
-
-* Ant_Finance is Ant Group's part of Fin-Eva: one CSV per task, in folders by category. Most rows are published without
-  an answer. No split is published: see `ANT_TEST_SHARE`.
-* FinanceIQ: one CSV per exam. Fin-R1 trains on its `test/` and reports no result on it, so it is training data here.
-* FinCorpus: only `fin_exam` holds questions, as plain text.
-* FinPEE is closed. In its place `finpee` reads your own Chinese questions: `question` and `answer`; optional are
-  `context`, `A`..`H`, `kind` (an answer kind; default number, or choice where there are options) and `split`.
-* Finance-Instruct-500k: `system, user, assistant`, or `messages`, or `prompt` and `completion`, or ShareGPT's
-  `conversations` of `from` and `value`, with or without `system`. Fin-R1 tests on a stratified tenth of it. Where no
-  file names a split, a hash chooses the tenth that is `test`.
-* FinanceQT is Quant-Trading-Instruct.
-
-Open answers are `text`, which a judge grades, unless they are one number, which rules can grade.
-"""
+"""Sources whose records are a question with its answer: exams in Chinese, and open questions (README.md)."""
 
 import re
 from typing import Any

@@ -1,12 +1,9 @@
 """The families of synthetic problems. Their texts are in YAML; this module draws their numbers.
 
-A draw returns the values for the braces in its families' texts. `turn` counts the problems of a family. Verdicts and
-labels follow it in turn, so that no answer is commoner than another. The order and number of the draws make the problem
-of a seed: whoever changes a draw changes every later problem of that seed.
-
-`CODE_FAMILIES` are functions to write. They stand apart, since a model of the demo's size can't write such code. Only the
-question states a problem's convention (how often interest is compounded, what is deducted), so no formula learned by
-heart passes a whole family. `calls` are the arguments of the unit tests and stand in no prompt; `at_once` passes them.
+A draw returns the values for the braces in its texts. `turn` counts a family's problems: verdicts and labels follow it
+in turn, so that no answer is commoner. Order and number of the draws make the problem of a seed: whoever changes a draw
+changes every later one. `CODE_FAMILIES` are functions to write, too hard for the demo's model. Only the question states
+a convention (how often interest is compounded). `calls` are the arguments of the unit tests and stand in no prompt.
 """
 
 import json
