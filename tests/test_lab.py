@@ -362,7 +362,7 @@ def test_the_explorer_by_mouse_and_keyboard_and_without_a_kernel(person, project
 
 def test_every_step_runs_and_reads_well_and_running_a_finished_one_again_changes_nothing(person, project):
     given = SMALL | {"run": "whole", "08_use_the_model.num_items": 2, "serve": [], "gguf_types": []}
-    for stage in list(NOTEBOOKS)[:9]:  # 00 to 08
+    for stage in (*list(NOTEBOOKS)[:9], "11_machine"):  # 00 to 08
         small = {name.removeprefix(f"{stage}."): value for name, value in given.items()}
         small |= {"model_name_or_path": str(project / "tiny")}
         known = NOTEBOOKS[stage].model_fields
@@ -379,3 +379,12 @@ def test_every_step_runs_and_reads_well_and_running_a_finished_one_again_changes
         if stage != "08_use_the_model":  # which measures the speed of each export anew
             assert manifest.read_bytes() == made, stage
         person.do("notebook:shutdown-kernel")
+
+
+@pytest.mark.parametrize("lesson", ["exercises_01", "exercises_05", "failures", "pooled_seeds"])
+def test_a_lesson_opens_and_runs_before_anything_is_solved(person, lesson):
+    person.open(f"lessons/{lesson}")
+    person.do("notebook:run-all-cells")
+    assert person.errors() == [], lesson
+    person.picture(lesson)
+    person.do("notebook:shutdown-kernel")
