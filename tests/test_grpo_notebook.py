@@ -149,7 +149,9 @@ def said(capsys, reward, right, shaped=lambda step: 1.0, length=lambda step: 50.
             rows.append({"step": step + 1, "right": float(in_format and place < 40 * right(step) * shaped(step)),
                          "completion": RIGHT if in_format else "none"})  # fmt: skip
     ways = pd.DataFrame({"by_parts": [parts(n) if parts else float("nan") for n in range(12)]}, index=table.index)
-    cells("05_grpo", "change", "notice", table=table, sampled=pd.DataFrame(rows), ways=ways, both=ways.dropna())
+    given = params(reward_funcs=["format_reward", "accuracy_reward"], soft_punish_cache=0)
+    answers = {"sampled": pd.DataFrame(rows), "ways": ways, "both": ways.dropna()}
+    cells("05_grpo", "change", "notice", table=table, params=given, **answers)
     return capsys.readouterr().out
 
 

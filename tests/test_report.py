@@ -314,7 +314,8 @@ def test_what_chance_is_worth_stands_on_the_page_with_the_step_and_the_seed(tmp_
 
 def test_the_headline_is_of_problems_with_two_ways_where_there_are_such(tmp_path):
     answers = samples(GAIN)
-    mixed = [s.model_copy(update={"way": "by_parts"}) if s.problem_id < "synthetic/020" else s for s in answers]
+    two = {"way": "by_parts", "family": "sums"}
+    mixed = [s.model_copy(update=two) if s.problem_id < "synthetic/020" else s for s in answers]
     text = (made_page(tmp_path, mixed) / "summary.txt").read_text("utf8")
     assert "On 20 held-out problems (synthetic problems with two ways to the answer)" in " ".join(text.split())
 
