@@ -67,6 +67,7 @@ EQUATIONS = [
     ("２４×５＝１２１", ["24×5 = 121"], "full-width digits, false"),
     ("24股 × 5元 = 121元", ["24 × 5 = 121"], "units in front of an operator, false"),
     ("024 * 5 = 61", ["024 * 5 = 61"], "a leading zero is no excuse"),
+    ("2023 revenue - 2022 revenue = 5", [], "years are no amounts"),
     ("(1 + 8%)^2 = 1.1664", [], "a power"),
     ("2 million + 3 million = 9 million", ["2e6 + 3e6 = 9e6"], "scale words"),
     ("2 million + 3 million = 5 million", [], "scale words, true"),
