@@ -376,7 +376,7 @@ def test_every_step_runs_and_reads_well_and_running_a_finished_one_again_changes
         made = manifest.read_bytes()
         person.do("notebook:run-all-cells")
         assert person.errors() == [], stage
-        if stage != "08_use_the_model":  # which measures the speed of each export anew
+        if stage not in ("08_use_the_model", "11_machine"):  # which measure speeds anew
             assert manifest.read_bytes() == made, stage
         person.do("notebook:shutdown-kernel")
 
