@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -247,6 +248,20 @@ def test_the_arm_that_ends_highest_is_named_with_its_distance(best, noise, capsy
     assert ("inside the noise" in said) is noise
     cells("09_ablation", "highest", params=parameters(arms=["sft", "grpo"]), **given)
     assert not capsys.readouterr().out.strip()  # one arm ends
+
+
+def test_arms_with_an_sft_of_their_own_are_drawn_before_and_after_grpo(tmp_path):
+    level = {"guess": 0.1, "constant": 0.12, "sft": 0.4, "grpo": 0.7, "one_way_sft": 0.5, "one_way": 0.3}
+    rows = [{"model": name, "decoding": how, "accuracy": value, "low": value, "high": value}
+            for name, value in level.items()
+            for how in (("none",) if value < 0.2 else ("greedy", "sampled"))]  # fmt: skip
+    own = {"one_way_sft": "one_way", "longer_way_sft": "longer_way"}
+    given = {"OWN_SFT": own, "run": SimpleNamespace(figures=tmp_path)}
+    fig = cells("09_ablation", "before-after", rows=rows, **given)["fig"]
+    assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == ["as the preset", "one way"]
+    assert (tmp_path / "before_and_after.png").exists()
+    few = [row for row in rows if "one_way" not in row["model"]]
+    assert "fig" not in cells("09_ablation", "before-after", rows=few, **given), "one arm alone needs no figure"
 
 
 # ---- the notebooks ---------------------------------------------------------------------------------------------------
