@@ -63,7 +63,7 @@ def rules_judge() -> dict[str, object]:
     """What notebook 03 defines to judge by rules."""
     cells = {cell.id: cell.source for cell in nbformat.read(notebook_file("03_filtering"), 4).cells}
     names: dict[str, object] = {}
-    for name in ("cell-01", "rules-words", "rules-conclusion", "rules-score"):
+    for name in ("cell-01", "scores", "rules-words", "rules-conclusion", "rules-score"):
         exec(cells[name], names)
     return names
 

@@ -80,3 +80,8 @@ def test_a_child_that_fails_is_an_error_with_its_last_words(benchmark, tmp_path,
     with pytest.raises(subprocess.CalledProcessError) as failed:
         benchmark("training").peak_gib([sys.executable, "-c", code], tmp_path / "log")
     assert failed.value.returncode == status and "no such model" in failed.value.output
+
+
+def test_curation_takes_what_the_notebooks_define(benchmark):
+    row = benchmark("curation").run(200, "local")
+    assert row["exact duplicate"] + row["near duplicate"] == 4 and row["7 of 7"] == 200 - 4 - row["leaks"]
