@@ -26,7 +26,7 @@ sys.path.insert(0, str(LESSONS))
 
 import checks  # noqa: E402
 
-MINE = tuple(f"exercises_0{number}" for number in range(10))
+MINE = tuple(f"exercises_0{number}" for number in range(10)) + ("exercises_10", "exercises_11")
 NOTEBOOKS = [LESSONS / f"{name}.ipynb" for name in (*MINE, "grpo_from_scratch", "pooled_seeds")]
 
 
@@ -107,6 +107,12 @@ WRONG = {
                    ((STEPS.mean() - 3, STEPS.mean() + 3), "t(0.975"), ((0, STEPS.max()), "middle of the interval")],
     "seeds_needed": [(8, "1.96 in place of t"), (5, "5.0 is wanted"), (12, "one fewer")],
     "best_of": [(0.05, "one arm"), (0.4, "do not add up"), (0.95**8, "none of them looks better")],
+    "paired": [({"A", "B"}, "no item is in both"), ({"A", "C", "D"}, "no partner"), ({"A"}, "has its partner")],
+    "unpaired_width": [(18.58, "standard errors do not"), (6.71, "one standard error"), (9.6, "first run alone")],
+    "survivors": [(3, "chances to be lucky"), (2, "0.06")],
+    "memory": [(104.3, "an eighth"), (3.26, "weights alone"), (14.0, "2**30")],
+    "hours": [(0.0738, "forward pass"), (0.0885, "peak"), (1.771, "one GPU")],
+    "fits": [({"full", "qlora"}, "104 GiB"), ({"lora", "qlora"}, "13 GiB"), (set(), "3.4 GiB")],
 }  # fmt: skip
 
 

@@ -794,6 +794,86 @@ def _best_of(answer: float) -> str:
     return "" if _close(answer, 1 - (1 - LEVEL) ** ARMS) else told
 
 
+# ---- 10 compare -----------------------------------------------------------------------------------------------------
+
+RUNS = {  # which items two runs were asked
+    "A": (range(100), range(100)),
+    "B": (range(100), range(100, 200)),
+    "C": (range(100), range(50, 150)),
+    "D": (range(100), range(50)),
+}
+SHARES, ITEMS = (0.60, 0.70), 100  # right answers of two runs, each of so many items, none in common
+P_VALUES = [0.004, 0.03, 0.02, 0.5]  # of four rows of one table
+
+
+def _paired(answer: set[str]) -> str:
+    if "B" in answer:
+        return "B: no item is in both runs, so nothing can be subtracted item by item."
+    if "C" in answer:
+        return (
+            "C: half of the items have no partner. Notebook 10 pairs where all of the smaller run's items are shared."
+        )
+    return "" if answer == {"A", "D"} else "D: each of the 50 items of the smaller run has its partner in the other."
+
+
+def _unpaired_width(answer: float) -> str:
+    variances = [p * (1 - p) / ITEMS for p in SHARES]
+    right = 196 * math.sqrt(sum(variances))
+    wrong = {196 * sum(map(math.sqrt, variances)): "Variances add up, standard errors do not.",
+             100 * math.sqrt(sum(variances)): "That is one standard error; 95 % need 1.96 of them.",
+             196 * math.sqrt(variances[0]): "That is the first run alone; the second is unsure, too."}  # fmt: skip
+    told = next(
+        (why for value, why in wrong.items() if _close(answer, value)), "1.96 x root of the sum of p (1 - p) / n."
+    )
+    return "" if _close(answer, right) else told
+
+
+def _survivors(answer: int) -> str:
+    wrong = {3: "Three are below 0.05 alone. Four rows are four chances to be lucky.",
+             2: "0.02 is multiplied by the number of rows that are left, three: 0.06."}  # fmt: skip
+    return (
+        ""
+        if answer == 1
+        else wrong.get(answer, "Holm: the smallest p times 4, the next times 3, until one is above 0.05.")
+    )
+
+
+# ---- 11 machine, memory and cost --------------------------------------------------------------------------------
+
+PARAMETERS, PROCESSES = 7e9, 8  # of a full fine-tuning in fp32 with Adam, split by ZeRO-3
+ROWS, LENGTH = 60_091, 1000  # rows of SFT and tokens of each, once
+GPU_FLOPS, SHARE = 989e12, 0.4  # of one GPU for bf16, and the share that a training reaches
+
+
+def _memory(answer: float) -> str:
+    whole = PARAMETERS * 16 / 2**30
+    wrong = {whole: "That is the whole; each process holds an eighth of it.",
+             PARAMETERS * 4 / 2**30 / PROCESSES: "The weights alone. Gradients and Adam's two moments are there, too.",
+             PARAMETERS * 12 / 2**30 / PROCESSES: "12 bytes: Adam keeps two moments, 4 bytes each.",
+             PARAMETERS * 16 / 1e9 / PROCESSES: "A GiB has 2**30 bytes."}  # fmt: skip
+    told = next((why for value, why in wrong.items() if _close(answer, value)), "4 + 4 + 8 bytes for each parameter.")
+    return "" if _close(answer, whole / PROCESSES) else told
+
+
+def _hours(answer: float) -> str:
+    right = 6 * PARAMETERS * ROWS * LENGTH / (PROCESSES * GPU_FLOPS * SHARE) / 3600
+    wrong = {right / 3: "2 FLOPs a parameter and token are the forward pass; the backward pass has twice as many.",
+             right * SHARE: "No training reaches the GPU's peak.",
+             right * PROCESSES: "That is one GPU; there are eight."}  # fmt: skip
+    told = next(
+        (why for value, why in wrong.items() if _close(answer, value)), "6 x parameters x tokens / FLOPs a second."
+    )
+    return "" if _close(answer, right) else told
+
+
+def _fits(answer: set[str]) -> str:
+    if "full" in answer:
+        return "full: 16 bytes for each parameter are 104 GiB before any activation."
+    if "lora" in answer:
+        return "lora: the frozen weights alone are 13 GiB in bf16, and activations come on top of them."
+    return "" if answer == {"qlora"} else "qlora: 4.127 bits for each weight are 3.4 GiB."
+
+
 EXERCISES = {
     "printed_means": _printed_means, "reasoning_share": _reasoning_share, "splits": _splits,
     "kept_copies": _kept_copies, "same_question": _same_question, "leaks": _leaks,
@@ -805,4 +885,6 @@ EXERCISES = {
     "better_or_noise": _better_or_noise, "overlap": _overlap, "belongs": _belongs,
     "edited": _edited, "turn_two": _turn_two, "sizes": _sizes,
     "t_interval": _t_interval, "seeds_needed": _seeds_needed, "best_of": _best_of,
+    "paired": _paired, "unpaired_width": _unpaired_width, "survivors": _survivors,
+    "memory": _memory, "hours": _hours, "fits": _fits,
 }  # fmt: skip
