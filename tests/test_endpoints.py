@@ -808,7 +808,7 @@ def test_a_fault_of_the_request_leaves_no_replica_out():
     assert "too long" in bad.error and good.error is None and not both.notes
 
 
-def test_a_busy_replica_stays_and_the_other_one_is_asked(tmp_path):
+def test_a_busy_replica_stays_and_the_other_one_is_asked():
     busy = {f"q{n}": [(503, {}, "busy")] * 9 for n in range(8)}
     with Loopback(faults=busy) as slow, Loopback() as quick:
         backend = EndpointBackend(f"{slow.base_url},{quick.base_url}", "m", max_retries=0)
@@ -817,7 +817,7 @@ def test_a_busy_replica_stays_and_the_other_one_is_asked(tmp_path):
     assert slow.asked and quick.asked
 
 
-def test_a_question_that_is_refused_for_good_costs_one_request(tmp_path):
+def test_a_question_that_is_refused_for_good_costs_one_request():
     refused = {"q3": [(400, {}, '{"error": {"code": "data_inspection_failed"}}')] * 9}
     with Loopback(faults=refused) as server:
         answers = generate(ask(*(f"q{n}" for n in range(40))), SAMPLING, EndpointBackend(server.base_url, "m"))
@@ -826,11 +826,10 @@ def test_a_question_that_is_refused_for_good_costs_one_request(tmp_path):
     assert server.asked["q3"] == 1
 
 
-def test_a_refusal_that_comes_as_a_success_is_read(tmp_path):
-    told = '{"error": {"message": "Unsupported parameter: max_tokens"}}'
+def test_a_refusal_that_comes_as_a_success_is_read():
     with Loopback(
         refuse=lambda body: (200, "Unsupported parameter: max_tokens") if "max_tokens" in body else None
     ) as server:
         with pytest.warns(UserWarning, match="max_tokens is left out"):
             [answer] = generate(ask("q"), SAMPLING, EndpointBackend(server.base_url, "m"))
-    assert answer.error is None and told
+    assert answer.error is None and answer.text.endswith("q!")

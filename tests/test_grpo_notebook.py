@@ -151,7 +151,7 @@ def said(capsys, reward, right, shaped=lambda step: 1.0, length=lambda step: 50.
     ways = pd.DataFrame({"by_parts": [parts(n) if parts else float("nan") for n in range(12)]}, index=table.index)
     given = params(reward_funcs=["format_reward", "accuracy_reward"], soft_punish_cache=0)
     answers = {"sampled": pd.DataFrame(rows), "ways": ways, "both": ways.dropna()}
-    cells("05_grpo", "change", "notice", table=table, params=given, **answers)
+    cells("05_grpo", "change", "notice", "notice-way", table=table, params=given, **answers)
     return capsys.readouterr().out
 
 
@@ -223,7 +223,8 @@ def draw_ways(problem: Problem, tmp_path, **problem_changes) -> dict:
     )
     sampled = pd.DataFrame({"step": [1, 1, 2, 2], "id": problem.id, "rewards/accuracy_reward": [1.0, 0.0, 1.0, 0.0],
                             "completion": [by_parts, at_once, by_parts, by_parts]})  # fmt: skip
-    names = {"problems": [problem], "sampled": sampled, "table": table, "accuracy": recipe("05_grpo").accuracy_reward}
+    names = {"of_id": {problem.id: problem}, "sampled": sampled, "table": table}
+    names["accuracy"] = recipe("05_grpo").accuracy_reward
     return cells("05_grpo", "ways-figure", run=SimpleNamespace(figures=tmp_path), **names)
 
 

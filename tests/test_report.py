@@ -341,6 +341,16 @@ def band(shipped: str, measured: dict[str, float], made: dict | None = None, **c
         )["band"]
 
 
+def test_five_of_the_eight_shipped_seeds_lie_outside_the_band_of_the_others_as_07_says():
+    table = pandas.read_csv(paths.repository_root() / "params" / "demo" / "seeds.csv")
+    names = [f"{model}_{how}" for how in ("greedy", "sampled") for model in ("sft", "grpo")]
+    outside = 0
+    for place, row in table.iterrows():
+        lines = band(table.drop(index=place).to_csv(index=False), {name: row[name] for name in names})
+        outside += any(": below the band" in line or ": above the band" in line for line in lines)
+    assert (outside, len(table)) == (5, 8)
+
+
 INSIDE = {"sft_greedy": 31.0, "grpo_greedy": 52.0, "sft_sampled": 33.04, "grpo_sampled": 55.0}
 
 

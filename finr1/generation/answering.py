@@ -250,7 +250,7 @@ def generate(
     anybody sees it. `on_progress` (such as `print`) is called at most once a second, and at the end; by default a line
     in a notebook shows it where more than a few are asked for.
 
-    Asking ends once `budget` is spent (or can't be kept), or once a request has failed for good. Requests under way are
+    Asking ends once `budget` is spent (or can't be kept), or the server has failed for good. Requests under way are
     answered and stored; then `GenerationError` is raised, also where more than one reply in twenty has no answer. With
     `on_error="none"` failures end nothing: each gets a completion with `error` set, which a next run asks again.
     """

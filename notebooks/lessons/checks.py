@@ -9,7 +9,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,6 +61,11 @@ def from_notebook(notebook: str, *names: str) -> SimpleNamespace:
 
 def _close(given: float, right: float, share: float = 0.01) -> bool:
     return math.isclose(given, right, rel_tol=share, abs_tol=1e-9)
+
+
+def _number(given: float, right: float, wrong: Mapping[float, str], rule: str) -> str:
+    """Why a number is not `right`: the reason of the typical mistake in `wrong` that it is, else the `rule`."""
+    return "" if _close(given, right) else next((why for value, why in wrong.items() if _close(given, value)), rule)
 
 
 def _differences(given: Sequence, right: Sequence, reasons: Sequence[str]) -> str:
@@ -790,8 +795,7 @@ def _best_of(answer: float) -> str:
     wrong = {LEVEL: "That is for one arm; there are eight chances to be lucky.",
              ARMS * LEVEL: "Chances that may come together do not add up: compute that none of them is lucky.",
              (1 - LEVEL) ** ARMS: "That is the chance that none of them looks better."}  # fmt: skip
-    told = next((why for value, why in wrong.items() if _close(answer, value)), "1 - (1 - level) ** arms.")
-    return "" if _close(answer, 1 - (1 - LEVEL) ** ARMS) else told
+    return _number(answer, 1 - (1 - LEVEL) ** ARMS, wrong, "1 - (1 - level) ** arms.")
 
 
 # ---- 10 compare -----------------------------------------------------------------------------------------------------
@@ -822,10 +826,7 @@ def _unpaired_width(answer: float) -> str:
     wrong = {196 * sum(map(math.sqrt, variances)): "Variances add up, standard errors do not.",
              100 * math.sqrt(sum(variances)): "That is one standard error; 95 % need 1.96 of them.",
              196 * math.sqrt(variances[0]): "That is the first run alone; the second is unsure, too."}  # fmt: skip
-    told = next(
-        (why for value, why in wrong.items() if _close(answer, value)), "1.96 x root of the sum of p (1 - p) / n."
-    )
-    return "" if _close(answer, right) else told
+    return _number(answer, right, wrong, "1.96 x root of the sum of p (1 - p) / n.")
 
 
 def _survivors(answer: int) -> str:
@@ -851,8 +852,7 @@ def _memory(answer: float) -> str:
              PARAMETERS * 4 / 2**30 / PROCESSES: "The weights alone. Gradients and Adam's two moments are there, too.",
              PARAMETERS * 12 / 2**30 / PROCESSES: "12 bytes: Adam keeps two moments, 4 bytes each.",
              PARAMETERS * 16 / 1e9 / PROCESSES: "A GiB has 2**30 bytes."}  # fmt: skip
-    told = next((why for value, why in wrong.items() if _close(answer, value)), "4 + 4 + 8 bytes for each parameter.")
-    return "" if _close(answer, whole / PROCESSES) else told
+    return _number(answer, whole / PROCESSES, wrong, "4 + 4 + 8 bytes for each parameter.")
 
 
 def _hours(answer: float) -> str:
@@ -860,10 +860,7 @@ def _hours(answer: float) -> str:
     wrong = {right / 3: "2 FLOPs a parameter and token are the forward pass; the backward pass has twice as many.",
              right * SHARE: "No training reaches the GPU's peak.",
              right * PROCESSES: "That is one GPU; there are eight."}  # fmt: skip
-    told = next(
-        (why for value, why in wrong.items() if _close(answer, value)), "6 x parameters x tokens / FLOPs a second."
-    )
-    return "" if _close(answer, right) else told
+    return _number(answer, right, wrong, "6 x parameters x tokens / FLOPs a second.")
 
 
 def _fits(answer: set[str]) -> str:
