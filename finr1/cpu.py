@@ -116,8 +116,7 @@ def add_completion_head(model: PreTrainedModel, temperature: float = 1.0) -> Non
         hidden = _hidden_states(self, scored, **kwargs)
         found = _score(self.get_output_embeddings(), hidden, labels[:, 1:][scored], temperature)
         # Unlike an index, it stays in the model's graph where no token has a label: gradients of zero, no error.
-        filled = (values.new_zeros(scored.shape).masked_scatter(scored, values) for values in found)
-        log_probs, entropy, is_top1 = filled
+        log_probs, entropy, is_top1 = (value.new_zeros(scored.shape).masked_scatter(scored, value) for value in found)
         loss = -log_probs.sum() / scored.sum().clamp(min=1)
         return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top1, label_mask=scored)
 

@@ -34,8 +34,7 @@ def read_claims() -> list[dict]:
 def number(claim: Mapping) -> float | None:
     """A share in [0, 1] or a difference of two; None for a claim without a reported number."""
     scores = {row["model"]: row["scores"] for row in reported.RESULTS}
-    places = (place.split("/") for place in claim.get("reported", []))
-    values = [scores[model][benchmark] / 100 for model, benchmark in places]
+    values = [scores[model][at] / 100 for model, at in (place.split("/") for place in claim.get("reported", []))]
     return values[0] - sum(values[1:]) if values else None
 
 

@@ -58,8 +58,7 @@ def run_preset(
     `changes` are `STAGE.NAME=VALUE`, `force` names stages to make again (or "all").
     """
     stages = [stage for stage in STAGES if until is None or stage <= until]  # they are numbered
-    plan = load_preset(preset, run, stages, changes)
-    run_stages(list(plan.values()), stages if "all" in force else force, True)
+    run_stages(list(load_preset(preset, run, stages, changes).values()), stages if "all" in force else force, True)
     report = outputs_root() / run / "07_report"
     if report.name in stages:  # else the one that lies there tells of another run
         print(f"\n{(report / 'summary.txt').read_text('utf8').rstrip()}\n\nreport: {shown(report / 'report.html')}")

@@ -104,8 +104,7 @@ def training_memory(shape: Shape, params: TrainingParams, prompt: float, length:
             cache = 2 * shape.layers * shape.kv_heads * shape.head_size * width * length
             rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
             copy = size * width if shards > 1 or not gpu_gib else 0  # whole weights; on a CPU our copy samples
-            sampling = rows * (cache + min(prompt, PREFILL_TOKENS) * block) + copy
-            activations = max(activations, sampling)
+            activations = max(activations, rows * (cache + min(prompt, PREFILL_TOKENS) * block) + copy)
     parts = {"weights": weights, "gradients": 4 * trained / shards, "optimizer": 8 * trained / shards,
              "activations": activations, "vLLM": vllm}  # fmt: skip
     return {"process": CUDA_CONTEXT if gpu_gib else CPU_PROCESS} | {name: n / GIB for name, n in parts.items()}

@@ -160,8 +160,7 @@ def explorer(table: pd.DataFrame) -> widgets.VBox:
     for button in sum(buttons.values(), []):
         button.on_click(turn)
     draw()
-    bars = [widgets.HBox([*buttons["step"], step]), widgets.HBox(buttons["question"])]
-    return widgets.VBox([*bars, question, page])
+    return widgets.VBox([widgets.HBox([*buttons["step"], step]), widgets.HBox(buttons["question"]), question, page])
 
 
 def show(table: pd.DataFrame, seed: int) -> None:

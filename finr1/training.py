@@ -138,8 +138,7 @@ def enough_memory(what: str, args: TrainingArguments) -> Iterator[None]:
     except RuntimeError as error:
         if not should_reduce_batch_size(error):
             raise
-        told = f"{what} does not fit in memory: {advice} ({str(error).splitlines()[0]})"
-        raise MemoryError(told) from error
+        raise MemoryError(f"{what} does not fit in memory: {advice} ({str(error).splitlines()[0]})") from error
 
 
 def memory_gib() -> dict[str, float]:

@@ -9,11 +9,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 from conftest import ROOT, demo_values
-from loopback import Loopback, events
+from loopback import HANG, Loopback, events
 from recipes import cells, read_scores
 
 from finr1 import evaluation, judge
@@ -465,6 +466,9 @@ NAMES = [
     ("gpt-4", "gpt-4o", False), ("claude-3", "claude-3-5", False), ("Qwen2.5-7B", "Qwen2.5-72B", False),
     ("DeepSeek-R1", "DeepSeek-R1-Distill-Qwen-7B", False), ("R1", "DeepSeek-R1", False),
     ("gpt-4o", "gpt-4o-mini", False),
+    ("DeepSeek-R1", "DeepSeek-R1-Q4_K_M.gguf", True), ("qwen3:8b", "qwen3:8b-q4_K_M", True),
+    ("DeepSeek-R1-0528-Qwen3-8B", "DeepSeek-R1-0528-Qwen3-8B-UD-Q4_K_XL.gguf", True), ("R1", "R1-AWQ", True),
+    ("deepseek-r1", "C:\\models\\deepseek-r1.gguf", True), ("R1", "R1-FP8", True), ("R1", "R1-Quick", False),
 ]  # fmt: skip
 
 
@@ -615,6 +619,8 @@ def test_doctor_of_a_dead_server_and_of_a_wrong_key(capsys):
         assert server.asked.total() == 1
     assert code == 1 and "was refused" in rows["answer"] and rows["name served"].startswith("not among")
     assert main(["doctor", "--base-url", "https://a:b@h/v1", "--model", "m"]) == 2
+    with Loopback(message=lambda question: {"content": ""}) as server:
+        assert examine(server, capsys)[0] == 1  # an empty answer is none
 
 
 # ---- judges ----------------------------------------------------------------------------------------------------------
@@ -817,13 +823,67 @@ def test_a_busy_replica_stays_and_the_other_one_is_asked():
     assert slow.asked and quick.asked
 
 
-def test_a_question_that_is_refused_for_good_costs_one_request():
-    refused = {"q3": [(400, {}, '{"error": {"code": "data_inspection_failed"}}')] * 9}
-    with Loopback(faults=refused) as server:
-        answers = generate(ask(*(f"q{n}" for n in range(40))), SAMPLING, EndpointBackend(server.base_url, "m"))
+@pytest.mark.parametrize("fault", [
+    (401, {}, "no"), (404, {}, "no such model"), (200, {}, "<html>starting</html>"), HANG,
+])  # fmt: skip
+def test_a_replica_that_fails_in_any_way_leaves_its_requests_to_the_other(fault):
+    with Loopback({f"q{n}": [fault] * 9 for n in range(8)}) as odd, Loopback() as good:
+        backend = EndpointBackend(f"{odd.base_url},{good.base_url}", "m", max_retries=0, timeout=0.3)
+        answers = generate(ask(*(f"q{n}" for n in range(8))), SAMPLING, backend)
+    assert [answer.error for answer in answers] == [None] * 8 and odd.asked and good.asked
+
+
+FLAGGED = '{"error": {"message": "Your chosen model requires moderation and your input was flagged", "code": 403}}'
+
+
+@pytest.mark.parametrize("fault, finish", [
+    ((400, {}, '{"error": {"code": "data_inspection_failed"}}'), "refused"), ((403, {}, FLAGGED), "refused"),
+    ((500, {}, '{"error": "the answer could not be parsed"}'), "error"), ((200, {}, '{"choices": []}'), "error"),
+])  # fmt: skip
+def test_a_question_that_never_gets_an_answer_costs_one_request(fault, finish):
+    with Loopback(faults={"q3": [fault] * 9}) as server:
+        backend = EndpointBackend(server.base_url, "m", max_retries=0)
+        answers = generate(ask(*(f"q{n}" for n in range(40))), SAMPLING, backend)
     [failure] = [answer for answer in answers if answer.error]
-    assert failure.finish_reason == "refused" and "data_inspection_failed" in failure.error
-    assert server.asked["q3"] == 1
+    assert failure.finish_reason == finish and failure.id == "id q3" and server.asked["q3"] == 1
+
+
+@pytest.mark.parametrize("body", [
+    '{"error": {"message": "An unexpected error occurred", "code": 500}}', '{"error": {"message": "unexpected EOF"}}',
+    '{"error": {"message": "Rate limit reached. Use gpt-4o-mini instead.", "code": 429}}',
+    'data: {"choices": [{"delta": {"content": "The seed round brought extra cash"}}]}\n\n',
+    '{"choices": [{"message": {"content": "The seed capital is unknown, so',
+])  # fmt: skip
+def test_a_success_without_an_answer_is_asked_again_whatever_words_are_in_it(body):
+    with Loopback({"q": [(200, {"Retry-After": "0.01"}, body)]}) as server:
+        backend = EndpointBackend(server.base_url, "m")
+        [answer] = generate(ask("q"), SAMPLING, backend)
+    assert answer.text.endswith("q!") and server.asked["q"] == 2 and not backend.changes and not backend.notes
+
+
+def test_a_models_name_is_no_field_that_a_server_refuses():
+    error = SimpleNamespace(status_code=404, response=SimpleNamespace(
+        text="The model doubao-seed-1.6 does not exist, or does not support this api"))  # fmt: skip
+    assert refusal(error, {**BODY, "model": "doubao-seed-1.6"}, {}) == {}
+
+
+def test_half_a_surrogate_anywhere_in_a_reply_kills_nothing(tmp_path):
+    fields = {"model": "m\ud83d"}
+    with Loopback(fields=lambda body: fields) as server, pytest.warns(UserWarning, match="reply is from"):
+        [answer] = generate(
+            ask("q"), SAMPLING, EndpointBackend(server.base_url, "m"), AnswerStore(tmp_path / "a.jsonl")
+        )
+    assert answer.model == "m\ufffd"
+
+
+def test_parts_of_an_answer_by_any_spelling_of_their_kind():
+    def said(parts):
+        reply = read_reply(json.dumps({"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}).encode())
+        return reply["reasoning"], reply["text"]
+
+    assert said([{"thinking": "t"}, {"text": "42"}]) == ("t", "42")
+    assert said([{"type": "TEXT", "text": "4"}, {"type": None, "text": "2"}]) == (None, "42")
+    assert said([{"text": "t", "thought": True}, {"text": "42", "thought": False}]) == ("t", "42")
 
 
 def test_a_refusal_that_comes_as_a_success_is_read():

@@ -27,7 +27,7 @@ from finr1.generation import (
     generate,
 )
 from finr1.judge.error import STUDY
-from finr1.judge.model import CHECK_PROMPTS, check_request, fenced, read_reasoned
+from finr1.judge.model import CHECK_PROMPTS, PLAIN_CASES, check_request, fenced, read_reasoned
 from finr1.launch import notebook_file
 from finr1.params import BenchmarkParams, ParameterError
 from finr1.params.base import read_flat_yaml
@@ -366,7 +366,8 @@ def test_rules_leave_free_text_open_and_the_model_never_sees_the_question():
 
 
 UNCLEAR = ["", "maybe", "1 or 0", "10", "1,000", "1.5", "1 million", "0 (correct)", "1 (incorrect)", "1 (not the same)",
-           "1. The given answer says 12", "0\nCorrect would be:\n1", "not 1", "不是1"]  # fmt: skip
+           "1. The given answer says 12", "0\nCorrect would be:\n1", "not 1", "不是1",
+           "1，意思不同", "0，意思相同", "1 (no)", "0 ✅", "1 ❌", "The answer is 1"]  # fmt: skip
 
 
 @pytest.mark.parametrize("reply", UNCLEAR)
@@ -381,7 +382,10 @@ def test_an_unclear_reply_is_no_verdict(reply):
         '{{"verdict": {}}}', "输出：{}", "```\n{}\n```", '```json\n{{"verdict": {}}}\n```', "所以答案是：{}",
         "核对结果：{}", "得分：{}", "{}分", "「{}」", "{}.0", "First line: {}", "第一行：{}",
         "<verdict>{}</verdict>", "\\boxed{{\\text{{{}}}}}", "<|begin_of_box|>{}<|end_of_box|>", "{}\u200b",
-        "{}</s>", "{}, because of the sign", "<think>0 or 1? 1\n0</think>{}",
+        "{}</s>", "{}, because of the sign", "<think>0 or 1? 1\n0</think>{}", "Rating: {}", "答：{}", "打分：{}", "{};",
+        "Line 1: {}\nLine 2: a reason", '{{"is_correct": {}}}', '{{"reason": "it says so", "verdict": {}}}',
+        "The verdict is **{}**", "Therefore, {}", "综上，{}", "<|channel>thought\n1 or 0?<channel|>{}",
+        "analysis of both assistantfinal{}",
     ],
 )  # fmt: skip
 def test_a_verdict_is_read_in_the_forms_that_models_write(form):
@@ -391,6 +395,24 @@ def test_a_verdict_is_read_in_the_forms_that_models_write(form):
 def test_a_verdict_may_have_its_meaning_behind_it():
     assert judge.read_check("Verdict: 1 (same)") is True and judge.read_check("0 (different)") is False
     assert judge.read_check("0, because the correct answer is 15") is False
+    for right in ("1（两者一致）", "1，两者含义相同", "1 - Both mean a fall.", "1 (equivalent)", "1 (yes)", "1 ✅"):
+        assert judge.read_check(right) is True
+    for wrong in ("0（数值不同）", "0，数值不一致", "0 (no)", "**0** — they differ", "0 ❌"):
+        assert judge.read_check(wrong) is False
+
+
+@pytest.mark.parametrize(
+    "reply", ['```json\n{"verdict": 1, "reason": "same"}\n```', "```text\n1\n```", '{\n "verdict": 1,\n}']
+)
+def test_a_verdict_with_a_reason_may_stand_in_a_block(reply):
+    assert read_reasoned(reply)[0] is True
+
+
+def test_a_judge_that_says_one_thing_to_all_plain_cases_is_warned_about():
+    for said in ("1", "0"):
+        backend = ScriptedBackend(lambda request, sampling, sample, said=said: said, "j")
+        with pytest.warns(UserWarning, match=f"the judge says {said} to right and wrong answers alike"):
+            judge.Verifier(backend, with_reason=False).check(PLAIN_CASES)
 
 
 def test_model_scores_need_all_seven_criteria():

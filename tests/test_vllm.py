@@ -42,7 +42,7 @@ from finr1.params import STAGES, GRPOParams  # noqa: E402
 from finr1.paths import repository_root  # noqa: E402
 from finr1.pipeline import load_preset  # noqa: E402
 from finr1.progress import read_metrics  # noqa: E402
-from finr1.records import messages  # noqa: E402
+from finr1.records import messages, read_jsonl  # noqa: E402
 
 pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).parent
@@ -234,8 +234,9 @@ def test_notebooks_02_03_and_06_resume_when_their_server_has_died(model, embedde
     env = environment(tmp_path) | {"FINR1_API_KEY": "any", "OMP_NUM_THREADS": "1"}
     values = SMALL | asks("02_distillation", "teacher", server.url, THOUGHT)
     values |= asks("03_filtering", "judge", server.url, VERDICT) | asks("06_benchmark", "judge", server.url, VERDICT)
-    values |= {"model_name_or_path": model, "06_benchmark.other_models": f"[served=tiny@{server.url}]",
-               "06_benchmark.judge_scope": "all"}  # fmt: skip
+    answers_so = json.dumps({"structured_outputs": {"regex": THOUGHT}})
+    values |= {"model_name_or_path": model, "06_benchmark.judge_scope": "all",
+               "06_benchmark.other_models": json.dumps([f"served=tiny@{server.url} {answers_so}"])}  # fmt: skip
     command = run_of(values)
     server.start()
     try:
@@ -252,8 +253,8 @@ def test_notebooks_02_03_and_06_resume_when_their_server_has_died(model, embedde
             server.kill()
     metrics = manifest.read_manifest(tmp_path / "v" / "03_filtering")["metrics"]
     assert metrics["traces"] == 90 and metrics["good"] > 0
-    rows = manifest.read_manifest(tmp_path / "v" / "06_benchmark")["metrics"]["judge"]
-    assert "served" in {row["model"] for row in rows}
+    verdicts = read_jsonl(tmp_path / "v" / "06_benchmark" / "verdicts.jsonl")
+    assert "served" in {verdict["model"] for verdict in verdicts}
 
 
 def run_of(values: dict[str, object]) -> list[str]:

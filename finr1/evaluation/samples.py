@@ -8,6 +8,7 @@ it stands; this shows the skill of a model that was never taught the format.
 import hashlib
 import itertools
 import json
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -86,6 +87,8 @@ def evaluate(
             said = {"sample": completion.sample, "text": completion.tagged, "finish_reason": completion.finish_reason}
             said["tokens"] = completion.usage.completion_tokens
             samples.append(Sample(**known, **said, **grade_text(problem, completion.tagged)))
+    if lost := sum(sample.finish_reason in ("error", "refused") for sample in samples):
+        warnings.warn(f"{model}, {decoding}: {lost} answers never came; they count as wrong", stacklevel=2)
     return samples
 
 

@@ -79,7 +79,7 @@ def diagnose(options: argparse.Namespace) -> int:
             said = f"failed: {error if isinstance(error, GenerationError) else doctor.backend._reason(error)}"
         print(f"{title:20}{doctor.backend._clean(' '.join(said.split()))}", flush=True)
     print(f"{'extra to use':20}{json.dumps(doctor.extra) if doctor.extra else 'none'}")
-    return 0 if doctor.first else 1
+    return 0 if doctor.first and not doctor.first.error else 1
 
 
 class Doctor:

@@ -101,7 +101,7 @@ class EndpointBackend(Backend):
                 try:
                     response.extensions["reply"] = read_reply(content, response.charset_encoding)
                 except ValueError:
-                    if re.search(_WORDS["refusal"]["field"], response.text, re.I):
+                    if all(re.search(form, response.text, re.I | re.S) for form in _WORDS["refused_by_success"]):
                         response.status_code = 400  # a refusal that came as a success: `refusal` reads it
                         return
                     raise httpx2.RemoteProtocolError(f"the server's reply makes no sense: {content[:1000]!r}") from None
@@ -138,10 +138,12 @@ class EndpointBackend(Backend):
             return answer
         except Exception as error:  # one request must not end all others
             gone, status = isinstance(error.__cause__, _UNREACHABLE), getattr(error, "status_code", 0)
-            if alone or not (gone or status == 429 or status >= 500):
+            if alone or status in (400, 413, 422):  # others are asked where one fails, but not what each would refuse
                 self.gone = gone
-                refused = "refused" if status in (400, 413, 422) else "error"
-                return job.failure(self._reason(error, url)).model_copy(update={"finish_reason": refused})
+                filtered = status == 403 and re.search(_WORDS["moderated"], str(error), re.I)
+                known = {"finish_reason": "refused" if status in (400, 413, 422) or filtered else "error"}
+                known["alone"] = status == 500 or isinstance(error.__cause__, httpx2.RemoteProtocolError)
+                return job.failure(self._reason(error, url)).model_copy(update=known)
             if not gone:  # it is busy: another one is asked, and it stays
                 return await self._ask(Counter({r: n for r, n in busy.items() if r != replica}), job, sampling)
             if len(busy) > 1 and busy.pop(replica, None) is not None:
@@ -260,6 +262,7 @@ def read_extra(extra: Mapping[str, Any] | str | None, key: str = "") -> dict[str
 def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What to change in `body` (an `extra`) after a refusal: a field that it names, if not of `chosen`; or a stream."""
     text = error.response.text if getattr(error, "status_code", 0) in _WORDS["refused_by"] else ""
+    text = re.sub(rf"(?<!\w){re.escape(str(body.get('model')))}(?!\w)", "", text)  # doubao-seed-1.6 names no field
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)  # Chinese, as JSON may spell it
     text = re.sub(r"(?<=[a-z])([-_]?)(?=[A-Z])|(?<=max|top)-", "_", text).lower()  # maxTokens, top-p, Temperature
     says = {what: re.search(form, text, re.I) for what, form in _WORDS["refusal"].items()}
@@ -279,7 +282,7 @@ def refusal(error: Any, body: Mapping[str, Any], chosen: Mapping[str, Any]) -> d
 
 def same_model(asked: str, answered: str) -> bool:
     """Whether two names mean one model: `org/` before it, letter case, a version or date behind it do not count."""
-    names = (name.rstrip("/").rpartition("/")[2].lower() for name in (asked, answered))
+    names = (re.split(r"[/\\]", name.rstrip("/"))[-1].lower() for name in (asked, answered))
     short, long = sorted((re.sub("[-_:](latest|stable|free)$", "", name) for name in names), key=len)
     return bool(re.fullmatch(f"{re.escape(short)}({_WORDS['same_model']})?", long))
 
@@ -307,7 +310,7 @@ def read_reply(content: bytes, charset: str | None = None) -> dict[str, Any]:
         for reply in map(json.JSONDecoder(strict=False).decode, events or ["\n".join(lines)]):
             choices = reply.get("choices") or [{}]
             choice = next((c for c in choices if str(c.get("index") or 0) == "0"), {} if events else choices[0])
-            if reply.get("error") or choice.get("error") or re.match("[45]..$", str(reply.get("code"))):
+            if reply.get("error") or choice.get("error") or re.match(_WORDS["fault"], str(reply.get("code")), re.I):
                 raise ValueError("the server reports an error")
             message, so_far = choice.get("message") or {}, "".join(text for text, _ in said)
             message = {} if so_far and so_far == message.get("content") else message  # all of it once more, at the end
@@ -330,8 +333,8 @@ def read_reply(content: bytes, charset: str | None = None) -> dict[str, Any]:
         finish = "thought" if reasoning or begun else "empty"
     elif re.search(_WORDS["filtered"], str(finish), re.I):
         finish = "filtered"
-    known = {"text": text, "reasoning": reasoning or None, "model": model if isinstance(model, str) else None}
-    return known | {"finish_reason": str(finish or "unknown"), "usage": _usage(usage, text + reasoning)}
+    known = {"text": text, "reasoning": reasoning or None, "model": whole(model) if isinstance(model, str) else None}
+    return known | {"finish_reason": whole(str(finish or "unknown")), "usage": _usage(usage, text + reasoning)}
 
 
 def _last_of_growing(pieces: Sequence[str]) -> Sequence[str]:
@@ -346,9 +349,9 @@ def _parts(message: Mapping[str, Any]) -> tuple[str, str]:
     content, texts, thoughts = message.get("content"), [], []
     for part in content if isinstance(content, list) else [content]:
         kind = part if isinstance(part, dict) else {}
-        if kind.get("thought") or re.search("think|reason|thought", str(kind.get("type"))):
+        if kind.get("thought") or kind.get("thinking") or re.search("think|reason|thought", str(kind.get("type"))):
             thoughts.append(_flat(part))
-        elif kind.get("type", "text") in _WORDS["texts"]:
+        elif str(kind.get("type") or "text").lower() in _WORDS["texts"]:
             texts.append(_flat(part))
     apart = next(filter(None, (_flat(message.get(name)) for name in _WORDS["thoughts"])), "")
     return "".join(texts) or _flat(message.get("refusal")), apart or "".join(thoughts)

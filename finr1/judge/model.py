@@ -7,6 +7,7 @@ The answer check hides the question: of the paper's five prompts this one made t
 import hashlib
 import re
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def read_check(reply: str) -> bool | None:
 
 def read_reasoned(reply: str) -> tuple[bool | None, str]:
     """The verdict in the first line behind a thought (None: neither 1 nor 0), and the text below it."""
-    first, _, reason = after_thought(reply).strip("`~ \n").partition("\n")  # perhaps in a code block
+    first, _, reason = re.sub(r"^\s*```\w+\s", "", after_thought(reply)).strip("`~ \n{").partition("\n")
     return read_check(first), reason.strip()
 
 
@@ -126,6 +127,8 @@ class Verifier:
         if all(right is None for right, _ in verdicts):
             told = f"no verdict on {len(cases)} of {len(cases)} plain cases: {verdicts[0][1]}"
             raise generation.GenerationError(f"{told} ({self.backend.fingerprint})")
+        if len(said := {right for right, _ in verdicts if right is not None}) < len(cases[:2]):
+            warnings.warn(f"the judge says {int(said.pop())} to right and wrong answers alike", stacklevel=2)
 
     def attacked(self) -> str:
         """How often the model believes a wrong answer that claims to be right (`OVERRIDES`), for each order."""

@@ -136,8 +136,7 @@ class DataParams(Params, stage="01_data"):
     @field_validator("data_dir")
     @classmethod
     def _from_environment(cls, data_dir: str | None, info: Any) -> str | None:
-        names = [*info.data.get("source_names", ()), *info.data.get("benchmark_names", ())]
-        real = set(names) - {"synthetic"}
+        real = {*info.data.get("source_names", ()), *info.data.get("benchmark_names", ())} - {"synthetic"}
         # Written into the parameters, so that other data is another fingerprint.
         return os.environ.get("FINR1_DATA") or None if data_dir is None and real else data_dir
 

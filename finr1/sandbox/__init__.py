@@ -71,8 +71,7 @@ def first_failure(answer: str, tests: Tests) -> str:
         return f"more than {MAX_CODE} characters of code"
     blocks = [textwrap.dedent(block.partition("\n")[2]) for block in answer.split("```")[1::2]]
     definition = re.compile(rf"^[ \t]*def {re.escape(tests.function)}\b|^{re.escape(tests.function)} =", re.M)
-    defining = [block for block in blocks if definition.search(block)]
-    return _run((defining or blocks or [answer])[-1].strip(), tests)
+    return _run(([block for block in blocks if definition.search(block)] or blocks or [answer])[-1].strip(), tests)
 
 
 @functools.cache

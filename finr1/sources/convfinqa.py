@@ -86,5 +86,4 @@ def _official(raw: dict) -> list[Asked]:
     for half, qa in enumerate(questions):
         if half in halves:
             texts[len(halves) - 1 - halves[::-1].index(half)] = str(qa.get("answer", ""))
-    turns = zip(note["dialogue_break"], programs, executed, texts, strict=True)
-    return [Asked(*turn) for turn in turns]
+    return [Asked(*turn) for turn in zip(note["dialogue_break"], programs, executed, texts, strict=True)]

@@ -25,8 +25,7 @@ def read_files(files: Files) -> Results:
     pages: dict[str, Page] = {}
     for file, number, found in sorted(read_each(_read, files), key=rank_of):
         if not isinstance(found, str):
-            parts = known[_key(found[1])] | found[1]
-            found = attempt(_problem, parts, split_in_name(file), pages, splits)
+            found = attempt(_problem, known[_key(found[1])] | found[1], split_in_name(file), pages, splits)
         yield file, number, found
 
 
