@@ -4,7 +4,8 @@
 # make test         every test, in two processes (`make test WORKERS=4`); `make test-fast` leaves the slow ones out
 # make faults       the long form of tests/faults: more random kills, whole runs killed, a disk that is really full
 # make lab          JupyterLab at the project's root, with notebooks/ open in its file browser
-# make site         a web site in site/ from the notebooks that a run executed: `make site RUN=demo`
+# make site         a web site in site/ from the notebooks that a run executed: `make site RUN=demo`. It first executes
+#                   three lessons, 08 and 11 for it (once). 09 and 10 are there as you executed them
 # make lint         ruff, and no outputs in the notebooks that git holds; `make format` puts both right
 # make clean        remove .venv, site/ and caches; outputs/ stays
 #
@@ -17,6 +18,9 @@ VENV ?= .venv
 TORCH_INDEX ?=
 WORKERS ?= 2
 RUN ?= demo
+OUTPUTS = $(or $(FINR1_OUTPUTS),outputs)
+LESSONS = grpo_from_scratch failures pooled_seeds
+AFTER = 08_use_the_model 11_machine
 GPU ?=
 VLLM_CPU ?=
 
@@ -73,9 +77,16 @@ faults: $(INSTALLED)
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-site: $(VENV)/.site
+site: $(VENV)/.site $(LESSONS:%=$(OUTPUTS)/$(RUN)/lessons/%.ipynb) $(AFTER:%=$(OUTPUTS)/$(RUN)/after/%.ipynb)
 	RUN=$(RUN) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
+
+EXECUTE = mkdir -p $(@D) && $(BIN)/papermill --kernel python3 --cwd $(<D) $< $(@D)/new.ipynb
+$(OUTPUTS)/$(RUN)/lessons/%.ipynb: notebooks/lessons/%.ipynb $(INSTALLED)
+	$(EXECUTE) && mv $(@D)/new.ipynb $@
+
+$(OUTPUTS)/$(RUN)/after/%.ipynb: notebooks/%.ipynb $(INSTALLED)
+	$(EXECUTE) -f params/demo/$*.yaml -p run $(RUN) && mv $(@D)/new.ipynb $@ || echo "$* is shown without outputs"
 
 site-tools: $(VENV)/.site
 

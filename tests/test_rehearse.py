@@ -289,7 +289,7 @@ def test_a_tracker_gets_the_trainers_numbers_under_the_runs_name(tmp_path, monke
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """GET and HEAD of /OWNER/NAME/resolve/REVISION/FILE out of `folder`, with the headers that a hub sends."""
+    """GET and HEAD of .../resolve/REVISION/FILE out of `folder`, with the headers that a hub sends, and its lists."""
 
     folder: Path
     asked: list[str]
@@ -299,6 +299,11 @@ class _Hub(BaseHTTPRequestHandler):
         file = self.folder / self.path.rpartition("/")[2]
         found = "/resolve/" in self.path and file.is_file()
         content = file.read_bytes() if found else b'{"error": "Entry not found"}'
+        names = sorted(path.name for path in self.folder.iterdir())
+        lists = {"revision": {"id": "o/n", "sha": "0" * 40, "siblings": [{"rfilename": name} for name in names]},
+                 "tree": [{"type": "file", "path": name, "size": 1, "oid": "1" * 40} for name in names]}  # fmt: skip
+        for kind in [kind for kind in lists if f"/{kind}/" in self.path]:
+            found, content = True, json.dumps(lists[kind]).encode()
         self.send_response(200 if found else 404)
         for name, value in {
             "X-Repo-Commit": "0" * 40,
@@ -333,3 +338,22 @@ def test_a_mirror_of_the_hub_serves_the_rehearsals_model(tmp_path):
     server.shutdown()
     assert "LlamaForCausalLM" in result.stdout and "as published" in result.stdout, result.stderr
     assert "/o/n/resolve/main/config.json" in hub.asked
+
+
+@pytest.mark.slow
+def test_a_mirror_of_the_hub_serves_a_source(tmp_path):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    rows = "".join(f"tweet {number} falls,{number % 3}\n" for number in range(40))
+    (folder / "sent_train.csv").write_text(f"text,label\n{rows}")
+    (folder / "sent_valid.csv").write_text("text,label\nshares rise,1\nflat,2\n")
+    hub = type("Hub", (_Hub,), {"folder": folder, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0",
+                        "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(ROOT)}  # fmt: skip
+    code = "from finr1.sources import load_source; print(len(load_source('tfns').problems))"
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    server.shutdown()
+    assert result.stdout.strip().endswith("42"), result.stderr
+    assert any("twitter-financial-news-sentiment/resolve" in path for path in hub.asked)
