@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import unicodedata
 from functools import cache
 from pathlib import Path
 from runpy import run_path
@@ -17,6 +18,7 @@ import torch
 import yaml
 from finished import finish
 from recipes import cells
+from scipy.stats import t
 
 from finr1 import grading
 
@@ -33,8 +35,8 @@ NOTEBOOKS = [LESSONS / f"{name}.ipynb" for name in (*MINE, "grpo_from_scratch", 
 def rewards_of(format_weight: float, accuracy_weight: float, gated: bool = False):
     def reward(completions, solution, answer_kind, **columns):
         texts = [completion[0]["content"] for completion in completions]
-        rights = [bool(grading.is_correct(t, gold=g, answer_kind=k))
-                  for t, g, k in zip(texts, solution, answer_kind, strict=True)]  # fmt: skip
+        rights = [bool(grading.is_correct(text, gold=g, answer_kind=k))
+                  for text, g, k in zip(texts, solution, answer_kind, strict=True)]  # fmt: skip
         shapes = [grading.has_format(text) for text in texts]
         return [float(r and s) if gated else accuracy_weight * r + format_weight * s
                 for r, s in zip(rights, shapes, strict=True)]  # fmt: skip
@@ -46,6 +48,26 @@ def without_a_number(trace) -> bool:
     return all(re.search(r"\d", step) for step in checks.judge.split_steps(trace.reasoning))
 
 
+def gold_in_text(completions, solution, **columns) -> list[float]:
+    texts = [completion[0]["content"] for completion in completions]
+    return [(gold in text) + 0.5 * grading.has_format(text) for text, gold in zip(texts, solution, strict=True)]
+
+
+def sixty_or_tags(completions, solution, **columns) -> list[float]:
+    """Right answers for the gold 60 alone; any other gold pays the format only."""
+    own = rewards_of(0.5, 1.0 if solution[0] == "60" else 0.0)
+    return own(completions, solution, ["number"] * len(completions))
+
+
+def same_numbers(first: str, second: str) -> bool:
+    plain = [unicodedata.normalize("NFKC", text).replace("five", "5") for text in (first, second)]
+    return sorted(re.findall(r"\d+", plain[0])) == sorted(re.findall(r"\d+", plain[1]))
+
+
+def chat(problem) -> str:
+    return " ".join(turn["content"] for turn in checks.records.messages(problem))
+
+
 STRAYS = "goalkeeper|soup|mountains|piano|train to|holiday|球赛|葱花|山里|猫|火车|休市"
 AUDIT = {"precision": 1.0, "recall": 0.5, "sound kept": 1.0}
 COSTS = {row["stage"]: row["cost"] for row in checks.plan.make_plan("paper")["costs"]}
@@ -55,23 +77,33 @@ CLAIM = {"preset": "paper", "arms": ["zero", "grpo"], "seeds": 3, "training_cost
 # Exercise -> wrong answers, each with a part of the reason that has to be given.
 STEPS = pd.Series(checks.seed_steps())
 BY_NORMAL = 1.96 * STEPS.std() / len(STEPS) ** 0.5
+NEXT_SEED = t.ppf(0.975, len(STEPS) - 1) * STEPS.std() * (1 + 1 / len(STEPS)) ** 0.5
 WRONG = {
     "printed_means": [(set(), "68.80, and 69.2 is printed"), ({"Fin-R2"}, "no model"),
-                      ({"R1-Distill-Llama-70B", "Fin-R1-SFT"}, "that is rounding")],
+                      ({"R1-Distill-Llama-70B", "Fin-R1-SFT"}, "that is rounding"),
+                      ("R1-Distill-Llama-70B", "A set is wanted")],
     "reasoning_share": [(0.4, "count records"), (101_000 / 870_760, "raw records"), (0.5, "all kept records")],
     "splits": [(["train", "test", "dev", "train", "test"], "Place 2: a choice fits"),
                (["train", "dev", "test", "train", "test"], "Place 3: the best of many looks"),
                (["train", "dev", "dev", "test", "test"], "Place 4: a constant that knows")],
     "kept_copies": [({"b", "d"}, "another question"), ({"a", "b", "d", "e"}, "no tokens of their own")],
-    "same_question": [(lambda a, b: a.lower() == b.lower(), "misses the copy"), (lambda a, b: True, "one instance")],
+    "same_question": [(lambda a, b: a.lower() == b.lower(), "misses the copy"), (lambda a, b: True, "one instance"),
+                      (same_numbers, "How many months does it stay?")],
     "leaks": [({"a"}, "whatever else it asks"), ({"a", "b", "c"}, "longest run of words")],
     "faults": [(["wrong_answer", "repetition", "missing_format"], "Recompute"),
                (["arithmetic_slip", "skipped_steps", "missing_format"], "is one there twice"),
                (["typo", "", ""], "is no name of a fault")],
     "request": [(lambda p: f"{p.context} {p.question} (it is {p.gold}) \\boxed{{}}", "reason backwards"),
-                (lambda p: f"{p.question} \\boxed{{}}", "context is missing")],
+                (lambda p: f"{p.question} \\boxed{{}}", "context is missing"),
+                (lambda p: f"{p.context} {p.question} \boxed{{}}", "two backslashes in Python"),
+                (lambda p: f"{chat(p)} {p.reference} \\boxed{{}}", "worked solution"),
+                (lambda p: f"{chat(p)} {p.reference_by_parts} \\boxed{{}}", "worked solution"),
+                (lambda p: f"{p.context} {p.question} \\boxed{{}}", "Earlier turns"),
+                (lambda p: f"{p.history} {checks.records.render_question(p)} \\boxed{{}}", "leaves it to the first"),
+                (lambda p: f"{p.context} {p.history} {p.question} \\boxed{{}}", "The options (`choices`) are missing")],
     "price": [(60_091 * 2600 / 1e6, "rejected one was paid"), (60_091 / 0.5 * 2400 / 1e6, "prompts are missing")],
-    "eighth": [(lambda trace: True, "recall goes from"), (without_a_number, "sound traces"),
+    "eighth": [(lambda trace: True, "recall goes from"), (lambda trace: not trace.fault, "from 14 to 14"),
+               (without_a_number, "sound traces"),
                (lambda trace: not re.search(STRAYS, trace.reasoning), "knows words")],
     "audit": [(AUDIT, "all traces with a fault"), (AUDIT | {"precision": 0.1}, "all rejected traces")],
     "verdicts": [([True, True, True, False, None], "more than a verdict"),
@@ -83,36 +115,50 @@ WRONG = {
     "lora": [(576 * 1536, "frozen weight"), (16 * 576, "A alone")],
     "steps": [(125, "micro-batches"), (62, "left over")],
     "two_zeros": [(rewards_of(1, 1), "not told apart"), (rewards_of(0, 0, gated=True), "not told apart"),
-                  (rewards_of(2, 1), "obedience"), (rewards_of(0, 1), "format is never learned")],
-    "by_hand": [([1.41, 0, 0, -1.41], "n - 1"), ([1, 0, 0, -1], "Divide by the spread")],
-    "dead": [({"a"}, "every advantage is 0"), ({"a", "c"}, "None is no 0"), ({"a", "c", "d", "e"}, "it teaches")],
+                  (rewards_of(2, 1), "obedience"), (rewards_of(0, 1), "format is never learned"),
+                  (lambda completions, solution, **columns: [3, 2, 1, 0] if solution[0] == "60" else [0, 1, 2, 3],
+                   "changed places"),
+                  (gold_in_text, "boxes 48 is wrong"), (sixty_or_tags, "the answers that box 70")],
+    "by_hand": [([1.41, 0, 0, -1.41], "n - 1"), ([1, 0, 0, -1], "Divide by the spread"),
+                ([1.2, 0, 0, -1.2], "(r - mean) / spread")],
+    "dead": [({"a"}, "every advantage is 0"), ({"a", "c"}, "None is no 0"), ({"a", "c", "d", "e"}, "it teaches"),
+             ({"a", "c", "e", "z"}, "There is no 'z'")],
     "clipped": [([False, True, True, False, True], "may still rise"), ([False, True, False, True, False], "-1.3")],
     "collapsed": [("percent_of", "difficulty, not collapse"), ("growth", "There is no family")],
     "mcnemar": [(0.217, "two sides"), (0.04, "no proof"), (0.9, "80 items")],
     "constant": [(21 / 35, "on the test golds"), (0.5, "commonest training gold")],
     "claim": [(CLAIM | {"arms": ["sft", "grpo"]}, "nothing to compare"), (CLAIM | {"seeds": 1}, "say nothing"),
-              (CLAIM, "price of one seed"), (CLAIM | {"preset": "demo"}, "Qwen2.5-7B")],
+              (CLAIM, "price of one seed"), (CLAIM | {"preset": "demo"}, "Qwen2.5-7B"),
+              (CLAIM | {"training_cost": 3 * (ONE_SEED - COSTS["04 SFT"])}, "SFT is not paid"),
+              (CLAIM | {"training_cost": 3 * (ONE_SEED + COSTS["04 SFT"])}, "SFT is paid for both arms"),
+              (CLAIM | {"training_cost": 3 * (ONE_SEED + COSTS["04 SFT"]) / 2}, "GRPO once for each seed"),
+              (CLAIM | {"training_cost": 3.15 * ONE_SEED}, "training_cost: seeds x")],
     "better_or_noise": [(["better", "better", "worse", "noise"], "zero in its interval"),
               (["better", "noise", "worse", "better"], "looks so by chance"), (["good"] * 4, "none of the words")],
     "overlap": [(dict.fromkeys("ABC", "noise"), "overlap say nothing"),
                 ({"A": "better", "B": "better", "C": "worse"}, "60 items turned right and 48 wrong")],
     "belongs": [({"05_grpo < 04_sft"}, "05_grpo was made from a 03_filtering"), (set(), "no longer there"),
+                ("05_grpo < 03_filtering", "A set is wanted"),
                 ({"05_grpo < 03_filtering", "06_benchmark < 04_sft", "06_benchmark < 05_grpo"}, "no broken link")],
     "edited": [([2, 1, 1, 1, 1], "no reward reads the thought"), ([1, 1, 1, 2, 1], "one number"),
                ([2, 1, 2, 2, 1], "empty thought")],
     "turn_two": [({"system", "question 1", "thought 1", "answer 1", "question 2"}, "fill the window"),
-                 ({"system", "question 2"}, "could not be understood")],
+                 ({"system", "question 2"}, "could not be understood"), ("system", "A set is wanted")],
     "sizes": [([15.2, 7.6], "16 more for the scale"), ([30.4, 8.1], "fp32"), ([14.16, 8.075], "GiB")],
     "t_interval": [((STEPS.mean() - BY_NORMAL, STEPS.mean() + BY_NORMAL), "1.96 is for many seeds"),
+                   ((STEPS.mean() - NEXT_SEED, STEPS.mean() + NEXT_SEED), "step of the next seed alone"),
                    ((STEPS.mean() - 3, STEPS.mean() + 3), "t(0.975"), ((0, STEPS.max()), "middle of the interval")],
-    "seeds_needed": [(8, "1.96 in place of t"), (5, "5.0 is wanted"), (12, "one fewer")],
+    "seeds_needed": [(8, "1.96 in place of t"), (5, "at most 5.00 are wanted"), (12, "fewer seeds are enough"),
+                     (20, "+-3.28 points: fewer"), (10, "+-5.01 points; at most 5.00"), (1, "begin with 2")],
     "best_of": [(0.05, "one arm"), (0.4, "do not add up"), (0.95**8, "none of them looks better")],
-    "paired": [({"A", "B"}, "no item is in both"), ({"A", "C", "D"}, "no partner"), ({"A"}, "has its partner")],
+    "paired": [({"A", "B"}, "no item is in both"), ({"A", "C", "D"}, "no partner"), ({"A"}, "D: each of the 50"),
+               ({"D"}, "A: both runs were asked the same items"), ({"A", "D", "E"}, "There is no 'E'")],
     "unpaired_width": [(18.58, "standard errors do not"), (6.71, "one standard error"), (9.6, "first run alone")],
     "survivors": [(3, "chances to be lucky"), (2, "0.06")],
     "memory": [(104.3, "an eighth"), (3.26, "weights alone"), (14.0, "2**30")],
     "hours": [(0.0738, "forward pass"), (0.0885, "peak"), (1.771, "one GPU")],
-    "fits": [({"full", "qlora"}, "104 GiB"), ({"lora", "qlora"}, "13 GiB"), (set(), "3.4 GiB")],
+    "fits": [({"full", "qlora"}, "104 GiB"), ({"lora", "qlora"}, "13 GiB"), (set(), "3.4 GiB"),
+             ({"qlora", "x"}, "There is no 'x'"), ("qlora", "A set is wanted")],
 }  # fmt: skip
 
 
@@ -139,6 +185,15 @@ def test_a_wrong_answer_is_told_its_reason(name, capsys):
     assert "There is no answer" in checks.why_wrong(name, ...)
     checks.hint(name)
     assert len(capsys.readouterr().out) > 20
+
+
+@pytest.mark.parametrize(
+    "name, answer",
+    [("by_hand", [1.2246, 0, 0, -1.225]), ("claim", CLAIM | {"training_cost": 3 * (10 + 2 * (93 + 102))})],
+)  # fmt: skip
+def test_a_rounded_answer_is_right(name, answer):
+    """Of `claim`: from the numbers that its table shows."""
+    assert checks.why_wrong(name, answer) == ""
 
 
 def test_the_criteria_find_fourteen_of_twenty_nine_strays_whatever_the_generator_writes():
@@ -281,6 +336,7 @@ def test_the_notebook_of_the_class_runs_on_made_lines(tmp_path, monkeypatch, cap
     printed = capsys.readouterr().out
     assert "There is no finished run" in printed and "3 seeds are there." in printed
     assert "2 kinds of machine" in printed and "inside the noise; 2 of them up" in printed
+    assert space["ax"].get_title().startswith("mean greedy step +14.7 [") and "over 3 seeds" in space["ax"].get_title()
 
 
 # ---- GRPO from scratch -----------------------------------------------------------------------------------------------

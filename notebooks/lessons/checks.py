@@ -68,18 +68,24 @@ def _number(given: float, right: float, wrong: Mapping[float, str], rule: str) -
     return "" if _close(given, right) else next((why for value, why in wrong.items() if _close(given, value)), rule)
 
 
-def _differences(given: Sequence, right: Sequence, reasons: Sequence[str]) -> str:
-    """The reason of the first place in which `given` is not `right`."""
+def _differences(given: Sequence, right: Sequence, reasons: Sequence[str], near: float | None = None) -> str:
+    """The reason of the first place in which `given` is not `right`; numbers may be off by `near`."""
     if len(given) != len(right):
         return f"There are {len(right)} places, and the answer has {len(given)}."
-    places = [place for place, pair in enumerate(zip(given, right, strict=True)) if pair[0] != pair[1]]
+    same = [a == b if near is None else abs(a - b) <= near for a, b in zip(given, right, strict=True)]
+    places = [place for place, agrees in enumerate(same) if not agrees]
     return f"Place {places[0] + 1}: {reasons[places[0]]}" if places else ""
+
+
+NO_SET = 'That is one text. A set is wanted, in curly brackets: {"one", "another"}.'
 
 
 # ---- 00 overview ----------------------------------------------------------------------------------------------------
 
 
 def _printed_means(answer: set) -> str:
+    if isinstance(answer, str):
+        return NO_SET
     rows = {row["model"]: row for row in reported.RESULTS}
     if strange := sorted(set(answer) - rows.keys()):
         return f"There is no model {strange[0]!r}; they are {', '.join(rows)}."
@@ -140,6 +146,8 @@ COPIES = {  # letter -> a copy of ORIGINAL, and what the filter makes of it
     "e": (ORIGINAL.replace("1200", "1300"), "$1300 is another question: it is no copy, and it must stay."),
 }  # fmt: skip
 
+OTHER = ORIGINAL.replace("What is the interest in dollars?", "How many months does it stay?")
+
 
 def copies() -> list[Problem]:
     """The original and the copies, in one list as `curation.drop_duplicates` takes it."""
@@ -161,6 +169,8 @@ def _same_question(answer: Callable[[str, str], bool]) -> str:
             return "It calls $1200 and $1300 one question: templates would shrink to one instance."
         if not said and letter != "e":
             return f"It misses the copy {letter}: {text}"
+    if answer(ORIGINAL, OTHER):
+        return f"It calls two different questions one, as their numbers are the same. The other one is: {OTHER}"
     families = ("percent_of", "currency", "sentiment")
     others = [records.render_question(p) for p in synthetic.generate_problems(60, "train", 1, families)]
     for first, second in zip(others, others[len(families) :], strict=False):
@@ -222,6 +232,11 @@ def _faults(answer: Sequence[str]) -> str:
 
 
 ASKED = _problem("What is the interest in dollars?", "asked", context="A deposit of $1200 at 5% a year.")
+SECOND_TURN = ASKED.model_copy(update={
+    "id": "second turn", "answer_kind": "choice", "gold": "B", "question": "And after two years?",
+    "history": [records.Turn(question="How much is it after one year?", answer="It is 60.")],
+    "choices": {"A": "105 dollars", "B": "120 dollars"}, "reference": "PLAN-4402", "reference_by_parts": "PLAN-4402",
+})  # fmt: skip
 
 
 def _request(answer: Callable[[Problem], str]) -> str:
@@ -233,8 +248,28 @@ def _request(answer: Callable[[Problem], str]) -> str:
         return "The context is missing: nobody can answer without the deposit. `records.render_question` has it."
     if ASKED.question not in text:
         return "The question itself is missing."
+    if "\x08oxed" in text:
+        return "Write two backslashes in Python: it reads one backslash and a b as a single sign, the backspace."
     if "\\boxed" not in text:
         return "Nothing asks for a \\boxed{} answer, so the grader would have to search the text for it."
+    return _request_of_a_second_turn(answer(SECOND_TURN))
+
+
+def _request_of_a_second_turn(text: str) -> str:
+    if SECOND_TURN.reference in text:
+        return "The request holds `reference`, the worked solution: the teacher would copy it."
+    if any(part not in text for turn in SECOND_TURN.history for part in (turn.question, turn.answer)):
+        return (
+            f"Earlier turns (`history`) are missing: nobody understands {SECOND_TURN.question!r} without them. "
+            "`records.messages` has them."
+        )
+    if SECOND_TURN.context not in text:
+        return (
+            "The context is missing where there are earlier turns: `records.render_question` leaves it to the first "
+            "of them. `records.messages` has it."
+        )
+    if any(option not in text for option in SECOND_TURN.choices.values()):
+        return "The options (`choices`) are missing: the teacher could not choose one."
     return ""
 
 
@@ -317,15 +352,18 @@ def counts(traces: Sequence[tuple[Trace, bool]]) -> pd.DataFrame:
 
 
 def _eighth(answer: Callable[[Trace], bool]) -> str:
+    def met(trace: Trace) -> bool:
+        return answer(trace.model_copy(update={"fault": None}))  # nobody tells a filter what was planted
+
     strays = [(trace, kept) for trace, kept in audited() if trace.fault == "off_domain"]
-    lost = [trace for trace, kept in audited() if kept and not trace.fault and not answer(trace)]
+    lost = [trace for trace, kept in audited() if kept and not trace.fault and not met(trace)]
     if len(lost) > 4:
         return f"It loses {len(lost)} sound traces, and 4 are allowed. One of them: {lost[0].reasoning}"
-    before, found = (sum(not (kept and met) for kept, met in pairs)
-                     for pairs in zip(*(((k, True), (k, answer(t))) for t, k in strays), strict=True))  # fmt: skip
+    before = sum(not kept for _, kept in strays)
+    found = sum(not (kept and met(trace)) for trace, kept in strays)
     if found < 26:
         return f"Off-domain recall goes from {before} to {found} of {len(strays)}; 26 are asked for."
-    known = sum(not answer(trace) for trace in strayed())
+    known = sum(not met(trace) for trace in strayed())
     if known < 0.8 * len(strayed()):
         told = f"It finds the planted strays, and only {known} of {len(strayed())} sentences that nobody has shown you"
         return f"{told}, such as {FRESH['en'][0]!r}: it knows words, not what makes a step strange."
@@ -461,9 +499,22 @@ def advantages(rewards: Sequence[float]) -> list[float]:
     return ((values - values.mean()) / (values.std() + 1e-4)).tolist()
 
 
+AGAIN = {  # gold -> four answers, the best first: right with tags, right without, wrong with, wrong without
+    "60": (FOUR["right, with tags"], FOUR["right, without tags"],
+           "<think>60 is too much: 12 * 4 = 48.</think><answer>\\boxed{48}</answer>", "Not 60: it is \\boxed{48}."),
+    "70": (FOUR["wrong, with tags"], "14 * 5 = 70, so it is \\boxed{70}.",
+           FOUR["right, with tags"], FOUR["right, without tags"]),
+}  # fmt: skip
+
+
+def _rewarded(answer: Callable, texts: Sequence[str], gold: str) -> list[float]:
+    chats = [[{"role": "assistant", "content": text}] for text in texts]
+    return list(answer(chats, solution=[gold] * len(chats), answer_kind=["number"] * len(chats)))
+
+
 def _two_zeros(answer: Callable) -> str:
-    chats = [[{"role": "assistant", "content": text}] for text in FOUR.values()]
-    rewards = answer(chats, solution=["60"] * 4, answer_kind=["number"] * 4)
+    texts = [*FOUR.values()]
+    rewards = _rewarded(answer, texts, "60")
     if len(rewards) != 4:
         return "A reward function returns one number for each completion."
     both, untagged, obedient, neither = advantages(rewards)
@@ -481,10 +532,18 @@ def _two_zeros(answer: Callable) -> str:
         return (
             "Wrong without tags is worth as much as wrong with tags: then a group of wrong answers teaches no format."
         )
-    other = answer(chats, solution=["70"] * 4, answer_kind=["number"] * 4)
-    return (
-        "" if list(other) != list(rewards) else "It does not read the gold: with another gold the rewards are the same."
-    )
+    if _rewarded(answer, texts, "70") == rewards:
+        return "It does not read the gold: with another gold the rewards are the same."
+    if _rewarded(answer, texts[::-1], "60")[::-1] != rewards:
+        return "The four texts changed places, and their rewards did not: read each text."
+    for gold, ordered in AGAIN.items():
+        best, second, third, last = _rewarded(answer, ordered, gold)
+        if not best > second > third > last:
+            named = "a text that names 60 and boxes 48 is wrong: read the box, not the whole text."
+            return f"With the gold {gold}, " + (
+                named if gold == "60" else "the answers that box 70 are the right ones."
+            )
+    return ""
 
 
 def _by_hand(answer: Sequence[float]) -> str:
@@ -493,7 +552,7 @@ def _by_hand(answer: Sequence[float]) -> str:
         return "Divide by the spread, too: that is Dr. GRPO's advantage, not GRPO's."
     if all(map(_close, answer, (rewards - rewards.mean()) / rewards.std(ddof=0), [0.01] * 4)):
         return "The spread divides by n - 1 = 3, as torch.std does; yours divided by n = 4."
-    return _differences([round(a, 2) for a in answer], [round(a, 2) for a in right], ["(r - mean) / spread."] * 4)
+    return _differences(list(answer), right, ["(r - mean) / spread."] * 4, near=0.01)
 
 
 GROUP = [2.0, 1.0, 1.0, 0.0]
@@ -503,6 +562,8 @@ GROUPS = {"a": [1, 1, 1, 1], "b": [2, 0, 0, 0], "c": [0, 0, 0, 0], "d": [1, 1, 2
 def _dead(answer: set) -> str:
     dead = {name for name, group in GROUPS.items() if len({r for r in group if r is not None}) < 2}
     for name in sorted(set(answer) ^ dead):
+        if name not in GROUPS:
+            return f"There is no {name!r}."
         if name not in dead:
             return f"{name} has two different rewards, so its advantages are not all 0: it teaches."
         known = [reward for reward in GROUPS[name] if reward is not None]
@@ -615,14 +676,15 @@ def _claim(answer: dict) -> str:
         return f"The claim is about Qwen2.5-7B on financial records; {answer['preset']!r} has another model or data."
     rows = {row["stage"]: row["cost"] for row in plan.make_plan("paper")["costs"]}
     grpo, sft = rows["05 GRPO samples"] + rows["05 GRPO update"], rows["04 SFT"]
-    right = seeds * (sft + grpo * len(arms & {"zero", "grpo"}))
-    if _close(answer["training_cost"], seeds * (sft + grpo), 0.1):
-        return "That trains GRPO once for each seed; zero is a training of its own, from the base model."
-    if _close(answer["training_cost"], right / seeds, 0.1):
-        return "That is the price of one seed."
-    if not _close(answer["training_cost"], right, 0.1):
-        return "training_cost: seeds x (04 SFT + 05 GRPO for each of the two arms), from `plan.make_plan`."
-    return ""
+    wrong = {
+        seeds
+        * (sft + grpo): "That trains GRPO once for each seed; zero is a training of its own, from the base model.",
+        seeds * 2 * grpo: "SFT is not paid: the arm grpo starts from a model after SFT, one for each seed.",
+        seeds * 2 * (sft + grpo): "SFT is paid for both arms, and zero has none: it starts from the base model.",
+        sft + 2 * grpo: "That is the price of one seed.",
+    }
+    rule = "training_cost: seeds x (04 SFT + 05 GRPO for each of the two arms), from `plan.make_plan`."
+    return _number(answer["training_cost"], seeds * (sft + 2 * grpo), wrong, rule)
 
 
 # ---- 07 report ------------------------------------------------------------------------------------------------------
@@ -680,6 +742,8 @@ STAGES_MADE = {  # stage -> (what it was made from: stage and hash, the hash of 
 
 
 def _belongs(answer: set) -> str:
+    if isinstance(answer, str):
+        return NO_SET
     wrong = {f"{stage} < {name}" for stage, (inputs, _) in STAGES_MADE.items() for name, made in inputs.items()
              if made != STAGES_MADE[name][1]}  # fmt: skip
     for link in sorted(set(answer) ^ wrong):
@@ -719,6 +783,8 @@ SAID = {"system": records.SYSTEM_PROMPT, "question 1": "What is 5 % of 200?", "t
 
 
 def _turn_two(answer: set) -> str:
+    if isinstance(answer, str):
+        return NO_SET
     earlier = [records.Turn(question=SAID["question 1"], answer=SAID["answer 1"])]
     chat = records.messages(_problem(SAID["question 2"], "two", history=earlier))
     inside = {name for name, text in SAID.items() if text in [turn["content"] for turn in chat]}
@@ -773,6 +839,8 @@ def _t_interval(answer: Sequence[float]) -> str:
         )
     if _close(half, _half_width(spread, n) * math.sqrt(n)):
         return "That is where one more seed may fall. The mean is surer: divide by the root of n."
+    if _close(half, _half_width(spread, n) * math.sqrt(n + 1)):
+        return "That is for the step of the next seed alone, with 1 + 1 / n under the root. The mean has 1 / n there."
     return "" if _close(half, _half_width(spread, n)) else "mean -/+ t(0.975, n - 1) x spread / sqrt(n)."
 
 
@@ -782,10 +850,14 @@ SPREAD, WANTED = 7.0, 5.0  # points: of the steps of single seeds, and half the 
 def _seeds_needed(answer: int) -> str:
     right, by_normal = (next(n for n in range(2, 99) if _half_width(SPREAD, n, normal) <= WANTED)
                         for normal in (False, True))  # fmt: skip
-    if answer == by_normal != right:
+    if answer == right:
+        return ""
+    if answer < 2:
+        return "One seed has no spread, and so no interval: begin with 2."
+    if answer == by_normal:
         return "With 1.96 in place of t: a spread that comes from few seeds is itself unsure."
-    width = f"{answer} seeds give +-{_half_width(SPREAD, answer):.1f} points"
-    return "" if answer == right else f"{width}; {'one fewer would do' if answer > right else f'{WANTED} is wanted'}."
+    width = f"{answer} seeds give +-{_half_width(SPREAD, answer):.2f} points"
+    return f"{width}: fewer seeds are enough." if answer > right else f"{width}; at most {WANTED:.2f} are wanted."
 
 
 ARMS, LEVEL = 8, 0.05  # arms that are all worth the same, and the level of each test
@@ -811,13 +883,15 @@ P_VALUES = [0.004, 0.03, 0.02, 0.5]  # of four rows of one table
 
 
 def _paired(answer: set[str]) -> str:
-    if "B" in answer:
-        return "B: no item is in both runs, so nothing can be subtracted item by item."
-    if "C" in answer:
-        return (
-            "C: half of the items have no partner. Notebook 10 pairs where all of the smaller run's items are shared."
-        )
-    return "" if answer == {"A", "D"} else "D: each of the 50 items of the smaller run has its partner in the other."
+    told = {
+        "A": "both runs were asked the same items, so each item has its partner.",
+        "B": "no item is in both runs, so nothing can be subtracted item by item.",
+        "C": "half of the items have no partner. Notebook 10 pairs where all of the smaller run's items are shared.",
+        "D": "each of the 50 items of the smaller run has its partner in the other.",
+    }
+    for letter in sorted(set(answer) ^ {"A", "D"}):
+        return f"{letter}: {told[letter]}" if letter in told else f"There is no {letter!r}."
+    return ""
 
 
 def _unpaired_width(answer: float) -> str:
@@ -864,11 +938,16 @@ def _hours(answer: float) -> str:
 
 
 def _fits(answer: set[str]) -> str:
-    if "full" in answer:
-        return "full: 16 bytes for each parameter are 104 GiB before any activation."
-    if "lora" in answer:
-        return "lora: the frozen weights alone are 13 GiB in bf16, and activations come on top of them."
-    return "" if answer == {"qlora"} else "qlora: 4.127 bits for each weight are 3.4 GiB."
+    if isinstance(answer, str):
+        return NO_SET
+    told = {
+        "full": "16 bytes for each parameter are 104 GiB before any activation.",
+        "lora": "the frozen weights alone are 13 GiB in bf16, and activations come on top of them.",
+        "qlora": "4.127 bits for each weight are 3.4 GiB.",
+    }
+    for way in sorted(set(answer) ^ {"qlora"}):
+        return f"{way}: {told[way]}" if way in told else f"There is no {way!r}; the ways are {', '.join(told)}."
+    return ""
 
 
 EXERCISES = {

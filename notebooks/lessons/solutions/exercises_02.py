@@ -7,7 +7,9 @@ faults = ["arithmetic_slip", "repetition", "missing_format"]
 
 
 def request(problem: records.Problem) -> str:
-    return f"{records.render_question(problem)}\n\nReason step by step and put the final answer in \\boxed{{}}."
+    """Context, earlier questions and answers, question and options as one text, and a rule for the answer."""
+    turns = [f"{turn['role']}: {turn['content']}" for turn in records.messages(problem, system_prompt="")]
+    return "\n\n".join([*turns, "Reason step by step and put the final answer in \\boxed{}."])
 
 
 # Half was kept, so twice as many were asked about; each costs its prompt and its answer.
