@@ -143,9 +143,18 @@ def test_grpo_in_two_processes_is_grpo_in_one(base, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_of_which_one_dies_resume_and_end_as_two_unbroken_ones(base, monkeypatch):
-    """GRPO with LoRA; each process samples on its own, from the random state that its checkpoint holds."""
-    more = {"peft": "lora", "max_steps": 5, "max_completion_length": 8, "mask_truncated_completions": False} | TWO
+@pytest.mark.parametrize("peft, distributed", [("lora", "ddp"), ("lora", "zero3"), ("full", "zero3")])
+def test_two_processes_of_which_one_dies_resume_and_end_as_two_unbroken_ones(base, peft, distributed, monkeypatch):
+    """GRPO; each process samples on its own, from the random state that its checkpoint holds."""
+    if distributed == "zero3":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    more = {
+        "peft": peft,
+        "distributed": distributed,
+        "max_steps": 5,
+        "max_completion_length": 8,
+        "mask_truncated_completions": False,
+    } | TWO
     unbroken, broken = (grpo_run(base, name, **more) for name in ("unbroken", "broken"))
     edited(monkeypatch, ("    lora = ", "    lora = "), "import one_rank_dies")
     (unbroken.dir / "died").touch()

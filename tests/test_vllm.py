@@ -216,7 +216,7 @@ THOUGHT = (
 VERDICT = r"[01]\n\{" + ", ".join(f'"{name}": [01]' for name in judge.CRITERIA) + r"\}"  # for both of its prompts
 SMALL = SIZES | {
     "num_train": 90, "02_distillation.max_tokens": 96, "04_sft.max_steps": 2, "mask_truncated_completions": False,
-    "05_grpo.max_steps": 40, "05_grpo.save_steps": 10,
+    "05_grpo.max_steps": 40, "05_grpo.save_steps": 10, "06_benchmark.max_tokens": 96,
 }  # fmt: skip
 
 
