@@ -127,9 +127,21 @@ def test_sft_in_two_processes_is_sft_in_one(base):
 
 
 @pytest.mark.slow
-def test_grpo_in_two_processes_is_grpo_in_one(base, monkeypatch):
+@pytest.mark.parametrize("peft", ["full", "lora"])
+def test_sft_under_zero3_is_sft_in_one_process(base, peft):
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    runs = [sft_run(base, "one", peft=peft), sft_run(base, "two", peft=peft, distributed="zero3", **TWO)]
+    rows = [[row for row in launch(run) if row["step"]] for run in runs]  # no probe of memory under ZeRO-3
+    assert_same_training(rows, runs, ("loss", "learning_rate", "num_tokens"), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distributed", ["ddp", "zero3"])
+def test_grpo_in_two_processes_is_grpo_in_one(base, distributed, monkeypatch):
     """With fixed completions; four of a prompt stay on one process, so that each process has its own groups."""
-    runs = [grpo_run(base, "one", eval_steps=2), grpo_run(base, "two", eval_steps=2, **TWO)]
+    if distributed == "zero3":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    runs = [grpo_run(base, "one", eval_steps=2), grpo_run(base, "two", eval_steps=2, distributed=distributed, **TWO)]
     edited(
         monkeypatch,
         ("rollout_func=cpu_sampler(path, params)", "rollout_func=FixedRollout()"),
