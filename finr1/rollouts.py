@@ -19,6 +19,7 @@ from finr1.params import read_flat_yaml
 from finr1.paths import shown
 from finr1.plotting.tables import template
 from finr1.records import read_jsonl
+from finr1.synthetic import in_english
 
 
 def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
@@ -49,8 +50,7 @@ def read_rollouts(stage_dir: Path, num_generations: int) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.concat(files, ignore_index=True)
     rewards = [name for name in table if name in weights or name.endswith("_reward")]
-    own = ("step", "prompt", "completion", "advantage", "id", "question")
-    notes = [name for name in table if name not in (*rewards, *own)]
+    notes = table.columns.difference([*rewards, *"step prompt completion advantage id question".split()], sort=False)
     table[rewards] = table[rewards].astype(float)
     table["reward"] = table[rewards].mul([weights.get(name, 1.0) for name in rewards]).sum(axis=1, min_count=1)
     table["group"] = table.index // num_generations
@@ -122,7 +122,8 @@ def html(table: pd.DataFrame, parts: Sequence[tuple[str, str, Sequence[int]]], s
     rewards, notes = table.filter(like="rewards/"), shown.filter(like="notes/").dropna(axis=1, how="all")
     frames = {"visits": visits(table), "completions": shown}
     rows = {name: frame.astype(object).where(frame.notna(), None).to_dict("records") for name, frame in frames.items()}
-    return template("rollouts.html.j2").render(parts=parts, said=said, rewards=list(rewards), notes=list(notes), **rows)
+    known = {"rewards": list(rewards), "notes": list(notes), "in_english": in_english}
+    return template("rollouts.html.j2").render(parts=parts, said=said, **known, **rows)
 
 
 def static_html(table: pd.DataFrame, seed: int) -> str:

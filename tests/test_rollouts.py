@@ -131,6 +131,13 @@ def test_text_is_escaped_and_chinese_stays(stage):
     assert "&lt;script&gt;" in html and CHINESE in html and "says 合规" in html and "verifier reason" in html
 
 
+def test_a_chinese_question_of_the_demo_has_its_translation_below(tmp_path):
+    write(tmp_path, 1, {"借款9600元，年利率5%，一年付多少利息？": [0.0, 1.0], "Up? ": [0.0, 1.0]})
+    table = rollouts.read_rollouts(tmp_path, 2)
+    chinese, english = (page_of(table, table["question"][row], row // 2) for row in (0, 2))
+    assert "<b>In English:</b> 9600 yuan are borrowed at 5% a year." in chinese and "In English" not in english
+
+
 def test_dollar_amounts_are_no_formula_in_a_notebook(tmp_path):
     write(tmp_path, 1, {"Gifts over $50 are forbidden. She accepts $20.": [0.0, 1.0]})
     table = rollouts.read_rollouts(tmp_path, 2)

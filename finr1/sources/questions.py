@@ -54,8 +54,7 @@ def read_finpee(record: dict, file: str) -> Problem:
     stated = text_of(record.get("split")) or split_in_name(file) or "train"
     fields = {"context": context, "answer_kind": kind, "split": split_in_name(stated)}
     require({"unknown split": fields["split"]})
-    key = key_of(context, question, *options.values())
-    return _exam("finpee", key, question, options, record["answer"], **fields)
+    return _exam("finpee", key_of(context, question, *options.values()), question, options, record["answer"], **fields)
 
 
 def options_of(record: dict) -> dict[str, str]:
