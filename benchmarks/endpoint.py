@@ -26,7 +26,7 @@ import openai
 
 from finr1.generation import AnswerStore, EndpointBackend, Request, SamplingParams, generate
 
-MESSAGE = {"role": "assistant", "content": "<think>a</think>"}
+MESSAGE = {"role": "assistant", "content": "<think>a</think>b"}
 REPLY = {
     "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},

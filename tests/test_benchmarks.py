@@ -85,3 +85,10 @@ def test_a_child_that_fails_is_an_error_with_its_last_words(benchmark, tmp_path,
 def test_curation_takes_what_the_notebooks_define(benchmark):
     row = benchmark("curation").run(200, "local")
     assert row["exact duplicate"] + row["near duplicate"] == 4 and row["7 of 7"] == 200 - 4 - row["leaks"]
+
+
+def test_the_endpoint_benchmark_gets_every_answer():
+    script = Path(__file__).parent.parent / "benchmarks" / "endpoint.py"
+    few = ["--requests", "60", "--concurrency", "8", "--latency", "0.01"]
+    done = subprocess.run([sys.executable, str(script), *few], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "finr1, with its store" in done.stdout, done.stderr[-1000:]
