@@ -302,6 +302,12 @@ def test_a_line_that_can_not_be_used_is_named(tmp_path, line, told):
     assert left_out == [told] and list(lines["seed"]) == [101, 102]
 
 
+def test_a_seed_may_be_handed_in_again_after_a_line_that_can_not_be_used(tmp_path):
+    rows = "7,A,2.13.0,2026-01-01,40.0,,30.0,45.0\n7,A,2.13.0,2026-01-02,40.0,50.0,30.0,45.0\n"
+    lines, left_out = lines_of(f"{HEADER}{rows}", tmp_path)
+    assert left_out == ["Line 1: a number is missing, or is no percentage."] and list(lines["grpo_greedy"]) == [50.0]
+
+
 def test_one_seed_or_none_has_no_interval(tmp_path):
     lines, _ = lines_of(MADE.rpartition("102")[0], tmp_path)
     assert [row["low"] for row in POOL["pooled"](lines)] == [None, None]
