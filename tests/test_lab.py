@@ -21,6 +21,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from finished import finish
+from test_ablation import SMALL as ARM
 from test_notebooks import SMALL
 from test_report_browser import browser  # noqa: F401  (a fixture)
 from test_rollouts import write
@@ -378,6 +379,20 @@ def test_every_step_runs_and_reads_well_and_running_a_finished_one_again_changes
         assert person.errors() == [], stage
         if stage not in ("08_use_the_model", "11_machine"):  # which measure speeds anew
             assert manifest.read_bytes() == made, stage
+        person.do("notebook:shutdown-kernel")
+
+
+def test_arms_over_seeds_and_two_runs_side_by_side(person, project):
+    """09 trains two arms with two seeds, and 10 compares these seeds."""
+    changes = [f"{name}={value}" for name, value in (ARM | {"model_name_or_path": project / "tiny"}).items()]
+    arms = {"num_seeds": 2, "arms": ["sft", "grpo"], "changes": changes}
+    for stage, given in {"09_ablation": arms, "10_compare": {"run_a": "arms-42", "run_b": "arms-43"}}.items():
+        set_parameters(project, stage, run="arms", **given)
+        person.open(stage)
+        person.do("notebook:run-all-cells")
+        assert person.errors() == [], stage
+        person.picture(stage)
+        assert (project / "outputs" / "arms" / stage / "manifest.json").exists()
         person.do("notebook:shutdown-kernel")
 
 
