@@ -81,12 +81,14 @@ site: $(VENV)/.site $(LESSONS:%=$(OUTPUTS)/$(RUN)/lessons/%.ipynb) $(AFTER:%=$(O
 	RUN=$(RUN) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
-EXECUTE = mkdir -p $(@D) && $(BIN)/papermill --kernel python3 --cwd $(<D) $< $(@D)/new.ipynb
-$(OUTPUTS)/$(RUN)/lessons/%.ipynb: notebooks/lessons/%.ipynb $(INSTALLED)
-	$(EXECUTE) && mv $(@D)/new.ipynb $@
+NEW = $(@:.ipynb=.new.ipynb)
+EXECUTE = mkdir -p $(@D) && $(BIN)/papermill --kernel python3 --cwd $(<D) $< $(NEW)
+$(OUTPUTS)/$(RUN)/lessons/%.ipynb: notebooks/lessons/%.ipynb | $(INSTALLED)
+	$(EXECUTE) && mv $(NEW) $@
 
-$(OUTPUTS)/$(RUN)/after/%.ipynb: notebooks/%.ipynb $(INSTALLED)
-	$(EXECUTE) -f params/demo/$*.yaml -p run $(RUN) && mv $(@D)/new.ipynb $@ || echo "$* is shown without outputs"
+# Again where the run has been made again.
+$(OUTPUTS)/$(RUN)/after/%.ipynb: notebooks/%.ipynb $(wildcard $(OUTPUTS)/$(RUN)/06_benchmark/manifest.json) | $(INSTALLED)
+	$(EXECUTE) -f params/demo/$*.yaml -p run $(RUN) && mv $(NEW) $@ || echo "$* is shown without outputs"
 
 site-tools: $(VENV)/.site
 

@@ -120,8 +120,7 @@ def _equal(value: Any, expected: Any) -> bool:
     """Equal; names of models by their last part, lists as sets."""
     if isinstance(value, str) and isinstance(expected, str):
         return value.rpartition("/")[2].casefold() == expected.rpartition("/")[2].casefold()
-    both = isinstance(value, list) and isinstance(expected, list)
-    return set(value) == set(expected) if both else value == expected
+    return set(value) == set(expected) if isinstance(value, list) and isinstance(expected, list) else value == expected
 
 
 def _text(value: Any) -> str:

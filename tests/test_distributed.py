@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import nullcontext, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ SMALL = {
     "max_steps": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "eval_problems": 2,
     "warmup_steps": 0, "save_steps": 2, "run": "r", "peft": "full", "learning_rate": 1e-3,
 }  # fmt: skip
+NEEDS_DEEPSPEED = pytest.mark.skipif(not find_spec("deepspeed"), reason="DeepSpeed is not installed")
 TWO = {"per_device_train_batch_size": 4, "num_processes": 2}  # the same global batch
 
 
@@ -127,20 +129,18 @@ def test_sft_in_two_processes_is_sft_in_one(base):
 
 
 @pytest.mark.slow
+@NEEDS_DEEPSPEED
 @pytest.mark.parametrize("peft", ["full", "lora"])
 def test_sft_under_zero3_is_sft_in_one_process(base, peft):
-    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     runs = [sft_run(base, "one", peft=peft), sft_run(base, "two", peft=peft, distributed="zero3", **TWO)]
     rows = [[row for row in launch(run) if row["step"]] for run in runs]  # no probe of memory under ZeRO-3
     assert_same_training(rows, runs, ("loss", "learning_rate", "num_tokens"), 1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("distributed", ["ddp", "zero3"])
+@pytest.mark.parametrize("distributed", ["ddp", pytest.param("zero3", marks=NEEDS_DEEPSPEED)])
 def test_grpo_in_two_processes_is_grpo_in_one(base, distributed, monkeypatch):
     """With fixed completions; four of a prompt stay on one process, so that each process has its own groups."""
-    if distributed == "zero3":
-        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     runs = [grpo_run(base, "one", eval_steps=2), grpo_run(base, "two", eval_steps=2, distributed=distributed, **TWO)]
     edited(
         monkeypatch,
@@ -155,11 +155,11 @@ def test_grpo_in_two_processes_is_grpo_in_one(base, distributed, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("peft, distributed", [("lora", "ddp"), ("lora", "zero3"), ("full", "zero3")])
+@pytest.mark.parametrize("peft, distributed", [
+    ("lora", "ddp"), *(pytest.param(peft, "zero3", marks=NEEDS_DEEPSPEED) for peft in ("lora", "full")),
+])  # fmt: skip
 def test_two_processes_of_which_one_dies_resume_and_end_as_two_unbroken_ones(base, peft, distributed, monkeypatch):
     """GRPO; each process samples on its own, from the random state that its checkpoint holds."""
-    if distributed == "zero3":
-        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     more = {
         "peft": peft,
         "distributed": distributed,

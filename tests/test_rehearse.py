@@ -323,21 +323,31 @@ class _Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow
-def test_a_mirror_of_the_hub_serves_the_rehearsals_model(tmp_path):
-    """`HF_ENDPOINT` is read by huggingface_hub at import, so in a process of its own."""
-    folder = make_tiny_model(tmp_path / "published")
+def at_a_mirror(folder: Path, code: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """What `code` ends with, and what it asks of a mirror that serves `folder`.
+
+    `HF_ENDPOINT` is read by huggingface_hub at import, so in a process of its own.
+    """
     hub = type("Hub", (_Hub,), {"folder": folder, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0",
-                        "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(ROOT)}  # fmt: skip
+    env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
+           "HF_HOME": str(folder.with_name("hf")), "PYTHONPATH": str(ROOT)}  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True, timeout=300
+    )
+    server.shutdown()
+    return result, hub.asked
+
+
+@pytest.mark.slow
+def test_a_mirror_of_the_hub_serves_the_rehearsals_model(tmp_path):
+    folder = make_tiny_model(tmp_path / "published")
     call = f"print(tiny_model('o/n', Path({str(tmp_path)!r})))"
     code = f"from pathlib import Path; from finr1.rehearse import tiny_model; {call}"
-    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
-    server.shutdown()
+    result, asked = at_a_mirror(folder, code)
     assert "LlamaForCausalLM" in result.stdout and "as published" in result.stdout, result.stderr
-    assert "/o/n/resolve/main/config.json" in hub.asked
+    assert "/o/n/resolve/main/config.json" in asked
 
 
 @pytest.mark.slow
@@ -347,13 +357,7 @@ def test_a_mirror_of_the_hub_serves_a_source(tmp_path):
     rows = "".join(f"tweet {number} falls,{number % 3}\n" for number in range(40))
     (folder / "sent_train.csv").write_text(f"text,label\n{rows}")
     (folder / "sent_valid.csv").write_text("text,label\nshares rise,1\nflat,2\n")
-    hub = type("Hub", (_Hub,), {"folder": folder, "asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0",
-                        "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(ROOT)}  # fmt: skip
     code = "from finr1.sources import load_source; print(len(load_source('tfns').problems))"
-    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
-    server.shutdown()
+    result, asked = at_a_mirror(folder, code)
     assert result.stdout.strip().endswith("42"), result.stderr
-    assert any("twitter-financial-news-sentiment/resolve" in path for path in hub.asked)
+    assert any("twitter-financial-news-sentiment/resolve" in path for path in asked)

@@ -6,7 +6,6 @@ it stands; this shows the skill of a model that was never taught the format.
 """
 
 import hashlib
-import itertools
 import json
 import warnings
 from collections import Counter, defaultdict
@@ -80,14 +79,14 @@ def evaluate(
     requests = [Request(id=problem.id, messages=ask(problem)) for problem in problems]
     line = ProgressLine(f"{model}, {decoding}: ", quiet=True)
     line.show(f"{len(requests)} problems")  # the first answers may take long
-    completions, samples = iter(generate(requests, sampling, backend, store, on_progress=line.show)), []
-    for problem, request in zip(problems, requests, strict=True):
+    completions, samples = generate(requests, sampling, backend, store, on_progress=line.show), []
+    for at, problem, request in zip(range(0, len(completions), sampling.num_samples), problems, requests, strict=True):
         known = about(problem, request.messages) | {"model": model, "decoding": decoding}
-        for completion in itertools.islice(completions, sampling.num_samples):
+        for completion in completions[at : at + sampling.num_samples]:
             said = {"sample": completion.sample, "text": completion.tagged, "finish_reason": completion.finish_reason}
             said["tokens"] = completion.usage.completion_tokens
             samples.append(Sample(**known, **said, **grade_text(problem, completion.tagged)))
-    if lost := sum(sample.finish_reason in ("error", "refused") for sample in samples):
+    if lost := sum(completion.failed for completion in completions):
         warnings.warn(f"{model}, {decoding}: {lost} answers never came; they count as wrong", stacklevel=2)
     return samples
 

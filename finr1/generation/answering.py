@@ -60,7 +60,7 @@ class Completion(BaseModel):
     usage: Usage = Usage()
     error: str | None = None
     model: str | None = None  # the name of the model that answered, where the endpoint says it
-    alone: bool = Field(False, exclude=True)  # a failure that may be of this request only, and ends no others
+    isolated: bool = Field(False, exclude=True)  # a failure that may be of this request only, and ends no others
 
     @property
     def failed(self) -> bool:
@@ -290,7 +290,7 @@ def generate(
                 for completion in group:
                     answers[completion.key] = completion
                     cost, lost = budget.cost(completion.usage), completion.error is not None
-                    broken |= completion.finish_reason == "error" and not completion.alone
+                    broken |= completion.finish_reason == "error" and not completion.isolated
                     progress.failed += lost
                     progress.answered += not lost
                     progress.uncounted += cost is None and not completion.failed

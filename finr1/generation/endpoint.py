@@ -138,11 +138,12 @@ class EndpointBackend(Backend):
             return answer
         except Exception as error:  # one request must not end all others
             gone, status = isinstance(error.__cause__, _UNREACHABLE), getattr(error, "status_code", 0)
-            if alone or status in (400, 413, 422):  # others are asked where one fails, but not what each would refuse
+            refused = status in (400, 413, 422)
+            if alone or refused:  # others are asked where one fails, but not what each would refuse
                 self.gone = gone
-                filtered = status == 403 and re.search(_WORDS["moderated"], str(error), re.I)
-                known = {"finish_reason": "refused" if status in (400, 413, 422) or filtered else "error"}
-                known["alone"] = status == 500 or isinstance(error.__cause__, httpx2.RemoteProtocolError)
+                refused = refused or status == 403 and re.search(_WORDS["moderated"], str(error), re.I)
+                known = {"finish_reason": "refused" if refused else "error"}
+                known["isolated"] = status == 500 or isinstance(error.__cause__, httpx2.RemoteProtocolError)
                 return job.failure(self._reason(error, url)).model_copy(update=known)
             if not gone:  # it is busy: another one is asked, and it stays
                 return await self._ask(Counter({r: n for r, n in busy.items() if r != replica}), job, sampling)

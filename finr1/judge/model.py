@@ -88,7 +88,7 @@ def read_check(reply: str) -> bool | None:
 
 
 def read_reasoned(reply: str) -> tuple[bool | None, str]:
-    """The verdict in the first line behind a thought (None: neither 1 nor 0), and the text below it."""
+    """The verdict in the first line behind a thought, or in a code block (None: neither 1 nor 0), and what is below."""
     first, _, reason = re.sub(r"^\s*```\w+\s", "", after_thought(reply)).strip("`~ \n{").partition("\n")
     return read_check(first), reason.strip()
 
@@ -127,7 +127,7 @@ class Verifier:
         if all(right is None for right, _ in verdicts):
             told = f"no verdict on {len(cases)} of {len(cases)} plain cases: {verdicts[0][1]}"
             raise generation.GenerationError(f"{told} ({self.backend.fingerprint})")
-        if len(said := {right for right, _ in verdicts if right is not None}) < len(cases[:2]):
+        if len(cases) > 1 and len(said := {right for right, _ in verdicts if right is not None}) == 1:
             warnings.warn(f"the judge says {int(said.pop())} to right and wrong answers alike", stacklevel=2)
 
     def attacked(self) -> str:

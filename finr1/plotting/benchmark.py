@@ -49,6 +49,7 @@ def paired_forest(steps: Sequence[Mapping]) -> Figure:
     dots(ax, rows)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_xlabel("accuracy (percentage points), paired 95 % interval\nhollow: noise, alone or among so many")
+    ax.set_title(f"{sum(not row['hollow'] for row in rows)} of {len(rows)} steps are more than noise", loc="left")
     ax.margins(x=0.08)
     return fig
 

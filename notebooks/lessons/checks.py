@@ -22,6 +22,7 @@ from finr1.paths import repository_root
 from finr1.records import Problem, Trace
 
 HERE = Path(__file__).resolve().parent
+SETS = ("printed_means", "belongs", "turn_two", "fits")  # answers that are sets of words
 
 
 def check(name: str, answer) -> None:
@@ -36,6 +37,8 @@ def why_wrong(name: str, answer) -> str:
         raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
     if answer is ... or isinstance(answer, dict) and any(value is ... for value in answer.values()):
         return f'There is no answer: put yours in place of the three dots. hint("{name}") helps.'
+    if name in SETS and isinstance(answer, str):
+        return 'That is one text. A set is wanted, in curly brackets: {"one", "another"}.'
     try:
         return EXERCISES[name](answer)
     except Exception as error:  # a learner's function may raise anything, and a wrong shape nearly anything
@@ -77,15 +80,10 @@ def _differences(given: Sequence, right: Sequence, reasons: Sequence[str], near:
     return f"Place {places[0] + 1}: {reasons[places[0]]}" if places else ""
 
 
-NO_SET = 'That is one text. A set is wanted, in curly brackets: {"one", "another"}.'
-
-
 # ---- 00 overview ----------------------------------------------------------------------------------------------------
 
 
 def _printed_means(answer: set) -> str:
-    if isinstance(answer, str):
-        return NO_SET
     rows = {row["model"]: row for row in reported.RESULTS}
     if strange := sorted(set(answer) - rows.keys()):
         return f"There is no model {strange[0]!r}; they are {', '.join(rows)}."
@@ -742,8 +740,6 @@ STAGES_MADE = {  # stage -> (what it was made from: stage and hash, the hash of 
 
 
 def _belongs(answer: set) -> str:
-    if isinstance(answer, str):
-        return NO_SET
     wrong = {f"{stage} < {name}" for stage, (inputs, _) in STAGES_MADE.items() for name, made in inputs.items()
              if made != STAGES_MADE[name][1]}  # fmt: skip
     for link in sorted(set(answer) ^ wrong):
@@ -783,8 +779,6 @@ SAID = {"system": records.SYSTEM_PROMPT, "question 1": "What is 5 % of 200?", "t
 
 
 def _turn_two(answer: set) -> str:
-    if isinstance(answer, str):
-        return NO_SET
     earlier = [records.Turn(question=SAID["question 1"], answer=SAID["answer 1"])]
     chat = records.messages(_problem(SAID["question 2"], "two", history=earlier))
     inside = {name for name, text in SAID.items() if text in [turn["content"] for turn in chat]}
@@ -938,8 +932,6 @@ def _hours(answer: float) -> str:
 
 
 def _fits(answer: set[str]) -> str:
-    if isinstance(answer, str):
-        return NO_SET
     told = {
         "full": "16 bytes for each parameter are 104 GiB before any activation.",
         "lora": "the frozen weights alone are 13 GiB in bf16, and activations come on top of them.",
